@@ -1,0 +1,46 @@
+"""Exact one-sided binomial bounds (Clopper and Pearson, Biometrika 26, 1934), without scipy on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import comb
+
+_BISECTIONS = 60
+
+
+def lower_bound(hits: int, trials: int, confidence: float) -> float:
+    """The rate below which `hits` of `trials` or more has a chance under 1 - confidence; 0 without trials."""
+    if hits == 0:
+        return 0.0
+    return _root(lambda rate: 1.0 - _cdf(hits - 1, trials, rate) - (1.0 - confidence))
+
+
+def upper_bound(hits: int, trials: int, confidence: float) -> float:
+    """The rate above which `hits` of `trials` or fewer has a chance under 1 - confidence; 1 without trials."""
+    if hits == trials:
+        return 1.0
+    return _root(lambda rate: (1.0 - confidence) - _cdf(hits, trials, rate))
+
+
+def trials_needed(rate: float, confidence: float) -> int:
+    """Trials without a single hit that bring `upper_bound` down to `rate`."""
+    trials, chance = 0, 1.0
+    while chance > 1.0 - confidence:
+        chance *= 1.0 - rate
+        trials += 1
+    return trials
+
+
+def _cdf(hits: int, trials: int, rate: float) -> float:
+    return sum(comb(trials, k) * rate**k * (1.0 - rate) ** (trials - k) for k in range(hits + 1))
+
+
+def _root(rising: Callable[[float], float]) -> float:
+    low, high = 0.0, 1.0
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        if rising(middle) < 0:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2

@@ -1,0 +1,357 @@
+"""The bundle: a signed directory that holds everything a device needs to judge parts, engines excepted.
+
+`manifest.json` names every other file with its size and sha256; `manifest.sig` is the Ed25519 signature (RFC 8032) of
+the manifest's raw bytes, checked before they are parsed. No file is a pickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_safetensors
+
+from edge.errors import ProcunitError
+from edge.messages import Authority, Verdict
+from edge.preprocess import Geometry
+
+MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
+MODEL, BANK, GOLDEN, KNOWN = "model.onnx", "bank.safetensors", "golden/golden.json", "known.json"
+CALIBRATION, REPORT = "calibration.json", "report.html"
+BANK_KEY = "bank"
+MAX_MANIFEST_BYTES = 4 << 20
+MAX_FILES = 256
+MAX_BANK_ROWS = 16_384
+
+_FILE_NAME = re.compile(r"(?:[a-z0-9][a-z0-9_-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*")
+_TYPE_NAME = r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}$"
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileEntry(_Frozen):
+    """Size and hash of one file of the bundle."""
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size_bytes: Annotated[int, Field(ge=0, le=4 << 30)]
+
+
+class ScoreLimit(_Frozen):
+    """A score's threshold, and where good parts lie (`center`, `spread`): in logits for a type, distances for the anomaly.
+
+    A type's `threshold` is a sigmoid, as its score is.
+    """
+
+    threshold: Finite
+    center: Finite
+    spread: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class SeededResult(_Frozen):
+    """A type's seeded run, in parts: what was seen, and the targets that it had to meet."""
+
+    simulated: bool
+    parts: Count
+    detected: Count
+    good_parts: Count
+    false_rejects: Count
+    target_detection: Share
+    target_false_reject: Share
+    confidence: Share
+    ran_at_utc: str
+
+
+class DefectType(_Frozen):
+    """One taught defect type: its evidence (images and distinct parts taught), its limit, its claim to authority."""
+
+    name: Annotated[str, Field(pattern=_TYPE_NAME)]
+    images: Count
+    parts: Count
+    limit: ScoreLimit
+    seeded: SeededResult | None = None
+    authority: Authority = "review"
+
+
+class Budget(_Frozen):
+    """The share of good parts that all scores together may flag, and the parts that support the claim."""
+
+    false_alarm_rate: Share
+    confidence: Share
+    good_parts: Count
+    flagged_parts: Count
+
+
+class ImagingBaseline(_Frozen):
+    """Grey level and sharpness (variance of the Laplacian) of good photographs: medians and robust spreads."""
+
+    brightness: Finite
+    brightness_spread: Finite
+    sharpness: Finite
+    sharpness_spread: Finite
+
+
+class Provenance(_Frozen):
+    """Where the bundle came from."""
+
+    dataset_sha256: str
+    code_version: str
+    seed: int
+    backbone: str
+    weights: str
+    packages: dict[str, str]
+
+
+class Manifest(_Frozen):
+    """Everything the device knows of the product and how to judge it."""
+
+    schema_version: Literal[1] = 1
+    product: Annotated[str, Field(pattern=_TYPE_NAME)]
+    version: Annotated[int, Field(ge=1)]
+    created_at_utc: str
+    geometry: Geometry
+    types: tuple[DefectType, ...]
+    anomaly: ScoreLimit | None
+    budget: Budget | None
+    imaging: ImagingBaseline | None
+    provenance: Provenance
+    files: Annotated[dict[str, FileEntry], Field(max_length=MAX_FILES)]
+
+    @field_validator("files")
+    @classmethod
+    def _plain_names(cls, files: dict[str, FileEntry]) -> dict[str, FileEntry]:
+        for name in files:
+            if not _FILE_NAME.fullmatch(name) or ".." in name or name in (MANIFEST, SIGNATURE):
+                raise ValueError(f"file name {name!r} is not allowed")
+        missing = {MODEL, BANK, GOLDEN} - set(files)
+        if missing:
+            raise ValueError(f"the manifest lists no {', '.join(sorted(missing))}")
+        return files
+
+    @field_validator("types")
+    @classmethod
+    def _distinct(cls, types: tuple[DefectType, ...]) -> tuple[DefectType, ...]:
+        if len({t.name for t in types}) != len(types):
+            raise ValueError("two defect types have the same name")
+        return types
+
+
+class GoldenFrame(_Frozen):
+    """A lossless frame of the bundle with the scores and verdict of the reference engine."""
+
+    file: str
+    type_scores: tuple[Finite, ...]
+    anomaly_score: Finite
+    verdict: Verdict
+
+
+class GoldenSet(_Frozen):
+    """The golden frames and how far a score may drift: `tolerance` x the score's spread on good parts."""
+
+    tolerance: Annotated[float, Field(gt=0, le=1)]
+    frames: tuple[GoldenFrame, ...]
+
+
+class KnownPhoto(_Frozen):
+    """A photograph that took part in making the bundle, known by its content."""
+
+    sha256: str
+    part_id: str
+    label: str
+    role: Literal["train", "calibrate", "seed"]
+
+
+class KnownPhotos(_Frozen):
+    """Every photograph of the dataset that the bundle was made from."""
+
+    photos: tuple[KnownPhoto, ...]
+
+
+@dataclass(frozen=True)
+class TrustedKey:
+    """A public key the device accepts; a demo key lends no authority beyond demonstrations."""
+
+    name: str
+    key: Ed25519PublicKey
+    demo: bool
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle: signature, names, sizes and hashes hold."""
+
+    path: Path
+    manifest: Manifest
+    bundle_id: str
+    signed_by: TrustedKey
+
+    @property
+    def model_path(self) -> Path:
+        """The ONNX graph."""
+        return self.path / MODEL
+
+    def bank(self) -> NDArray[np.float32]:
+        """The memory bank, float32 [M, D], of centred patch features."""
+        return bank_from_bytes((self.path / BANK).read_bytes(), where=str(self.path / BANK))
+
+    def golden(self) -> GoldenSet:
+        """The golden frames' references."""
+        return GoldenSet.model_validate_json((self.path / GOLDEN).read_bytes())
+
+    def known(self) -> KnownPhotos:
+        """The photographs that the bundle was made from; none if it does not tell."""
+        if KNOWN not in self.manifest.files:
+            return KnownPhotos(photos=())
+        return KnownPhotos.model_validate_json((self.path / KNOWN).read_bytes())
+
+
+def bundle_id_from_manifest(manifest_bytes: bytes) -> str:
+    """sha256 of the manifest's raw bytes, which name the hash of every other file: the hash of the content."""
+    return hashlib.sha256(manifest_bytes).hexdigest()
+
+
+def manifest_bytes_from_manifest(manifest: Manifest) -> bytes:
+    """The manifest as it is signed and stored: sorted keys, readable, one line feed at the end."""
+    return (json.dumps(manifest.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode()
+
+
+def file_entry_from_path(path: Path) -> FileEntry:
+    """Hash and size of a file, read in blocks."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+            size += len(block)
+    return FileEntry(sha256=digest.hexdigest(), size_bytes=size)
+
+
+def trusted_key_from_file(path: Path, *, demo: bool) -> TrustedKey:
+    """An Ed25519 public key in PEM form.
+
+    Raises:
+        ProcunitError: the file is missing or holds no such key.
+    """
+    try:
+        key = load_pem_public_key(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ProcunitError(f"cannot read the public key: {error}", where=str(path)) from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise ProcunitError(
+            "not an Ed25519 public key", where=str(path), remedy="Use the .pub file beside the signing key"
+        )
+    return TrustedKey(path.name, key, demo)
+
+
+def open_bundle(path: Path, trusted: tuple[TrustedKey, ...]) -> Bundle:
+    """Verify a bundle whole and open it.
+
+    Raises:
+        ProcunitError: anything about it is not as it was signed; the text names the file.
+    """
+    where = str(path)
+    if not path.is_dir():
+        raise ProcunitError(
+            "no bundle here", where=where, remedy="Name the directory that `procunit bundle build` made"
+        )
+    manifest_bytes = _read_small(path / MANIFEST)
+    signature = _read_small(path / SIGNATURE)
+    signed_by = _signer(manifest_bytes, signature, trusted, where)
+    try:
+        manifest = Manifest.model_validate_json(manifest_bytes)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ProcunitError(f"manifest key {key}: {first['msg']}", where=str(path / MANIFEST)) from error
+    _check_files(path, manifest)
+    return Bundle(path, manifest, bundle_id_from_manifest(manifest_bytes), signed_by)
+
+
+def bank_from_bytes(data: bytes, *, where: str) -> NDArray[np.float32]:
+    """The bank of a safetensors file, checked: one finite float32 matrix within the cap.
+
+    Raises:
+        ProcunitError: it is anything else.
+    """
+    try:
+        tensors = load_safetensors(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ProcunitError(f"not a readable safetensors file: {error}", where=where) from error
+    bank = tensors.get(BANK_KEY)
+    if bank is None or len(tensors) != 1 or bank.dtype != np.float32 or bank.ndim != 2:
+        raise ProcunitError(f"the file must hold one float32 matrix named {BANK_KEY!r}", where=where)
+    if not 1 <= bank.shape[0] <= MAX_BANK_ROWS or not np.isfinite(bank).all():
+        raise ProcunitError(f"the bank must hold 1 to {MAX_BANK_ROWS} rows of finite numbers", where=where)
+    return np.ascontiguousarray(bank)
+
+
+def _read_small(path: Path) -> bytes:
+    try:
+        if path.is_symlink() or not path.is_file():
+            raise ProcunitError("missing, or not a plain file", where=str(path), remedy="Copy the bundle again")
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise ProcunitError(f"larger than {MAX_MANIFEST_BYTES} bytes", where=str(path))
+        return path.read_bytes()
+    except OSError as error:
+        raise ProcunitError(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def _signer(manifest_bytes: bytes, signature: bytes, trusted: tuple[TrustedKey, ...], where: str) -> TrustedKey:
+    for candidate in trusted:
+        try:
+            candidate.key.verify(signature, manifest_bytes)
+        except InvalidSignature:
+            continue
+        return candidate
+    names = ", ".join(key.name for key in trusted) or "none"
+    raise ProcunitError(
+        f"the signature is not by any trusted key ({names})",
+        where=where,
+        remedy="Trust the right public key, or ask who built the bundle: it may have been changed",
+    )
+
+
+def _check_files(path: Path, manifest: Manifest) -> None:
+    present = set()
+    for entry in sorted(path.rglob("*")):
+        name = entry.relative_to(path).as_posix()
+        if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
+            raise ProcunitError("a bundle holds plain files only, no links", where=str(entry))
+        if entry.is_file():
+            present.add(name)
+    unlisted = present - set(manifest.files) - {MANIFEST, SIGNATURE}
+    if unlisted:
+        raise ProcunitError(f"{sorted(unlisted)[0]} is not listed in the manifest", where=str(path))
+    for name, expected in manifest.files.items():
+        if name not in present:
+            raise ProcunitError(
+                "listed in the manifest but missing", where=str(path / name), remedy="Copy the bundle again"
+            )
+        found = file_entry_from_path(path / name)
+        if found.size_bytes != expected.size_bytes:
+            raise ProcunitError(
+                f"{found.size_bytes} bytes long instead of {expected.size_bytes}: truncated or changed",
+                where=str(path / name),
+                remedy="Copy the bundle again",
+            )
+        if found.sha256 != expected.sha256:
+            raise ProcunitError(
+                "its content is not what was signed (sha256 differs)",
+                where=str(path / name),
+                remedy="Copy the bundle again",
+            )

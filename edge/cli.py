@@ -1,0 +1,108 @@
+"""`procunit`: one command; every room registers its subcommands through the entry-point group `procunit.commands`.
+
+A subcommand is imported when it is called, so that a device needs none of the offline packages.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import EntryPoint, entry_points
+
+import click
+
+from edge.errors import ProcunitError
+
+ENTRY_POINT_GROUP = "procunit.commands"
+
+_EXTRA_OF_ROOM = {"training": "offline", "export": "offline", "calibration": "offline", "edge": "ort,opencv"}
+_GROUP_HELP = {"bundle": "Build, show and verify bundles.", "seed": "Run seeded parts and give authority."}
+
+
+class RoomGroup(click.Group):
+    """A group whose commands are entry points; `prefix` is "" at the top and "bundle." within `procunit bundle`."""
+
+    def __init__(self, prefix: str, **settings: object) -> None:
+        super().__init__(**settings)  # type: ignore[arg-type]
+        self._prefix = prefix
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of the commands and groups at this level."""
+        names = (name.removeprefix(self._prefix) for name in _targets() if name.startswith(self._prefix))
+        return sorted({name.split(".")[0] for name in names})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now; one whose extra is missing says which one to install when it is called."""
+        target = _targets().get(self._prefix + cmd_name)
+        if target is not None:
+            return _load(cmd_name, target)
+        if cmd_name in self.list_commands(ctx):
+            prefix = f"{self._prefix}{cmd_name}."
+            return RoomGroup(prefix, name=cmd_name, help=_GROUP_HELP.get(cmd_name), no_args_is_help=True)
+        return None
+
+
+@click.group(
+    cls=RoomGroup,
+    prefix="",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    no_args_is_help=True,
+)
+@click.version_option(package_name="procunit-edge", prog_name="procunit")
+def root() -> None:
+    """Inline defect inspection: teach it, bundle it, run it at the line.
+
+    \b
+    procunit train --data parts/ --out run/        teach it from photographs
+    procunit export run/                           one graph with both scorers
+    procunit calibrate run/                        thresholds from held-out good parts
+    procunit bundle build run/ --out bundle/       sign it
+    procunit run --config line.yaml                inspect
+    """
+
+
+def main() -> None:
+    """Entry point: prints a person's error in one line and exits with 2, Ctrl-C with 130."""
+    try:
+        root.main(standalone_mode=False)
+    except ProcunitError as error:
+        click.secho(f"procunit: {error}", fg="red", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("procunit: stopped", err=True)
+        sys.exit(130)
+
+
+def _targets() -> dict[str, str]:
+    return {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _load(name: str, target: str) -> click.Command:
+    room = target.split(".", maxsplit=1)[0]
+    try:
+        command = EntryPoint(name, target, ENTRY_POINT_GROUP).load()
+    except ModuleNotFoundError as error:
+        return _not_installed(name, room, error.name or "a package")
+    if not isinstance(command, click.Command):
+        raise ProcunitError(f"the entry point {target} is no command", remedy="Reinstall procunit-edge")
+    return command
+
+
+def _not_installed(name: str, room: str, module: str) -> click.Command:
+    extra = _EXTRA_OF_ROOM.get(room, "offline")
+
+    @click.command(
+        name=name,
+        help=f"(not installed: pip install 'procunit-edge[{extra}]')",
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+        add_help_option=False,
+    )
+    def missing() -> None:
+        raise ProcunitError(
+            f"`procunit {name}` needs the module {module!r}, which is not installed",
+            remedy=f"Run: pip install 'procunit-edge[{extra}]'",
+        )
+
+    return missing

@@ -1,0 +1,82 @@
+"""THE data path: trigger -> frame -> tensor -> scores -> decision -> inspection, which the daemon stores."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from edge.engine import Engine, EngineError, scores_from_outputs
+from edge.errors import ProcunitError
+from edge.messages import Inspection, NotInspected, PixelArray, Scores, Timings, Trigger
+from edge.policy import Policy, decide, not_inspected
+from edge.preprocess import Geometry, tensor_from_pixels
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What judging a part needs: the engine, the bundle's geometry, the policy in force, and a source of audit draws.
+
+    `draw` gives uniform numbers in [0, 1).
+    """
+
+    engine: Engine
+    geometry: Geometry
+    policy: Policy
+    draw: Callable[[], float] = random.random
+
+    def inspect(self, trigger: Trigger) -> Inspection:
+        """The verdict on one trigger; whatever happens to the part, there is exactly one."""
+        queue_ms = _since_ms(trigger.triggered_monotonic_ns)
+        frame = trigger.frame
+        if frame is None:
+            reason = trigger.not_inspected or NotInspected.CAMERA
+            return Inspection(trigger, not_inspected(reason, _TEXTS[reason]), None, Timings(queue_ms), utc_now())
+        try:
+            scores, timings = score_pixels(frame.pixels, self.geometry, self.engine)
+        except ProcunitError as error:
+            decision = not_inspected(NotInspected.BAD_FRAME, str(error))
+            return Inspection(trigger, decision, None, Timings(queue_ms), utc_now())
+        except EngineError as error:
+            decision = not_inspected(NotInspected.ENGINE, str(error))
+            return Inspection(trigger, decision, None, Timings(queue_ms), utc_now())
+        started_ns = time.monotonic_ns()
+        decision = decide(scores, self.policy, self.draw())
+        timings = Timings(queue_ms, timings.preprocess_ms, timings.engine_ms, _since_ms(started_ns))
+        return Inspection(trigger, decision, scores, timings, utc_now())
+
+
+def score_pixels(pixels: PixelArray, geometry: Geometry, engine: Engine) -> tuple[Scores, Timings]:
+    """One frame through preprocessing and the engine: the path that calibration, the golden gate and the device share.
+
+    Raises:
+        ProcunitError: the frame is no usable image.
+        EngineError: the engine failed.
+    """
+    started_ns = time.monotonic_ns()
+    tiles_u8 = tensor_from_pixels(pixels, geometry)
+    preprocess_ms = _since_ms(started_ns)
+    started_ns = time.monotonic_ns()
+    scores = scores_from_outputs(engine.infer(tiles_u8))
+    return scores, Timings(preprocess_ms=preprocess_ms, engine_ms=_since_ms(started_ns))
+
+
+def utc_now() -> str:
+    """Now in UTC, ISO 8601 with milliseconds; for records, never for durations."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _since_ms(started_ns: int) -> float:
+    return (time.monotonic_ns() - started_ns) / 1e6
+
+
+_TEXTS = {
+    NotInspected.OVERLOAD: "the part came faster than it could be judged",
+    NotInspected.RESTART: "the device stopped before it had judged the part",
+    NotInspected.DEVICE_DOWN: "the part passed while the device was down",
+    NotInspected.CAMERA: "the camera gave no frame for this trigger",
+    NotInspected.BAD_FRAME: "the frame is no usable image",
+    NotInspected.ENGINE: "the engine failed on this part",
+}

@@ -1,0 +1,136 @@
+"""(scores, policy) -> decision; pure. The rules of authority live here and nowhere else."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from edge.binomial import lower_bound, upper_bound
+from edge.bundle import DefectType, Manifest, ScoreLimit
+from edge.messages import Authority, Decision, NotInspected, Scores, Verdict, Why
+
+MIN_IMAGES, MIN_PARTS = 30, 10
+"""Labelled images, and distinct parts among them, below which no type may reject."""
+MIN_TARGET_DETECTION, MAX_TARGET_FALSE_REJECT, MIN_CONFIDENCE = 0.70, 0.05, 0.95
+"""The weakest targets a seeded run may be held to; a plant may demand more, never less."""
+
+
+@dataclass(frozen=True, slots=True)
+class TypePolicy:
+    """One defect type as the daemon judges it."""
+
+    name: str
+    limit: ScoreLimit
+    authority: Authority
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Every threshold and authority in force; `anomaly` is None in a bundle that has no good parts to compare with."""
+
+    types: tuple[TypePolicy, ...]
+    anomaly: ScoreLimit | None
+    audit_rate: float = 0.0
+
+
+def earned_authority(  # noqa: PLR0911  (one return a rule)
+    defect_type: DefectType, *, demo_key: bool
+) -> tuple[Authority, str]:
+    """What the evidence of a type supports, recomputed from raw counts, and the reason in words."""
+    if defect_type.images < MIN_IMAGES or defect_type.parts < MIN_PARTS:
+        return "review", (
+            f"{defect_type.images} images of {defect_type.parts} parts; {MIN_IMAGES} images of {MIN_PARTS} parts needed"
+        )
+    run = defect_type.seeded
+    if run is None:
+        return "review", "no seeded run yet"
+    detection = lower_bound(run.detected, run.parts, max(run.confidence, MIN_CONFIDENCE))
+    false_reject = upper_bound(run.false_rejects, run.good_parts, max(run.confidence, MIN_CONFIDENCE))
+    detection_target = max(run.target_detection, MIN_TARGET_DETECTION)
+    false_reject_target = min(run.target_false_reject, MAX_TARGET_FALSE_REJECT)
+    if detection < detection_target:
+        return "review", (
+            f"{run.detected} of {run.parts} seeded parts detected: at least {detection:.1%}; "
+            f"{detection_target:.1%} needed"
+        )
+    if false_reject > false_reject_target:
+        return "review", (
+            f"{run.false_rejects} of {run.good_parts} good parts rejected: up to {false_reject:.1%}; "
+            f"{false_reject_target:.1%} allowed"
+        )
+    proof = f"detects at least {detection:.1%}, rejects at most {false_reject:.1%} of good parts"
+    if run.simulated:
+        if demo_key:
+            return "demo_reject", f"{proof}; simulated, demonstration only"
+        return "review", "the seeded run was simulated; that gives authority in a demo-signed bundle only"
+    return "reject", proof
+
+
+def policy_from_manifest(manifest: Manifest, *, demo_key: bool, audit_rate: float = 0.0) -> Policy:
+    """The policy that a bundle's evidence supports: a claim beyond it is cut back to what was earned."""
+    types = []
+    for defect_type in manifest.types:
+        earned, _ = earned_authority(defect_type, demo_key=demo_key)
+        authority: Authority = earned if defect_type.authority == earned else "review"
+        types.append(TypePolicy(defect_type.name, defect_type.limit, authority))
+    return Policy(tuple(types), manifest.anomaly, audit_rate)
+
+
+def decide(scores: Scores, policy: Policy, audit_draw: float) -> Decision:
+    """The verdict on one part.
+
+    `audit_draw` is uniform in [0, 1): a pass is marked for audit when it falls below the policy's audit rate.
+    A score that is no finite number is an engine's fault, never a pass.
+    """
+    if len(scores.type_scores) != len(policy.types):
+        return not_inspected(NotInspected.ENGINE, "the engine's number of scores differs from the bundle's types")
+    if not all(math.isfinite(score) for score in (*scores.type_scores, scores.anomaly_score)):
+        return not_inspected(NotInspected.ENGINE, "a score is not a finite number")
+    why = []
+    for score, rule in zip(scores.type_scores, policy.types, strict=True):
+        if score >= rule.limit.threshold:
+            why.append(Why("head", rule.name, score, rule.limit.threshold, rule.authority, _head_text(score, rule)))
+    if policy.anomaly is not None and scores.anomaly_score >= policy.anomaly.threshold:
+        text = f"unlike the good parts: {scores.anomaly_score:.3f} >= {policy.anomaly.threshold:.3f}; to a person"
+        why.append(Why("anomaly", None, scores.anomaly_score, policy.anomaly.threshold, "review", text))
+    if any(reason.authority in ("reject", "demo_reject") for reason in why):
+        return Decision(Verdict.REJECT, tuple(why))
+    if why:
+        return Decision(Verdict.REVIEW, tuple(why))
+    return Decision(Verdict.PASS, (), audit=audit_draw < policy.audit_rate)
+
+
+def not_inspected(reason: NotInspected, text: str) -> Decision:
+    """The decision on a part that could not be judged."""
+    return Decision(Verdict.NOT_INSPECTED, (Why("system", None, None, None, None, text),), reason)
+
+
+def alarm_margin(scores: Scores, types: tuple[ScoreLimit, ...], anomaly: ScoreLimit | None) -> float:
+    """All scores as one number: the largest distance of any score from the good parts' centre, in spreads.
+
+    The false-alarm budget is set on it, so that it holds for all scores together.
+    """
+    margins = [
+        (logit(score) - limit.center) / limit.spread for score, limit in zip(scores.type_scores, types, strict=True)
+    ]
+    if anomaly is not None:
+        margins.append((scores.anomaly_score - anomaly.center) / anomaly.spread)
+    return max(margins, default=0.0)
+
+
+def logit(score: float) -> float:
+    """The inverse of the sigmoid, held within +-36 where float64 still tells scores apart."""
+    clipped = min(max(score, 2.4e-16), 1.0 - 2.4e-16)
+    return math.log(clipped / (1.0 - clipped))
+
+
+def sigmoid(value: float) -> float:
+    """1 / (1 + exp(-value)), without overflow."""
+    if value >= 0:
+        return 1.0 / (1.0 + math.exp(-value))
+    return math.exp(value) / (1.0 + math.exp(value))
+
+
+def _head_text(score: float, rule: TypePolicy) -> str:
+    effect = {"reject": "may reject", "demo_reject": "may reject (demo)", "review": "to a person"}[rule.authority]
+    return f"{rule.name}: {score:.3f} >= {rule.limit.threshold:.3f}; {effect}"

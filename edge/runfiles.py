@@ -1,0 +1,109 @@
+"""The files of a RUN directory, through which the offline stages join: train -> export -> calibrate -> bundle build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from edge.bundle import Budget, ImagingBaseline, KnownPhoto, ScoreLimit
+from edge.errors import ProcunitError
+from edge.preprocess import Geometry
+
+TRAIN_FILE, EXPORT_FILE, CALIBRATION_FILE = "train.json", "export.json", "calibration.json"
+CHECKPOINT_FILE, MODEL_FILE, BANK_FILE = "checkpoint.safetensors", "model.onnx", "bank.safetensors"
+DEMO_KEY_FILE, DEMO_PUBLIC_KEY_FILE = "demo-key.pem", "demo-key.pub"
+
+Role = Literal["train", "calibrate", "seed"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RunPhoto(KnownPhoto):
+    """A photograph of the dataset and the side of the split that its part is on."""
+
+    file: str
+    mask: str | None = None
+
+
+class TrainRecord(_Record):
+    """What `procunit train` did: `data` is the dataset's folder, `types` are the heads' order."""
+
+    data: str
+    dataset_sha256: str
+    product: str
+    seed: int
+    backbone: str
+    weights: str
+    geometry: Geometry
+    types: tuple[str, ...]
+    photos: tuple[RunPhoto, ...]
+    out_of_fold_auc: dict[str, float]
+    packages: dict[str, str]
+    code_version: str
+
+
+class ExportRecord(_Record):
+    """What `procunit export` made, and how far it is from torch."""
+
+    opset: int
+    bank_rows: int
+    feature_size: int
+    bank_parts: int
+    parity_frames: int
+    worst_logit_difference: float
+    worst_anomaly_difference: float
+
+
+class PhotoScores(_Record):
+    """One photograph's scores through the on-device path; type scores are sigmoids in the run's order of types."""
+
+    sha256: str
+    part_id: str
+    label: str
+    type_scores: tuple[float, ...]
+    anomaly_score: float
+
+
+class CalibrationRecord(_Record):
+    """Limits from held-out good parts; `budget` is None where there are no good parts."""
+
+    types: dict[str, ScoreLimit]
+    anomaly: ScoreLimit | None
+    budget: Budget | None
+    imaging: ImagingBaseline | None
+    scores: tuple[PhotoScores, ...]
+
+
+RecordT = TypeVar("RecordT", TrainRecord, ExportRecord, CalibrationRecord)
+
+_MADE_BY = {TRAIN_FILE: "procunit train", EXPORT_FILE: "procunit export", CALIBRATION_FILE: "procunit calibrate"}
+
+
+def read_record(run: Path, name: str, record: type[RecordT]) -> RecordT:
+    """A stage's record.
+
+    Raises:
+        ProcunitError: the stage has not run yet, or the file is damaged; the text names the command to run.
+    """
+    path = run / name
+    if not path.is_file():
+        raise ProcunitError("this stage has not run yet", where=str(path), remedy=f"Run `{_MADE_BY[name]}` first")
+    try:
+        return record.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ProcunitError(
+            f"key {key}: {first['msg']}", where=str(path), remedy=f"Run `{_MADE_BY[name]}` again"
+        ) from error
+
+
+def write_record(run: Path, name: str, record: TrainRecord | ExportRecord | CalibrationRecord) -> None:
+    """Write a stage's record whole or not at all."""
+    partial = run / f".{name}.partial"
+    partial.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    partial.replace(run / name)
