@@ -54,7 +54,7 @@ class FileEntry(_Frozen):
 
 
 class ScoreLimit(_Frozen):
-    """A score's threshold, and where good parts lie (`center`, `spread`): in logits for a type, distances for the anomaly.
+    """A score's threshold and where good parts lie (`center`, `spread`): logits for a type, distances for the anomaly.
 
     A type's `threshold` is a sigmoid, as its score is.
     """
