@@ -106,3 +106,7 @@ def _not_installed(name: str, room: str, module: str) -> click.Command:
         )
 
     return missing
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+# Thin over `procunit` and tools/: every recipe is one command that can be run by hand.
+#   make demo [DATA=DIR] [RATE=120|max] [BACKBONE=efficientnet_b3] [OUT=work/demo]
+#   make test          set up, lint, types, import rules, tests
+#   make accept DATA=DIR
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint unit test-py310 accept clean
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+RATE ?= 120
+OUT ?= work/demo
+
+help: ## show the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: ## virtual environment, dependencies, mosquitto where it is missing
+	@bash tools/setup.sh $(VENV) dev
+
+demo: setup ## from photographs to verdicts on a broker: everything, in one command
+	@$(BIN)/python tools/demo.py --rate $(RATE) --out $(OUT) $(if $(DATA),--data "$(DATA)") $(if $(BACKBONE),--backbone $(BACKBONE))
+
+test: setup lint unit ## set up everything and run every check
+
+lint: setup ## ruff, mypy and the import rules of the rooms
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+unit: setup ## the tests, fast ones first
+	@$(BIN)/python -m pytest
+
+test-py310: setup ## the device's tests on Python 3.10, or mypy and ruff for it where there is none
+	@bash tools/test_py310.sh $(VENV)
+
+accept: setup ## real photographs through everything (DATA=DIR); figures into docs/measurements.md
+	@test -n "$(DATA)" || { echo "usage: make accept DATA=DIR (good/ and one folder a defect type)"; exit 2; }
+	@$(BIN)/python tools/accept.py --data "$(DATA)"
+
+clean: ## remove what make created
+	rm -rf $(VENV) .venv310 work build *.egg-info

@@ -1,0 +1,43 @@
+"""Clopper-Pearson bounds against published values and their own definition."""
+
+from __future__ import annotations
+
+from math import comb
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.binomial import lower_bound, trials_needed, upper_bound
+
+
+@pytest.mark.parametrize(("trials", "bound"), [(5, 0.549), (9, 0.717), (10, 0.741), (15, 0.819)])
+def test_all_detected(trials: int, bound: float) -> None:
+    assert lower_bound(trials, trials, 0.95) == pytest.approx(bound, abs=5e-4)
+
+
+@pytest.mark.parametrize(("trials", "bound"), [(59, 0.0495), (299, 0.00997), (40, 0.0722)])
+def test_none_flagged(trials: int, bound: float) -> None:
+    assert upper_bound(0, trials, 0.95) == pytest.approx(bound, abs=5e-5)
+
+
+def test_no_trials_prove_nothing() -> None:
+    assert lower_bound(0, 0, 0.95) == 0.0
+    assert upper_bound(0, 0, 0.95) == 1.0
+
+
+@given(st.integers(1, 80), st.data(), st.floats(0.5, 0.99))
+def test_bounds_meet_their_definition(trials: int, data: st.DataObject, confidence: float) -> None:
+    hits = data.draw(st.integers(0, trials))
+    low, high = lower_bound(hits, trials, confidence), upper_bound(hits, trials, confidence)
+    assert low <= hits / trials <= high
+    if hits < trials:
+        tail = sum(comb(trials, k) * high**k * (1 - high) ** (trials - k) for k in range(hits + 1))
+        assert tail == pytest.approx(1 - confidence, abs=1e-6)
+    assert lower_bound(trials - hits, trials, confidence) == pytest.approx(1 - high, abs=1e-9)
+
+
+def test_trials_needed_is_the_least_number() -> None:
+    for rate in (0.05, 0.01, 0.003):
+        needed = trials_needed(rate, 0.95)
+        assert upper_bound(0, needed, 0.95) <= rate < upper_bound(0, needed - 1, 0.95)
