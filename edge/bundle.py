@@ -11,7 +11,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 from cryptography.exceptions import InvalidSignature
@@ -118,8 +118,8 @@ class Provenance(_Frozen):
     packages: dict[str, str]
 
 
-class Manifest(_Frozen):
-    """Everything the device knows of the product and how to judge it."""
+class ManifestBody(_Frozen):
+    """Everything the device knows of the product and how to judge it: the manifest but for its list of files."""
 
     schema_version: Literal[1] = 1
     product: Annotated[str, Field(pattern=_TYPE_NAME)]
@@ -131,6 +131,18 @@ class Manifest(_Frozen):
     budget: Budget | None
     imaging: ImagingBaseline | None
     provenance: Provenance
+
+    @field_validator("types")
+    @classmethod
+    def _distinct(cls, types: tuple[DefectType, ...]) -> tuple[DefectType, ...]:
+        if len({t.name for t in types}) != len(types):
+            raise ValueError("two defect types have the same name")
+        return types
+
+
+class Manifest(ManifestBody):
+    """`manifest.json`: the body, and size and hash of every file beside it."""
+
     files: Annotated[dict[str, FileEntry], Field(max_length=MAX_FILES)]
 
     @field_validator("files")
@@ -144,16 +156,13 @@ class Manifest(_Frozen):
             raise ValueError(f"the manifest lists no {', '.join(sorted(missing))}")
         return files
 
-    @field_validator("types")
-    @classmethod
-    def _distinct(cls, types: tuple[DefectType, ...]) -> tuple[DefectType, ...]:
-        if len({t.name for t in types}) != len(types):
-            raise ValueError("two defect types have the same name")
-        return types
-
 
 class GoldenFrame(_Frozen):
-    """A lossless frame of the bundle with the scores and verdict of the reference engine."""
+    """A lossless frame of the bundle with the scores and verdict of the reference engine.
+
+    `verdict` is `pass` or `review`: what `edge.policy.policy_without_authority` decides, so that it holds whatever
+    authority a seeded run gives the types and whichever key the device trusts.
+    """
 
     file: str
     type_scores: tuple[Finite, ...]
@@ -183,6 +192,9 @@ class KnownPhotos(_Frozen):
     photos: tuple[KnownPhoto, ...]
 
 
+RecordT = TypeVar("RecordT", Manifest, GoldenSet, KnownPhotos)
+
+
 @dataclass(frozen=True)
 class TrustedKey:
     """A public key the device accepts; a demo key lends no authority beyond demonstrations."""
@@ -193,13 +205,12 @@ class TrustedKey:
 
 
 @dataclass(frozen=True)
-class Bundle:
-    """A verified bundle: signature, names, sizes and hashes hold."""
+class BundleContent:
+    """A bundle whose names, sizes and hashes hold; who sealed it is not known."""
 
     path: Path
     manifest: Manifest
     bundle_id: str
-    signed_by: TrustedKey
 
     @property
     def model_path(self) -> Path:
@@ -211,14 +222,31 @@ class Bundle:
         return bank_from_bytes((self.path / BANK).read_bytes(), where=str(self.path / BANK))
 
     def golden(self) -> GoldenSet:
-        """The golden frames' references."""
-        return GoldenSet.model_validate_json((self.path / GOLDEN).read_bytes())
+        """The golden frames' references; every file is one that the manifest lists.
+
+        Raises:
+            ProcunitError: they do not fit the manifest.
+        """
+        golden = _parsed(GoldenSet, (self.path / GOLDEN).read_bytes(), self.path / GOLDEN)
+        for frame in golden.frames:
+            if frame.file not in self.manifest.files or len(frame.type_scores) != len(self.manifest.types):
+                raise ProcunitError(
+                    f"golden frame {frame.file!r} does not fit the manifest", where=str(self.path / GOLDEN)
+                )
+        return golden
 
     def known(self) -> KnownPhotos:
         """The photographs that the bundle was made from; none if it does not tell."""
         if KNOWN not in self.manifest.files:
             return KnownPhotos(photos=())
-        return KnownPhotos.model_validate_json((self.path / KNOWN).read_bytes())
+        return _parsed(KnownPhotos, (self.path / KNOWN).read_bytes(), self.path / KNOWN)
+
+
+@dataclass(frozen=True)
+class Bundle(BundleContent):
+    """A verified bundle: signature, names, sizes and hashes hold."""
+
+    signed_by: TrustedKey
 
 
 def bundle_id_from_manifest(manifest_bytes: bytes) -> str:
@@ -264,22 +292,19 @@ def open_bundle(path: Path, trusted: tuple[TrustedKey, ...]) -> Bundle:
     Raises:
         ProcunitError: anything about it is not as it was signed; the text names the file.
     """
-    where = str(path)
-    if not path.is_dir():
-        raise ProcunitError(
-            "no bundle here", where=where, remedy="Name the directory that `procunit bundle build` made"
-        )
-    manifest_bytes = _read_small(path / MANIFEST)
-    signature = _read_small(path / SIGNATURE)
-    signed_by = _signer(manifest_bytes, signature, trusted, where)
-    try:
-        manifest = Manifest.model_validate_json(manifest_bytes)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ProcunitError(f"manifest key {key}: {first['msg']}", where=str(path / MANIFEST)) from error
-    _check_files(path, manifest)
-    return Bundle(path, manifest, bundle_id_from_manifest(manifest_bytes), signed_by)
+    manifest_bytes = _manifest_bytes(path)
+    signed_by = _signer(manifest_bytes, _read_small(path / SIGNATURE), trusted, str(path))
+    content = _content(path, manifest_bytes)
+    return Bundle(path, content.manifest, content.bundle_id, signed_by)
+
+
+def open_without_signature_check(path: Path) -> BundleContent:
+    """Open a bundle by its hashes alone: for offline tools that lend it no authority, never for a device.
+
+    Raises:
+        ProcunitError: its content is not what its manifest says.
+    """
+    return _content(path, _manifest_bytes(path))
 
 
 def bank_from_bytes(data: bytes, *, where: str) -> NDArray[np.float32]:
@@ -298,6 +323,29 @@ def bank_from_bytes(data: bytes, *, where: str) -> NDArray[np.float32]:
     if not 1 <= bank.shape[0] <= MAX_BANK_ROWS or not np.isfinite(bank).all():
         raise ProcunitError(f"the bank must hold 1 to {MAX_BANK_ROWS} rows of finite numbers", where=where)
     return np.ascontiguousarray(bank)
+
+
+def _manifest_bytes(path: Path) -> bytes:
+    if not path.is_dir():
+        raise ProcunitError(
+            "no bundle here", where=str(path), remedy="Name the directory that `procunit bundle build` made"
+        )
+    return _read_small(path / MANIFEST)
+
+
+def _content(path: Path, manifest_bytes: bytes) -> BundleContent:
+    manifest = _parsed(Manifest, manifest_bytes, path / MANIFEST)
+    _check_files(path, manifest)
+    return BundleContent(path, manifest, bundle_id_from_manifest(manifest_bytes))
+
+
+def _parsed(record: type[RecordT], data: bytes, path: Path) -> RecordT:
+    try:
+        return record.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "(whole file)"
+        raise ProcunitError(f"key {key}: {first['msg']}", where=str(path)) from error
 
 
 def _read_small(path: Path) -> bytes:

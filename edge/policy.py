@@ -76,6 +76,11 @@ def policy_from_manifest(manifest: Manifest, *, demo_key: bool, audit_rate: floa
     return Policy(tuple(types), manifest.anomaly, audit_rate)
 
 
+def policy_without_authority(types: tuple[DefectType, ...], anomaly: ScoreLimit | None) -> Policy:
+    """The policy in which every type may only ask for review: what golden frames are judged by."""
+    return Policy(tuple(TypePolicy(t.name, t.limit, "review") for t in types), anomaly)
+
+
 def decide(scores: Scores, policy: Policy, audit_draw: float) -> Decision:
     """The verdict on one part.
 
