@@ -1,0 +1,133 @@
+"""Every fault of the device in one table: id, severity, text for a technician, what to do. Code raises ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+Severity = Literal["info", "warning", "error", "critical"]
+"""info: for the record; warning: parts are still judged; error: some are not; critical: none are."""
+
+
+class FaultId(str, Enum):
+    """The name of a fault on the wire and in logs."""
+
+    BUNDLE_REFUSED = "bundle_refused"
+    CAMERA_ENDED = "camera_ended"
+    CAMERA_FAILED = "camera_failed"
+    TRIGGERS_MISSED = "triggers_missed"
+    BAD_FRAME = "bad_frame"
+    OVERLOAD = "overload"
+    ENGINE_FAILED = "engine_failed"
+    RESTARTED = "restarted"
+    THREAD_FAILED = "thread_failed"
+    OUTBOX_FAILED = "outbox_failed"
+    OUTBOX_SET_ASIDE = "outbox_set_aside"
+    FRAMES_FAILED = "frames_failed"
+    BROKER_UNREACHABLE = "broker_unreachable"
+    MESSAGE_QUARANTINED = "message_quarantined"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What a technician is told of a fault."""
+
+    fault_id: FaultId
+    severity: Severity
+    text: str
+    action: str
+
+
+def _table(*faults: Fault) -> dict[FaultId, Fault]:
+    return {fault.fault_id: fault for fault in faults}
+
+
+FAULTS = _table(
+    Fault(
+        FaultId.BUNDLE_REFUSED,
+        "critical",
+        "The bundle cannot be used; no part is judged.",
+        "Read the detail; copy the bundle again or trust the key that signed it, then check it with "
+        "`procunit bundle verify`.",
+    ),
+    Fault(
+        FaultId.CAMERA_ENDED,
+        "info",
+        "The replay has reached its last part.",
+        "Nothing to do; a replay is for demonstrations and tests.",
+    ),
+    Fault(
+        FaultId.CAMERA_FAILED,
+        "error",
+        "The camera gives no frames.",
+        "Check its cable, its power and the camera section of the configuration.",
+    ),
+    Fault(
+        FaultId.TRIGGERS_MISSED,
+        "error",
+        "The line's counter shows parts that the device did not see; they are reported as not inspected.",
+        "If it was down or restarting, nothing more. Otherwise check the trigger cable and the camera's rate.",
+    ),
+    Fault(
+        FaultId.BAD_FRAME,
+        "error",
+        "A frame is no usable image; its part was not inspected.",
+        "Check the camera's pixel format and region; look at the frame's file if it repeats.",
+    ),
+    Fault(
+        FaultId.OVERLOAD,
+        "error",
+        "Parts come faster than they can be judged; some were not inspected.",
+        "Slow the line, or use a smaller input or a faster engine; check that the device is not throttled by heat.",
+    ),
+    Fault(
+        FaultId.ENGINE_FAILED,
+        "error",
+        "The engine failed on a part, which was not inspected.",
+        "If it repeats, restart the device; then go back to the last good bundle.",
+    ),
+    Fault(
+        FaultId.RESTARTED,
+        "warning",
+        "The device stopped without notice; parts it had not judged are reported as not inspected.",
+        "Check the power supply and the log of the last minutes before the stop.",
+    ),
+    Fault(
+        FaultId.THREAD_FAILED,
+        "critical",
+        "A part of the program ended unexpectedly; the device restarts itself.",
+        "If it repeats, send the log to support.",
+    ),
+    Fault(
+        FaultId.OUTBOX_FAILED,
+        "critical",
+        "Results cannot be written to disk; they are kept in memory until it works again.",
+        "Check free space and health of the disk that holds the state directory. Do not switch the device off.",
+    ),
+    Fault(
+        FaultId.OUTBOX_SET_ASIDE,
+        "error",
+        "The database of results was damaged and has been set aside; a new one (new epoch) is in use.",
+        "Keep the file named in the detail: results not yet sent may be recovered from it. Check the disk.",
+    ),
+    Fault(
+        FaultId.FRAMES_FAILED,
+        "warning",
+        "Image files cannot be written; results are not affected.",
+        "Check free space and permissions of the frames directory.",
+    ),
+    Fault(
+        FaultId.BROKER_UNREACHABLE,
+        "warning",
+        "There is no link to the broker; results are kept and sent later, in order.",
+        "Check the network, the broker and the mqtt section of the configuration.",
+    ),
+    Fault(
+        FaultId.MESSAGE_QUARANTINED,
+        "error",
+        "The broker refused a message; it is kept on the device and the following ones are sent.",
+        "Check the broker's access rules and its size limit for the device's topics.",
+    ),
+)
+"""One entry for every id."""
