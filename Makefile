@@ -4,7 +4,7 @@
 #   make accept DATA=DIR
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint unit test-py310 accept clean
+.PHONY: help setup setup-demo demo test lint unit test-py310 accept clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -17,7 +17,10 @@ help: ## show the targets
 setup: ## virtual environment, dependencies, mosquitto where it is missing
 	@bash tools/setup.sh $(VENV) dev
 
-demo: setup ## from photographs to verdicts on a broker: everything, in one command
+setup-demo:
+	@bash tools/setup.sh $(VENV) offline
+
+demo: setup-demo ## from photographs to verdicts on a broker: everything, in one command
 	@$(BIN)/python tools/demo.py --rate $(RATE) --out $(OUT) $(if $(DATA),--data "$(DATA)") $(if $(BACKBONE),--backbone $(BACKBONE))
 
 test: setup lint unit ## set up everything and run every check
@@ -34,7 +37,7 @@ unit: setup ## the tests, fast ones first
 test-py310: setup ## the device's tests on Python 3.10, or mypy and ruff for it where there is none
 	@bash tools/test_py310.sh $(VENV)
 
-accept: setup ## real photographs through everything (DATA=DIR); figures into docs/measurements.md
+accept: setup-demo ## real photographs through everything (DATA=DIR); figures into docs/measurements.md
 	@test -n "$(DATA)" || { echo "usage: make accept DATA=DIR (good/ and one folder a defect type)"; exit 2; }
 	@$(BIN)/python tools/accept.py --data "$(DATA)"
 

@@ -3,7 +3,7 @@
 # usage: tools/setup.sh VENV EXTRA
 set -euo pipefail
 venv=$1 extra=$2
-stamp="$venv/.procunit-$extra-$(sha256sum pyproject.toml | cut -c1-16)"
+stamp="$venv/.procunit-$(sha256sum pyproject.toml | cut -c1-16)"   # -dev has everything of -offline
 say() { printf '\033[1m[setup]\033[0m %s\n' "$*"; }
 
 install_from_apt() {
@@ -18,14 +18,13 @@ install_from_apt() {
 export PATH="$PATH:/usr/sbin:/usr/local/sbin"   # where Debian puts mosquitto
 command -v mosquitto >/dev/null || install_from_apt mosquitto
 
-if [ ! -e "$stamp" ]; then
+if [ ! -e "$stamp-$extra" ] && [ ! -e "$stamp-dev" ]; then
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
         echo "setup: Python 3.10 or newer is needed, python3 is $(python3 --version)" >&2; exit 2; }
     python3 -c 'import ensurepip, venv' 2>/dev/null || install_from_apt python3-venv
     say "virtual environment in $venv and its packages (torch brings several GB; a few minutes)"
     python3 -m venv "$venv"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --progress-bar on --editable ".[$extra]"
-    rm -f "$venv"/.procunit-"$extra"-*
-    touch "$stamp"
+    touch "$stamp-$extra"
     say "done"
 fi

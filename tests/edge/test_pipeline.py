@@ -1,0 +1,145 @@
+"""Whatever happens to a part, there is exactly one verdict and it says why."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edge.bundle import BundleContent, open_without_signature_check
+from edge.engine import EngineError, Outputs
+from edge.engine_ort import OrtEngine
+from edge.errors import ProcunitError
+from edge.messages import Frame, NotInspected, PixelArray, Trigger, Verdict
+from edge.pipeline import Pipeline, score_pixels
+from edge.policy import policy_from_manifest
+from tests.tiny_bundle import build_tiny_bundle, defect_image, good_image
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory: pytest.TempPathFactory) -> BundleContent:
+    types = ("scratch", "spot")
+    tiny = build_tiny_bundle(tmp_path_factory.mktemp("tiny"), types=types, rejecting=("scratch",))
+    return open_without_signature_check(tiny.path)
+
+
+@pytest.fixture(scope="module")
+def engine(content: BundleContent) -> Iterator[OrtEngine]:
+    engine = OrtEngine(content.model_path, content.bank(), threads=1)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def pipeline(content: BundleContent, engine: OrtEngine) -> Pipeline:
+    policy = policy_from_manifest(content.manifest, demo_key=True, audit_rate=0.5)
+    return Pipeline(engine, content.manifest.geometry, policy, draw=lambda: 0.9)
+
+
+def trigger(pixels: PixelArray | None, reason: NotInspected | None = None) -> Trigger:
+    frame = None if pixels is None else Frame("f1", "P1", 1, "2026-01-01T00:00:00Z", time.monotonic_ns(), pixels)
+    return Trigger(7, "f1", "P1", 1, "2026-01-01T00:00:00Z", time.monotonic_ns(), frame, reason)
+
+
+def test_good_parts_pass_and_defects_do_what_their_type_may(pipeline: Pipeline) -> None:
+    good = pipeline.inspect(trigger(good_image(1)))
+    rejected = pipeline.inspect(trigger(defect_image(1, 0)))
+    reviewed = pipeline.inspect(trigger(defect_image(1, 1)))
+    assert (good.decision.verdict, good.decision.audit) == (Verdict.PASS, False)
+    assert rejected.decision.verdict is Verdict.REJECT
+    assert {why.defect_type for why in rejected.decision.why if why.scorer == "head"} == {"scratch"}
+    assert reviewed.decision.verdict is Verdict.REVIEW
+    assert {why.authority for why in reviewed.decision.why} == {"review"}
+    for inspection in (good, rejected, reviewed):
+        assert inspection.trigger.seq == 7
+        assert inspection.timings.inspect_ms > 0
+        assert inspection.scores is not None
+        assert inspection.scores.defect_maps.shape == (1, 2, 8, 8)
+
+
+def test_without_the_demo_key_a_simulated_run_rejects_nothing(content: BundleContent, engine: OrtEngine) -> None:
+    policy = policy_from_manifest(content.manifest, demo_key=False)
+    pipeline = Pipeline(engine, content.manifest.geometry, policy)
+    assert pipeline.inspect(trigger(defect_image(1, 0))).decision.verdict is Verdict.REVIEW
+
+
+def test_a_trigger_without_a_frame_says_why(pipeline: Pipeline) -> None:
+    for reason in NotInspected:
+        inspection = pipeline.inspect(trigger(None, reason))
+        assert inspection.decision.verdict is Verdict.NOT_INSPECTED
+        assert inspection.decision.not_inspected is reason
+        assert inspection.decision.why[0].text
+    assert pipeline.inspect(trigger(None)).decision.not_inspected is NotInspected.CAMERA
+
+
+def test_a_bad_frame_is_not_inspected(pipeline: Pipeline) -> None:
+    inspection = pipeline.inspect(trigger(np.zeros((20, 64), np.uint8)))
+    assert inspection.decision.not_inspected is NotInspected.BAD_FRAME
+    assert "64 x 20 px" in inspection.decision.why[0].text
+
+
+def test_an_engine_that_fails_costs_the_part_its_inspection_and_nothing_else(content: BundleContent) -> None:
+    class FailingEngine:
+        """A double: no real engine fails on demand."""
+
+        def infer(self, tiles_u8: NDArray[np.uint8]) -> Outputs:
+            raise EngineError("out of memory")
+
+        def close(self) -> None:
+            """Nothing to release."""
+
+    policy = policy_from_manifest(content.manifest, demo_key=True)
+    inspection = Pipeline(FailingEngine(), content.manifest.geometry, policy).inspect(trigger(good_image(1)))
+    assert inspection.decision.not_inspected is NotInspected.ENGINE
+    assert inspection.decision.why[0].text == "out of memory"
+
+
+def test_tiles_are_merged_by_their_highest_score(content: BundleContent, engine: OrtEngine) -> None:
+    tiles = np.stack([good_image(1), defect_image(2, 1)])[:, :, :, None]
+    both = engine.infer(tiles)
+    alone = engine.infer(tiles[1:])
+    np.testing.assert_allclose(both.logits[1], alone.logits[0], rtol=1e-5)
+    scores, _ = score_pixels(defect_image(2, 1), content.manifest.geometry, engine)
+    assert scores.anomaly_score == pytest.approx(float(both.anomaly_score.max()), rel=1e-5)
+
+
+def test_frames_of_other_kinds_and_sizes_are_judged(pipeline: Pipeline) -> None:
+    grey = good_image(1)
+    for pixels in (
+        np.repeat(grey[:, :, None], 3, axis=2),
+        np.repeat(grey[:, :, None], 4, axis=2),
+        grey.astype(np.uint16) * 257,
+        grey[:40, :50],
+    ):
+        assert pipeline.inspect(trigger(pixels)).decision.verdict is not Verdict.NOT_INSPECTED
+
+
+def test_a_damaged_graph_and_a_foreign_bank_are_refused(tmp_path: Path, content: BundleContent) -> None:
+
+    (tmp_path / "model.onnx").write_bytes(content.model_path.read_bytes()[:200])
+    with pytest.raises(ProcunitError, match=r"model\.onnx"):
+        OrtEngine(tmp_path / "model.onnx", content.bank())
+    with pytest.raises(ProcunitError, match="4 features a row, the graph needs 3"):
+        OrtEngine(content.model_path, np.zeros((5, 4), np.float32))
+
+
+def test_a_tile_of_the_wrong_size_is_the_engines_error(engine: OrtEngine) -> None:
+    with pytest.raises(EngineError):
+        engine.infer(np.zeros((1, 32, 32, 1), np.uint8))
+
+
+def test_a_graph_without_a_head_gives_no_type_scores(tmp_path: Path) -> None:
+    content = open_without_signature_check(build_tiny_bundle(tmp_path, types=()).path)
+    engine = OrtEngine(content.model_path, content.bank(), threads=1)
+    policy = policy_from_manifest(content.manifest, demo_key=True)
+    pipeline = Pipeline(engine, content.manifest.geometry, policy)
+    assert pipeline.inspect(trigger(good_image(1))).decision.verdict is Verdict.PASS
+    inspection = pipeline.inspect(trigger(defect_image(1)))
+    assert inspection.decision.verdict is Verdict.REVIEW
+    assert inspection.scores is not None
+    assert inspection.scores.type_scores == ()
+    engine.close()
