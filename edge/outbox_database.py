@@ -1,0 +1,147 @@
+"""The outbox's database file: schema, opening, one owner at a time, and setting a damaged one aside."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import secrets
+import sqlite3
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import TextIO
+
+from edge.errors import ProcunitError
+
+SCHEMA_VERSION = 1
+
+_BUSY_TIMEOUT_S = 2.0
+
+_SCHEMA = """
+CREATE TABLE journal (epoch TEXT NOT NULL, last_seq INTEGER NOT NULL, last_counter INTEGER);
+CREATE TABLE triggers (
+    seq INTEGER PRIMARY KEY, frame_id TEXT NOT NULL, part_id TEXT, counter INTEGER NOT NULL,
+    triggered_at_utc TEXT NOT NULL
+);
+CREATE TABLE messages (
+    message_id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, seq INTEGER, topic TEXT NOT NULL,
+    payload BLOB NOT NULL, state TEXT NOT NULL DEFAULT 'pending', reason TEXT
+);
+CREATE UNIQUE INDEX one_result_a_trigger ON messages(seq) WHERE kind = 'result';
+CREATE INDEX pending ON messages(message_id) WHERE state = 'pending';
+"""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Database:
+    """An open database: one connection for the thread that writes, one for reading.
+
+    `epoch` is the random name that it got when it was created; `set_aside` is where a damaged predecessor was moved.
+    """
+
+    writer: sqlite3.Connection
+    reader: sqlite3.Connection
+    epoch: str
+    set_aside: Path | None
+    lock_file: TextIO
+
+    def close(self) -> None:
+        """Close it; the writer's connection last, which folds the write-ahead log into the file."""
+        self.reader.close()
+        self.writer.close()
+        self.lock_file.close()
+
+
+def open_database(path: Path) -> Database:
+    """Open or create the database.
+
+    Raises:
+        ProcunitError: it cannot be opened, was made by another version, or another process owns it.
+    """
+    lock_file = _lock(path)
+    try:
+        writer, set_aside = _open_or_set_aside(path)
+        epoch = str(writer.execute("SELECT epoch FROM journal").fetchone()[0])
+        return Database(writer, _connect(path), epoch, set_aside, lock_file)
+    except sqlite3.OperationalError as error:
+        lock_file.close()
+        raise _cannot_open(path, str(error)) from error
+    except BaseException:
+        lock_file.close()
+        raise
+
+
+def _lock(path: Path) -> TextIO:
+    """A lock that ends with the process; a POSIX record lock, because a forked child must not inherit it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock_file = path.with_name(path.name + ".lock").open("w")
+    except OSError as error:
+        raise _cannot_open(path, error.strerror) from error
+    try:
+        fcntl.lockf(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock_file.close()
+        raise ProcunitError(
+            "another process uses this outbox", where=str(path), remedy="Stop it, or choose another state_dir"
+        ) from error
+    return lock_file
+
+
+def _open_or_set_aside(path: Path) -> tuple[sqlite3.Connection, Path | None]:
+    """The database, checked; a damaged one is moved out of the way and replaced by a new one."""
+    try:
+        return _open(path), None
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError as error:
+        _logger.error("%s is damaged (%s) and is set aside", path, error)  # noqa: TRY400  (handled here)
+    aside = next(free for n in count(1) if not (free := path.with_name(f"{path.name}.damaged-{n}")).exists())
+    for suffix in ("", "-wal", "-shm"):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.rename(aside.with_name(aside.name + suffix))
+    return _open(path), aside
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    db = _connect(path)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        _check_or_create(db, path)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _check_or_create(db: sqlite3.Connection, path: Path) -> None:
+    verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(verdict)
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0:
+        db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION};")
+        db.execute("INSERT INTO journal VALUES (?, 0, NULL)", (secrets.token_hex(8),))
+        db.execute("COMMIT")
+    elif version != SCHEMA_VERSION:
+        raise ProcunitError(
+            f"made by another version of procunit (schema {version}, this one reads {SCHEMA_VERSION})",
+            where=str(path),
+            remedy="Install the version that made it, or move the file away to start a new epoch",
+        )
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+
+
+def _cannot_open(path: Path, reason: str | None) -> ProcunitError:
+    return ProcunitError(
+        f"cannot open the outbox: {reason}",
+        where=str(path),
+        remedy="Check that the state directory exists, is writable and that its disk is not full",
+    )
