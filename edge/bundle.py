@@ -219,7 +219,7 @@ class BundleContent:
 
     def bank(self) -> NDArray[np.float32]:
         """The memory bank, float32 [M, D], of centred patch features."""
-        return bank_from_bytes((self.path / BANK).read_bytes(), where=str(self.path / BANK))
+        return bank_from_file(self.path / BANK)
 
     def golden(self) -> GoldenSet:
         """The golden frames' references; every file is one that the manifest lists.
@@ -307,15 +307,16 @@ def open_without_signature_check(path: Path) -> BundleContent:
     return _content(path, _manifest_bytes(path))
 
 
-def bank_from_bytes(data: bytes, *, where: str) -> NDArray[np.float32]:
+def bank_from_file(path: Path) -> NDArray[np.float32]:
     """The bank of a safetensors file, checked: one finite float32 matrix within the cap.
 
     Raises:
         ProcunitError: it is anything else.
     """
+    where = str(path)
     try:
-        tensors = load_safetensors(data)
-    except (SafetensorError, ValueError, KeyError) as error:
+        tensors = load_safetensors(path.read_bytes())
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise ProcunitError(f"not a readable safetensors file: {error}", where=where) from error
     bank = tensors.get(BANK_KEY)
     if bank is None or len(tensors) != 1 or bank.dtype != np.float32 or bank.ndim != 2:

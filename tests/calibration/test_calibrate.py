@@ -1,0 +1,102 @@
+"""`procunit calibrate` on a run of tiny photographs, through ONNX Runtime and the on-device path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from calibration.calibrate import UNCALIBRATED, calibrate_run, limits_from_scores
+from calibration.cli import calibrate
+from edge.errors import ProcunitError
+from edge.runfiles import CALIBRATION_FILE, EXPORT_FILE, CalibrationRecord, PhotoScores, read_record
+from tests.tiny_bundle import good_image
+from tests.tiny_run import build_tiny_run
+
+
+def test_held_out_good_parts_set_the_limits_and_pass_them(tmp_path: Path) -> None:
+    run = build_tiny_run(tmp_path)
+    record = calibrate_run(run.path)
+    assert read_record(run.path, CALIBRATION_FILE, CalibrationRecord) == record
+    assert record.budget is not None
+    assert record.budget.good_parts == 8
+    assert record.anomaly is not None
+    assert set(record.types) == {"dent", "scratch"}
+    labels = [score.label for score in record.scores]
+    assert labels.count("good") == 16
+    assert labels.count("scratch") == labels.count("dent") == 8
+    for score in record.scores:
+        by_type = dict(zip(("dent", "scratch"), score.type_scores, strict=True))
+        flagged = {name for name, limit in record.types.items() if by_type[name] >= limit.threshold}
+        assert (score.label in flagged) == (score.label != "good")
+        assert (score.anomaly_score >= record.anomaly.threshold) == (score.label != "good")
+
+
+def test_the_imaging_baseline_is_that_of_good_photographs(tmp_path: Path) -> None:
+    imaging = calibrate_run(build_tiny_run(tmp_path).path).imaging
+    assert imaging is not None
+    assert imaging.brightness == pytest.approx(good_image(0).mean(), abs=1)
+    assert imaging.sharpness == pytest.approx(cv2.Laplacian(good_image(0), cv2.CV_64F).var(), rel=0.1)
+
+
+def test_without_good_parts_thresholds_are_the_middle_and_it_is_said(tmp_path: Path) -> None:
+    run = build_tiny_run(tmp_path, good_parts=0)
+    result = CliRunner().invoke(calibrate, [str(run.path)])
+    assert "No held-out good parts" in result.output
+    record = read_record(run.path, CALIBRATION_FILE, CalibrationRecord)
+    assert record.types == {"dent": UNCALIBRATED, "scratch": UNCALIBRATED}
+    assert record.anomaly is None
+    assert record.budget is None
+    assert record.imaging is None
+
+
+def test_good_parts_alone_calibrate_the_anomaly_score(tmp_path: Path) -> None:
+    record = calibrate_run(build_tiny_run(tmp_path, defect_parts={}).path)
+    assert record.types == {}
+    assert record.anomaly is not None
+    assert record.anomaly.threshold > max(score.anomaly_score for score in record.scores)
+
+
+def test_the_command_says_what_was_asked_what_is_supported_and_what_it_takes(tmp_path: Path) -> None:
+    run = build_tiny_run(tmp_path)
+    output = CliRunner().invoke(calibrate, [str(run.path), "--budget", "0.01"]).output
+    assert "asked: at most 1.00%" in output
+    assert "at most 31.23% of good parts flagged by all scores together, with 95% confidence" in output
+    assert "0 of 8 held-out good parts" in output
+    assert "299 held-out good parts are needed, 8 are there" in output
+
+
+def test_a_saturated_score_is_counted_as_the_device_counts_it() -> None:
+    saturated = [
+        PhotoScores(sha256="", part_id=str(part), label="good", type_scores=(1.0,), anomaly_score=1.0)
+        for part in range(4)
+    ]
+    types, _, budget = limits_from_scores(saturated, ("scratch",), None)
+    assert types["scratch"].threshold <= 1.0
+    assert budget.flagged_parts == 4
+    assert budget.false_alarm_rate == 1.0
+
+
+def test_a_changed_photograph_is_refused(tmp_path: Path) -> None:
+    run = build_tiny_run(tmp_path)
+    cv2.imwrite(str(run.data / "good" / "g001-0.png"), np.full((64, 64), 9, np.uint8))
+    with pytest.raises(ProcunitError, match=r"g001-0\.png: missing, or changed since training"):
+        calibrate_run(run.path)
+    assert not (run.path / CALIBRATION_FILE).exists()
+
+
+def test_export_comes_first(tmp_path: Path) -> None:
+    run = build_tiny_run(tmp_path)
+    (run.path / EXPORT_FILE).unlink()
+    with pytest.raises(ProcunitError, match="procunit export"):
+        calibrate_run(run.path)
+
+
+def test_a_missing_bank_is_named(tmp_path: Path) -> None:
+    run = build_tiny_run(tmp_path)
+    (run.path / "bank.safetensors").unlink()
+    with pytest.raises(ProcunitError, match=r"bank\.safetensors"):
+        calibrate_run(run.path)
