@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from calibration.limits import budget_from_counts, center_and_spread, limits_from_good_parts
 from calibration.scoring import scores_from_photo, with_progress
-from edge.bundle import Budget, ImagingBaseline, ScoreLimit, bank_from_file
+from edge.bundle import bank_from_file
 from edge.dataset import GOOD, read_image
 from edge.engine_ort import OrtEngine
 from edge.imaging import imaging_from_pixels
+from edge.manifest import Budget, ImagingBaseline, ScoreLimit
 from edge.policy import logit, sigmoid
 from edge.preprocess import Geometry
 from edge.runfiles import (

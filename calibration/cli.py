@@ -8,7 +8,7 @@ import click
 
 from calibration.calibrate import calibrate_run
 from calibration.limits import parts_needed
-from edge.bundle import Budget
+from edge.manifest import Budget
 
 
 @click.command()

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.binomial import trials_needed, upper_bound
-from edge.bundle import Budget
+from edge.manifest import Budget
 
 CONFIDENCE = 0.95
 _MAD_TO_SIGMA = 1.4826

@@ -8,189 +8,36 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
 from edge.errors import ProcunitError
-from edge.messages import Authority, Verdict
-from edge.preprocess import Geometry
+from edge.manifest import (
+    BANK,
+    BANK_KEY,
+    GOLDEN,
+    KNOWN,
+    MANIFEST,
+    MODEL,
+    SIGNATURE,
+    FileEntry,
+    GoldenSet,
+    KnownPhotos,
+    Manifest,
+)
 
-MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
-MODEL, BANK, GOLDEN, KNOWN = "model.onnx", "bank.safetensors", "golden/golden.json", "known.json"
-CALIBRATION, REPORT = "calibration.json", "report.html"
-BANK_KEY = "bank"
 MAX_MANIFEST_BYTES = 4 << 20
-MAX_FILES = 256
 MAX_BANK_ROWS = 16_384
-
-_FILE_NAME = re.compile(r"(?:[a-z0-9][a-z0-9_-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*")
-_TYPE_NAME = r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}$"
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FileEntry(_Frozen):
-    """Size and hash of one file of the bundle."""
-
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    size_bytes: Annotated[int, Field(ge=0, le=4 << 30)]
-
-
-class ScoreLimit(_Frozen):
-    """A score's threshold and where good parts lie (`center`, `spread`): logits for a type, distances for the anomaly.
-
-    A type's `threshold` is a sigmoid, as its score is.
-    """
-
-    threshold: Finite
-    center: Finite
-    spread: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class SeededResult(_Frozen):
-    """A type's seeded run, in parts: what was seen, and the targets that it had to meet."""
-
-    simulated: bool
-    parts: Count
-    detected: Count
-    good_parts: Count
-    false_rejects: Count
-    target_detection: Share
-    target_false_reject: Share
-    confidence: Share
-    ran_at_utc: str
-
-
-class DefectType(_Frozen):
-    """One taught defect type: its evidence (images and distinct parts taught), its limit, its claim to authority."""
-
-    name: Annotated[str, Field(pattern=_TYPE_NAME)]
-    images: Count
-    parts: Count
-    limit: ScoreLimit
-    seeded: SeededResult | None = None
-    authority: Authority = "review"
-
-
-class Budget(_Frozen):
-    """The share of good parts that all scores together may flag, and the parts that support the claim."""
-
-    false_alarm_rate: Share
-    confidence: Share
-    good_parts: Count
-    flagged_parts: Count
-
-
-class ImagingBaseline(_Frozen):
-    """Grey level and sharpness (variance of the Laplacian) of good photographs: medians and robust spreads."""
-
-    brightness: Finite
-    brightness_spread: Finite
-    sharpness: Finite
-    sharpness_spread: Finite
-
-
-class Provenance(_Frozen):
-    """Where the bundle came from."""
-
-    dataset_sha256: str
-    code_version: str
-    seed: int
-    backbone: str
-    weights: str
-    packages: dict[str, str]
-
-
-class ManifestBody(_Frozen):
-    """Everything the device knows of the product and how to judge it: the manifest but for its list of files."""
-
-    schema_version: Literal[1] = 1
-    product: Annotated[str, Field(pattern=_TYPE_NAME)]
-    version: Annotated[int, Field(ge=1)]
-    created_at_utc: str
-    geometry: Geometry
-    types: tuple[DefectType, ...]
-    anomaly: ScoreLimit | None
-    budget: Budget | None
-    imaging: ImagingBaseline | None
-    provenance: Provenance
-
-    @field_validator("types")
-    @classmethod
-    def _distinct(cls, types: tuple[DefectType, ...]) -> tuple[DefectType, ...]:
-        if len({t.name for t in types}) != len(types):
-            raise ValueError("two defect types have the same name")
-        return types
-
-
-class Manifest(ManifestBody):
-    """`manifest.json`: the body, and size and hash of every file beside it."""
-
-    files: Annotated[dict[str, FileEntry], Field(max_length=MAX_FILES)]
-
-    @field_validator("files")
-    @classmethod
-    def _plain_names(cls, files: dict[str, FileEntry]) -> dict[str, FileEntry]:
-        for name in files:
-            if not _FILE_NAME.fullmatch(name) or ".." in name or name in (MANIFEST, SIGNATURE):
-                raise ValueError(f"file name {name!r} is not allowed")
-        missing = {MODEL, BANK, GOLDEN} - set(files)
-        if missing:
-            raise ValueError(f"the manifest lists no {', '.join(sorted(missing))}")
-        return files
-
-
-class GoldenFrame(_Frozen):
-    """A lossless frame of the bundle with the scores and verdict of the reference engine.
-
-    `verdict` is `pass` or `review`: what `edge.policy.policy_without_authority` decides, so that it holds whatever
-    authority a seeded run gives the types and whichever key the device trusts.
-    """
-
-    file: str
-    type_scores: tuple[Finite, ...]
-    anomaly_score: Finite
-    verdict: Verdict
-
-
-class GoldenSet(_Frozen):
-    """The golden frames and how far a score may drift: `tolerance` x the score's spread on good parts."""
-
-    tolerance: Annotated[float, Field(gt=0, le=1)]
-    frames: tuple[GoldenFrame, ...]
-
-
-class KnownPhoto(_Frozen):
-    """A photograph that took part in making the bundle, known by its content."""
-
-    sha256: str
-    part_id: str
-    label: str
-    role: Literal["train", "calibrate", "seed"]
-
-
-class KnownPhotos(_Frozen):
-    """Every photograph of the dataset that the bundle was made from."""
-
-    photos: tuple[KnownPhoto, ...]
-
 
 RecordT = TypeVar("RecordT", Manifest, GoldenSet, KnownPhotos)
 

@@ -7,8 +7,8 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from edge.bundle import Budget, ImagingBaseline, KnownPhoto, ScoreLimit
 from edge.errors import ProcunitError
+from edge.manifest import Budget, ImagingBaseline, KnownPhoto, ScoreLimit
 from edge.preprocess import Geometry
 
 TRAIN_FILE, EXPORT_FILE, CALIBRATION_FILE = "train.json", "export.json", "calibration.json"

@@ -15,18 +15,9 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from edge.bundle import (
-    MANIFEST,
-    SIGNATURE,
-    Bundle,
-    Manifest,
-    ManifestBody,
-    TrustedKey,
-    file_entry_from_path,
-    manifest_bytes_from_manifest,
-    open_bundle,
-)
+from edge.bundle import Bundle, TrustedKey, file_entry_from_path, manifest_bytes_from_manifest, open_bundle
 from edge.errors import ProcunitError
+from edge.manifest import MANIFEST, SIGNATURE, Manifest, ManifestBody
 
 DEMO_MARK = b"# Procunit demo key: gives authority in demonstrations only\n"
 """First line of a demo key's PEM file; text before the PEM block is a comment (RFC 7468, section 2)."""

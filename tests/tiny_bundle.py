@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
-from edge.bundle import (
+from edge.engine_ort import OrtEngine
+from edge.manifest import (
     BANK,
     BANK_KEY,
     GOLDEN,
@@ -34,7 +35,6 @@ from edge.bundle import (
     ScoreLimit,
     SeededResult,
 )
-from edge.engine_ort import OrtEngine
 from edge.messages import Scores
 from edge.pipeline import score_pixels
 from edge.policy import decide, logit, policy_without_authority, sigmoid

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from edge.bundle import BANK_KEY
 from edge.dataset import GOOD, Dataset, Photo, dataset_from_folder
+from edge.manifest import BANK_KEY
 from edge.runfiles import (
     BANK_FILE,
     EXPORT_FILE,

@@ -17,7 +17,7 @@ from calibration.limits import (
     parts_needed,
 )
 from edge.binomial import upper_bound
-from edge.bundle import ScoreLimit
+from edge.manifest import ScoreLimit
 from edge.messages import Scores
 from edge.policy import alarm_margin, sigmoid
 

@@ -1,0 +1,178 @@
+"""The manifest and the other records of a bundle: what is in them and what they may say.
+
+Strings that a person may be shown are single lines without control characters: a bundle cannot act on a terminal.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from edge.messages import Authority, Verdict
+from edge.preprocess import Geometry
+
+MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
+MODEL, BANK, GOLDEN, KNOWN = "model.onnx", "bank.safetensors", "golden/golden.json", "known.json"
+CALIBRATION, REPORT = "calibration.json", "report.html"
+BANK_KEY = "bank"
+MAX_FILES = 256
+
+_FILE_NAME = re.compile(r"(?:[a-z0-9][a-z0-9_-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*")
+_TYPE_NAME = r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}$"
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Line = Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileEntry(_Frozen):
+    """Size and hash of one file of the bundle."""
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size_bytes: Annotated[int, Field(ge=0, le=4 << 30)]
+
+
+class ScoreLimit(_Frozen):
+    """A score's threshold and where good parts lie (`center`, `spread`): logits for a type, distances for the anomaly.
+
+    A type's `threshold` is a sigmoid, as its score is.
+    """
+
+    threshold: Finite
+    center: Finite
+    spread: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class SeededResult(_Frozen):
+    """A type's seeded run, in parts: what was seen, and the targets that it had to meet."""
+
+    simulated: bool
+    parts: Count
+    detected: Count
+    good_parts: Count
+    false_rejects: Count
+    target_detection: Share
+    target_false_reject: Share
+    confidence: Share
+    ran_at_utc: Line
+
+
+class DefectType(_Frozen):
+    """One taught defect type: its evidence (images and distinct parts taught), its limit, its claim to authority."""
+
+    name: Annotated[str, Field(pattern=_TYPE_NAME)]
+    images: Count
+    parts: Count
+    limit: ScoreLimit
+    seeded: SeededResult | None = None
+    authority: Authority = "review"
+
+
+class Budget(_Frozen):
+    """The share of good parts that all scores together may flag, and the parts that support the claim."""
+
+    false_alarm_rate: Share
+    confidence: Share
+    good_parts: Count
+    flagged_parts: Count
+
+
+class ImagingBaseline(_Frozen):
+    """Grey level and sharpness (variance of the Laplacian) of good photographs: medians and robust spreads."""
+
+    brightness: Finite
+    brightness_spread: Finite
+    sharpness: Finite
+    sharpness_spread: Finite
+
+
+class Provenance(_Frozen):
+    """Where the bundle came from."""
+
+    dataset_sha256: Line
+    code_version: Line
+    seed: int
+    backbone: Line
+    weights: Line
+    packages: dict[Line, Line]
+
+
+class ManifestBody(_Frozen):
+    """Everything the device knows of the product and how to judge it: the manifest but for its list of files."""
+
+    schema_version: Literal[1] = 1
+    product: Annotated[str, Field(pattern=_TYPE_NAME)]
+    version: Annotated[int, Field(ge=1)]
+    created_at_utc: Line
+    geometry: Geometry
+    types: tuple[DefectType, ...]
+    anomaly: ScoreLimit | None
+    budget: Budget | None
+    imaging: ImagingBaseline | None
+    provenance: Provenance
+
+    @field_validator("types")
+    @classmethod
+    def _distinct(cls, types: tuple[DefectType, ...]) -> tuple[DefectType, ...]:
+        if len({t.name for t in types}) != len(types):
+            raise ValueError("two defect types have the same name")
+        return types
+
+
+class Manifest(ManifestBody):
+    """`manifest.json`: the body, and size and hash of every file beside it."""
+
+    files: Annotated[dict[str, FileEntry], Field(max_length=MAX_FILES)]
+
+    @field_validator("files")
+    @classmethod
+    def _plain_names(cls, files: dict[str, FileEntry]) -> dict[str, FileEntry]:
+        for name in files:
+            if not _FILE_NAME.fullmatch(name) or ".." in name or name in (MANIFEST, SIGNATURE):
+                raise ValueError(f"file name {name!r} is not allowed")
+        missing = {MODEL, BANK, GOLDEN} - set(files)
+        if missing:
+            raise ValueError(f"the manifest lists no {', '.join(sorted(missing))}")
+        return files
+
+
+class GoldenFrame(_Frozen):
+    """A lossless frame of the bundle with the scores and verdict of the reference engine.
+
+    `verdict` is `pass` or `review`: what `edge.policy.policy_without_authority` decides, so that it holds whatever
+    authority a seeded run gives the types and whichever key the device trusts.
+    """
+
+    file: str
+    type_scores: tuple[Finite, ...]
+    anomaly_score: Finite
+    verdict: Verdict
+
+
+class GoldenSet(_Frozen):
+    """The golden frames and how far a score may drift: `tolerance` x the score's spread on good parts."""
+
+    tolerance: Annotated[float, Field(gt=0, le=1)]
+    frames: tuple[GoldenFrame, ...]
+
+
+class KnownPhoto(_Frozen):
+    """A photograph that took part in making the bundle, known by its content."""
+
+    sha256: Line
+    part_id: Line
+    label: Line
+    role: Literal["train", "calibrate", "seed"]
+
+
+class KnownPhotos(_Frozen):
+    """Every photograph of the dataset that the bundle was made from."""
+
+    photos: tuple[KnownPhoto, ...]
