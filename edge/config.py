@@ -1,41 +1,146 @@
-"""The daemon's settings: YAML -> validated sections, unknown keys refused."""
+"""The sections of the settings file, one frozen model each; `edge.config_file` reads them."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, SerializeAsAny, model_validator
+from pydantic_core import PydanticCustomError
 
-TopicLevel = Annotated[str, Field(pattern=r"^[^/+#$\x00-\x1f\x7f][^/+#\x00-\x1f\x7f]*$", max_length=64)]
+from edge.camera.source import CameraSettings
+from edge.config_fields import ExistingFile, ExistingFolder, FilePath, Integer, Number, SecretFile, Section
+from edge.payloads import ReviewAction
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DeviceSettings(_Section):
-    """Where the device stands, as ISA-95 levels; they become the root of its topics."""
-
-    enterprise: TopicLevel | None = Field(None, title="Enterprise", description="First level of the topics")
-    site: TopicLevel | None = Field(None, title="Site", description="Plant or site")
-    area: TopicLevel | None = Field(None, title="Area", description="Area of the site")
-    line: TopicLevel | None = Field(None, title="Line", description="Production line")
-    cell: TopicLevel | None = Field(None, title="Cell", description="Work cell of the line")
-    device: TopicLevel = Field(title="Device", description="Name of this device, unique in the plant")
+Level = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+"""One level of a topic: letters, digits, `_`, `.` and `-`."""
 
 
-class MqttSettings(_Section):
-    """The plant's broker and how to log in to it."""
+class DeviceSettings(Section):
+    """Where the device stands: the levels above it in the plant's topic tree (ISA-95), each optional, and its name."""
 
-    host: str = Field(title="Host", description="Name or address of the broker", min_length=1)
-    port: int = Field(1883, title="Port", description="TCP port of the broker", ge=1, le=65535)
-    client_id: str | None = Field(None, title="Client id", description="MQTT client id; the device's name if absent")
-    username: str | None = Field(None, title="User name", description="User name at the broker")
-    password_file: Path | None = Field(
-        None, title="Password file", description="File that holds the password alone; read at every connect"
+    enterprise: Level | None = Field(default=None, title="Enterprise", description="Topic level of the enterprise")
+    site: Level | None = Field(default=None, title="Site", description="Topic level of the site")
+    area: Level | None = Field(default=None, title="Area", description="Topic level of the area")
+    line: Level | None = Field(default=None, title="Line", description="Topic level of the line")
+    cell: Level | None = Field(default=None, title="Cell", description="Topic level of the cell")
+    device: Level = Field(
+        title="Device", description="This device's name, different from every other on the broker (A-Z a-z 0-9 _ . -)"
     )
-    tls_ca_file: Path | None = Field(
-        None, title="CA file", description="Certificates (PEM) to check the broker with; TLS is used when given"
+
+
+class BundleSettings(Section):
+    """The bundle and the public keys it may be signed with."""
+
+    path: ExistingFolder = Field(title="Bundle", description="The directory that `procunit bundle build` made")
+    trusted_keys: tuple[ExistingFile, ...] = Field(
+        default=(), title="Trusted keys", description="Public key files (.pub) of whoever may release bundles"
     )
-    keepalive_s: int = Field(10, title="Keepalive", description="Seconds between signs of life", ge=5, le=600)
+    demo_keys: tuple[ExistingFile, ...] = Field(
+        default=(),
+        title="Demo keys",
+        description="Public key files of demonstrations: their bundles never really reject",
+    )
+
+    @model_validator(mode="after")
+    def _some_key(self) -> BundleSettings:
+        if not self.trusted_keys and not self.demo_keys:
+            raise PydanticCustomError(
+                "no_key",
+                "no public key is named, so no bundle can be trusted",
+                {"remedy": "Name the signer's .pub file under trusted_keys, or the run's demo-key.pub under demo_keys"},
+            )
+        return self
+
+
+class MqttSettings(Section):
+    """The plant's broker."""
+
+    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,253}$")] = Field(
+        title="Host", description="Name or address of the MQTT broker"
+    )
+    port: Annotated[Integer, Field(ge=1, le=65535)] = Field(
+        default=1883, title="Port", description="TCP port of the broker, 1 to 65535; usually 8883 with TLS"
+    )
+    client_id: Level | None = Field(
+        default=None, title="Client id", description="MQTT client id; the device's name if left out"
+    )
+    username: Annotated[str, Field(min_length=1, max_length=256)] | None = Field(
+        default=None, title="User name", description="User name at the broker"
+    )
+    password_file: SecretFile | None = Field(
+        default=None, title="Password file", description="File whose first line is the password; closed to other users"
+    )
+    tls_ca_file: ExistingFile | None = Field(
+        default=None, title="TLS certificate authority", description="PEM file of the broker's authority; turns TLS on"
+    )
+    keepalive_s: Annotated[Integer, Field(ge=2, le=600)] = Field(
+        default=10, title="Keep-alive", description="Seconds of silence after which both sides ask for a sign of life"
+    )
+
+    @model_validator(mode="after")
+    def _password_has_a_user(self) -> MqttSettings:
+        if self.password_file is not None and self.username is None:
+            raise PydanticCustomError(
+                "no_username", "password_file is set but username is not", {"remedy": "Add username"}
+            )
+        return self
+
+
+class PolicySettings(Section):
+    """What the plant decides; thresholds and authority come with the bundle."""
+
+    review_action: ReviewAction = Field(
+        default="divert", title="Review action", description="What the line does with a part that a person must look at"
+    )
+    audit_rate: Annotated[Number, Field(ge=0, le=1)] = Field(
+        default=0.01, title="Audit rate", description="Share of passes drawn for a person's second look, 0 to 1"
+    )
+
+
+class EngineSettings(Section):
+    """What runs the network."""
+
+    kind: Literal["ort"] = Field(default="ort", title="Kind", description="ort: ONNX Runtime on the CPU")
+    threads: Annotated[Integer, Field(ge=0, le=256)] = Field(
+        default=0, title="Threads", description="Threads of the engine; 0 takes one a core"
+    )
+
+
+class InspectionSettings(Section):
+    """How far inspection may fall behind before a part is let go as `not_inspected: overload`."""
+
+    frame_slots: Annotated[Integer, Field(ge=1, le=64)] = Field(
+        default=4, title="Frame slots", description="Frames that may wait for inspection, 1 to 64"
+    )
+    deadline_s: Annotated[Number, Field(ge=0.05, le=60)] = Field(
+        default=2.0, title="Deadline", description="Seconds from the trigger after which a verdict would come too late"
+    )
+
+
+class FramesSettings(Section):
+    """The store of image files on this device."""
+
+    quota_mb: Annotated[Integer, Field(ge=1, le=1_000_000)] = Field(
+        default=2048, title="Quota", description="Megabytes that stored images may take"
+    )
+
+
+class Settings(Section):
+    """The whole settings file; relative paths start at its folder."""
+
+    device: DeviceSettings = Field(title="Device", description="Where the device stands and what it is called")
+    bundle: BundleSettings = Field(title="Bundle", description="What the device was taught")
+    camera: SerializeAsAny[CameraSettings] = Field(title="Camera", description="Where frames come from")
+    mqtt: MqttSettings = Field(title="MQTT", description="The plant's broker")
+    policy: PolicySettings = Field(
+        default=PolicySettings(), title="Policy", description="What the plant does with verdicts"
+    )
+    engine: EngineSettings = Field(default=EngineSettings(), title="Engine", description="What runs the network")
+    inspection: InspectionSettings = Field(
+        default=InspectionSettings(), title="Inspection", description="When a part comes too fast to be judged"
+    )
+    frames: FramesSettings = Field(default=FramesSettings(), title="Frames", description="The store of image files")
+    state_dir: FilePath = Field(
+        title="State",
+        description="Folder for results and frames; it belongs to this device alone and survives restarts",
+    )

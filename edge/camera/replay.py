@@ -1,0 +1,183 @@
+"""Photographs replayed as if their parts came down the line: a folder, or a list in CSV form.
+
+The counter is the 1-based row number. Opened again after a restart, the replay goes on with the row after the last one.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from edge.camera.source import Arrival, CameraSettings, FrameError, SourceEnded
+from edge.config_fields import ExistingPath, Number
+from edge.dataset import IMAGE_SUFFIXES, read_image
+from edge.errors import ProcunitError
+from edge.messages import Frame
+from edge.pipeline import utc_now
+
+_NEEDED_COLUMNS = frozenset({"file", "part_id"})
+
+
+class ReplaySettings(CameraSettings):
+    """The `camera` section for `kind: replay`."""
+
+    kind: Literal["replay"] = Field(title="Kind", description="replay: photographs from the disk")
+    path: ExistingPath = Field(
+        title="Photographs",
+        description="A folder of images, or a CSV file with the columns file, part_id and, if known, arrival_s",
+    )
+    parts_per_min: Annotated[Number, Field(gt=0, le=60_000)] | Literal["max", "listed"] = Field(
+        default="max",
+        title="Rate",
+        description="Parts a minute, `max` as fast as they can be inspected, `listed` as the column arrival_s says",
+    )
+    at_end: Literal["stop", "hold"] = Field(
+        default="stop",
+        title="At the end",
+        description="`stop` ends the program after the last part, `hold` keeps it running",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayRow:
+    """One part of the list; `arrival_s` counts from the start of the list."""
+
+    image: Path
+    part_id: str | None
+    arrival_s: float | None
+
+
+class ReplayCamera:
+    """Photographs from the disk as a FrameSource.
+
+    Raises:
+        ProcunitError: the folder holds no image, or the list is faulty; the text names the line.
+    """
+
+    settings_model: ClassVar[type[CameraSettings]] = ReplaySettings
+
+    def __init__(self, settings: ReplaySettings, *, after_counter: int | None) -> None:
+        rows = rows_from_folder(settings.path) if settings.path.is_dir() else rows_from_csv(settings.path)
+        done = min(after_counter or 0, len(rows))
+        self.self_paced = settings.parts_per_min == "max"
+        self._rows = rows
+        self._due_s = _schedule(rows[done:], settings)
+        self._next = self._first = done
+        self._hold = settings.at_end == "hold"
+        self._started_s = time.monotonic()
+
+    def wait_arrival(self, timeout_s: float) -> Arrival | None:
+        """The next part when it is due; see `FrameSource`."""
+        if self._next == len(self._rows):
+            if not self._hold:
+                raise SourceEnded
+            time.sleep(timeout_s)
+            return None
+        due_s = self._started_s + self._due_s[self._next - self._first]
+        wait_s = due_s - time.monotonic()
+        if wait_s > timeout_s:
+            time.sleep(timeout_s)
+            return None
+        time.sleep(max(0.0, wait_s))
+        self._next += 1
+        row = self._rows[self._next - 1]
+        arrived_s = time.monotonic() if self.self_paced else due_s  # a line does not wait until it is looked at
+        return Arrival(str(self._next), row.part_id, self._next, utc_now(), int(arrived_s * 1e9))
+
+    def read_frame(self, arrival: Arrival) -> Frame:
+        """The photograph of this part; see `FrameSource`."""
+        try:
+            pixels = read_image(self._rows[arrival.counter - 1].image)
+        except ProcunitError as error:
+            raise FrameError(str(error)) from error
+        return Frame(
+            arrival.frame_id,
+            arrival.part_id,
+            arrival.counter,
+            arrival.arrived_at_utc,
+            arrival.arrived_monotonic_ns,
+            pixels,
+        )
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def rows_from_folder(folder: Path) -> tuple[ReplayRow, ...]:
+    """The images of a folder by name, each a part of its own.
+
+    Raises:
+        ProcunitError: there is none.
+    """
+    images = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    if not images:
+        raise ProcunitError(
+            "the folder holds no image",
+            where=str(folder),
+            remedy="Name a folder of images, or a CSV file that lists them",
+        )
+    return tuple(ReplayRow(image, image.name, None) for image in images)
+
+
+def rows_from_csv(path: Path) -> tuple[ReplayRow, ...]:
+    """The parts of a list in its order; files are relative to the list's folder, other columns (`truth`) are not read.
+
+    Raises:
+        ProcunitError: the list cannot be read, or a line of it is faulty.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream, strict=True)
+            columns = set(reader.fieldnames or ())
+            if not columns >= _NEEDED_COLUMNS:
+                raise ProcunitError(
+                    f"has the columns {', '.join(sorted(columns)) or '(none)'}",
+                    where=str(path),
+                    remedy="The first line must name file and part_id; arrival_s may follow",
+                )
+            rows = tuple(_row(fields, f"{path}:{reader.line_num}", path.parent) for fields in reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ProcunitError(f"cannot be read: {error}", where=str(path)) from error
+    if not rows:
+        raise ProcunitError("lists no part", where=str(path))
+    for number, (before, after) in enumerate(pairwise(rows), start=2):
+        if before.arrival_s is not None and after.arrival_s is not None and after.arrival_s < before.arrival_s:
+            raise ProcunitError(f"part {number} arrives before the part above it", where=str(path))
+    return rows
+
+
+def _row(fields: dict[str, str | None], where: str, folder: Path) -> ReplayRow:
+    file = fields.get("file")
+    if not file:
+        raise ProcunitError("no file is named", where=where)
+    text = fields.get("arrival_s")
+    try:
+        arrival_s = float(text) if text else None
+    except ValueError:
+        arrival_s = math.nan
+    if arrival_s is not None and not 0 <= arrival_s < math.inf:
+        raise ProcunitError(f"arrival_s is {text!r}", where=where, remedy="Give seconds from the start, 0 or more")
+    return ReplayRow(folder / file, fields.get("part_id") or None, arrival_s)
+
+
+def _schedule(rows: tuple[ReplayRow, ...], settings: ReplaySettings) -> list[float]:
+    """Seconds from the start of the replay at which each row is due."""
+    if settings.parts_per_min == "max":
+        return [0.0] * len(rows)
+    if settings.parts_per_min != "listed":
+        return [60.0 * index / settings.parts_per_min for index in range(len(rows))]
+    listed = [row.arrival_s for row in rows if row.arrival_s is not None]
+    if len(listed) != len(rows):
+        raise ProcunitError(
+            "parts_per_min is `listed`, but not every part has an arrival_s",
+            where=str(settings.path),
+            remedy="Fill the column arrival_s, or give a number of parts a minute",
+        )
+    return [arrival_s - listed[0] for arrival_s in listed]

@@ -1,0 +1,69 @@
+"""What every section of the settings file is made of: strict frozen models and paths relative to the file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic_core import PydanticCustomError
+
+
+class Section(BaseModel):
+    """A section of the settings file: unknown keys are refused, values do not change once read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Integer = Annotated[int, Field(strict=True)]
+"""A whole number: YAML's `yes` is not 1, and a text is no number."""
+Number = Annotated[float, Field(strict=True)]
+"""A number: YAML's `yes` is not 1, and a text is no number."""
+
+
+def _from_the_files_folder(path: Path, info: ValidationInfo) -> Path:
+    return Path(info.context["folder"]) / path if info.context else path
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise PydanticCustomError("no_such_path", "there is no {path}", {"path": str(path)})
+    if not os.access(path, os.R_OK):
+        raise PydanticCustomError(
+            "not_readable",
+            "{path} may not be read by this user",
+            {"path": str(path), "remedy": "Correct its owner or mode"},
+        )
+    return path
+
+
+def _file(path: Path) -> Path:
+    if not path.is_file():
+        raise PydanticCustomError("not_a_file", "{path} is no file", {"path": str(path)})
+    return path
+
+
+def _folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise PydanticCustomError("not_a_folder", "{path} is no folder", {"path": str(path)})
+    return path
+
+
+def _secret(path: Path) -> Path:
+    if path.stat().st_mode & 0o007:
+        raise PydanticCustomError(
+            "open_secret",
+            "{path} may be read by everybody on this device",
+            {"path": str(path), "remedy": f"Run: chmod o= {path}"},
+        )
+    return path
+
+
+FilePath = Annotated[Path, AfterValidator(_from_the_files_folder)]
+"""A path; a relative one starts at the settings file's folder (the validation context's `folder`)."""
+ExistingPath = Annotated[FilePath, AfterValidator(_existing)]
+ExistingFile = Annotated[ExistingPath, AfterValidator(_file)]
+ExistingFolder = Annotated[ExistingPath, AfterValidator(_folder)]
+SecretFile = Annotated[ExistingFile, AfterValidator(_secret)]
+"""A file that holds a secret and is closed to other users."""
