@@ -140,7 +140,7 @@ def open_bundle(path: Path, trusted: tuple[TrustedKey, ...]) -> Bundle:
         ProcunitError: anything about it is not as it was signed; the text names the file.
     """
     manifest_bytes = _manifest_bytes(path)
-    signed_by = _signer(manifest_bytes, _read_small(path / SIGNATURE), trusted, str(path))
+    signed_by = _signer(manifest_bytes, _read_small(path / SIGNATURE), trusted, str(path / SIGNATURE))
     content = _content(path, manifest_bytes)
     return Bundle(path, content.manifest, content.bundle_id, signed_by)
 
@@ -225,29 +225,25 @@ def _signer(manifest_bytes: bytes, signature: bytes, trusted: tuple[TrustedKey, 
 def _check_files(path: Path, manifest: Manifest) -> None:
     present = set()
     for entry in sorted(path.rglob("*")):
-        name = entry.relative_to(path).as_posix()
         if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
             raise ProcunitError("a bundle holds plain files only, no links", where=str(entry))
         if entry.is_file():
-            present.add(name)
-    unlisted = present - set(manifest.files) - {MANIFEST, SIGNATURE}
-    if unlisted:
-        raise ProcunitError(f"{sorted(unlisted)[0]} is not listed in the manifest", where=str(path))
+            present.add(entry.relative_to(path).as_posix())
+    for name in sorted(present - set(manifest.files) - {MANIFEST, SIGNATURE}):
+        raise ProcunitError("not listed in the manifest", where=str(path / name), remedy="Copy the bundle again")
     for name, expected in manifest.files.items():
-        if name not in present:
-            raise ProcunitError(
-                "listed in the manifest but missing", where=str(path / name), remedy="Copy the bundle again"
-            )
-        found = file_entry_from_path(path / name)
-        if found.size_bytes != expected.size_bytes:
-            raise ProcunitError(
-                f"{found.size_bytes} bytes long instead of {expected.size_bytes}: truncated or changed",
-                where=str(path / name),
-                remedy="Copy the bundle again",
-            )
-        if found.sha256 != expected.sha256:
-            raise ProcunitError(
-                "its content is not what was signed (sha256 differs)",
-                where=str(path / name),
-                remedy="Copy the bundle again",
-            )
+        problem = _file_problem(path / name, expected) if name in present else "listed in the manifest but missing"
+        if problem is not None:
+            raise ProcunitError(problem, where=str(path / name), remedy="Copy the bundle again")
+
+
+def _file_problem(path: Path, expected: FileEntry) -> str | None:
+    try:
+        size_bytes = path.stat().st_size
+        if size_bytes != expected.size_bytes:
+            return f"{size_bytes} bytes long instead of {expected.size_bytes}: truncated or changed"
+        if file_entry_from_path(path).sha256 != expected.sha256:
+            return "its content is not what was signed (sha256 differs)"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return None
