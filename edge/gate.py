@@ -12,7 +12,6 @@ from edge.dataset import read_image
 from edge.engine import Engine, EngineError
 from edge.errors import ProcunitError
 from edge.manifest import GoldenFrame, Manifest
-from edge.manifest import GoldenFrame, Manifest
 from edge.messages import Decision, Scores
 from edge.pipeline import score_pixels
 from edge.policy import decide, logit, policy_without_authority
