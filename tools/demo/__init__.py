@@ -1,0 +1,1 @@
+"""`make demo`: from photographs to verdicts on a broker, by the product's own commands, then a closing summary."""

@@ -1,0 +1,122 @@
+"""A private mosquitto on a free loopback port, and a subscriber of the demonstration's own."""
+
+from __future__ import annotations
+
+import queue
+import shutil
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import click
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edge.payloads import Result
+from tools.demo.children import Children, has_ended
+
+HOST = "127.0.0.1"
+_SEARCH_PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
+_START_TIMEOUT_S = 15.0
+_CONFIG = """\
+# Made by the demonstration: loopback only, nothing kept.
+listener {port} {host}
+allow_anonymous true
+persistence false
+max_queued_messages 0
+log_dest stderr
+"""
+
+
+def start_broker(children: Children, folder: Path) -> int:
+    """Start mosquitto with a configuration in `folder`; returns its port once it accepts connections.
+
+    Raises:
+        click.ClickException: mosquitto is missing or does not start.
+    """
+    program = shutil.which("mosquitto", path=_SEARCH_PATH)
+    if program is None:
+        raise click.ClickException("mosquitto is not installed. Run: apt-get install mosquitto")
+    folder.mkdir(parents=True)
+    port, config, log = _free_port(), folder / "mosquitto.conf", folder / "mosquitto.log"
+    config.write_text(_CONFIG.format(port=port, host=HOST), encoding="utf-8")
+    process = children.start([program, "-c", str(config)], log=log)
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while not _accepts(port):
+        if has_ended(process) or time.monotonic() > deadline:
+            raise click.ClickException(f"mosquitto did not start; see {log}")
+        children.pause()
+    return port
+
+
+class Subscriber:
+    """An independent receiver of one topic's results, QoS 1; it keeps every message, repeated ones too.
+
+    Raises:
+        click.ClickException: the broker does not take the subscription.
+    """
+
+    def __init__(self, port: int, topic: str) -> None:
+        self._topic = topic
+        self._results: list[Result] = []
+        self._arrived: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._subscribed: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="demo-subscriber", protocol=mqtt.MQTTv5)
+        self._client.on_connect = self._on_connect
+        self._client.on_subscribe = self._on_subscribe
+        self._client.on_message = self._on_message
+        self._client.connect(HOST, port)
+        self._client.loop_start()
+        try:
+            accepted = self._subscribed.get(timeout=_START_TIMEOUT_S)
+        except queue.Empty:
+            accepted = False
+        if not accepted:
+            self.close()
+            raise click.ClickException("the broker refused the demonstration's subscription")
+
+    def results(self) -> list[Result]:
+        """Every result so far, in order of arrival.
+
+        Raises:
+            pydantic.ValidationError: a message is no result.
+        """
+        with suppress(queue.Empty):
+            while True:
+                self._results.append(Result.model_validate_json(self._arrived.get_nowait()))
+        return self._results
+
+    def close(self) -> None:
+        """Disconnect and end the client's thread."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _on_connect(
+        self, client: mqtt.Client, _userdata: object, _flags: mqtt.ConnectFlags, reason: ReasonCode, _p: object
+    ) -> None:
+        if not reason.is_failure:
+            client.subscribe(self._topic, qos=1)
+
+    def _on_subscribe(
+        self, _client: mqtt.Client, _userdata: object, _mid: int, codes: list[ReasonCode], _p: object
+    ) -> None:
+        self._subscribed.put(not any(code.is_failure for code in codes))
+
+    def _on_message(self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
+        self._arrived.put(bytes(message.payload))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _accepts(port: int) -> bool:
+    try:
+        with socket.create_connection((HOST, port), timeout=0.5):
+            return True
+    except OSError:
+        return False

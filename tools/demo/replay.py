@@ -1,0 +1,49 @@
+"""What comes down the demonstration's line: never-trained parts with their truth, as a list for the replay camera."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edge.runfiles import TRAIN_FILE, TrainRecord, read_record
+
+_COLUMNS = ("file", "part_id", "truth")
+
+
+@dataclass(frozen=True)
+class ReplayPart:
+    """One row of the list: its photograph, relative to the list's folder or absolute, and what is wrong with it."""
+
+    file: str
+    part_id: str
+    truth: str
+
+
+def parts_from_run(run: Path, seed: int) -> list[ReplayPart]:
+    """The photographs that training set aside as seeded parts, good and defective, in a random order.
+
+    A photograph whose content was also taught or calibrated with, under another name, is left out.
+    """
+    record = read_record(run, TRAIN_FILE, TrainRecord)
+    used = {photo.sha256 for photo in record.photos if photo.role != "seed"}
+    seeded = [photo for photo in record.photos if photo.role == "seed" and photo.sha256 not in used]
+    order = np.random.default_rng(seed).permutation(len(seeded))
+    data = Path(record.data).resolve()
+    return [ReplayPart(str(data / seeded[i].file), seeded[i].part_id, seeded[i].label) for i in order]
+
+
+def write_replay_list(path: Path, parts: list[ReplayPart]) -> None:
+    """Write the list for `camera: {kind: replay, path: ...}`."""
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        writer.writerows((part.file, part.part_id, part.truth) for part in parts)
+
+
+def read_replay_list(path: Path) -> list[ReplayPart]:
+    """The parts of a list in its order; the row's place, from 1, is the camera's counter."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        return [ReplayPart(row["file"], row["part_id"], row["truth"]) for row in csv.DictReader(stream)]

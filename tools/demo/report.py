@@ -1,0 +1,107 @@
+"""The closing summary: tables on the terminal, the same figures as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from edge.manifest import Budget
+from edge.messages import Verdict
+from tools.demo.summary import INTERVAL_CONFIDENCE, Delivery, FalseAlarms, Percentiles, TruthRow
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the closing summary tells."""
+
+    delivery: Delivery
+    triggers_from: str
+    truths: list[TruthRow]
+    alarms: FalseAlarms | None
+    budget: Budget | None
+    latency: dict[str, Percentiles]
+    places: dict[str, Path]
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print the closing summary."""
+    _print_delivery(report, console)
+    _print_truths(report.truths, console)
+    console.print(_alarm_text(report.alarms, report.budget), soft_wrap=True)
+    _print_latency(report.latency, console)
+    for name, path in report.places.items():
+        console.print(f"{name + ':':<12}{path}", highlight=False, soft_wrap=True)
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write the closing summary's figures as JSON."""
+    figures = {
+        "delivery": {**asdict(report.delivery), "holds": report.delivery.holds},
+        "truths": {
+            row.truth: {
+                "photographs": row.photographs,
+                "verdicts": {verdict.value: count for verdict, count in row.verdicts.items()},
+                "named": row.named,
+            }
+            for row in report.truths
+        },
+        "false_alarms": asdict(report.alarms) if report.alarms else None,
+        "budget": report.budget.model_dump() if report.budget else None,
+        "latency_ms": {stage: asdict(percentiles) for stage, percentiles in report.latency.items()},
+    }
+    path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+def _print_delivery(report: Report, console: Console) -> None:
+    delivery = report.delivery
+    equal = "equal" if delivery.triggers == delivery.results else "NOT EQUAL"
+    console.print(f"Triggers:  {delivery.triggers} ({report.triggers_from})", soft_wrap=True)
+    console.print(
+        f"Results:   {delivery.results} distinct by (device, epoch, seq) in {delivery.messages} messages to an "
+        f"independent subscriber, {delivery.repeats} of them repeats: [bold]{equal}[/bold]",
+        soft_wrap=True,
+    )
+    if delivery.holds:
+        console.print("[green]none missing, none twice[/green]")
+    for name in ("missing", "doubled", "conflicting", "strange"):
+        values = getattr(delivery, name)
+        if values:
+            console.print(f"[bold red]{name}: {len(values)}[/bold red], such as {', '.join(map(str, values[:10]))}")
+
+
+def _print_truths(truths: list[TruthRow], console: Console) -> None:
+    table = Table(title="Verdicts against the truth (never-trained parts only)", title_justify="left")
+    table.add_column("truth")
+    for column in ("photographs", *(verdict.value for verdict in Verdict), "type named"):
+        table.add_column(column, justify="right")
+    for row in truths:
+        counts = [str(row.verdicts.get(verdict, 0)) for verdict in Verdict]
+        table.add_row(row.truth, str(row.photographs), *counts, "" if row.is_good else str(row.named))
+    console.print(table)
+
+
+def _alarm_text(alarms: FalseAlarms | None, budget: Budget | None) -> str:
+    if alarms is None:
+        return "False alarms: no good part was inspected"
+    text = (
+        f"False alarms: {alarms.flagged} of {alarms.good} photographs of good parts = "
+        f"{alarms.flagged / alarms.good:.1%} ({INTERVAL_CONFIDENCE:.0%} interval {alarms.low:.1%} to {alarms.high:.1%})"
+    )
+    if budget is None:
+        return f"{text}; the bundle has no budget, as it had no good parts to set one"
+    verdict = "above the budget" if alarms.low > budget.false_alarm_rate else "agrees with the budget"
+    return f"{text}; {verdict}: at most {budget.false_alarm_rate:.1%} with {budget.confidence:.0%} confidence"
+
+
+def _print_latency(latency: dict[str, Percentiles], console: Console) -> None:
+    table = Table(title="Latency by stage, ms", title_justify="left")
+    table.add_column("stage")
+    for column in ("p50", "p95", "p99"):
+        table.add_column(column, justify="right")
+    for stage, times in latency.items():
+        table.add_row(stage, f"{times.p50:.1f}", f"{times.p95:.1f}", f"{times.p99:.1f}")
+    console.print(table)

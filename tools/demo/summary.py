@@ -1,0 +1,146 @@
+"""What a run of the line amounts to: pure functions from the received results and the parts' truth."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge.binomial import lower_bound, upper_bound
+from edge.dataset import GOOD
+from edge.messages import Verdict
+from edge.payloads import Result
+
+STAGES = {
+    "queue": "queue_ms",
+    "preprocess": "preprocess_ms",
+    "engine": "engine_ms",
+    "decide": "decide_ms",
+    "frame to verdict": "inspect_ms",
+}
+"""The stages of a part by their names, and their keys in `processingTimes`; the last is all of them but the queue."""
+INTERVAL_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """Triggers against results: the promise is exactly one result a trigger.
+
+    `repeats` are further copies of a message with the same (device, epoch, seq), which MQTT's QoS 1 allows. `missing`
+    and `doubled` are counters of triggers that have no result, or more than one; `conflicting` are keys whose copies
+    differ, `strange` counters of no trigger.
+    """
+
+    triggers: int
+    messages: int
+    results: int
+    repeats: int
+    missing: tuple[int, ...]
+    doubled: tuple[int, ...]
+    conflicting: tuple[str, ...]
+    strange: tuple[int, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether every trigger has exactly one result."""
+        return not (self.missing or self.doubled or self.conflicting or self.strange)
+
+
+@dataclass(frozen=True)
+class TruthRow:
+    """What became of the photographs of one truth: verdicts, and how often a reason names that very type."""
+
+    truth: str
+    photographs: int
+    verdicts: Mapping[Verdict, int]
+    named: int
+
+    @property
+    def is_good(self) -> bool:
+        """Whether these parts have no defect."""
+        return self.truth == GOOD
+
+
+@dataclass(frozen=True)
+class FalseAlarms:
+    """Good parts that were rejected or sent to review, with the exact interval of the rate."""
+
+    good: int
+    flagged: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    """Of one stage's times, in milliseconds."""
+
+    p50: float
+    p95: float
+    p99: float
+
+
+def distinct_results(received: Sequence[Result]) -> list[Result]:
+    """The first copy of every result, by (device, epoch, seq)."""
+    first: dict[tuple[str, str, int], Result] = {}
+    for result in received:
+        first.setdefault((result.device, result.epoch, result.seq), result)
+    return list(first.values())
+
+
+def delivery_of(received: Sequence[Result], triggers: int) -> Delivery:
+    """Compare what arrived with the triggers, whose counters are 1 to `triggers`."""
+    results = distinct_results(received)
+    originals = {(r.device, r.epoch, r.seq): r for r in results}
+    conflicting = {r.result_id for r in received if originals[(r.device, r.epoch, r.seq)] != r}
+    seen = Counter(result.counter for result in results)
+    expected = range(1, triggers + 1)
+    return Delivery(
+        triggers=triggers,
+        messages=len(received),
+        results=len(results),
+        repeats=len(received) - len(results),
+        missing=tuple(counter for counter in expected if counter not in seen),
+        doubled=tuple(sorted(counter for counter, times in seen.items() if times > 1)),
+        conflicting=tuple(sorted(conflicting)),
+        strange=tuple(sorted(counter for counter in seen if counter not in expected)),
+    )
+
+
+def rows_by_truth(results: Sequence[Result], truth_of: Mapping[int, str]) -> list[TruthRow]:
+    """Verdicts by truth, good parts first; `truth_of` maps a trigger's counter to `good` or a defect type."""
+    known = [(truth_of[result.counter], result) for result in results if result.counter in truth_of]
+    rows = []
+    for truth in sorted({truth for truth, _ in known}, key=lambda name: (name != GOOD, name)):
+        own = [result for label, result in known if label == truth]
+        named = sum(any(reason.defect_type == truth for reason in result.why) for result in own)
+        rows.append(TruthRow(truth, len(own), Counter(result.verdict for result in own), named))
+    return rows
+
+
+def false_alarms(rows: Sequence[TruthRow]) -> FalseAlarms | None:
+    """Good parts flagged; None where no good part was inspected."""
+    for row in rows:
+        inspected = row.photographs - row.verdicts.get(Verdict.NOT_INSPECTED, 0)
+        if row.is_good and inspected:
+            flagged = row.verdicts.get(Verdict.REJECT, 0) + row.verdicts.get(Verdict.REVIEW, 0)
+            one_sided = (1 + INTERVAL_CONFIDENCE) / 2
+            return FalseAlarms(
+                inspected,
+                flagged,
+                lower_bound(flagged, inspected, one_sided),
+                upper_bound(flagged, inspected, one_sided),
+            )
+    return None
+
+
+def stage_percentiles(results: Sequence[Result]) -> dict[str, Percentiles]:
+    """p50, p95 and p99 of each stage over the inspected parts; empty where none was."""
+    times = [result.processing_times for result in results if result.verdict is not Verdict.NOT_INSPECTED]
+    if not times:
+        return {}
+    table = np.array([[getattr(time, key) for key in STAGES.values()] for time in times])
+    p50, p95, p99 = np.percentile(table, (50, 95, 99), axis=0)
+    return {stage: Percentiles(float(p50[i]), float(p95[i]), float(p99[i])) for i, stage in enumerate(STAGES)}
