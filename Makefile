@@ -21,7 +21,7 @@ setup-demo:
 	@bash tools/setup.sh $(VENV) offline
 
 demo: setup-demo ## from photographs to verdicts on a broker: everything, in one command
-	@$(BIN)/python tools/demo.py --rate $(RATE) --out $(OUT) $(if $(DATA),--data "$(DATA)") $(if $(BACKBONE),--backbone $(BACKBONE))
+	@$(BIN)/python -m tools.demo --rate $(RATE) --out $(OUT) $(if $(DATA),--data "$(DATA)") $(if $(BACKBONE),--backbone $(BACKBONE))
 
 test: setup lint unit ## set up everything and run every check
 
