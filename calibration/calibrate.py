@@ -13,6 +13,7 @@ from calibration.scoring import scores_from_photo, with_progress
 from edge.bundle import bank_from_file
 from edge.dataset import GOOD, read_image
 from edge.engine_ort import OrtEngine
+from edge.errors import ProcunitError
 from edge.imaging import imaging_from_pixels
 from edge.manifest import Budget, ImagingBaseline, ScoreLimit
 from edge.policy import logit, sigmoid
@@ -42,13 +43,19 @@ def calibrate_run(run: Path, asked_rate: float | None = None) -> CalibrationReco
     The taught defects set no limit: they were trained on. They are candidates for golden frames.
 
     Raises:
-        ProcunitError: a stage is missing, or a photograph is.
+        ProcunitError: a stage or a photograph is missing, or there is neither a type nor a held-out good part.
     """
     trained = read_record(run, TRAIN_FILE, TrainRecord)
     read_record(run, EXPORT_FILE, ExportRecord)
     photos = [photo for photo in trained.photos if is_held_out_good(photo) or is_taught_defect(photo)]
-    scores = _scores(run, trained, photos)
     held_out = [photo for photo in photos if is_held_out_good(photo)]
+    if not held_out and not trained.types:
+        raise ProcunitError(
+            "no defect type was taught and no good part was held out: there is nothing to judge by",
+            where=str(run / TRAIN_FILE),
+            remedy="Add photographs of good parts and train again",
+        )
+    scores = _scores(run, trained, photos)
     if held_out:
         good = [score for score in scores if score.label == GOOD]
         types, anomaly, budget = limits_from_scores(good, trained.types, asked_rate)

@@ -8,7 +8,7 @@ import click
 
 from calibration.calibrate import calibrate_run
 from calibration.limits import parts_needed
-from edge.manifest import Budget
+from edge.manifest import NO_BUDGET, Budget
 
 
 @click.command()
@@ -40,19 +40,11 @@ def calibrate(run: Path, asked_rate: float | None) -> None:
 def budget_lines(budget: Budget | None, asked_rate: float | None) -> list[str]:
     """What the held-out good parts support, what was asked, and what it would take, in words."""
     if budget is None:
-        return [
-            "No held-out good parts: every type is flagged from 0.5 on, without a false-alarm budget, "
-            "and nothing is compared with good parts.",
-            "Add photographs of good parts and train again.",
-        ]
+        return [f"False alarms: {NO_BUDGET}.", "Add photographs of good parts and train again."]
     lines = []
     if asked_rate is not None:
         lines.append(f"Budget asked: at most {asked_rate:.2%} of good parts flagged.")
-    lines.append(
-        f"Budget supported: at most {budget.false_alarm_rate:.2%} of good parts flagged by all scores together, "
-        f"with {budget.confidence:.0%} confidence ({budget.flagged_parts} of {budget.good_parts} held-out good parts "
-        "flagged)."
-    )
+    lines.append(f"Budget supported: {budget.in_words()}.")
     if asked_rate is not None and budget.false_alarm_rate > asked_rate:
         lines.append(
             f"The parts do not support what was asked: {parts_needed(asked_rate)} held-out good parts are needed, "

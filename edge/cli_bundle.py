@@ -20,7 +20,7 @@ from edge.bundle import (
     trusted_key_from_file,
 )
 from edge.errors import ProcunitError
-from edge.manifest import Budget, DefectType, Manifest
+from edge.manifest import NO_BUDGET, DefectType, Manifest
 from edge.policy import earned_authority
 
 CommandT = TypeVar("CommandT", bound=Callable[..., object])
@@ -65,16 +65,6 @@ def signature_line(content: BundleContent) -> str:
         return "NOT VERIFIED: only its hashes were checked; name a key with --trust or --demo-trust"
     kind = "demo key: authority in demonstrations only" if content.signed_by.demo else "production key"
     return f"verified by {content.signed_by.name} ({kind})"
-
-
-def budget_text(budget: Budget | None) -> str:
-    """A false-alarm budget in words."""
-    if budget is None:
-        return "none: no good parts were held out; types are flagged from the middle of their score on"
-    return (
-        f"at most {budget.false_alarm_rate:.2%} of good parts flagged by all scores together, with "
-        f"{budget.confidence:.0%} confidence ({budget.flagged_parts} of {budget.good_parts} held-out good parts)"
-    )
 
 
 @click.command()
@@ -135,7 +125,7 @@ def _facts(content: BundleContent) -> Table:
         "Input": _input_text(manifest),
         "Network": f"{manifest.provenance.backbone}, weights: {manifest.provenance.weights}",
         "Data": f"dataset {manifest.provenance.dataset_sha256[:12]}, seed {manifest.provenance.seed}",
-        "False alarms": budget_text(manifest.budget),
+        "False alarms": manifest.budget.in_words() if manifest.budget else NO_BUDGET,
         "Anomaly": f"to a person from {manifest.anomaly.threshold:.4f} on" if manifest.anomaly else "not compared",
         "Files": f"{len(manifest.files)}, {size_mb:.1f} MB",
     }

@@ -83,6 +83,17 @@ class Budget(_Frozen):
     good_parts: Count
     flagged_parts: Count
 
+    def in_words(self) -> str:
+        """The claim and what it rests on, in one line."""
+        return (
+            f"at most {self.false_alarm_rate:.2%} of good parts flagged by all scores together, with "
+            f"{self.confidence:.0%} confidence ({self.flagged_parts} of {self.good_parts} held-out good parts flagged)"
+        )
+
+
+NO_BUDGET = "no claim: no good parts were held out, and types are flagged from the middle of their score on"
+"""What is said in place of a budget where there is none."""
+
 
 class ImagingBaseline(_Frozen):
     """Grey level and sharpness (variance of the Laplacian) of good photographs: medians and robust spreads."""

@@ -45,7 +45,7 @@ def test_the_imaging_baseline_is_that_of_good_photographs(tmp_path: Path) -> Non
 def test_without_good_parts_thresholds_are_the_middle_and_it_is_said(tmp_path: Path) -> None:
     run = build_tiny_run(tmp_path, good_parts=0)
     result = CliRunner().invoke(calibrate, [str(run.path)])
-    assert "No held-out good parts" in result.output
+    assert "no good parts were held out" in result.output
     record = read_record(run.path, CALIBRATION_FILE, CalibrationRecord)
     assert record.types == {"dent": UNCALIBRATED, "scratch": UNCALIBRATED}
     assert record.anomaly is None
@@ -99,4 +99,10 @@ def test_a_missing_bank_is_named(tmp_path: Path) -> None:
     run = build_tiny_run(tmp_path)
     (run.path / "bank.safetensors").unlink()
     with pytest.raises(ProcunitError, match=r"bank\.safetensors"):
+        calibrate_run(run.path)
+
+
+def test_neither_a_type_nor_a_held_out_good_part_is_refused(tmp_path: Path) -> None:
+    run = build_tiny_run(tmp_path, good_parts=1, defect_parts={})
+    with pytest.raises(ProcunitError, match="nothing to judge by"):
         calibrate_run(run.path)

@@ -1,0 +1,123 @@
+"""A run's files put together and sealed: nothing in a new bundle has authority yet."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from edge.bundle import Bundle, bank_from_file
+from edge.engine_ort import OrtEngine
+from edge.errors import ProcunitError
+from edge.manifest import (
+    BANK,
+    CALIBRATION,
+    KNOWN,
+    MODEL,
+    REPORT,
+    DefectType,
+    KnownPhoto,
+    KnownPhotos,
+    ManifestBody,
+    Provenance,
+)
+from edge.pipeline import utc_now
+from edge.runfiles import (
+    BANK_FILE,
+    CALIBRATION_FILE,
+    EXPORT_FILE,
+    MODEL_FILE,
+    TRAIN_FILE,
+    CalibrationRecord,
+    ExportRecord,
+    TrainRecord,
+    read_record,
+)
+from edge.sealing import SigningKey, new_directory, seal
+from export.golden import Judge, golden_photos, write_golden
+from export.report import report_html
+
+
+def bundle_from_run(
+    run: Path, out: Path, key: SigningKey, *, product: str | None = None, version: int = 1, replace: bool = False
+) -> Bundle:
+    """Build and seal a bundle at `out`, whole or not at all; `product` is the run's own name unless given.
+
+    Raises:
+        ProcunitError: a stage has not run or does not fit the others, a photograph is gone, or `out` exists already.
+    """
+    trained = read_record(run, TRAIN_FILE, TrainRecord)
+    exported = read_record(run, EXPORT_FILE, ExportRecord)
+    calibrated = read_record(run, CALIBRATION_FILE, CalibrationRecord)
+    if set(calibrated.types) != set(trained.types):
+        raise ProcunitError(
+            "calibrated for other defect types than were trained",
+            where=str(run / CALIBRATION_FILE),
+            remedy="Run `procunit export` and `procunit calibrate` again",
+        )
+    try:
+        body = _body(trained, calibrated, product or trained.product, version)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key_name = ".".join(str(part) for part in first["loc"])
+        raise ProcunitError(
+            f"{key_name} {first.get('input')!r}: {first['msg']}",
+            where=str(run / TRAIN_FILE),
+            remedy="Names are of letters, digits, spaces and _ . - (64 at most); name a product with --product",
+        ) from error
+    with new_directory(out, replace=replace) as partial:
+        shutil.copyfile(run / MODEL_FILE, partial / MODEL)
+        shutil.copyfile(run / BANK_FILE, partial / BANK)
+        shutil.copyfile(run / CALIBRATION_FILE, partial / CALIBRATION)
+        (partial / KNOWN).write_text(_known(trained).model_dump_json(indent=1) + "\n", encoding="utf-8")
+        _write_golden(partial, trained, calibrated, body)
+        (partial / REPORT).write_text(report_html(body, trained, exported), encoding="utf-8")
+        sealed = seal(partial, body, key)
+    return Bundle(out, sealed.manifest, sealed.bundle_id, sealed.signed_by)
+
+
+def _body(trained: TrainRecord, calibrated: CalibrationRecord, product: str, version: int) -> ManifestBody:
+    return ManifestBody(
+        product=product,
+        version=version,
+        created_at_utc=utc_now(),
+        geometry=trained.geometry,
+        types=tuple(_defect_type(name, trained, calibrated) for name in trained.types),
+        anomaly=calibrated.anomaly,
+        budget=calibrated.budget,
+        imaging=calibrated.imaging,
+        provenance=Provenance(
+            dataset_sha256=trained.dataset_sha256,
+            code_version=trained.code_version,
+            seed=trained.seed,
+            backbone=trained.backbone,
+            weights=trained.weights,
+            packages=trained.packages,
+        ),
+    )
+
+
+def _defect_type(name: str, trained: TrainRecord, calibrated: CalibrationRecord) -> DefectType:
+    taught = [photo.part_id for photo in trained.photos if photo.label == name and photo.role == "train"]
+    return DefectType(name=name, images=len(taught), parts=len(set(taught)), limit=calibrated.types[name])
+
+
+def _known(trained: TrainRecord) -> KnownPhotos:
+    return KnownPhotos(
+        photos=tuple(
+            KnownPhoto(sha256=photo.sha256, part_id=photo.part_id, label=photo.label, role=photo.role)
+            for photo in trained.photos
+        )
+    )
+
+
+def _write_golden(partial: Path, trained: TrainRecord, calibrated: CalibrationRecord, body: ManifestBody) -> None:
+    paths = {photo.sha256: Path(trained.data) / photo.file for photo in trained.photos}
+    chosen = golden_photos(calibrated.scores, body.types, body.anomaly)
+    engine = OrtEngine(partial / MODEL, bank_from_file(partial / BANK))
+    try:
+        judge = Judge(body.types, body.anomaly, body.geometry, engine)
+        write_golden(partial, [(paths[photo.sha256], photo) for photo in chosen], judge)
+    finally:
+        engine.close()

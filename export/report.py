@@ -1,0 +1,119 @@
+"""`report.html`: what the bundle was taught, what it may claim and what it lacks; one file, no network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+
+from edge.dataset import GOOD
+from edge.manifest import NO_BUDGET, ManifestBody
+from edge.policy import MIN_IMAGES, MIN_PARTS, earned_authority
+from edge.runfiles import ExportRecord, Role, TrainRecord
+
+_ROLES: dict[Role, str] = {"train": "Taught", "calibrate": "Held out for thresholds", "seed": "Set aside for seeding"}
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1c2430; }
+h1 { margin-bottom: 0; } h2 { margin-top: 2rem; }
+table { border-collapse: collapse; width: 100%; } caption { text-align: left; color: #55606f; padding-bottom: .3rem; }
+th, td { text-align: left; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid #d5dae1; vertical-align: top; }
+p.note { color: #55606f; }
+"""
+
+
+def report_html(body: ManifestBody, trained: TrainRecord, exported: ExportRecord) -> str:
+    """The report of a newly built bundle as one self-contained HTML page; every text in it is escaped."""
+    title = f"{body.product}, version {body.version}"
+    return "\n".join(
+        [
+            "<!doctype html>",
+            '<html lang="en"><head><meta charset="utf-8">',
+            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
+            f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
+            f"<h1>{escape(title)}</h1>",
+            _note(f"Built {body.created_at_utc} from dataset {body.provenance.dataset_sha256[:12]}."),
+            "<h2>Photographs</h2>",
+            _data_table(trained),
+            "<h2>Defect types</h2>",
+            _types_table(body, trained),
+            _note(
+                f"A type may reject only with {MIN_IMAGES} taught images of {MIN_PARTS} parts and a passed seeded run. "
+                "This page was written when the bundle was built; `procunit bundle show` tells what a seeded run has "
+                "given since."
+            ),
+            "<h2>False alarms</h2>",
+            _paragraph(f"Held-out good parts support: {body.budget.in_words() if body.budget else NO_BUDGET}."),
+            _paragraph(_anomaly_text(body)),
+            "<h2>Where it comes from</h2>",
+            _table("", ("", ""), _provenance_rows(body, exported)),
+            "</body></html>",
+            "",
+        ]
+    )
+
+
+def _data_table(trained: TrainRecord) -> str:
+    rows = []
+    for label in (GOOD, *trained.types):
+        cells = [label]
+        for role in _ROLES:
+            parts = [photo.part_id for photo in trained.photos if photo.label == label and photo.role == role]
+            cells.append(f"{len(parts)} images, {len(set(parts))} parts" if parts else "none")
+        rows.append(cells)
+    caption = "Split by part: all photographs of one part are on one side."
+    return _table(caption, ("", *_ROLES.values()), rows)
+
+
+def _types_table(body: ManifestBody, trained: TrainRecord) -> str:
+    if not body.types:
+        return _paragraph("None taught: the anomaly score alone, which sends to review and never rejects.")
+    rows = []
+    for t in body.types:
+        auc = trained.out_of_fold_auc.get(t.name)
+        _, reason = earned_authority(t, demo_key=False)
+        rows.append(
+            [
+                t.name,
+                f"{t.images} images, {t.parts} parts",
+                "not measured" if auc is None else f"{auc:.3f}",
+                f"{t.limit.threshold:.4f}",
+                reason,
+            ]
+        )
+    header = ("Type", "Taught", "AUC on parts left out", "Flagged from", "Authority: review, because")
+    return _table("AUC: 1 separates the type from good parts fully, 0.5 not at all.", header, rows)
+
+
+def _anomaly_text(body: ManifestBody) -> str:
+    if body.anomaly is None:
+        return "No anomaly threshold: without held-out good parts there is nothing to compare with."
+    return f"The anomaly score sends a part to a person from {body.anomaly.threshold:.4f} on; it never rejects."
+
+
+def _provenance_rows(body: ManifestBody, exported: ExportRecord) -> list[list[str]]:
+    p = body.provenance
+    return [
+        ["Network", f"{p.backbone}, weights: {p.weights}"],
+        ["Input", f"{body.geometry.input_width_px} x {body.geometry.input_height_px} px"],
+        ["Memory bank", f"{exported.bank_rows} rows of {exported.feature_size} from {exported.bank_parts} good parts"],
+        [
+            "Exported graph against training",
+            f"largest difference on {exported.parity_frames} frames: logits {exported.worst_logit_difference:.2g}, "
+            f"anomaly score {exported.worst_anomaly_difference:.2g} (ONNX opset {exported.opset})",
+        ],
+        ["Code and seed", f"procunit-edge {p.code_version}, seed {p.seed}"],
+        ["Packages", ", ".join(f"{name} {version}" for name, version in sorted(p.packages.items()))],
+    ]
+
+
+def _table(caption: str, header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    lines = ("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><caption>{escape(caption)}</caption><tr>{head}</tr>{''.join(lines)}</table>"
+
+
+def _paragraph(text: str) -> str:
+    return f"<p>{escape(text)}</p>"
+
+
+def _note(text: str) -> str:
+    return f'<p class="note">{escape(text)}</p>'
