@@ -5,10 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from rich.console import Console
 
 from calibration.calibrate import calibrate_run
+from calibration.evaluate import evaluate_folder
 from calibration.limits import parts_needed
+from calibration.seeded import Targets, seeded_run
+from calibration.tables import closing_lines, score_table, seeded_table, verdict_table
+from edge.bundle import Bundle, open_bundle
+from edge.cli_bundle import open_with_keys, signature_line, trust_options, trusted_keys_from_files
+from edge.dataset import dataset_from_folder
+from edge.errors import ProcunitError
 from edge.manifest import NO_BUDGET, Budget
+from edge.policy import MAX_TARGET_FALSE_REJECT, MIN_TARGET_DETECTION
+from edge.sealing import signing_key_from_file
 
 
 @click.command()
@@ -35,6 +45,91 @@ def calibrate(run: Path, asked_rate: float | None) -> None:
         click.echo(f"  {name}: flagged from {limit.threshold:.4f} on")
     if record.anomaly is not None:
         click.echo(f"  anomaly: flagged from {record.anomaly.threshold:.4f} on")
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--data", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The labelled photographs.")
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The signing key that sealed BUNDLE.  [required]",
+)
+@click.option(
+    "--target-detection",
+    type=click.FloatRange(MIN_TARGET_DETECTION, 1, max_open=True),
+    default=MIN_TARGET_DETECTION,
+    show_default=True,
+    help="Share of defect parts that a type must at least detect.",
+)
+@click.option(
+    "--target-false-reject",
+    type=click.FloatRange(0, MAX_TARGET_FALSE_REJECT, min_open=True),
+    default=MAX_TARGET_FALSE_REJECT,
+    show_default=True,
+    help="Share of good parts that a type may at most reject.",
+)
+def seed_run(bundle: Path, data: Path, key: Path | None, target_detection: float, target_false_reject: float) -> None:
+    """Show BUNDLE the parts set aside for it, give authority to the types that earn it, and seal it again.
+
+    Replayed photographs make a simulated run: they give authority in a bundle with a demo key alone.
+
+    \b
+    Examples:
+      procunit seed run bundle/ --data parts/ --key run/demo-key.pem
+      procunit seed run bundle/ --data parts/ --key factory.pem --target-detection 0.8
+    """
+    if key is None:
+        raise ProcunitError(
+            "no key to seal it again with",
+            where=str(bundle),
+            remedy="Name the key that sealed it with --key FILE; a demo bundle's is --key RUN/demo-key.pem",
+        )
+    signing_key = signing_key_from_file(key)
+    opened = open_bundle(bundle, (signing_key.trusted,))
+    targets = Targets(target_detection, target_false_reject)
+    sealed = seeded_run(opened, dataset_from_folder(data), signing_key, targets)
+    Console().print(seeded_table(sealed.manifest.types, demo_key=signing_key.demo))
+    click.echo(f"Sealed again as {sealed.bundle_id[:12]} with {signing_key.name}.")
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--data", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The labelled photographs.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Figures.")
+@trust_options
+def evaluate(
+    bundle: Path, data: Path, json_file: Path | None, trust: tuple[Path, ...], demo_trust: tuple[Path, ...]
+) -> None:
+    """Judge a labelled folder with BUNDLE through the on-device path; parts that it was made from are left out.
+
+    Figures are by part. A part's score is the mean of its photographs', its verdict the severest of theirs.
+
+    \b
+    Examples:
+      procunit evaluate bundle/ --data parts/ --json figures.json
+      procunit evaluate bundle/ --data parts/ --json figures.json --demo-trust run/demo-key.pub
+    """
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise ProcunitError("the folder for the figures does not exist", where=str(json_file.parent))
+    content = open_with_keys(bundle, trusted_keys_from_files(trust, demo_trust))
+    demo_key = content.signed_by.demo if isinstance(content, Bundle) else True
+    evaluation = evaluate_folder(content, dataset_from_folder(data), demo_key=demo_key)
+    if json_file is not None:
+        partial = json_file.with_name(f".{json_file.name}.partial")
+        partial.write_text(evaluation.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        partial.replace(json_file)
+    console = Console()
+    click.echo(f"Bundle {content.bundle_id[:12]}: {signature_line(content)}")
+    click.echo(
+        f"{evaluation.images} photographs of {evaluation.parts} parts; left out: {evaluation.skipped_images} "
+        "photographs of parts that the bundle was made from"
+    )
+    console.print(score_table(evaluation))
+    console.print(verdict_table(evaluation))
+    for line in closing_lines(evaluation):
+        click.echo(line)
 
 
 def budget_lines(budget: Budget | None, asked_rate: float | None) -> list[str]:

@@ -1,0 +1,101 @@
+"""`procunit evaluate`: a labelled folder through the whole on-device path, known parts left out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from calibration.evaluation import Evaluation, Latency
+from calibration.figures import Judged, Scored, figures_from_judged, image_of, part_of
+from calibration.metrics import agreement
+from calibration.scoring import with_progress
+from edge.bundle import BundleContent
+from edge.dataset import Dataset, Photo, read_image
+from edge.engine_ort import OrtEngine
+from edge.errors import ProcunitError
+from edge.manifest import Manifest
+from edge.messages import Frame, Trigger
+from edge.pipeline import Pipeline, utc_now
+from edge.policy import alarm_margin, policy_from_manifest
+
+_NEVER_AUDIT = 1.0
+
+
+def evaluate_folder(content: BundleContent, dataset: Dataset, *, demo_key: bool) -> Evaluation:
+    """Judge every photograph of parts that the bundle was not made from; `demo_key` as the device would trust the key.
+
+    Raises:
+        ProcunitError: all parts are known, or an image is not readable.
+    """
+    photos = unknown_photos(content, dataset)
+    judged = _judge(content, photos, demo_key=demo_key)
+    manifest = content.manifest
+    types, has_anomaly = tuple(t.name for t in manifest.types), manifest.anomaly is not None
+    by_part = figures_from_judged(judged, types, has_anomaly=has_anomaly, unit_of=part_of)
+    by_image = figures_from_judged(judged, types, has_anomaly=has_anomaly, unit_of=image_of)
+    verdicts: dict[str, list[str]] = {}
+    for j in judged:
+        verdicts.setdefault(j.photo.part_id, []).append(j.verdict.value)
+    p50, p95, p99 = np.percentile([j.inspect_ms for j in judged], [50, 95, 99]).tolist()
+    return Evaluation(
+        bundle=content.bundle_id,
+        images=len(photos),
+        parts=len(verdicts),
+        skipped_images=len(dataset.photos) - len(photos),
+        anomaly=by_part.anomaly,
+        types=by_part.types,
+        verdicts=by_part.verdicts,
+        at_false_alarm=by_part.at_false_alarm,
+        within_part_agreement=agreement(list(verdicts.values())),
+        size_only_auc=by_part.size_only_auc,
+        latency_ms=Latency(p50=p50, p95=p95, p99=p99),
+        by_image=by_image,
+    )
+
+
+def unknown_photos(content: BundleContent, dataset: Dataset) -> list[Photo]:
+    """Photographs of parts of which none was trained on or calibrated with, by the photographs' content.
+
+    Raises:
+        ProcunitError: there are none.
+    """
+    known = {photo.sha256 for photo in content.known().photos if photo.role != "seed"}
+    known_parts = {photo.part_id for photo in dataset.photos if photo.sha256 in known}
+    photos = [photo for photo in dataset.photos if photo.part_id not in known_parts]
+    if not photos:
+        raise ProcunitError(
+            "every part in this folder was used to make the bundle",
+            where=str(dataset.root),
+            remedy="Evaluate with photographs of parts that it never saw",
+        )
+    return photos
+
+
+def _judge(content: BundleContent, photos: Sequence[Photo], *, demo_key: bool) -> list[Judged]:
+    manifest = content.manifest
+    engine = OrtEngine(content.model_path, content.bank())
+    policy = policy_from_manifest(manifest, demo_key=demo_key)
+    pipeline = Pipeline(engine, manifest.geometry, policy, draw=lambda: _NEVER_AUDIT)
+    try:
+        _judged(pipeline, manifest, 0, photos[0])  # the first run sets the engine up and is not timed
+        return [
+            _judged(pipeline, manifest, number, photo)
+            for number, photo in enumerate(with_progress(photos, "Judging photographs"), start=1)
+        ]
+    finally:
+        engine.close()
+
+
+def _judged(pipeline: Pipeline, manifest: Manifest, number: int, photo: Photo) -> Judged:
+    pixels = read_image(photo.path)
+    now_utc, now_ns = utc_now(), time.monotonic_ns()
+    frame = Frame(photo.file, photo.part_id, number, now_utc, now_ns, pixels)
+    inspection = pipeline.inspect(Trigger(number, photo.file, photo.part_id, number, now_utc, now_ns, frame))
+    scored, scores = None, inspection.scores
+    if scores is not None and np.isfinite([*scores.type_scores, scores.anomaly_score]).all():
+        margin = alarm_margin(scores, tuple(t.limit for t in manifest.types), manifest.anomaly)
+        height_px, width_px = pixels.shape[:2]
+        scored = Scored(photo, width_px, height_px, scores.type_scores, scores.anomaly_score, margin)
+    return Judged(photo, inspection.decision.verdict, inspection.timings.inspect_ms, scored)
