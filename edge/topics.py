@@ -12,7 +12,7 @@ from edge.payloads import Event, Result, Status
 
 VERSION = "v1"
 """Last level of the root; a change that breaks receivers makes it v2."""
-JPEG = "image/jpeg"
+JSON, JPEG = "application/json", "image/jpeg"
 
 
 @dataclass(frozen=True, slots=True)

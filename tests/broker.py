@@ -25,8 +25,8 @@ _SEARCH_PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 class Broker:
     """One mosquitto process; `extra` lines are added to its configuration.
 
-    It dies with the process that started it, even when that one is killed. After `stop` or `kill`, `start` brings it
-    back on the same port.
+    It dies with the process that started it, even when that one is killed. `start` brings it back on the same port:
+    after `stop` with its sessions and what it had queued for them, after `kill` without.
     """
 
     def __init__(self, directory: Path, extra: str = "") -> None:
@@ -35,8 +35,9 @@ class Broker:
         self._config = directory / f"mosquitto-{self.port}.conf"
         self._log = directory / f"mosquitto-{self.port}.log"
         self._config.write_text(
-            f"listener {self.port} {HOST}\nuser root\nallow_anonymous true\npersistence false\nlog_dest stderr\n"
-            f"max_queued_messages 0\n{extra}\n"
+            f"listener {self.port} {HOST}\nuser root\nallow_anonymous true\nlog_dest stderr\n"
+            f"persistence true\npersistence_location {directory}/\npersistence_file mosquitto-{self.port}.db\n"
+            f"max_queued_messages 0\nmax_inflight_messages 0\n{extra}\n"
         )
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -108,22 +109,24 @@ class Received:
 
 
 class Subscriber:
-    """An independent MQTT subscriber (QoS 1): keeps every message in order of arrival and reconnects by itself."""
+    """An independent MQTT subscriber (QoS 1) that keeps every message in order of arrival.
+
+    It reconnects by itself; its session outlives a broker that stops in good order and persists.
+    """
 
     def __init__(self, broker: Broker, topic_filter: str = "#", *, username: str = "", password: str = "") -> None:
         self._messages: list[Received] = []
         self._changed = threading.Condition()
-        self._subscribed = False
+        self._subscriptions = 0
         self._filter = topic_filter
         self._client = mqtt.Client(
-            CallbackAPIVersion.VERSION2, client_id=f"subscriber-{id(self):x}", protocol=mqtt.MQTTv5
+            CallbackAPIVersion.VERSION2, client_id=f"subscriber-{id(self):x}", clean_session=False
         )
         if username:
             self._client.username_pw_set(username, password)
         self._client.reconnect_delay_set(1, 1)
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = self._on_subscribe
-        self._client.on_disconnect = self._on_disconnect
         self._client.on_message = self._on_message
         self._client.connect_async(broker.host, broker.port)
         self._client.loop_start()
@@ -135,10 +138,11 @@ class Subscriber:
         with self._changed:
             return list(self._messages)
 
-    def wait_subscribed(self, timeout_s: float = 10.0) -> None:
-        """Return once the subscription holds; fail after the timeout."""
+    def wait_subscribed(self, times: int = 1, timeout_s: float = 10.0) -> None:
+        """Return once it has subscribed so many times, which is once a connection; fail after the timeout."""
         with self._changed:
-            assert self._changed.wait_for(lambda: self._subscribed, timeout_s), "the subscriber got no broker"
+            subscribed = self._changed.wait_for(lambda: self._subscriptions >= times, timeout_s)
+            assert subscribed, "the subscriber got no broker"
 
     def wait_for(self, condition: Callable[[list[Received]], bool], timeout_s: float = 10.0) -> list[Received]:
         """The messages once they meet the condition; fails after the timeout with what there was."""
@@ -168,14 +172,8 @@ class Subscriber:
         self, _client: mqtt.Client, _userdata: object, _mid: int, _codes: list[ReasonCode], _p: Properties | None
     ) -> None:
         with self._changed:
-            self._subscribed = True
+            self._subscriptions += 1
             self._changed.notify_all()
-
-    def _on_disconnect(
-        self, _client: mqtt.Client, _userdata: object, _flags: object, _reason: ReasonCode, _p: object
-    ) -> None:
-        with self._changed:
-            self._subscribed = False
 
     def _on_message(self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
         with self._changed:
