@@ -48,14 +48,14 @@ def section(data: Path, seconds: float, line: dict[str, Any], judged: dict[str, 
     day = datetime.datetime.now(datetime.timezone.utc).date()
     delivery = line["delivery"]
     rows = [
-        f"Measured on {day} by `make accept DATA=.../{data.resolve().name}` ({os.cpu_count()} cores, {platform.machine()}, "
-        f"Python {platform.python_version()}); photographs to verdicts took {seconds:.0f} s.",
+        f"Measured on {day} by `make accept DATA=.../{data.resolve().name}` ({os.cpu_count()} cores, "
+        f"{platform.machine()}, Python {platform.python_version()}); photographs to verdicts took {seconds:.0f} s.",
         "",
-        f"* Triggers {delivery['triggers']}, distinct results {delivery['results']}, missing {len(delivery['missing'])}, "
-        f"twice after dedup {len(delivery['doubled'])}.",
+        f"* Triggers {delivery['triggers']}, distinct results {delivery['results']}, "
+        f"missing {len(delivery['missing'])}, twice after dedup {len(delivery['doubled'])}.",
         f"* Frame in memory to verdict: p50 {path['path_ms']['p50']:.1f} ms, bare ONNX Runtime call on the same graph "
-        f"{path['bare_ms']['p50']:.1f} ms ({path['blocks']} alternating blocks of {path['frames_a_block']} frames, bank of "
-        f"{path['bank_rows']} rows): {path['above_bare_ms']:+.2f} ms, allowed {path['allowed_ms']:.1f} ms.",
+        f"{path['bare_ms']['p50']:.1f} ms ({path['blocks']} alternating blocks of {path['frames_a_block']} frames, "
+        f"bank of {path['bank_rows']} rows): {path['above_bare_ms']:+.2f} ms, allowed {path['allowed_ms']:.1f} ms.",
         f"* {judged['parts']} parts in {judged['images']} photographs that neither training nor calibration saw "
         f"({judged['skipped_images']} skipped); same verdict on all photographs of a part: "
         f"{_share(judged['within_part_agreement'])}; AUC of the image size alone: {_share(judged['size_only_auc'])}.",
