@@ -37,7 +37,7 @@ class Broker:
         self._config.write_text(
             f"listener {self.port} {HOST}\nuser root\nallow_anonymous true\nlog_dest stderr\n"
             f"persistence true\npersistence_location {directory}/\npersistence_file mosquitto-{self.port}.db\n"
-            f"max_queued_messages 0\nmax_inflight_messages 0\n{extra}\n"
+            f"max_queued_messages 1000000\nmax_inflight_messages 0\n{extra}\n"
         )
         self._process: subprocess.Popen[bytes] | None = None
 
