@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import comb
+from math import exp, lgamma, log, log1p
 
 _BISECTIONS = 60
 
@@ -32,7 +32,12 @@ def trials_needed(rate: float, confidence: float) -> int:
 
 
 def _cdf(hits: int, trials: int, rate: float) -> float:
-    return sum(comb(trials, k) * rate**k * (1.0 - rate) ** (trials - k) for k in range(hits + 1))
+    """The chance of `hits` or fewer, rate in (0, 1); by logarithms, as binomial coefficients outgrow floats."""
+    log_rate, log_rest, log_orders = log(rate), log1p(-rate), lgamma(trials + 1)
+    return sum(
+        exp(log_orders - lgamma(k + 1) - lgamma(trials - k + 1) + k * log_rate + (trials - k) * log_rest)
+        for k in range(hits + 1)
+    )
 
 
 def _root(rising: Callable[[float], float]) -> float:

@@ -21,6 +21,12 @@ def test_none_flagged(trials: int, bound: float) -> None:
     assert upper_bound(0, trials, 0.95) == pytest.approx(bound, abs=5e-5)
 
 
+def test_bounds_of_thousands_of_trials() -> None:
+    """Against scipy.stats.beta.ppf, where binomial coefficients no longer fit a float."""
+    assert upper_bound(200, 5000, 0.95) == pytest.approx(0.0448621, abs=1e-7)
+    assert lower_bound(4800, 5000, 0.95) == pytest.approx(0.9551379, abs=1e-7)
+
+
 def test_no_trials_prove_nothing() -> None:
     assert lower_bound(0, 0, 0.95) == 0.0
     assert upper_bound(0, 0, 0.95) == 1.0
