@@ -22,16 +22,11 @@ class Closed(Exception):  # noqa: N818  (no error: the last trigger has been tak
 
 
 class HandOver:
-    """Room for `frame_slots` frames between one giver and one taker.
+    """Room for `frame_slots` frames between one giver and one taker."""
 
-    A frame that has waited longer than `deadline_s` is dropped: its verdict would come too late. None means that no
-    line is waiting.
-    """
-
-    def __init__(self, frame_slots: int, deadline_s: float | None) -> None:
+    def __init__(self, frame_slots: int) -> None:
         self._frame_slots = frame_slots
-        self._deadline_s = deadline_s
-        self._waiting: deque[Trigger] = deque()
+        self._waiting: deque[tuple[Trigger, float | None]] = deque()
         self._frames = 0
         self._closed = False
         self._changed = threading.Condition()
@@ -46,12 +41,16 @@ class HandOver:
         with self._changed:
             return self._changed.wait_for(lambda: self._frames < self._frame_slots, timeout_s)
 
-    def put(self, trigger: Trigger) -> None:
-        """Hand a trigger over; one with a frame needs room, any other waits only behind `MAX_WAITING` others."""
+    def put(self, trigger: Trigger, deadline_s: float | None = None) -> None:
+        """Hand a trigger over; one with a frame needs room, any other waits only behind `MAX_WAITING` others.
+
+        A frame older than `deadline_s` when its turn comes is dropped, as its verdict would be too late; with None no
+        line is waiting for it.
+        """
         with self._changed:
             self._changed.wait_for(lambda: len(self._waiting) < MAX_WAITING or self._closed)
             self._frames += trigger.frame is not None
-            self._waiting.append(trigger)
+            self._waiting.append((trigger, deadline_s))
             self._changed.notify_all()
 
     def take(self, timeout_s: float) -> Trigger | None:
@@ -65,10 +64,10 @@ class HandOver:
                 return None
             if not self._waiting:
                 raise Closed
-            trigger = self._waiting.popleft()
+            trigger, deadline_s = self._waiting.popleft()
             self._frames -= trigger.frame is not None
             self._changed.notify_all()
-        return self._in_time(trigger)
+        return _in_time(trigger, deadline_s)
 
     def close(self) -> None:
         """No trigger follows; what waits may still be taken."""
@@ -76,8 +75,9 @@ class HandOver:
             self._closed = True
             self._changed.notify_all()
 
-    def _in_time(self, trigger: Trigger) -> Trigger:
-        age_s = (time.monotonic_ns() - trigger.triggered_monotonic_ns) / 1e9
-        if trigger.frame is None or self._deadline_s is None or age_s <= self._deadline_s:
-            return trigger
-        return replace(trigger, frame=None, not_inspected=NotInspected.OVERLOAD)
+
+def _in_time(trigger: Trigger, deadline_s: float | None) -> Trigger:
+    age_s = (time.monotonic_ns() - trigger.triggered_monotonic_ns) / 1e9
+    if trigger.frame is None or deadline_s is None or age_s <= deadline_s:
+        return trigger
+    return replace(trigger, frame=None, not_inspected=NotInspected.OVERLOAD)

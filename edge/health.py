@@ -6,11 +6,12 @@ The protocol is that of sd_notify(3), in plain Python: one datagram of KEY=VALUE
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 from collections.abc import Mapping
 
-_LOG = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class Heartbeat:
@@ -62,17 +63,17 @@ class ServiceNotifier:
             try:
                 notify.sendto(text.encode(), self._address)
             except OSError as error:
-                _LOG.warning("the service manager cannot be told %s: %s", text.splitlines()[0], error.strerror)
+                _logger.warning("the service manager cannot be told %s: %s", text.splitlines()[0], error.strerror)
 
 
 class WatchdogFeeder:
     """Feeds the watchdog as long as the heartbeat goes on.
 
-    `interval_s` is how often `feed` wants to be called: four times in the manager's patience (WATCHDOG_USEC).
+    `interval_s` is how often `feed` wants to be called: four times in the manager's patience (WATCHDOG_USEC) or more.
     """
 
     def __init__(self, notifier: ServiceNotifier, heartbeat: Heartbeat) -> None:
-        self.interval_s = min(1.0, (notifier.watchdog_s or 4.0) / 4)
+        self.interval_s = min(0.5, (notifier.watchdog_s or math.inf) / 4)
         self._notifier = notifier
         self._heartbeat = heartbeat
         self._fed_at_step = -1

@@ -62,6 +62,7 @@ class ReplayCamera:
     """
 
     settings_model: ClassVar[type[CameraSettings]] = ReplaySettings
+    simulated: ClassVar[bool] = True
 
     def __init__(self, settings: ReplaySettings, *, after_counter: int | None) -> None:
         rows = rows_from_folder(settings.path) if settings.path.is_dir() else rows_from_csv(settings.path)

@@ -64,7 +64,7 @@ class FrameSource(Protocol):
         ...
 
     def read_frame(self, arrival: Arrival) -> Frame:
-        """The frame of the part that arrived last.
+        """The frame of the part that arrived last; not asked for when there is no room for it.
 
         Raises:
             FrameError: this frame is lost; the next may be fine.
@@ -81,6 +81,8 @@ class CameraType(Protocol):
     """A kind of camera: its settings and how it is opened."""
 
     settings_model: ClassVar[type[CameraSettings]]
+    simulated: ClassVar[bool]
+    """True if its parts do not pass a line: results say so."""
 
     def __call__(self, settings: CameraSettings, *, after_counter: int | None) -> FrameSource:
         """Open the camera; `after_counter` is the counter of the last part before, if there was one.

@@ -24,7 +24,7 @@ def trigger(seq: int, *, frame: bool = True, age_s: float = 0.0) -> Trigger:
 
 
 def test_triggers_come_out_in_their_order_then_closed() -> None:
-    handover = HandOver(2, None)
+    handover = HandOver(2)
     handover.put(trigger(1))
     handover.put(trigger(2, frame=False))
     handover.put(trigger(3))
@@ -37,12 +37,12 @@ def test_triggers_come_out_in_their_order_then_closed() -> None:
 
 def test_nothing_in_time_is_none() -> None:
     started_s = time.monotonic()
-    assert HandOver(1, None).take(0.05) is None
+    assert HandOver(1).take(0.05) is None
     assert time.monotonic() - started_s >= 0.05
 
 
 def test_only_frames_take_room() -> None:
-    handover = HandOver(1, None)
+    handover = HandOver(1)
     handover.put(trigger(1, frame=False))
     assert handover.has_room()
     handover.put(trigger(2))
@@ -55,7 +55,7 @@ def test_only_frames_take_room() -> None:
 
 
 def test_room_is_announced_to_a_waiting_giver() -> None:
-    handover = HandOver(1, None)
+    handover = HandOver(1)
     handover.put(trigger(1))
     threading.Timer(0.05, handover.take, (0,)).start()
     assert handover.wait_for_room(5)
@@ -63,8 +63,8 @@ def test_room_is_announced_to_a_waiting_giver() -> None:
 
 @pytest.mark.parametrize(("age_s", "in_time"), [(0.0, True), (0.15, True), (0.3, False)])
 def test_a_frame_past_its_deadline_becomes_overload(age_s: float, in_time: bool) -> None:
-    handover = HandOver(2, 0.2)
-    handover.put(trigger(1, age_s=age_s))
+    handover = HandOver(2)
+    handover.put(trigger(1, age_s=age_s), 0.2)
     taken = handover.take(0)
     assert taken is not None
     assert (taken.frame is not None) is in_time
@@ -72,7 +72,7 @@ def test_a_frame_past_its_deadline_becomes_overload(age_s: float, in_time: bool)
 
 
 def test_without_a_line_no_frame_is_too_late() -> None:
-    handover = HandOver(2, None)
+    handover = HandOver(2)
     handover.put(trigger(1, age_s=3600))
     taken = handover.take(0)
     assert taken is not None
@@ -80,9 +80,9 @@ def test_without_a_line_no_frame_is_too_late() -> None:
 
 
 def test_a_marker_keeps_its_own_reason() -> None:
-    handover = HandOver(1, 0.1)
+    handover = HandOver(1)
     now_ns = time.monotonic_ns() - 10**9
-    handover.put(Trigger(1, "1", None, 1, "", now_ns, None, NotInspected.CAMERA))
+    handover.put(Trigger(1, "1", None, 1, "", now_ns, None, NotInspected.CAMERA), 0.1)
     taken = handover.take(0)
     assert taken is not None
     assert taken.not_inspected is NotInspected.CAMERA
@@ -90,7 +90,7 @@ def test_a_marker_keeps_its_own_reason() -> None:
 
 def test_markers_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_WAITING", 3)
-    handover = HandOver(1, None)
+    handover = HandOver(1)
 
     def give_ten() -> None:
         for seq in range(10):
@@ -108,7 +108,7 @@ def test_markers_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.booleans(), max_size=60), st.integers(1, 4))
 def test_a_giver_and_a_taker_pass_every_trigger_once_in_order(frames: list[bool], slots: int) -> None:
-    handover = HandOver(slots, None)
+    handover = HandOver(slots)
     taken: list[tuple[int, bool]] = []
 
     def take_all() -> None:

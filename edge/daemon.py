@@ -1,0 +1,156 @@
+"""The daemon: what is started in which order, and how it stops.
+
+Threads: capture (camera -> hand-over), inspect (owns the engine), outbox and frames (write to the disk), publisher, and
+the main thread, which supervises. The order of stopping follows the data: capture first, the outbox last, so that every
+trigger that was taken in leaves with its result.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import ExitStack
+
+from edge.camera.source import camera_type_from_kind
+from edge.capture import Capture
+from edge.config import Settings
+from edge.errors import ProcunitError
+from edge.fault_board import FaultBoard
+from edge.faults import FaultId
+from edge.frames import FrameStore
+from edge.handover import HandOver
+from edge.health import ServiceNotifier
+from edge.inspector import Inspector
+from edge.judge import BuildEngine, Judge, judge_from_settings, ort_engine_from_bundle
+from edge.outbox import Outbox
+from edge.payloads import BundleRef, ResultContext
+from edge.pipeline import Pipeline
+from edge.publisher import Publisher
+from edge.stop_signals import StopSignals
+from edge.supervisor import Line, Reason, Supervisor
+from edge.topics import RESULT, root_from_device
+
+OUTBOX_FILE, FRAMES_FOLDER = "outbox.db", "frames"
+"""What lies in the state directory."""
+CAMERA_STOP_S = 5.0
+DRAIN_S = 10.0
+"""How long what waits in the hand-over may take to be judged when the daemon stops."""
+FLUSH_S = 5.0
+PUBLISH_STOP_S = 5.0
+STALLED_S = 5.0
+"""At the end of a replay the daemon waits for the broker as long as it takes something at least this often."""
+
+_logger = logging.getLogger(__name__)
+
+
+def run_daemon(settings: Settings, build_engine: BuildEngine = ort_engine_from_bundle) -> int:
+    """Inspect until a signal, or the end of a replay; returns the exit code, 1 if something failed on the way.
+
+    Call it from the main thread: it handles SIGTERM and SIGINT.
+
+    Raises:
+        ProcunitError: it cannot start; a person must act.
+    """
+    notifier = ServiceNotifier()
+    with ExitStack() as stack:
+        notifier.status("opening the outbox")
+        outbox = stack.enter_context(Outbox(settings.state_dir / OUTBOX_FILE))
+        board = FaultBoard(outbox, settings.device.device)
+        if outbox.set_aside is not None:
+            board.report(FaultId.OUTBOX_SET_ASIDE, str(outbox.set_aside))
+        notifier.status("checking the bundle and its golden frames")
+        judge = _judge_or_event(settings, build_engine, board)
+        stack.callback(judge.engine.close)
+        quota_bytes = settings.frames.quota_mb << 20
+        frames = stack.enter_context(FrameStore(settings.state_dir / FRAMES_FOLDER, quota_bytes))
+        line = _line(settings, judge, outbox, frames, board)
+        line.capture.open()
+        line.inspector.close_interrupted(outbox.open_triggers())
+        signals = stack.enter_context(StopSignals())
+        for part in (line.publisher, line.inspector, line.capture):
+            part.start()
+        _logger.info("inspecting; results go to %s/%s", root_from_device(settings.device), RESULT.suffix)
+        notifier.ready("inspecting")
+        reason = Supervisor(line, notifier).run(signals)
+        _logger.info("stopping: %s", reason.value)
+        notifier.stopping()
+        if reason is Reason.END_OF_REPLAY:
+            _wait_until_sent(line, signals)
+        finished = _stop(line)
+        return 0 if finished and reason is not Reason.FAILURE else 1
+
+
+def _judge_or_event(settings: Settings, build_engine: BuildEngine, board: FaultBoard) -> Judge:
+    try:
+        return judge_from_settings(settings, build_engine)
+    except ProcunitError as error:
+        board.report(FaultId.BUNDLE_REFUSED, str(error))
+        raise
+
+
+def _line(settings: Settings, judge: Judge, outbox: Outbox, frames: FrameStore, board: FaultBoard) -> Line:
+    camera_type = camera_type_from_kind(settings.camera.kind)
+    manifest = judge.bundle.manifest
+    context = ResultContext(
+        device=settings.device.device,
+        epoch=outbox.epoch,
+        root=root_from_device(settings.device),
+        bundle=BundleRef(id=judge.bundle.bundle_id, product=manifest.product, version=manifest.version),
+        policy=judge.policy,
+        review_action=settings.policy.review_action,
+        simulated=camera_type.simulated,
+    )
+    pipeline = Pipeline(judge.engine, manifest.geometry, judge.policy)
+    handover = HandOver(settings.inspection.frame_slots)
+    return Line(
+        outbox=outbox,
+        frames=frames,
+        board=board,
+        handover=handover,
+        capture=Capture(
+            lambda after_counter: camera_type(settings.camera, after_counter=after_counter),
+            outbox,
+            handover,
+            board,
+            settings.inspection.deadline_s,
+        ),
+        inspector=Inspector(pipeline, context, handover, outbox, frames, board),
+        publisher=Publisher(outbox, frames, settings.mqtt, settings.device),
+    )
+
+
+def _wait_until_sent(line: Line, signals: StopSignals) -> None:
+    line.outbox.flush(FLUSH_S)
+    line.frames.flush(FLUSH_S)
+    sent, since_s = -1, time.monotonic()
+    while line.outbox.backlog() or line.frames.next_unsent() is not None:
+        state = line.publisher.state
+        if state.sent + state.frames_sent != sent:
+            sent, since_s = state.sent + state.frames_sent, time.monotonic()
+        if time.monotonic() - since_s > STALLED_S or signals.wait(0.1):
+            return
+
+
+def _stop(line: Line) -> bool:
+    """Stop in the order of the data; False if a trigger may be left open, which becomes `not_inspected: restart`."""
+    if not line.capture.stop(CAMERA_STOP_S):
+        _logger.error("the camera does not let go and is left behind")
+    line.handover.close()
+    drained = line.inspector.join(DRAIN_S)
+    if not drained:
+        _logger.error("inspection does not end; the parts left open become `not_inspected: restart`")
+    written = line.outbox.flush(FLUSH_S)
+    if not written:
+        _logger.error("results cannot be written to the disk")
+    line.publisher.stop(PUBLISH_STOP_S)
+    line.outbox.flush(FLUSH_S)
+    _tell_summary(line)
+    return drained and written
+
+
+def _tell_summary(line: Line) -> None:
+    verdicts = line.inspector.verdicts
+    counts = ", ".join(f"{count} {verdict.value}" for verdict, count in sorted(verdicts.items())) or "none"
+    left = line.outbox.backlog()
+    kept = f"{left} messages are kept and sent at the next start" if left else "every message is sent"
+    _logger.info("stopped after %d parts (%s); %s", sum(verdicts.values()), counts, kept)

@@ -1,0 +1,119 @@
+"""The inspect thread: owns the engine, takes triggers in order, hands each one's result to the outbox."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+
+from edge.fault_board import FaultBoard
+from edge.faults import FaultId
+from edge.frames import FrameStore
+from edge.handover import Closed, HandOver
+from edge.health import Heartbeat
+from edge.messages import Decision, NotInspected, Trigger, Verdict
+from edge.outbox import OpenTrigger, Outbox
+from edge.payloads import ResultContext, bytes_from_payload, result_from_inspection
+from edge.pipeline import Pipeline
+
+_POLL_S = 0.2
+_logger = logging.getLogger(__name__)
+
+_FAULT_OF_REASON = {
+    NotInspected.OVERLOAD: FaultId.OVERLOAD,
+    NotInspected.BAD_FRAME: FaultId.BAD_FRAME,
+    NotInspected.ENGINE: FaultId.ENGINE_FAILED,
+}
+
+
+class Inspector:
+    """Judges triggers one after the other.
+
+    `verdicts` counts what was decided since the start; `failed` tells that the thread ended unexpectedly.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        context: ResultContext,
+        handover: HandOver,
+        outbox: Outbox,
+        frames: FrameStore,
+        board: FaultBoard,
+    ) -> None:
+        self._pipeline = pipeline
+        self._context = context
+        self._handover = handover
+        self._outbox = outbox
+        self._frames = frames
+        self._board = board
+        self._thread = threading.Thread(target=self._run, name="inspect", daemon=True)
+        self.heartbeat = Heartbeat()
+        self.verdicts: Counter[Verdict] = Counter()
+        self.failed = False
+
+    def start(self) -> None:
+        """Start the thread; it ends when the hand-over is closed and empty."""
+        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread is there."""
+        return self._thread.is_alive()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread's end; False if that took too long."""
+        self._thread.join(timeout_s)
+        return not self.running
+
+    def close_interrupted(self, interrupted: list[OpenTrigger]) -> None:
+        """Give what a crash left open its result; called before the thread is started."""
+        if not interrupted:
+            return
+        self._board.report(
+            FaultId.RESTARTED, f"{len(interrupted)} parts from {interrupted[0].seq} to {interrupted[-1].seq}"
+        )
+        for trigger in interrupted:
+            self._judge(
+                Trigger(
+                    trigger.seq,
+                    trigger.frame_id,
+                    trigger.part_id,
+                    trigger.counter,
+                    trigger.triggered_at_utc,
+                    time.monotonic_ns(),
+                    frame=None,
+                    not_inspected=NotInspected.RESTART,
+                )
+            )
+
+    def _run(self) -> None:
+        try:
+            self._judge_all()
+        except Exception as error:
+            self.failed = True
+            _logger.exception("inspection ended")
+            self._board.report(FaultId.THREAD_FAILED, f"inspect: {type(error).__name__}: {error}")
+
+    def _judge_all(self) -> None:
+        while True:
+            self.heartbeat.beat()
+            try:
+                trigger = self._handover.take(_POLL_S)
+            except Closed:
+                return
+            if trigger is not None:
+                self._judge(trigger)
+
+    def _judge(self, trigger: Trigger) -> None:
+        inspection = self._pipeline.inspect(trigger)
+        result = result_from_inspection(inspection, self._context)
+        self._outbox.close_trigger(trigger.seq, bytes_from_payload(result))
+        self._frames.put(inspection, result.result_id)
+        self.verdicts[inspection.decision.verdict] += 1
+        self._tell(inspection.decision)
+
+    def _tell(self, decision: Decision) -> None:
+        if decision.not_inspected in _FAULT_OF_REASON:
+            self._board.report(_FAULT_OF_REASON[decision.not_inspected], decision.why[0].text)

@@ -1,0 +1,56 @@
+"""What the product adds to the bare ONNX Runtime call: frame in memory to verdict, blocks alternating in one run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import onnxruntime as ort
+
+from edge.bundle import open_bundle, trusted_key_from_file
+from edge.engine_ort import OrtEngine
+from edge.messages import Frame, Trigger
+from edge.pipeline import Pipeline, utc_now
+from edge.policy import policy_from_manifest
+from edge.preprocess import tensor_from_pixels
+from tests.tiny_bundle import build_tiny_bundle, good_image
+
+BLOCKS, CALLS = 10, 20
+
+
+def block_ms(call: Callable[[], object]) -> list[float]:
+    times_ms = []
+    for _ in range(CALLS):
+        started_ns = time.perf_counter_ns()
+        call()
+        times_ms.append((time.perf_counter_ns() - started_ns) / 1e6)
+    return times_ms
+
+
+def test_frame_to_verdict_costs_little_more_than_the_graph(tmp_path: Path) -> None:
+    tiny = build_tiny_bundle(tmp_path)
+    bundle = open_bundle(tiny.path, (trusted_key_from_file(tiny.public_key, demo=True),))
+    geometry = bundle.manifest.geometry
+    engine = OrtEngine(bundle.model_path, bundle.bank(), threads=1)
+    pipeline = Pipeline(engine, geometry, policy_from_manifest(bundle.manifest, demo_key=True))
+    pixels = good_image(0)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(str(bundle.model_path), options, providers=["CPUExecutionProvider"])
+    feeds = {"image": tensor_from_pixels(pixels, geometry), "bank": bundle.bank()}
+
+    def inspect() -> None:
+        now_ns = time.monotonic_ns()
+        frame = Frame("1", None, 1, utc_now(), now_ns, pixels)
+        pipeline.inspect(Trigger(1, "1", None, 1, utc_now(), now_ns, frame))
+
+    bare_ms: list[float] = []
+    whole_ms: list[float] = []
+    for _ in range(BLOCKS):
+        bare_ms += block_ms(lambda: session.run(None, feeds))
+        whole_ms += block_ms(inspect)
+    engine.close()
+    bare, whole = median(bare_ms), median(whole_ms)
+    assert whole - bare <= max(5.0, 0.1 * bare), f"bare {bare:.3f} ms, frame to verdict {whole:.3f} ms"

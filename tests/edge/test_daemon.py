@@ -1,0 +1,313 @@
+"""The daemon whole: real bundle, engine, outbox and broker; cameras and engines that fail are doubles."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge.config import Settings
+from edge.config_file import settings_from_file
+from edge.daemon import OUTBOX_FILE, run_daemon
+from edge.errors import ProcunitError
+from edge.faults import FaultId
+from edge.judge import ort_engine_from_bundle
+from edge.messages import NotInspected, Verdict
+from edge.outbox import Outbox
+from edge.payloads import Event, Result
+from tests.broker import Broker, Subscriber, free_port
+from tests.device import ROOT, Device, distinct, events_of, new_device, results_of, stop
+from tests.engines import Trouble
+from tests.scripted_camera import ScriptedCamera, install
+
+RunScript = Callable[..., tuple[list[Result], list[Event]]]
+
+
+def settings_of(device: Device) -> Settings:
+    device.write_settings()
+    return settings_from_file(device.config)
+
+
+def kept_in(device: Device) -> tuple[list[Result], list[Event]]:
+    """What the outbox of a stopped device still has to send."""
+    with Outbox(device.folder / "state" / OUTBOX_FILE) as outbox:
+        assert outbox.open_triggers() == []
+        messages = outbox.unacknowledged(0, 100_000)
+    results = [Result.model_validate_json(m.payload) for m in messages if m.topic == "result"]
+    events = [Event.model_validate_json(m.payload) for m in messages if m.topic == "event"]
+    return results, events
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Device:
+    """A device with 20 photographs and no broker."""
+    return new_device(tmp_path / "device", free_port(), 20)
+
+
+@pytest.fixture
+def quick_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a broker nobody is waited for at the end."""
+    monkeypatch.setattr("edge.daemon.STALLED_S", 0.0)
+    monkeypatch.setattr("edge.daemon.PUBLISH_STOP_S", 0.0)
+    monkeypatch.setattr("edge.capture._FIRST_PAUSE_S", 0.02)
+
+
+@pytest.fixture
+def run_script(device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_end: None) -> RunScript:
+    """Runs the daemon on the scripted camera; gives every result and event that it made."""
+    install(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def run(
+        *steps: object, trouble: Trouble | None = None, code: int = 0, **camera: object
+    ) -> tuple[list[Result], list[Event]]:
+        device.sections["camera"] = {"kind": "scripted", "steps": list(steps), **camera}
+        device.sections["inspection"] = {"frame_slots": 64}
+        build = trouble.build if trouble else ort_engine_from_bundle
+        assert run_daemon(settings_of(device), build) == code
+        return kept_in(device)
+
+    return run
+
+
+def test_a_replay_gives_every_part_its_verdict_in_order_and_ends(device: Device, broker: Broker) -> None:
+    device.port = broker.port
+    device.write_settings()
+    with Subscriber(broker) as subscriber:
+        assert device.run() == 0
+        messages = subscriber.wait_for(lambda m: any(b'"stopped"' in r.payload for r in m))
+    results = results_of(messages)
+    assert [r.seq for r in results] == [r.counter for r in results] == list(range(1, 21))
+    assert Counter(r.verdict for r in results) == {Verdict.PASS: 16, Verdict.REJECT: 4}
+    assert all(r.is_simulated and r.processing_times.engine_ms > 0 for r in results)
+    images = [m for m in messages if "/frame/" in m.topic]
+    assert {m.topic for m in images} == {r.image.topic for r in results if r.image}
+    states = [m.payload for m in messages if m.topic == f"{ROOT}/status"]
+    assert b'"running"' in states[0]
+    assert b'"stopped"' in states[-1]
+    assert [e.fault for e in events_of(messages)] == [FaultId.CAMERA_ENDED]
+    lines = device.said.splitlines()
+    assert len(lines) < 12
+    for said in ("bundle tiny version 1", "golden gate", f"results go to {ROOT}/result", "every message is sent"):
+        assert any(said in line for line in lines)
+
+
+def test_without_a_broker_it_runs_on_and_delivers_later(device: Device, broker: Broker) -> None:
+    broker.stop()
+    device.port = broker.port
+    device.camera["at_end"] = "hold"
+    device.write_settings()
+    process = device.start()
+    try:
+        device.wait_for_log("broker_unreachable")
+        broker.start()
+        with Subscriber(broker) as subscriber:
+            messages = subscriber.wait_for(lambda m: len(distinct(results_of(m))) == 20, 15)
+        assert [r.seq for r in distinct(results_of(messages))] == list(range(1, 21))
+        device.wait_for_log("broker_unreachable: over")
+    finally:
+        code = stop(process)
+    assert code == 0
+
+
+def test_results_that_nobody_took_are_kept_for_the_next_start(device: Device, quick_end: None) -> None:
+    assert run_daemon(settings_of(device)) == 0
+    results, _ = kept_in(device)
+    assert [r.seq for r in results] == list(range(1, 21))
+
+
+def test_the_next_start_goes_on_after_the_last_part(device: Device, quick_end: None) -> None:
+    assert run_daemon(settings_of(device)) == 0
+    for name in ("98.png", "99.png"):
+        (device.photos / name).write_bytes((device.photos / "00000.png").read_bytes())
+    assert run_daemon(settings_of(device)) == 0
+    results, _ = kept_in(device)
+    assert [(r.seq, r.counter) for r in results] == [(n, n) for n in range(1, 23)]
+    assert len({r.epoch for r in results}) == 1
+
+
+def test_two_daemons_cannot_share_a_state(device: Device) -> None:
+    device.camera["at_end"] = "hold"
+    settings = settings_of(device)
+    first = device.start()
+    try:
+        device.wait_for_log("inspecting")
+        with pytest.raises(ProcunitError, match="another process uses this outbox"):
+            run_daemon(settings)
+        assert first.poll() is None
+    finally:
+        stop(first)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_in_good_order(device: Device, broker: Broker, number: signal.Signals) -> None:
+    device.port = broker.port
+    device.camera |= {"parts_per_min": 6000, "at_end": "hold"}
+    device.write_settings()
+    with Subscriber(broker) as subscriber:
+        process = device.start()
+        try:
+            subscriber.wait_for(lambda m: len(results_of(m)) >= 5)
+            process.send_signal(number)
+            assert process.wait(15) == 0
+        finally:
+            process.kill()
+            process.wait()
+        messages = subscriber.wait_for(lambda m: any(b'"stopped"' in r.payload for r in m))
+    seqs = [r.seq for r in results_of(messages)]
+    assert seqs == list(range(1, len(seqs) + 1))
+    assert all(r.verdict is not Verdict.NOT_INSPECTED for r in results_of(messages))
+    assert kept_in(device) == ([], [])
+
+
+def test_an_unreadable_photograph_costs_its_own_part_alone(device: Device, quick_end: None) -> None:
+    (device.photos / "00002.png").write_bytes(b"no image")
+    assert run_daemon(settings_of(device)) == 0
+    results, events = kept_in(device)
+    assert [r.seq for r in results] == list(range(1, 21))
+    assert {r.seq: r.not_inspected for r in results if r.not_inspected} == {3: NotInspected.CAMERA}
+    assert FaultId.BAD_FRAME in [e.fault for e in events]
+    assert "00002.png" in next(e.detail for e in events if e.fault is FaultId.BAD_FRAME)
+
+
+def test_a_line_that_is_too_fast_gets_overload_in_order_never_silence(device: Device, quick_end: None) -> None:
+    device.camera["parts_per_min"] = 6000
+    device.sections["inspection"] = {"frame_slots": 1}
+    assert run_daemon(settings_of(device), Trouble(slow_s=0.05).build) == 0
+    results, events = kept_in(device)
+    assert [r.seq for r in results] == list(range(1, 21))
+    reasons = Counter(r.not_inspected for r in results)
+    assert set(reasons) == {None, NotInspected.OVERLOAD}
+    assert reasons[NotInspected.OVERLOAD] >= 5
+    assert [e.fault for e in events].count(FaultId.OVERLOAD) == 1
+
+
+def test_a_replay_at_full_speed_waits_for_the_inspection(device: Device, quick_end: None) -> None:
+    device.sections["inspection"] = {"frame_slots": 1, "deadline_s": 0.05}
+    assert run_daemon(settings_of(device), Trouble(slow_s=0.06).build) == 0
+    results, _ = kept_in(device)
+    assert [r.not_inspected for r in results] == [None] * 20
+
+
+def test_a_verdict_that_would_come_too_late_is_overload(run_script: RunScript) -> None:
+    results, _ = run_script(1, "late", 2, 3)
+    assert [r.not_inspected for r in results] == [None, NotInspected.OVERLOAD, None]
+
+
+def test_a_camera_that_fails_is_opened_again_and_goes_on(run_script: RunScript) -> None:
+    results, events = run_script(1, "break", 2, "bug", 3, "unreadable", 4, 5)
+    assert [(r.seq, r.counter) for r in results] == [(n, n) for n in range(1, 6)]
+    assert [r.not_inspected for r in results] == [None, None, None, NotInspected.CAMERA, None]
+    assert ScriptedCamera.openings == [None, 1, 2, 4]
+    assert [e.detail for e in events if e.fault is FaultId.CAMERA_FAILED] == [
+        "the cable is out",
+        "ZeroDivisionError: a driver's mistake",
+        "the cable is out",
+    ]
+    assert not any(r.is_simulated for r in results)
+
+
+def test_a_camera_that_is_absent_at_the_start_is_tried_again(run_script: RunScript) -> None:
+    results, events = run_script(1, 2, refusals=3)
+    assert [r.seq for r in results] == [1, 2]
+    assert [e.fault for e in events] == [FaultId.CAMERA_FAILED, FaultId.CAMERA_ENDED]
+
+
+def test_a_lost_frame_costs_its_own_part_alone(run_script: RunScript) -> None:
+    results, events = run_script(1, "lost", 2, 3)
+    assert [r.not_inspected for r in results] == [None, NotInspected.CAMERA, None]
+    assert ScriptedCamera.openings == [None]
+    assert "half of the frame" in next(e.detail for e in events if e.fault is FaultId.BAD_FRAME)
+
+
+def test_parts_that_only_the_counter_saw_get_results_of_their_own(run_script: RunScript) -> None:
+    results, events = run_script(10, 11, 15, "break", 17)
+    assert [(r.seq, r.counter) for r in results] == [(n, 9 + n) for n in range(1, 9)]
+    missed = [r.counter for r in results if r.not_inspected is NotInspected.DEVICE_DOWN]
+    assert missed == [12, 13, 14, 16]
+    assert "3 parts before counter 15" in [e.detail for e in events if e.fault is FaultId.TRIGGERS_MISSED]
+
+
+def test_parts_that_passed_while_it_was_down_get_results(run_script: RunScript) -> None:
+    run_script(1, 2)
+    ScriptedCamera.step = 0
+    results, _ = run_script(5)
+    assert [(r.seq, r.counter, r.not_inspected) for r in results] == [
+        (1, 1, None),
+        (2, 2, None),
+        (3, 3, NotInspected.DEVICE_DOWN),
+        (4, 4, NotInspected.DEVICE_DOWN),
+        (5, 5, None),
+    ]
+
+
+@pytest.mark.parametrize(("second", "detail"), [(10_003, "counter jumped from 1"), (1, "went back from 1 to 1")])
+def test_a_counter_that_jumps_too_far_or_back_is_an_event(run_script: RunScript, second: int, detail: str) -> None:
+    results, events = run_script(1, second, second + 1)
+    assert [r.counter for r in results] == [1, second, second + 1]
+    assert detail in next(e.detail for e in events if e.fault is FaultId.TRIGGERS_MISSED)
+
+
+def test_a_failing_engine_never_passes_a_part(run_script: RunScript) -> None:
+    results, events = run_script(1, 2, 3, 4, trouble=Trouble(fails_at=(2,), no_number_at=(3,)))
+    assert [r.not_inspected for r in results] == [None, NotInspected.ENGINE, NotInspected.ENGINE, None]
+    assert [r.why[0].text for r in results[1:3]] == ["the accelerator is lost", "a score is not a finite number"]
+    assert [e.fault for e in events].count(FaultId.ENGINE_FAILED) == 1
+
+
+def test_when_inspection_dies_it_ends_for_a_restart_and_the_part_is_told(device: Device, quick_end: None) -> None:
+    device.camera["parts_per_min"] = 6000
+    assert run_daemon(settings_of(device), Trouble(dies_at=(3,)).build) == 1
+    assert run_daemon(settings_of(device)) == 0
+    results, events = kept_in(device)
+    assert [r.seq for r in results] == list(range(1, 21))
+    assert results[2].not_inspected is NotInspected.RESTART
+    faults = [e.fault for e in events]
+    assert faults[0] is FaultId.THREAD_FAILED
+    assert FaultId.RESTARTED in faults
+    assert "MemoryError" in events[0].detail
+
+
+def test_a_changed_bundle_is_refused_and_told(device: Device) -> None:
+    bank = device.folder / "bundle" / "bank.safetensors"
+    data = bytearray(bank.read_bytes())
+    data[-1] ^= 1
+    bank.write_bytes(data)
+    with pytest.raises(ProcunitError, match=r"bank\.safetensors.*sha256 differs"):
+        run_daemon(settings_of(device))
+    results, events = kept_in(device)
+    assert results == []
+    assert [e.fault for e in events] == [FaultId.BUNDLE_REFUSED]
+
+
+def test_an_engine_that_fails_the_golden_gate_judges_nothing(device: Device) -> None:
+    with pytest.raises(ProcunitError, match=r"golden frames fail, the worst golden/.*spreads"):
+        run_daemon(settings_of(device), Trouble(drift=1.0).build)
+    results, events = kept_in(device)
+    assert results == []
+    assert [e.fault for e in events] == [FaultId.BUNDLE_REFUSED]
+
+
+def test_a_damaged_outbox_is_set_aside_and_told(device: Device, quick_end: None) -> None:
+    assert run_daemon(settings_of(device)) == 0
+    first, _ = kept_in(device)
+    (device.folder / "state" / OUTBOX_FILE).write_bytes(b"\xff" * 8192)
+    assert run_daemon(settings_of(device)) == 0
+    results, events = kept_in(device)
+    assert [r.seq for r in results] == list(range(1, 21))
+    assert results[0].epoch != first[0].epoch
+    assert events[0].fault is FaultId.OUTBOX_SET_ASIDE
+    assert "damaged" in events[0].detail
+
+
+def test_a_faulty_list_of_photographs_stops_the_start(device: Device) -> None:
+    (device.folder / "line.csv").write_text("picture\n")
+    device.camera["path"] = "line.csv"
+    started_s = time.monotonic()
+    with pytest.raises(ProcunitError, match="must name file and part_id"):
+        run_daemon(settings_of(device))
+    assert time.monotonic() - started_s < 5

@@ -1,0 +1,57 @@
+"""Faults: one line and one event a beginning, one line an end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge.fault_board import FaultBoard
+from edge.faults import FAULTS, FaultId
+from edge.outbox import Outbox
+from edge.payloads import Event
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    with Outbox(tmp_path / "outbox.db") as outbox:
+        yield outbox
+
+
+def events(outbox: Outbox) -> list[Event]:
+    assert outbox.flush(5)
+    return [Event.model_validate_json(m.payload) for m in outbox.unacknowledged(0, 100)]
+
+
+def test_a_fault_that_stays_makes_one_event(outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    board = FaultBoard(outbox, "edge-1")
+    for attempt in range(3):
+        board.report(FaultId.CAMERA_FAILED, f"attempt {attempt}")
+    assert board.active() == (FaultId.CAMERA_FAILED,)
+    board.end(FaultId.CAMERA_FAILED)
+    board.end(FaultId.CAMERA_FAILED)
+    assert board.active() == ()
+    board.report(FaultId.CAMERA_FAILED, "again")
+    assert [(e.device, e.epoch, e.detail) for e in events(outbox)] == [
+        ("edge-1", outbox.epoch, "attempt 0"),
+        ("edge-1", outbox.epoch, "again"),
+    ]
+    assert [r.getMessage().partition(" ")[2] for r in caplog.records][1] == "over"
+    assert FAULTS[FaultId.CAMERA_FAILED].action in caplog.records[0].getMessage()
+    assert caplog.records[0].levelno == logging.ERROR
+
+
+def test_faults_of_single_parts_end_when_it_is_quiet_lasting_ones_do_not(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = FaultBoard(outbox, "edge-1")
+    board.report(FaultId.OVERLOAD, "a part")
+    board.report(FaultId.CAMERA_FAILED, "no answer")
+    board.end_quiet()
+    assert board.active() == (FaultId.OVERLOAD, FaultId.CAMERA_FAILED)
+    monkeypatch.setattr("edge.fault_board.QUIET_S", -1.0)
+    board.end_quiet()
+    assert board.active() == (FaultId.CAMERA_FAILED,)

@@ -1,0 +1,137 @@
+"""What the service manager hears of the real daemon: ready after the gate, alive in progress, silent when stuck."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.broker import free_port
+from tests.device import Device, new_device, stop
+from tests.scripted_camera import install
+
+WATCHDOG_S = 1.0
+
+
+class Manager:
+    """The service manager's end of the notify socket."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self.environment = {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": str(int(WATCHDOG_S * 1e6))}
+        self.heard: list[str] = []
+
+    def listen(self, timeout_s: float) -> str | None:
+        """The next message, or None if none came in time."""
+        self._socket.settimeout(timeout_s)
+        try:
+            self.heard.append(self._socket.recv(4096).decode())
+        except TimeoutError:
+            return None
+        return self.heard[-1]
+
+    def listen_for(self, text: str, timeout_s: float = 15.0) -> str:
+        """The first message from now on that starts with the text."""
+        deadline = time.monotonic() + timeout_s
+        while (left_s := deadline - time.monotonic()) > 0:
+            message = self.listen(left_s)
+            if message is not None and message.startswith(text):
+                return message
+        raise AssertionError(f"never heard {text}: {self.heard}")
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    manager = Manager(tmp_path / "notify")
+    yield manager
+    manager.close()
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Device:
+    return new_device(tmp_path / "device", free_port(), 5)
+
+
+def test_ready_comes_after_the_gate_then_signs_of_life_then_stopping(manager: Manager, device: Device) -> None:
+    device.camera |= {"parts_per_min": 600, "at_end": "hold"}
+    device.write_settings()
+    process = device.start(**manager.environment)
+    try:
+        assert "inspecting" in manager.listen_for("READY=1")
+        assert "golden gate" in device.said
+        assert any("golden frames" in message for message in manager.heard[:-1])
+        for _ in range(5):
+            manager.listen_for("WATCHDOG=1", WATCHDOG_S)
+        device.wait_for_log("broker_unreachable")
+        assert "broker_unreachable" in manager.listen_for("STATUS=")
+    finally:
+        code = stop(process)
+    assert code == 0
+    manager.listen_for("STOPPING=1", 1)
+
+
+def test_ready_never_comes_when_the_bundle_is_refused(manager: Manager, device: Device) -> None:
+    (device.folder / "bundle" / "manifest.sig").write_bytes(bytes(64))
+    process = device.start(**manager.environment)
+    try:
+        assert process.wait(15) == 2
+    finally:
+        process.kill()
+        process.wait()
+    while manager.listen(0.1) is not None:
+        pass
+    assert not any(message.startswith(("READY", "WATCHDOG")) for message in manager.heard)
+
+
+def test_when_the_engine_hangs_the_watchdog_is_not_fed_and_sigabrt_tells_where(
+    manager: Manager, device: Device
+) -> None:
+    device.camera["at_end"] = "hold"
+    device.write_settings()
+    process = device.start(sys.executable, "-m", "tests.hanging_daemon", **manager.environment)
+    try:
+        manager.listen_for("READY=1")
+        deadline = time.monotonic() + 2 * WATCHDOG_S
+        while (left_s := deadline - time.monotonic()) > 0:
+            manager.listen(left_s)
+        manager.heard.clear()
+        while manager.listen(2 * WATCHDOG_S) is not None:
+            pass
+        assert "WATCHDOG=1" not in manager.heard
+        assert process.poll() is None
+        process.send_signal(signal.SIGABRT)
+        assert process.wait(10) == -signal.SIGABRT
+    finally:
+        process.kill()
+        process.wait()
+    assert "Fatal Python error: Aborted" in device.said
+    assert 'engines.py", line' in device.said
+    assert 'inspector.py", line' in device.said
+
+
+def test_a_lost_camera_does_not_stop_the_signs_of_life(manager: Manager, device: Device, tmp_path: Path) -> None:
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    install(packages)
+    device.sections["camera"] = {"kind": "scripted", "steps": [1], "refusals": 1000}
+    device.write_settings()
+    process = device.start(**manager.environment, PYTHONPATH=str(packages))
+    try:
+        manager.listen_for("READY=1")
+        device.wait_for_log("camera_failed")
+        for _ in range(6):
+            manager.listen_for("WATCHDOG=1", WATCHDOG_S)
+        assert any("camera_failed" in message for message in manager.heard)
+    finally:
+        code = stop(process)
+    assert code == 0
