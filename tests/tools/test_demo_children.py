@@ -6,14 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
 
-from tests.tools.processes import MARK, ROOT, alive_with_mark, new_mark
+from tests.tools.processes import MARK, ROOT, alive_with_mark, new_mark, wait_until
 from tools.demo.children import Children, Stopped, has_ended
 
 STUBBORN = """
@@ -26,22 +24,21 @@ time.sleep(60)
 """
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened in time"
-        time.sleep(0.02)
+def ignore(_command: list[str]) -> None:
+    """No terminal to print command lines on."""
 
 
 def test_a_command_that_ends_well_is_run_and_one_that_fails_is_named() -> None:
-    with Children() as children:
+    announced: list[list[str]] = []
+    with Children(announced.append) as children:
         children.run([sys.executable, "-c", "pass"])
+        assert announced == [[sys.executable, "-c", "pass"]]
         with pytest.raises(click.ClickException, match="ended with 3"):
             children.run([sys.executable, "-c", "raise SystemExit(3)"])
 
 
 def test_output_goes_into_the_log(tmp_path: Path) -> None:
-    with Children() as children:
+    with Children(ignore) as children:
         process = children.start([sys.executable, "-c", "print('hello')"], log=tmp_path / "log")
         wait_until(lambda: has_ended(process))
         children.stop(process)
@@ -55,7 +52,7 @@ def test_a_child_that_asks_for_time_gets_it(tmp_path: Path) -> None:
         "def leave(*_):\n time.sleep(0.3); print('tidied', flush=True); sys.exit(0)\n"
         "signal.signal(signal.SIGINT, leave); print('up', flush=True); time.sleep(60)"
     )
-    with Children() as children:
+    with Children(ignore) as children:
         process = children.start([sys.executable, "-c", polite], log=tmp_path / "log")
         wait_until(lambda: "up" in (tmp_path / "log").read_text())
     assert process.returncode == 0
@@ -66,7 +63,7 @@ def test_leaving_kills_a_stubborn_child_and_its_child(monkeypatch: pytest.Monkey
     monkeypatch.setattr("tools.demo.children._GRACE_S", ((signal.SIGINT, 0.2), (signal.SIGTERM, 0.2)))
     mark = new_mark()
     monkeypatch.setenv(MARK, mark)
-    with pytest.raises(RuntimeError), Children() as children:  # noqa: PT012  (the block is what is tested)
+    with pytest.raises(RuntimeError), Children(ignore) as children:  # noqa: PT012  (the block is what is tested)
         process = children.start([sys.executable, "-c", STUBBORN], log=tmp_path / "log")
         wait_until(lambda: "up" in (tmp_path / "log").read_text())
         assert len(alive_with_mark(mark)) == 2
@@ -79,7 +76,7 @@ def test_what_a_finished_child_left_behind_is_ended_too(monkeypatch: pytest.Monk
     mark = new_mark()
     monkeypatch.setenv(MARK, mark)
     forking = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"
-    with Children() as children:
+    with Children(ignore) as children:
         children.run([sys.executable, "-c", forking])
         assert alive_with_mark(mark) == []
 
@@ -87,7 +84,7 @@ def test_what_a_finished_child_left_behind_is_ended_too(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_wait_and_the_old_handler_returns(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with pytest.raises(Stopped) as caught, Children() as children:  # noqa: PT012  (the block is what is tested)
+    with pytest.raises(Stopped) as caught, Children(ignore) as children:  # noqa: PT012  (the block is what is tested)
         process = children.start([sys.executable, "-c", "import time; time.sleep(60)"])
         os.kill(os.getpid(), number)
         while True:

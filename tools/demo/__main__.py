@@ -11,10 +11,11 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.markup import escape
 
 from edge.bundle import open_bundle, trusted_key_from_file
 from edge.manifest import REPORT
-from edge.runfiles import DEMO_PUBLIC_KEY_FILE
+from edge.runfiles import DEMO_KEY_FILE, DEMO_PUBLIC_KEY_FILE
 from tools.demo.children import Children, Stopped
 from tools.demo.line import LineSetup, run_line
 from tools.demo.replay import parts_from_run, read_replay_list, write_replay_list
@@ -53,11 +54,8 @@ class Demo:
         self.console.rule(f"[bold]{self.step}/{STEPS}  {title}[/bold]  {minutes}:{seconds:02d}", align="left")
 
     def run(self, *arguments: str | Path) -> None:
-        """Print a command line and run it."""
-        words = [str(argument) for argument in arguments]
-        shown = [Path(words[0]).name, *words[1:]]
-        self.console.print(f"[bold]$[/bold] {shlex.join(shown)}", highlight=False, soft_wrap=True)
-        self.children.run(words)
+        """Run a command to its end."""
+        self.children.run([str(argument) for argument in arguments])
 
 
 def demonstrate(demo: Demo) -> bool:
@@ -89,7 +87,7 @@ def demonstrate(demo: Demo) -> bool:
     demo.run(procunit, "bundle", "verify", bundle, "--demo-trust", key)
 
     demo.announce("Seeded run")
-    demo.run(procunit, "seed", "run", bundle, "--data", data)
+    demo.run(procunit, "seed", "run", bundle, "--data", data, "--key", run / DEMO_KEY_FILE)
     demo.run(procunit, "bundle", "show", bundle, "--demo-trust", key)
 
     demo.announce("The line")
@@ -176,9 +174,14 @@ def main(data: Path | None, rate: str, backbone: str | None, out: Path) -> None:
       python -m tools.demo --data photos/ --rate max
     """
     console = Console()
+
+    def show_command(words: list[str]) -> None:
+        command = shlex.join([Path(words[0]).name, *words[1:]])
+        console.print(f"[bold]$[/bold] {escape(command)}", highlight=False, soft_wrap=True)
+
     prepare_folder(out, data)
     try:
-        with Children() as children:
+        with Children(show_command) as children:
             kept = demonstrate(Demo(children, console, out, data, rate, backbone, time.monotonic()))
     except Stopped as stopped:
         console.print(f"\nstopped ({stopped}); nothing is left running")

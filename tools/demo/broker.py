@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import shutil
 import socket
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -55,27 +56,23 @@ class Subscriber:
     """An independent receiver of one topic's results, QoS 1; it keeps every message, repeated ones too.
 
     Raises:
-        click.ClickException: the broker does not take the subscription.
+        click.ClickException: the broker does not confirm the subscription.
     """
 
     def __init__(self, port: int, topic: str) -> None:
         self._topic = topic
         self._results: list[Result] = []
         self._arrived: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        self._subscribed: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._subscribed = threading.Event()
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="demo-subscriber", protocol=mqtt.MQTTv5)
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
         self._client.connect(HOST, port)
         self._client.loop_start()
-        try:
-            accepted = self._subscribed.get(timeout=_START_TIMEOUT_S)
-        except queue.Empty:
-            accepted = False
-        if not accepted:
+        if not self._subscribed.wait(_START_TIMEOUT_S):
             self.close()
-            raise click.ClickException("the broker refused the demonstration's subscription")
+            raise click.ClickException(f"the broker on port {port} does not confirm the subscription")
 
     def results(self) -> list[Result]:
         """Every result so far, in order of arrival.
@@ -102,7 +99,8 @@ class Subscriber:
     def _on_subscribe(
         self, _client: mqtt.Client, _userdata: object, _mid: int, codes: list[ReasonCode], _p: object
     ) -> None:
-        self._subscribed.put(not any(code.is_failure for code in codes))
+        if not any(code.is_failure for code in codes):
+            self._subscribed.set()
 
     def _on_message(self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
         self._arrived.put(bytes(message.payload))

@@ -6,13 +6,14 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
 
 import click
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_GRACE_S = ((signal.SIGINT, 8.0), (signal.SIGTERM, 3.0))
+_GRACE_S = ((signal.SIGINT, 15.0), (signal.SIGTERM, 3.0))
 """How a child is asked to end, and how long it may take, before it is killed."""
 _DYING_S = 2.0
 """How long the killed rest of a session may take to be gone."""
@@ -30,11 +31,13 @@ class Stopped(Exception):  # noqa: N818  (no error: a person asked for it)
 class Children:
     """Starts child processes and, leaving the `with` block for any reason, ends them, the last one first.
 
-    The handler of Ctrl-C, SIGTERM and SIGHUP only takes note: the signal is acted upon where the demonstration waits,
-    so that it can't come between the start of a child and its entry in the list.
+    `announce` is told every command line before it runs. The handler of Ctrl-C, SIGTERM and SIGHUP only takes note:
+    the signal is acted upon where the demonstration waits, so that it can't come between the start of a child and its
+    entry in the list.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, announce: Callable[[list[str]], None]) -> None:
+        self._announce = announce
         self._running: list[subprocess.Popen[bytes]] = []
         self._signals: list[int] = []
 
@@ -52,6 +55,7 @@ class Children:
 
     def start(self, arguments: list[str], log: Path | None = None) -> subprocess.Popen[bytes]:
         """Start a program; its output goes to the terminal, or into `log`."""
+        self._announce(arguments)
         output = log.open("ab") if log else None
         try:
             process = subprocess.Popen(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from tools.demo.broker import HOST, Subscriber, start_broker
 from tools.demo.children import Children, has_ended
 
 DEVICE = DeviceSettings(enterprise="demo", line="line-1", device="edge-1")
-_LAST_RESULTS_S = 10.0
-_STRAY_COPIES_S = 0.5
-"""How long the last results may take to arrive, and how long to listen for copies that nobody should get."""
+_LIVE_VIEW_S = 5.0
+"""How long the live view may take to see that the device has stopped."""
+_LAST_RESULTS_S, _STRAY_COPIES_S = 10.0, 0.5
+"""How long the last results may take to arrive, and how long to listen for one too many."""
+_SHOWN_LOG_LINES = 10
 
 
 @dataclass(frozen=True)
@@ -78,25 +81,24 @@ def run_line(children: Children, procunit: str, setup: LineSetup, triggers: int)
     subscriber = Subscriber(port, f"{root_from_device(DEVICE)}/{RESULT.suffix}")
     try:
         children.run([procunit, "check-config", str(setup.config)])
-        watch = children.start([procunit, "watch", "--config", str(setup.config)])
+        watch = children.start([procunit, "watch", "--config", str(setup.config), "--until-stopped"])
         daemon = children.start([procunit, "run", "--config", str(setup.config)], log=setup.log)
         while not has_ended(daemon):
             children.pause()
-        _wait_for_results(children, subscriber, triggers)
-        children.stop(watch)
         children.stop(daemon)
         if daemon.returncode != 0:
-            raise click.ClickException(f"the daemon ended with {daemon.returncode}; see {setup.log}")
+            last_lines = "\n".join(setup.log.read_text(errors="replace").splitlines()[-_SHOWN_LOG_LINES:])
+            raise click.ClickException(f"the daemon ended with {daemon.returncode}; {setup.log} ends:\n{last_lines}")
+        _wait_for(children, lambda: has_ended(watch), _LIVE_VIEW_S)
+        children.stop(watch)
+        _wait_for(children, lambda: len(subscriber.results()) >= triggers, _LAST_RESULTS_S)
+        _wait_for(children, lambda: len(subscriber.results()) > triggers, _STRAY_COPIES_S)
         return subscriber.results()
     finally:
         subscriber.close()
 
 
-def _wait_for_results(children: Children, subscriber: Subscriber, triggers: int) -> None:
-    """Let the last results arrive, then listen a little longer for one too many."""
-    deadline = time.monotonic() + _LAST_RESULTS_S
-    while len(subscriber.results()) < triggers and time.monotonic() < deadline:
-        children.pause()
-    deadline = time.monotonic() + _STRAY_COPIES_S
-    while time.monotonic() < deadline:
+def _wait_for(children: Children, condition: Callable[[], bool], timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < deadline:
         children.pause()
