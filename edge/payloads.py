@@ -23,7 +23,7 @@ MAX_PAYLOAD_BYTES = 16_000
 """No result or event is larger: brokers and an MES take it anywhere."""
 MAX_TEXT = 256
 """Characters of a text that comes from outside (part ids, error texts); longer ones are cut."""
-_KEPT_TYPES = 8
+_KEPT_TYPES, _KEPT_REASONS = 8, 4
 _SIGNIFICANT_DIGITS = 6
 
 ReviewAction = Literal["divert", "hold", "pass_and_flag"]
@@ -319,7 +319,7 @@ def _partial(result: Result) -> Result:
     return result.model_copy(
         update={
             "is_partial": True,
-            "why": tuple(sorted(result.why, key=lambda reason: reason.authority == "review"))[:_KEPT_TYPES],
+            "why": tuple(sorted(result.why, key=lambda reason: reason.authority == "review"))[:_KEPT_REASONS],
             "scores": result.scores.model_copy(update={"types": {name: scores[name] for name in kept}})
             if result.scores
             else None,

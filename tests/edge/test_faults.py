@@ -1,0 +1,22 @@
+"""The table of faults is complete and speaks to a technician."""
+
+from __future__ import annotations
+
+import pytest
+
+from edge.faults import FAULTS, FaultId
+
+
+@pytest.mark.parametrize("fault_id", list(FaultId))
+def test_every_fault_has_one_entry_with_a_text_and_an_action(fault_id: FaultId) -> None:
+    fault = FAULTS[fault_id]
+    assert fault.fault_id is fault_id
+    for sentence in (fault.text, fault.action):
+        assert sentence[0].isupper()
+        assert sentence.endswith(".")
+        assert len(sentence) > 20
+    assert fault.text != fault.action
+
+
+def test_ids_are_fit_for_topics_and_file_names() -> None:
+    assert all(fault_id.value.replace("_", "").isalpha() and fault_id.value.islower() for fault_id in FaultId)
