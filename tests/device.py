@@ -22,6 +22,8 @@ PROCUNIT = [sys.executable, "-c", "from edge.cli import main; main()"]
 REPOSITORY = Path(__file__).parents[1]
 ROOT = "demo/edge-1/v1"
 STOP_TIMEOUT_S = 20.0
+PATIENT: dict[str, object] = {"frame_slots": 64, "deadline_s": 60}
+"""An `inspection` section with which a busy machine makes no part an overload."""
 
 
 @dataclass

@@ -61,7 +61,7 @@ class ScriptedCamera:
         elif isinstance(step, str):
             self._flags.add(step)
         else:
-            late_ns = 60 * 10**9 if "late" in self._flags else 0
+            late_ns = 3600 * 10**9 if "late" in self._flags else 0
             return Arrival(f"frame-{step}", None, step, utc_now(), time.monotonic_ns() - late_ns)
         return None
 

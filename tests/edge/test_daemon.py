@@ -20,7 +20,7 @@ from edge.messages import NotInspected, Verdict
 from edge.outbox import Outbox
 from edge.payloads import Event, Result
 from tests.broker import Broker, Subscriber, free_port
-from tests.device import ROOT, Device, distinct, events_of, new_device, results_of, stop
+from tests.device import PATIENT, ROOT, Device, distinct, events_of, new_device, results_of, stop
 from tests.engines import Trouble
 from tests.scripted_camera import ScriptedCamera, install
 
@@ -66,7 +66,7 @@ def run_script(device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         *steps: object, trouble: Trouble | None = None, code: int = 0, **camera: object
     ) -> tuple[list[Result], list[Event]]:
         device.sections["camera"] = {"kind": "scripted", "steps": list(steps), **camera}
-        device.sections["inspection"] = {"frame_slots": 64}
+        device.sections["inspection"] = PATIENT
         build = trouble.build if trouble else ort_engine_from_bundle
         assert run_daemon(settings_of(device), build) == code
         return kept_in(device)
@@ -147,6 +147,7 @@ def test_two_daemons_cannot_share_a_state(device: Device) -> None:
 def test_a_signal_ends_it_in_good_order(device: Device, broker: Broker, number: signal.Signals) -> None:
     device.port = broker.port
     device.camera |= {"parts_per_min": 6000, "at_end": "hold"}
+    device.sections["inspection"] = PATIENT
     device.write_settings()
     with Subscriber(broker) as subscriber:
         process = device.start()
@@ -261,6 +262,7 @@ def test_a_failing_engine_never_passes_a_part(run_script: RunScript) -> None:
 
 def test_when_inspection_dies_it_ends_for_a_restart_and_the_part_is_told(device: Device, quick_end: None) -> None:
     device.camera["parts_per_min"] = 6000
+    device.sections["inspection"] = PATIENT
     assert run_daemon(settings_of(device), Trouble(dies_at=(3,)).build) == 1
     assert run_daemon(settings_of(device)) == 0
     results, events = kept_in(device)

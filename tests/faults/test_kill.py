@@ -10,11 +10,11 @@ from pathlib import Path
 from edge.faults import FaultId
 from edge.messages import NotInspected
 from tests.broker import Broker, Received, Subscriber
-from tests.device import distinct, events_of, new_device, results_of
+from tests.device import PATIENT, distinct, events_of, new_device, results_of
 from tests.hanging_daemon import HANGS_AT
 
 PARTS = 200
-KILLS = 4
+KILLS = 3
 
 
 def at_least(count: int) -> Callable[[list[Received]], bool]:
@@ -24,7 +24,8 @@ def at_least(count: int) -> Callable[[list[Received]], bool]:
 
 def test_every_trigger_has_exactly_one_result_whatever_is_killed(tmp_path: Path, broker: Broker) -> None:
     device = new_device(tmp_path / "device", broker.port, PARTS)
-    device.camera["parts_per_min"] = 6000
+    device.camera["parts_per_min"] = 4000
+    device.sections["inspection"] = PATIENT
     device.write_settings()
     with Subscriber(broker) as subscriber:
         for kill in range(1, KILLS + 1):
@@ -49,7 +50,7 @@ def test_every_trigger_has_exactly_one_result_whatever_is_killed(tmp_path: Path,
 def test_the_part_in_the_engine_at_the_kill_becomes_restart(tmp_path: Path, broker: Broker) -> None:
     device = new_device(tmp_path / "device", broker.port, 8)
     device.camera["parts_per_min"] = 6000
-    device.sections["inspection"] = {"frame_slots": 3}
+    device.sections["inspection"] = PATIENT
     device.write_settings()
     with Subscriber(broker) as subscriber:
         process = device.start(sys.executable, "-m", "tests.hanging_daemon")
