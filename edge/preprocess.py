@@ -148,7 +148,7 @@ def _eight_bit(pixels: PixelArray) -> NDArray[np.uint8]:
             remedy="Photograph the part at a higher resolution or correct the camera's region",
         )
     if pixels.dtype == np.uint16:
-        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        return np.asarray(cv2.convertScaleAbs(pixels, alpha=1 / 257), np.uint8)
     if pixels.dtype != np.uint8:
         raise ProcunitError(f"a frame of type {pixels.dtype} is neither 8 nor 16 bits a channel")
     return pixels.astype(np.uint8, copy=False)

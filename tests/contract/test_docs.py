@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import BaseModel
 from pydantic.alias_generators import to_snake
 
 from edge.config import BundleSettings, FramesSettings, MqttSettings, PolicySettings, Settings
@@ -40,12 +41,13 @@ def test_the_table_of_topics_is_the_code_s() -> None:
 def test_the_settings_that_a_technician_copies_have_keys_that_exist() -> None:
     example = yaml.safe_load(block(OPERATOR, "yaml"))
     assert set(example) <= set(Settings.model_fields)
-    for section, model in {
+    sections: dict[str, type[BaseModel]] = {
         "bundle": BundleSettings,
         "mqtt": MqttSettings,
         "policy": PolicySettings,
         "frames": FramesSettings,
-    }.items():
+    }
+    for section, model in sections.items():
         assert set(example[section]) <= set(model.model_fields)
 
 
