@@ -11,9 +11,10 @@ from edge.faults import FaultId
 from edge.frames import FrameStore, StoredFrame, jpeg_from_frame
 from edge.mqtt_session import Acknowledged, Connected, Ended, LinkError, Session
 from edge.outbox import MessageKind, Outbox, StoredMessage
-from edge.payloads import bytes_from_payload, event_from_fault, frame_topic
+from edge.payloads import bytes_from_payload, event_from_fault
 from edge.pipeline import utc_now
 from edge.topics import JPEG, JSON, STATUS
+from edge.wire import frame_topic
 
 WINDOW = 20
 """Unacknowledged messages on the way; a larger window is no faster."""

@@ -6,7 +6,6 @@ recognises a repeated message by (device, epoch, seq).
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated, Literal
@@ -18,13 +17,11 @@ from pydantic.alias_generators import to_camel
 from edge.faults import FAULTS, FaultId, Severity
 from edge.messages import Authority, Decision, Inspection, NotInspected, Scores, Timings, Verdict, Why
 from edge.policy import Policy
+from edge.wire import MAX_TEXT, clean_text, frame_topic, result_id, rounded_score
 
 MAX_PAYLOAD_BYTES = 16_000
 """No result or event is larger: brokers and an MES take it anywhere."""
-MAX_TEXT = 256
-"""Characters of a text that comes from outside (part ids, error texts); longer ones are cut."""
 _KEPT_TYPES, _KEPT_REASONS = 8, 4
-_SIGNIFICANT_DIGITS = 6
 
 ReviewAction = Literal["divert", "hold", "pass_and_flag"]
 """What happens at the line to a part whose verdict is `review`."""
@@ -173,16 +170,6 @@ class ResultContext:
     simulated: bool
 
 
-def result_id(epoch: str, seq: int) -> str:
-    """The id of a result: unique over all devices, and fit for a topic level and a file name."""
-    return f"{epoch}-{seq}"
-
-
-def frame_topic(result_id_: str) -> str:
-    """Where a result's frame is published, below the device's root."""
-    return f"frame/{result_id_}/image"
-
-
 def shows_frame(decision: Decision) -> bool:
     """Whether the frame is published too: what a person will look at, or what was rejected."""
     return decision.verdict in (Verdict.REJECT, Verdict.REVIEW) or decision.audit
@@ -195,15 +182,15 @@ def result_from_inspection(inspection: Inspection, context: ResultContext) -> Re
     inspected = decision.verdict is not Verdict.NOT_INSPECTED
     image = None
     if trigger.frame is not None and shows_frame(decision):
-        image = ImageRef(frame_id=_clean(trigger.frame_id), topic=f"{context.root}/{frame_topic(identity)}")
+        image = ImageRef(frame_id=clean_text(trigger.frame_id), topic=f"{context.root}/{frame_topic(identity)}")
     return Result(
         result_id=identity,
         device=context.device,
         epoch=context.epoch,
         seq=trigger.seq,
         counter=trigger.counter,
-        frame_id=_clean(trigger.frame_id),
-        part_id=None if trigger.part_id is None else _clean(trigger.part_id),
+        frame_id=clean_text(trigger.frame_id),
+        part_id=None if trigger.part_id is None else clean_text(trigger.part_id),
         trigger_time=trigger.triggered_at_utc,
         creation_time=inspection.decided_at_utc,
         processing_times=_times(inspection.timings),
@@ -235,7 +222,7 @@ def event_from_fault(fault_id: FaultId, detail: str, *, device: str, epoch: str,
         severity=fault.severity,
         text=fault.text,
         action=fault.action,
-        detail=_clean(detail, 4 * MAX_TEXT),
+        detail=clean_text(detail, 4 * MAX_TEXT),
     )
 
 
@@ -259,26 +246,21 @@ _EVALUATIONS = {
 
 
 def _times(timings: Timings) -> ProcessingTimes:
-    return ProcessingTimes(
-        queue_ms=round(timings.queue_ms, 3),
-        preprocess_ms=round(timings.preprocess_ms, 3),
-        engine_ms=round(timings.engine_ms, 3),
-        decide_ms=round(timings.decide_ms, 3),
-        inspect_ms=round(timings.inspect_ms, 3),
-    )
+    names = ProcessingTimes.model_fields
+    return ProcessingTimes.model_validate({name: round(getattr(timings, name), 3) for name in names})
 
 
 def _why(reason: Why) -> WhyPayload:
     score = reason.score
     if score is not None and reason.threshold is not None:
-        score = _rounded(score, reason.threshold)
+        score = rounded_score(score, reason.threshold)
     return WhyPayload(
         scorer=reason.scorer,
         defect_type=reason.defect_type,
         score=score,
         threshold=reason.threshold,
         authority=reason.authority,
-        text=_clean(reason.text),
+        text=clean_text(reason.text),
     )
 
 
@@ -288,10 +270,10 @@ def _score_set(scores: Scores | None, policy: Policy) -> ScoreSet | None:
     anomaly_threshold = policy.anomaly.threshold if policy.anomaly else None
     return ScoreSet(
         types={
-            rule.name: _rounded(score, rule.limit.threshold)
+            rule.name: rounded_score(score, rule.limit.threshold)
             for rule, score in zip(policy.types, scores.type_scores, strict=True)
         },
-        anomaly=_rounded(scores.anomaly_score, anomaly_threshold),
+        anomaly=rounded_score(scores.anomaly_score, anomaly_threshold),
     )
 
 
@@ -302,35 +284,20 @@ def _threshold_set(policy: Policy) -> ScoreSet:
     )
 
 
-def _rounded(score: float, threshold: float | None) -> float | None:
-    """6 significant digits, on the same side of the threshold as the score itself."""
-    if not math.isfinite(score):
-        return None
-    rounded = float(f"{score:.{_SIGNIFICANT_DIGITS}g}")
-    if threshold is not None and (rounded >= threshold) != (score >= threshold):
-        return score
-    return rounded
-
-
 def _partial(result: Result) -> Result:
     """The same result with its highest type scores alone; the reasons that decided come first."""
-    scores = result.scores.types if result.scores else {}
+    scores = (result.scores or result.thresholds).types
     kept = sorted(scores, key=lambda name: -(scores[name] or 0.0))[:_KEPT_TYPES]
     return result.model_copy(
         update={
             "is_partial": True,
             "why": tuple(sorted(result.why, key=lambda reason: reason.authority == "review"))[:_KEPT_REASONS],
-            "scores": result.scores.model_copy(update={"types": {name: scores[name] for name in kept}})
-            if result.scores
-            else None,
-            "thresholds": result.thresholds.model_copy(
-                update={"types": {name: result.thresholds.types[name] for name in kept}}
-            ),
+            "scores": result.scores and _of_types(result.scores, kept),
+            "thresholds": _of_types(result.thresholds, kept),
             "authority": {name: result.authority[name] for name in kept},
         }
     )
 
 
-def _clean(text: str, limit: int = MAX_TEXT) -> str:
-    """A text from outside made fit for JSON: no lone surrogates, not too long."""
-    return text[:limit].encode("utf-8", "replace").decode("utf-8")
+def _of_types(values: ScoreSet, names: list[str]) -> ScoreSet:
+    return ScoreSet(types={name: values.types[name] for name in names}, anomaly=values.anomaly)

@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from edge.config import DeviceSettings
 from edge.outbox import MessageKind
-from edge.payloads import frame_topic, result_id
 from edge.topics import FRAME_IMAGE, TOPICS, root_from_device
+from edge.wire import frame_topic, result_id
 
 
 def test_the_root_names_every_level_in_the_order_of_isa_95() -> None:
