@@ -20,7 +20,8 @@ BANK_KEY = "bank"
 MAX_FILES = 256
 
 _FILE_NAME = re.compile(r"(?:[a-z0-9][a-z0-9_-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*")
-_TYPE_NAME = r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}$"
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}$"
+"""Names of products and of defect types, and so of class folders."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
@@ -67,7 +68,7 @@ class SeededResult(_Frozen):
 class DefectType(_Frozen):
     """One taught defect type: its evidence (images and distinct parts taught), its limit, its claim to authority."""
 
-    name: Annotated[str, Field(pattern=_TYPE_NAME)]
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
     images: Count
     parts: Count
     limit: ScoreLimit
@@ -119,7 +120,7 @@ class ManifestBody(_Frozen):
     """Everything the device knows of the product and how to judge it: the manifest but for its list of files."""
 
     schema_version: Literal[1] = 1
-    product: Annotated[str, Field(pattern=_TYPE_NAME)]
+    product: Annotated[str, Field(pattern=NAME_PATTERN)]
     version: Annotated[int, Field(ge=1)]
     created_at_utc: Line
     geometry: Geometry

@@ -1,14 +1,53 @@
-"""`procunit bundle build`."""
+"""`procunit export` and `procunit bundle build`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import click
+from rich.console import Console
 
+from edge.bundle import MAX_BANK_ROWS
 from edge.sealing import signing_key_from_file
 from export.bundle_from_run import bundle_from_run
 from export.signing import demo_key_from_run
+
+DEFAULT_BANK_ROWS = 4096
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--bank-rows",
+    default=DEFAULT_BANK_ROWS,
+    show_default=True,
+    type=click.IntRange(1, MAX_BANK_ROWS),
+    help="Rows of the memory bank, at most; more see finer and cost time on every part.",
+)
+def export(run: Path, bank_rows: int) -> None:
+    """Turn the checkpoint of RUN into one ONNX graph with both scorers, and its memory bank.
+
+    The graph is compared with torch on photographs of the training; a difference above 1e-3 is an error.
+
+    \b
+    Examples:
+      procunit export run/
+      procunit export run/ --bank-rows 1024
+    """
+    from export.export import export_run  # noqa: PLC0415  (torch is slow to import, and bundles need none)
+
+    console = Console(stderr=True)
+    exported = export_run(run, bank_rows, console)
+    record = exported.record
+    console.print(
+        f"Graph: opset {record.opset}; over {record.parity_frames} photographs it differs from torch by at most "
+        f"{record.worst_logit_difference:.1e} (logits) and {record.worst_anomaly_difference:.1e} (distances)"
+    )
+    console.print(
+        f"Bank: {record.bank_rows} rows of {record.feature_size} features from {record.bank_parts} parts; "
+        f"no patch that was learned from is farther than {exported.covering_radius:.3f} from it"
+    )
+    console.print(f"Next: procunit calibrate {run}")
 
 
 @click.command()

@@ -1,0 +1,100 @@
+"""Checkpoint to ONNX: one graph with both scorers, to the bundle's contract.
+
+The bank is an input, so that it can grow or be swapped without building an engine. The Cast comes first, because
+TensorRT does not transpose uint8. The search stays in FP32 on centred features: half precision ruins its distances.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from edge.errors import ProcunitError
+from edge.preprocess import Geometry
+from training.model import InspectionModel, head_features, patch_features
+
+OPSET = 18
+ANOMALOUS_PATCHES = 3
+"""A tile's anomaly score is the mean distance of this many of its farthest patches."""
+HEAD_OUTPUTS, ANOMALY_OUTPUTS = ("logits", "defect_maps"), ("anomaly_map", "anomaly_score")
+
+
+class Nearest(NamedTuple):
+    """For each tile: `anomaly_map` [N, h, w], the distance of each patch to the bank, and `anomaly_score` [N]."""
+
+    anomaly_map: Tensor
+    anomaly_score: Tensor
+
+
+class InspectionGraph(nn.Module):
+    """`image` uint8 [N, H, W, C] and `bank` [M, D] to the contract's outputs; without types, the anomaly's alone.
+
+    `center` [D] is the mean patch, subtracted before the search; the bank's rows are centred by the same.
+    """
+
+    center: Tensor
+
+    def __init__(self, model: InspectionModel, center: Tensor) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("center", center.view(1, -1, 1, 1))
+        self.eval()
+
+    def forward(self, image: Tensor, bank: Tensor) -> tuple[Tensor, ...]:
+        """Outputs in the order of `output_names`."""
+        taps = self.model.taps(image)
+        anomaly = search(patch_features(taps) - self.center, bank)
+        if self.model.head is None:
+            return tuple(anomaly)
+        return (*self.model.head(head_features(taps)), *anomaly)
+
+
+def output_names(graph: InspectionGraph) -> tuple[str, ...]:
+    """The names of the graph's outputs."""
+    return ANOMALY_OUTPUTS if graph.model.head is None else HEAD_OUTPUTS + ANOMALY_OUTPUTS
+
+
+def search(patches: Tensor, bank: Tensor) -> Nearest:
+    """Exact nearest neighbour of each patch [N, D, h, w] in the bank [M, D].
+
+    The nearest row maximises x.b - |b|^2 / 2, one matrix product; its distance is then taken from the difference, so
+    that nothing cancels.
+    """
+    tiles, size, height, width = patches.shape
+    queries = patches.permute(0, 2, 3, 1).reshape(-1, size)
+    closeness = torch.addmm(-0.5 * (bank * bank).sum(1), queries, bank.t())
+    winners = bank.index_select(0, closeness.argmax(1))
+    distances = (queries - winners).square().sum(1).sqrt().reshape(tiles, height * width)
+    score = distances.topk(ANOMALOUS_PATCHES).values.mean(1)
+    return Nearest(distances.reshape(tiles, height, width), score)
+
+
+def onnx_from_graph(graph: InspectionGraph, geometry: Geometry, path: Path) -> None:
+    """Write the graph and check it; the numbers of tiles and of bank rows stay free.
+
+    Raises:
+        ProcunitError: the written graph is not valid ONNX.
+    """
+    image = torch.zeros(2, geometry.input_height_px, geometry.input_width_px, geometry.channels, dtype=torch.uint8)
+    bank = torch.zeros(8, graph.center.numel())
+    program = torch.onnx.export(
+        graph,
+        (image, bank),
+        input_names=["image", "bank"],
+        output_names=list(output_names(graph)),
+        opset_version=OPSET,
+        dynamic_shapes={"image": {0: torch.export.Dim("tiles")}, "bank": {0: torch.export.Dim("rows")}},
+        dynamo=True,
+        verbose=False,
+    )
+    if program is None:
+        raise TypeError("torch's exporter returned no program")
+    program.save(path, external_data=False)
+    try:
+        onnx.checker.check_model(onnx.load(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ProcunitError(f"the exported graph is not valid ONNX: {error}", where=str(path)) from error

@@ -1,0 +1,82 @@
+"""`procunit train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from edge.dataset import GOOD
+from training.train import Trained, TrainSettings
+from training.train import train as run_training
+
+DEFAULT_BACKBONE, DEFAULT_INPUT_PX = "efficientnet_b3", 320
+
+
+@click.command()
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of good/ and one folder a type.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="RUN directory to make.")
+@click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, help="The trunk's name in timm.")
+@click.option("--weights", type=click.Path(path_type=Path), help="The backbone's weights (safetensors or torch file).")
+@click.option("--product", help="The product's name; the data folder's name if not given.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Seed of every draw.")
+@click.option(
+    "--input-px", default=DEFAULT_INPUT_PX, show_default=True, type=click.IntRange(64, 2048), help="Side of the input."
+)
+@click.option("--force", is_flag=True, help="Replace an earlier run at RUN.")
+def train(
+    data: Path,
+    out: Path,
+    backbone: str,
+    weights: Path | None,
+    product: str | None,
+    seed: int,
+    input_px: int,
+    force: bool,
+) -> None:
+    """Teach a product from photographs, split by part.
+
+    DIR holds good/ and one folder a defect type (either may be the only one), optionally masks/TYPE/ with one PNG a
+    photograph and parts.csv (file,part_id). Part of the parts is set aside to calibrate and to prove the result.
+
+    \b
+    Examples:
+      procunit train --data parts/ --out run/
+      procunit train --data parts/ --out run/ --weights b3.safetensors --product bracket
+      procunit train --data parts/ --out run/ --backbone tf_efficientnet_lite2 --seed 7 --force
+    """
+    if input_px % 32:
+        raise click.BadParameter("must be a multiple of 32", param_hint="--input-px")
+    console = Console(stderr=True)
+    trained = run_training(TrainSettings(data, out, backbone, weights, product, seed, input_px, force), console)
+    _print_summary(trained, out, console)
+
+
+def _print_summary(trained: Trained, out: Path, console: Console) -> None:
+    record = trained.record
+    geometry = record.geometry
+    console.print(
+        f"[bold]{record.product}[/]: {record.backbone} ({record.weights}), input {geometry.input_width_px} x "
+        f"{geometry.input_height_px} px, {'grey' if geometry.channels == 1 else 'colour'}"
+    )
+    table = Table(caption="AUC: by part, each part scored by a head that never saw it; 95 % interval over parts")
+    for column in ("", "photographs", "parts", "to learn", "to calibrate", "seeded", "AUC"):
+        table.add_column(column, justify="left" if not column else "right")
+    for label in (GOOD, *record.types):
+        photos = [photo for photo in record.photos if photo.label == label]
+        parts = {photo.part_id: photo.role for photo in photos}
+        roles = list(parts.values())
+        auc = trained.out_of_fold.get(label)
+        table.add_row(
+            label,
+            str(len(photos)),
+            str(len(parts)),
+            *(str(roles.count(role)) for role in ("train", "calibrate", "seed")),
+            f"{auc.auc:.3f} [{auc.low:.2f}, {auc.high:.2f}]" if auc else "-",
+        )
+    console.print(table)
+    for note in trained.split.notes:
+        console.print(f"Note: {note}")
+    console.print(f"Next: procunit export {out}")

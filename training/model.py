@@ -1,0 +1,162 @@
+"""The network: one frozen trunk, and what both scorers take from its strides 8, 16 and 32.
+
+Grids: h and w are the input's height and width over 16; the strides' channels are the backbone's own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as safetensors_bytes
+from timm.models import FeatureInfo, PretrainedCfg
+from torch import Tensor, nn
+
+from edge.errors import ProcunitError
+from edge.runfiles import CHECKPOINT_FILE, TrainRecord
+
+STRIDES = (8, 16, 32)
+STRONGEST_PATCHES = 3
+"""A type's score is the mean of this many of its map's highest patches."""
+_USE_CONVOLUTIONS = "Use a convolutional backbone such as efficientnet_b3"
+
+
+class Taps(NamedTuple):
+    """The trunk's features at strides 8 [N, C8, 2h, 2w], 16 [N, C16, h, w] and 32 [N, C32, h/2, w/2]."""
+
+    stride8: Tensor
+    stride16: Tensor
+    stride32: Tensor
+
+
+class HeadOutputs(NamedTuple):
+    """`logits` [N, T] and `defect_maps` [N, T, h, w], which are logits too."""
+
+    logits: Tensor
+    defect_maps: Tensor
+
+
+def trunk_from_name(backbone: str) -> nn.Module:
+    """timm's backbone up to stride 32, its weights not yet loaded.
+
+    Raises:
+        ProcunitError: the backbone has no features at strides 8, 16 and 32.
+    """
+    try:
+        trunk = timm.create_model(backbone, pretrained=False, features_only=True, out_indices=(2, 3, 4))
+    except (RuntimeError, ValueError, AttributeError, AssertionError, IndexError) as error:
+        raise ProcunitError(f"timm's {backbone} gives no feature maps: {error}", remedy=_USE_CONVOLUTIONS) from error
+    strides = tuple(_feature_info(trunk).reduction())
+    if strides != STRIDES:
+        raise ProcunitError(
+            f"timm's {backbone} has features at strides {strides}, not {STRIDES}", remedy=_USE_CONVOLUTIONS
+        )
+    return trunk
+
+
+def pretrained_config(backbone: str) -> PretrainedCfg:
+    """What timm knows of a backbone's pretrained weights: where they lie, and the pixels' mean and spread.
+
+    Raises:
+        ProcunitError: timm knows no such backbone.
+    """
+    config = timm.get_pretrained_cfg(backbone) if timm.is_model(backbone) else None
+    if config is None:
+        raise ProcunitError(f"timm knows no backbone {backbone!r}", remedy="Use a name of timm.list_models()")
+    return config
+
+
+class DefectHead(nn.Module):
+    """Per type a defect map over the patches, shifted by the pooled features; its strongest patches are the score.
+
+    `features` is the length of `head_features`; standardisation and calibration are folded into the weights.
+    """
+
+    def __init__(self, features: int, types: int) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(features, types, kernel_size=1, bias=False)
+        self.context = nn.Linear(features, types, bias=False)
+        self.bias = nn.Parameter(torch.zeros(types, 1, 1))
+
+    def forward(self, features: Tensor) -> HeadOutputs:
+        """`features` [N, D, h, w]."""
+        maps = self.patch(features) + self.context(features.mean((2, 3)))[:, :, None, None] + self.bias
+        return HeadOutputs(maps.flatten(2).topk(STRONGEST_PATCHES).values.mean(2), maps)
+
+
+class InspectionModel(nn.Module):
+    """Trunk and head of a product; `head` is None where no defect type was taught."""
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, backbone: str, types: int, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.trunk = trunk_from_name(backbone)
+        self.trunk.requires_grad_(False)
+        features = sum(_feature_info(self.trunk).channels())
+        config = pretrained_config(backbone)
+        self.register_buffer("pixel_mean", 255 * torch.tensor(config.mean).view(1, 3, 1, 1))
+        self.register_buffer("pixel_std", 255 * torch.tensor(config.std).view(1, 3, 1, 1))
+        self.head = DefectHead(features, types) if types else None
+        self.eval()
+
+    def taps(self, image_u8: Tensor) -> Taps:
+        """The trunk's features of `image_u8` [N, H, W, C], grey or BGR."""
+        pixels = image_u8.float().permute(0, 3, 1, 2)
+        if self.channels == 3:
+            pixels = pixels.flip(1)  # the trunk was taught with RGB
+        return Taps(*self.trunk((pixels - self.pixel_mean) / self.pixel_std))
+
+
+def head_features(taps: Taps) -> Tensor:
+    """All three strides on the stride-16 grid: [N, D, h, w]."""
+    fine = F.avg_pool2d(taps.stride8, 2)
+    coarse = F.interpolate(taps.stride32, scale_factor=2.0, mode="bilinear")
+    return torch.cat((fine, taps.stride16, coarse), dim=1)
+
+
+def patch_features(taps: Taps) -> Tensor:
+    """Locally averaged strides 8 and 16, [N, C8 + C16, h, w] (PatchCore, Roth et al., CVPR 2022)."""
+    fine = F.avg_pool2d(_locally_averaged(taps.stride8), 2)
+    return torch.cat((fine, _locally_averaged(taps.stride16)), dim=1)
+
+
+def _feature_info(trunk: nn.Module) -> FeatureInfo:
+    info = trunk.feature_info
+    if not isinstance(info, FeatureInfo):
+        raise TypeError(f"timm's feature_info is a {type(info).__name__}")
+    return info
+
+
+def _locally_averaged(features: Tensor) -> Tensor:
+    return F.avg_pool2d(features, kernel_size=3, stride=1, padding=1, count_include_pad=False)
+
+
+def save_checkpoint(model: InspectionModel, run: Path) -> None:
+    """Every weight and constant of the model into the run's safetensors file."""
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    (run / CHECKPOINT_FILE).write_bytes(safetensors_bytes(state))
+
+
+def model_from_checkpoint(run: Path, record: TrainRecord) -> InspectionModel:
+    """The model of a run, ready to be evaluated.
+
+    Raises:
+        ProcunitError: the checkpoint is missing, damaged or of another model.
+    """
+    path = run / CHECKPOINT_FILE
+    model = InspectionModel(record.backbone, len(record.types), record.geometry.channels)
+    try:
+        model.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ProcunitError(
+            f"not this run's checkpoint: {str(error).splitlines()[0]}", where=str(path), remedy="Run `procunit train`"
+        ) from error
+    return model
