@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +17,8 @@ from typing import Protocol
 import click
 import paho.mqtt.client as mqtt
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+from pydantic import ValidationError
 from rich.console import Console
 from rich.live import Live
 
@@ -76,7 +80,7 @@ def watch(
         settings = settings_from_file(config)
         mqtt_settings, root = settings.mqtt, root or root_from_device(settings.device)
     else:
-        mqtt_settings = MqttSettings(host=host or "127.0.0.1", port=port or 1883)
+        mqtt_settings = _broker_at(host or "127.0.0.1", port or 1883)
     signal.signal(signal.SIGTERM, _interrupt)
     console = Console()
     view = WatchView(min(_MAX_ROWS, max(_MIN_ROWS, console.height - _LINES_AROUND_TABLE)))
@@ -85,8 +89,18 @@ def watch(
         if console.is_terminal:
             with Live(console=console, auto_refresh=False) as live:
                 _show(view, inbox, _LiveTable(live), count, until_stopped)
-        else:
+            return
+        try:
             _show(view, inbox, _Lines(), count, until_stopped)
+        except BrokenPipeError:  # whoever reads the lines has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _broker_at(host: str, port: int) -> MqttSettings:
+    try:
+        return MqttSettings(host=host, port=port)
+    except ValidationError as error:
+        raise click.BadParameter(f"{host!r} is no name or address of a computer", param_hint="--host") from error
 
 
 def _interrupt(_signal: int, _frame: object) -> None:
@@ -96,6 +110,8 @@ def _interrupt(_signal: int, _frame: object) -> None:
 def _topic_filters(root: str | None) -> list[str]:
     if root is None:
         return ["#"]
+    if "#" in root:
+        raise click.BadParameter("name one device's topics; + stands for any one level", param_hint="--root")
     return [f"{root.rstrip('/')}/{topic.suffix}" for topic in (RESULT, EVENT, STATUS)]
 
 
@@ -172,6 +188,7 @@ class _Follower:
         self._inbox = inbox
         self._client_id = f"procunit-watch-{secrets.token_hex(4)}"
         self._client: mqtt.Client | None = None
+        self._why_refused = ""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
@@ -198,9 +215,11 @@ class _Follower:
     def _follow_once(self) -> None:
         client = client_from_settings(self._settings, self._client_id)
         client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
         self._client = client
+        self._why_refused = ""
         client.connect(self._settings.host, self._settings.port, self._settings.keepalive_s)
         client.loop_forever()
 
@@ -208,16 +227,21 @@ class _Follower:
         self, client: mqtt.Client, _userdata: object, _flags: object, reason: ReasonCode, _properties: object
     ) -> None:
         if reason.is_failure:
-            self._inbox.put(_Link(f"refused: {reason}"))
+            self._why_refused = f"the broker refused the connection: {reason}"
             return
-        for topic_filter in self._topic_filters:
-            client.subscribe(topic_filter, QOS)
-        self._inbox.put(_Link(""))
+        options = SubscribeOptions(qos=QOS)
+        client.subscribe([(topic_filter, options) for topic_filter in self._topic_filters])
+
+    def _on_subscribe(
+        self, _client: mqtt.Client, _userdata: object, _id: int, reasons: list[ReasonCode], _properties: object
+    ) -> None:
+        refused = next((reason for reason in reasons if reason.is_failure), None)
+        self._inbox.put(_Link("" if refused is None else f"the broker refuses the subscription: {refused}"))
 
     def _on_disconnect(
         self, _client: mqtt.Client, _userdata: object, _flags: object, reason: ReasonCode, _properties: object
     ) -> None:
-        self._inbox.put(_Link(f"the connection ended: {reason}"))
+        self._inbox.put(_Link(self._why_refused or f"the connection ended: {reason}"))
 
     def _on_message(self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
         self._inbox.put(_Message(message.topic, bytes(message.payload), message.retain))

@@ -1,6 +1,6 @@
 """A broker that does what a test tells it: late or refused CONNACK, limits, withheld or negative PUBACKs.
 
-It speaks just enough MQTT 5 (OASIS, 2019) for a publisher.
+It speaks just enough MQTT 5 (OASIS, 2019) for a publisher, and for a subscriber's first request.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from tests.broker import HOST
 
-CONNECT, PUBLISH, PINGREQ, DISCONNECT = 1, 3, 12, 14
+CONNECT, PUBLISH, SUBSCRIBE, PINGREQ, DISCONNECT = 1, 3, 8, 12, 14
 ACCEPT = 0x00
 
 
@@ -43,6 +43,7 @@ class ScriptedBroker:
         connack_delay_s: float = 0.0,
         puback_delay_s: float = 0.0,
         receive_maximum: int = 65_535,
+        suback_reason: int = ACCEPT,
     ) -> None:
         self.published: list[Published] = []
         self.most_unanswered = 0
@@ -52,6 +53,7 @@ class ScriptedBroker:
         self._connack_delay_s = connack_delay_s
         self._puback_delay_s = puback_delay_s
         self._receive_maximum = receive_maximum
+        self._suback_reason = suback_reason
         self._listener = socket.create_server((HOST, 0))
         self.host, self.port = HOST, int(self._listener.getsockname()[1])
         self._connection: socket.socket | None = None
@@ -122,6 +124,8 @@ class ScriptedBroker:
                 due = float("inf") if reason is None else now + self._puback_delay_s
                 unanswered.append((due, b"\x40\x04" + struct.pack("!HBB", published.packet_id, reason or 0, 0)))
                 self.most_unanswered = max(self.most_unanswered, len(unanswered))
+            elif kind == SUBSCRIBE:
+                connection.sendall(b"\x90\x04" + body[:2] + bytes([0, self._suback_reason]))
             elif kind == PINGREQ:
                 connection.sendall(b"\xd0\x00")
             elif kind == DISCONNECT:
