@@ -1,0 +1,182 @@
+"""EfficientNet-B3, the product's network, from photographs to verdicts on a broker, by the product's own commands.
+
+Its weights are random, from a file that the test makes: what is judged here is that every stage fits the next one.
+Each fixture is one command; a test that needs a stage runs what comes before it, once.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from edge.bundle import open_bundle, trusted_key_from_file
+from edge.dataset import dataset_from_folder
+from edge.messages import Verdict
+from edge.runfiles import (
+    CALIBRATION_FILE,
+    EXPORT_FILE,
+    TRAIN_FILE,
+    CalibrationRecord,
+    ExportRecord,
+    TrainRecord,
+    read_record,
+)
+from tests.broker import Broker, Subscriber
+from tests.device import PROCUNIT, REPOSITORY
+
+INPUT_PX = 128
+GOOD, SCRATCHES = 20, 8
+
+
+def command(*arguments: str | Path) -> str:
+    """Run a command of the product; its output."""
+    finished = subprocess.run(
+        [*PROCUNIT, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "parts"
+    counts = [
+        "--good",
+        str(GOOD),
+        "--scratch",
+        str(SCRATCHES),
+        "--dent",
+        "0",
+        "--edge-crack",
+        "0",
+        "--coating-skip",
+        "0",
+    ]
+    subprocess.run(
+        [sys.executable, "-m", "tools.line_simulator", "dataset", "--out", folder, *counts],
+        cwd=REPOSITORY,
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "b3.safetensors"
+    save_file(timm.create_model("efficientnet_b3", pretrained=False).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, weights: Path) -> Path:
+    run = data.with_name("run")
+    options = ["--backbone", "efficientnet_b3", "--weights", weights, "--input-px", str(INPUT_PX)]
+    command("train", "--data", data, "--out", run, *options)
+    return run
+
+
+@pytest.fixture(scope="module")
+def exported(trained: Path) -> Path:
+    command("export", trained, "--bank-rows", "256")
+    return trained
+
+
+@pytest.fixture(scope="module")
+def calibrated(exported: Path) -> Path:
+    command("calibrate", exported)
+    return exported
+
+
+@pytest.fixture(scope="module")
+def bundle(calibrated: Path, data: Path) -> Path:
+    path = calibrated.with_name("bundle")
+    command("bundle", "build", calibrated, "--out", path)
+    command("seed", "run", path, "--data", data, "--key", calibrated / "demo-key.pem")
+    return path
+
+
+def test_training_keeps_parts_apart(trained: Path) -> None:
+    record = read_record(trained, TRAIN_FILE, TrainRecord)
+    assert record.backbone == "efficientnet_b3"
+    roles = [(photo.label, photo.role) for photo in record.photos]
+    assert roles.count(("scratch", "seed")) == 5
+    assert roles.count(("scratch", "calibrate")) == 0
+    assert {role for label, role in roles if label == "good"} == {"train", "calibrate", "seed"}
+    assert len({photo.sha256 for photo in record.photos}) == GOOD + SCRATCHES
+
+
+def test_the_exported_graph_equals_torch(exported: Path) -> None:
+    record = read_record(exported, EXPORT_FILE, ExportRecord)
+    assert record.feature_size == 48 + 136  # strides 8 and 16 of EfficientNet-B3
+    assert record.parity_frames >= 8
+    assert record.worst_logit_difference < 1e-3
+    assert record.worst_anomaly_difference < 1e-3
+
+
+def test_the_budget_is_the_smallest_that_the_parts_support(calibrated: Path) -> None:
+    budget = read_record(calibrated, CALIBRATION_FILE, CalibrationRecord).budget
+    assert budget is not None
+    assert budget.flagged_parts == 0
+    assert 1 - (1 - budget.false_alarm_rate) ** budget.good_parts == pytest.approx(budget.confidence, abs=1e-3)
+
+
+def test_the_bundle_claims_no_more_than_it_proved(bundle: Path) -> None:
+    key = trusted_key_from_file(bundle.with_name("run") / "demo-key.pub", demo=True)
+    opened = open_bundle(bundle, (key,))
+    (scratch,) = opened.manifest.types
+    assert scratch.authority == "review"
+    assert scratch.seeded is not None
+    assert scratch.seeded.simulated
+    assert opened.golden().frames
+
+
+def test_every_part_of_the_line_has_one_result_at_a_subscriber(bundle: Path, data: Path, broker: Broker) -> None:
+    folder = bundle.parent
+    settings = {
+        "device": {"device": "edge-1"},
+        "bundle": {"path": "bundle", "demo_keys": ["run/demo-key.pub"]},
+        "camera": {"kind": "replay", "path": "parts/scratch", "parts_per_min": "max", "at_end": "stop"},
+        "mqtt": {"host": broker.host, "port": broker.port},
+        "state_dir": "state",
+    }
+    (folder / "line.yaml").write_text(yaml.safe_dump(settings))
+    with Subscriber(broker, "+/v1/result") as subscriber:
+        command("run", "--config", folder / "line.yaml")
+        received = subscriber.wait_for(lambda messages: len(messages) >= SCRATCHES)
+    results = [json.loads(message.payload) for message in received]
+    assert [result["seq"] for result in results] == list(range(1, SCRATCHES + 1))
+    assert {result["verdict"] for result in results} <= {Verdict.PASS, Verdict.REVIEW}
+
+
+def test_evaluation_leaves_out_what_the_bundle_knows(bundle: Path, data: Path) -> None:
+    figures = bundle.with_name("figures.json")
+    command("evaluate", bundle, "--data", data, "--json", figures)
+    judged = json.loads(figures.read_text())
+    assert set(judged) == {
+        "bundle",
+        "images",
+        "parts",
+        "skipped_images",
+        "anomaly",
+        "types",
+        "verdicts",
+        "at_false_alarm",
+        "within_part_agreement",
+        "size_only_auc",
+        "latency_ms",
+        "by_image",
+    }
+    assert judged["images"] + judged["skipped_images"] == len(dataset_from_folder(data).photos)
+    assert judged["types"]["scratch"]["parts"] == 5
+    assert set(judged["at_false_alarm"]) == {"0.01", "0.05"}
