@@ -81,7 +81,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(data: Path, weights: Path) -> Path:
     run = data.with_name("run")
-    options = ["--backbone", "efficientnet_b3", "--weights", weights, "--input-px", str(INPUT_PX)]
+    options: list[str | Path] = ["--backbone", "efficientnet_b3", "--weights", weights, "--input-px", str(INPUT_PX)]
     command("train", "--data", data, "--out", run, *options)
     return run
 
