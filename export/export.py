@@ -33,7 +33,7 @@ from edge.runfiles import (
 from export.bank import Matrix, candidates_per_photo, covering_radius, k_center_greedy, projected
 from export.graph import OPSET, InspectionGraph, onnx_from_graph
 from export.parity import parity_of_graph
-from training.model import InspectionModel, model_from_checkpoint, patch_features
+from training.model import InspectionModel, each_on_one_core, model_from_checkpoint, patch_features
 
 PARITY_FRAMES = 12
 """Photographs that the graph is compared on; those that need letterboxing come first."""
@@ -102,18 +102,18 @@ def parity_photos(record: TrainRecord) -> list[RunPhoto]:
     return taught[:: max(1, len(taught) // PARITY_FRAMES)][:PARITY_FRAMES]
 
 
-@torch.inference_mode()
 def _patches(model: InspectionModel, photos: Sequence[RunPhoto], record: TrainRecord, console: Console) -> Matrix:
     """Patches [n, D] without a defect, drawn evenly from the photographs."""
-    draw = np.random.default_rng(record.seed)
-    drawn = []
-    for photo in track(photos, "Computing features", console=console):
+
+    @torch.inference_mode()
+    def drawn(photo: RunPhoto) -> Matrix:
         taps = model.taps(torch.from_numpy(_tiles(photo, record)))
         patches = patch_features(taps).permute(0, 2, 3, 1).flatten(0, 2).numpy()
-        clean = np.flatnonzero(_clean(photo, record))
-        kept = draw.permutation(clean)[: candidates_per_photo(len(photos), len(patches))]
-        drawn.append(patches[kept])
-    return np.concatenate(drawn)
+        draw = np.random.default_rng((record.seed, int(photo.sha256[:8], 16)))
+        clean = draw.permutation(np.flatnonzero(_clean(photo, record)))
+        return np.asarray(patches[clean[: candidates_per_photo(len(photos), len(patches))]], np.float32)
+
+    return np.concatenate(each_on_one_core(drawn, photos, "Computing features", console))
 
 
 def _clean(photo: RunPhoto, record: TrainRecord) -> NDArray[np.bool_]:

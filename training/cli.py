@@ -16,8 +16,13 @@ DEFAULT_BACKBONE, DEFAULT_INPUT_PX = "efficientnet_b3", 320
 
 
 @click.command()
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of good/ and one folder a type.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="RUN directory to make.")
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path, resolve_path=True),
+    help="Folder of good/ and one folder a type.",
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path, resolve_path=True), help="RUN directory to make.")
 @click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, help="The trunk's name in timm.")
 @click.option("--weights", type=click.Path(path_type=Path), help="The backbone's weights (safetensors or torch file).")
 @click.option("--product", help="The product's name; the data folder's name if not given.")
@@ -68,7 +73,7 @@ def _print_summary(trained: Trained, out: Path, console: Console) -> None:
         photos = [photo for photo in record.photos if photo.label == label]
         parts = {photo.part_id: photo.role for photo in photos}
         roles = list(parts.values())
-        auc = trained.out_of_fold.get(label)
+        auc = trained.accuracy.get(label)
         table.add_row(
             label,
             str(len(photos)),

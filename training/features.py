@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,21 +19,22 @@ from torch import Tensor
 from edge.dataset import Photo, read_image, read_mask
 from edge.messages import PixelArray
 from edge.preprocess import Geometry, mask_tiles, tensor_from_pixels
-from training.model import InspectionModel, head_features
+from training.model import InspectionModel, each_on_one_core, head_features
 
 PATCH_PX = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """One photograph that is learned from: its patches [P, D] in float16 and how much of each its mask covers [P].
+    """One photograph that is learned from: its patches [P, D] in float16, their mean `context` [D] in float32.
 
-    `coverage` is None where no mask tells.
+    `coverage` [P] is how much of each patch the mask covers; None where no mask tells.
     """
 
     label: str
     part_id: str
     patches: Tensor
+    context: Tensor
     coverage: Tensor | None
 
 
@@ -55,15 +57,15 @@ def lessons_from_photos(
     model: InspectionModel, photos: Sequence[Photo], geometry: Geometry, console: Console
 ) -> list[Lesson]:
     """Run the trunk over every photograph."""
-    return [_lesson(model, photo, geometry) for photo in track(photos, "Computing features", console=console)]
+    return each_on_one_core(partial(_lesson, model, geometry), photos, "Computing features", console)
 
 
 @torch.no_grad()
-def _lesson(model: InspectionModel, photo: Photo, geometry: Geometry) -> Lesson:
+def _lesson(model: InspectionModel, geometry: Geometry, photo: Photo) -> Lesson:
     pixels = read_image(photo.path)
     features = head_features(model.taps(torch.from_numpy(tensor_from_pixels(pixels, geometry))))
-    patches = features.permute(0, 2, 3, 1).flatten(0, 2).half()
-    return Lesson(photo.label, photo.part_id, patches, _coverage(photo, pixels, geometry))
+    patches = features.permute(0, 2, 3, 1).flatten(0, 2)
+    return Lesson(photo.label, photo.part_id, patches.half(), patches.mean(0), _coverage(photo, pixels, geometry))
 
 
 def _coverage(photo: Photo, pixels: PixelArray, geometry: Geometry) -> Tensor | None:

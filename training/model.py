@@ -5,12 +5,17 @@ Grids: h and w are the input's height and width over 16; the strides' channels a
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import timm
 import torch
 import torch.nn.functional as F
+from rich.console import Console
+from rich.progress import track
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as safetensors_bytes
@@ -23,6 +28,8 @@ from edge.runfiles import CHECKPOINT_FILE, TrainRecord
 STRIDES = (8, 16, 32)
 STRONGEST_PATCHES = 3
 """A type's score is the mean of this many of its map's highest patches."""
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 _USE_CONVOLUTIONS = "Use a convolutional backbone such as efficientnet_b3"
 
 
@@ -126,6 +133,22 @@ def patch_features(taps: Taps) -> Tensor:
     """Locally averaged strides 8 and 16, [N, C8 + C16, h, w] (PatchCore, Roth et al., CVPR 2022)."""
     fine = F.avg_pool2d(_locally_averaged(taps.stride8), 2)
     return torch.cat((fine, _locally_averaged(taps.stride16)), dim=1)
+
+
+def each_on_one_core(
+    compute: Callable[[Item], Result], items: Sequence[Item], description: str, console: Console
+) -> list[Result]:
+    """`compute` over all items, with progress: one item a core, torch's own threads off.
+
+    Cores that share one item wait for each other after every layer, which on a busy machine takes most of the time.
+    """
+    threads, executor = torch.get_num_threads(), ThreadPoolExecutor(os.cpu_count())
+    torch.set_num_threads(1)
+    try:
+        return list(track(executor.map(compute, items), description, total=len(items), console=console))
+    finally:
+        executor.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
 
 
 def _feature_info(trunk: nn.Module) -> FeatureInfo:

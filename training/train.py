@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,11 +16,12 @@ from edge.errors import ProcunitError
 from edge.manifest import NAME_PATTERN
 from edge.preprocess import Geometry
 from edge.runfiles import TRAIN_FILE, RunPhoto, TrainRecord, write_record
+from edge.sealing import new_directory
 from training.features import checked_geometry, lessons_from_photos
-from training.head import fitted_head, rescaled
+from training.head import discriminants, head_from_discriminants
 from training.model import InspectionModel, save_checkpoint
 from training.split import Split, split_by_part
-from training.validation import PartAuc, auc_by_part, out_of_fold_logits, platt
+from training.validation import PartAuc, auc_by_part, blend_from_scores, out_of_fold
 from training.weights import TrunkWeights, trunk_weights
 
 _PACKAGES = ("torch", "timm", "numpy", "opencv-python-headless")
@@ -48,7 +47,7 @@ class Trained:
 
     record: TrainRecord
     split: Split
-    out_of_fold: Mapping[str, PartAuc | None]
+    accuracy: Mapping[str, PartAuc | None]
     warning: str | None
 
 
@@ -69,12 +68,12 @@ def train(settings: TrainSettings, console: Console) -> Trained:
     taught = [photo for photo in dataset.photos if split.roles[photo.part_id] == "train"]
     model = InspectionModel(weights.backbone, len(dataset.types), geometry.channels)
     model.trunk.load_state_dict(weights.state)
-    out_of_fold = _teach(model, dataset.types, taught, geometry, settings.seed, console) if dataset.types else {}
-    record = _record(settings, product, dataset, geometry, weights, split, out_of_fold)
-    with new_directory(settings.run) as partial:
+    accuracy = _teach(model, dataset.types, taught, geometry, settings.seed, console) if dataset.types else {}
+    record = _record(settings, product, dataset, geometry, weights, split, accuracy)
+    with new_directory(settings.run, replace=True) as partial:
         save_checkpoint(model, partial)
         write_record(partial, TRAIN_FILE, record)
-    return Trained(record, split, out_of_fold, weights.warning)
+    return Trained(record, split, accuracy, weights.warning)
 
 
 def check_place(run: Path, *, force: bool) -> None:
@@ -108,21 +107,6 @@ def checked_names(product: str, types: Sequence[str]) -> str:
     return product
 
 
-@contextmanager
-def new_directory(path: Path) -> Iterator[Path]:
-    """A hidden directory beside `path` to write into; it takes the place of `path` at the end, or leaves no trace."""
-    partial = path.parent / f".{path.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        if path.exists():
-            shutil.rmtree(path)
-        partial.rename(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
 def _teach(
     model: InspectionModel,
     types: Sequence[str],
@@ -133,12 +117,10 @@ def _teach(
 ) -> dict[str, PartAuc | None]:
     """Fit the model's head; the accuracy of each type comes from heads that had not seen the part."""
     lessons = lessons_from_photos(model, photos, geometry, console)
-    logits = out_of_fold_logits(lessons, types, seed, console)
-    scale, offset = platt(logits, lessons, types)
-    head = fitted_head(lessons, types, seed)
-    rescaled(head, scale, offset)
-    model.head = head
-    scores = torch.sigmoid(scale * logits + offset)
+    unseen = out_of_fold(lessons, types, seed, console)
+    blend = blend_from_scores(unseen.scores, lessons, types)
+    model.head = head_from_discriminants(discriminants(lessons, types, unseen.clean), blend)
+    scores = torch.sigmoid(blend.logits(unseen.scores))
     return {name: auc_by_part(scores[:, i].tolist(), lessons, name, seed) for i, name in enumerate(types)}
 
 
@@ -149,7 +131,7 @@ def _record(
     geometry: Geometry,
     weights: TrunkWeights,
     split: Split,
-    out_of_fold: Mapping[str, PartAuc | None],
+    accuracy: Mapping[str, PartAuc | None],
 ) -> TrainRecord:
     photos = tuple(
         RunPhoto(
@@ -172,7 +154,7 @@ def _record(
         geometry=geometry,
         types=dataset.types,
         photos=photos,
-        out_of_fold_auc={name: found.auc for name, found in out_of_fold.items() if found is not None},
+        out_of_fold_auc={name: found.auc for name, found in accuracy.items() if found is not None},
         packages={name: version(name) for name in _PACKAGES},
         code_version=version("procunit-edge"),
     )

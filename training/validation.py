@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import numpy as np
 import torch
@@ -16,10 +18,12 @@ from torch import Tensor
 
 from edge.dataset import GOOD
 from training.features import Lesson
-from training.head import fitted_head, logits_from_lessons
+from training.head import Blend, Scatter, discriminants, scatter_from_lessons
 
 FOLDS = 5
 BOOTSTRAP_DRAWS = 1000
+_HALF_AT_SPREADS = 4.0
+"""Where a type has no part left out to tell, its 0.5 lies this many spreads above what shows no defect of it."""
 _PLATT_ITERATIONS, _PLATT_PENALTY = 50, 1e-3
 
 
@@ -30,6 +34,17 @@ class PartAuc:
     auc: float
     low: float
     high: float
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfFold:
+    """Scores [n, 2, T] of photographs not seen in the fit; NaN where that left a type without photographs.
+
+    `clean` is the scatter of all photographs, which the last fit takes over.
+    """
+
+    scores: Tensor
+    clean: Scatter
 
 
 def folds_by_part(lessons: Sequence[Lesson], types: Sequence[str], seed: int) -> list[int]:
@@ -44,37 +59,47 @@ def folds_by_part(lessons: Sequence[Lesson], types: Sequence[str], seed: int) ->
     return [fold_of[lesson.part_id] for lesson in lessons]
 
 
-def out_of_fold_logits(lessons: Sequence[Lesson], types: Sequence[str], seed: int, console: Console) -> Tensor:
-    """Logits [n, T], each by a head that was fitted without the photograph's fold.
-
-    NaN where a type had no photograph left to learn from.
-    """
+def out_of_fold(lessons: Sequence[Lesson], types: Sequence[str], seed: int, console: Console) -> OutOfFold:
+    """Score every photograph by discriminants that were fitted without its part."""
     folds = folds_by_part(lessons, types, seed)
-    logits = torch.full((len(lessons), len(types)), torch.nan)
-    for fold in track(sorted(set(folds)), "Cross-validating by part", console=console):
+    held_out = {fold: [x for x, of in zip(lessons, folds, strict=True) if of == fold] for fold in sorted(set(folds))}
+    scatters = {
+        fold: scatter_from_lessons(of_fold)
+        for fold, of_fold in track(held_out.items(), "Cross-validating by part", console=console)
+    }
+    scores = torch.full((len(lessons), 2, len(types)), torch.nan, dtype=torch.float64)
+    for fold in held_out:
         taught = [lesson for lesson, of in zip(lessons, folds, strict=True) if of != fold]
-        held_out = [index for index, of in enumerate(folds) if of == fold]
         if not taught:
             continue
-        found = logits_from_lessons(fitted_head(taught, types, seed), [lessons[index] for index in held_out])
-        absent = [column for column, name in enumerate(types) if all(lesson.label != name for lesson in taught)]
-        found[:, absent] = torch.nan
-        logits[held_out] = found
-    return logits
+        found = discriminants(taught, types, reduce(add, (scatters[of] for of in held_out if of != fold)))
+        known = torch.tensor([any(lesson.label == name for lesson in taught) for name in types])
+        for index, lesson in enumerate(lessons):
+            if folds[index] == fold:
+                scores[index] = torch.where(known, found.scores(lesson), torch.nan)
+    return OutOfFold(scores, reduce(add, scatters.values()))
 
 
-def platt(logits: Tensor, lessons: Sequence[Lesson], types: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Scale and offset [T] that make sigmoids of out-of-fold logits balanced probabilities (Platt, 1999).
+def blend_from_scores(scores: Tensor, lessons: Sequence[Lesson], types: Sequence[str]) -> Blend:
+    """Both scores count alike, in spreads of what shows no defect of the type; sigmoids become balanced probabilities.
 
-    The scale stays above 0, so the order of scores does; (1, 0) where a side is missing.
+    The last step is Platt's (1999), on scores [n, 2, T] out of fold.
     """
-    scale, offset = torch.ones(len(types)), torch.zeros(len(types))
+    patch, context, offset = torch.ones(3, len(types), dtype=torch.float64)
+    has_good = any(lesson.label == GOOD for lesson in lessons)
     for column, name in enumerate(types):
-        known = ~torch.isnan(logits[:, column])
-        target = torch.tensor([lesson.label == name for lesson in lessons])[known]
-        if target.any() and not target.all():
-            scale[column], offset[column] = _balanced_fit(logits[known, column], target)
-    return scale, offset
+        known = ~torch.isnan(scores[:, 0, column])
+        of_type = torch.tensor([lesson.label == name for lesson in lessons])
+        reference = torch.tensor([lesson.label == GOOD for lesson in lessons]) if has_good else ~of_type
+        patch_scores, context_scores = scores[:, 0, column], scores[:, 1, column]
+        patch_spread, context_spread = (
+            _spread(patch_scores[known & reference]),
+            _spread(context_scores[known & reference]),
+        )
+        both = patch_scores / patch_spread + context_scores / context_spread
+        scale, offset[column] = _balanced(both[known], of_type[known])
+        patch[column], context[column] = scale / patch_spread, scale / context_spread
+    return Blend(patch, context, offset)
 
 
 def auc_by_part(scores: Sequence[float], lessons: Sequence[Lesson], name: str, seed: int) -> PartAuc | None:
@@ -105,21 +130,30 @@ def _part_means(scores: Sequence[float], lessons: Sequence[Lesson], labels: set[
     return np.array([np.mean(of_part) for of_part in by_part.values()])
 
 
-def _balanced_fit(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    spread = logits.std(correction=0).clamp(min=1e-6)
-    centered = (logits - logits.mean()) / spread
+def _spread(scores: Tensor) -> float:
+    """The standard deviation; 1 where there is none to speak of."""
+    spread = float(scores.std()) if len(scores) > 1 else 0.0
+    return spread if spread > 1e-9 else 1.0
+
+
+def _balanced(scores: Tensor, target: Tensor) -> tuple[float, float]:
+    """Scale, above 0, and offset that make sigmoids of the scores probabilities with both sides counted alike."""
+    if not target.any() or target.all():
+        center = float(scores.mean()) if len(scores) else 0.0
+        return 1.0, -center - _HALF_AT_SPREADS * _spread(scores)
     weights = torch.where(target, 0.5 / target.sum(), 0.5 / (~target).sum())
-    log_scale, offset = torch.zeros((), requires_grad=True), torch.zeros((), requires_grad=True)
+    middle, spread = float(scores.mean()), _spread(scores)
+    log_scale, offset = (torch.zeros((), dtype=torch.float64, requires_grad=True) for _ in range(2))
     optimizer = torch.optim.LBFGS([log_scale, offset], max_iter=_PLATT_ITERATIONS, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        fitted = log_scale.exp() * centered + offset
-        total: Tensor = F.binary_cross_entropy_with_logits(fitted, target.float(), weights, reduction="sum")
-        total = total + _PLATT_PENALTY * log_scale.square()
+        fitted = log_scale.exp() * (scores - middle) / spread + offset
+        entropy = F.binary_cross_entropy_with_logits(fitted, target.double(), weights, reduction="sum")
+        total: Tensor = entropy + _PLATT_PENALTY * log_scale.square()
         total.backward()  # type: ignore[no-untyped-call]
         return total
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
-    scale = log_scale.detach().exp() / spread
-    return scale, offset.detach() - scale * logits.mean()
+    scale = float(log_scale.detach().exp()) / spread
+    return scale, float(offset.detach()) - scale * middle
