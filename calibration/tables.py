@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from rich import box
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from calibration.evaluation import Evaluation, Interval
 from edge.binomial import lower_bound, upper_bound
@@ -11,9 +14,10 @@ from edge.messages import Verdict
 from edge.policy import earned_authority
 
 
-def seeded_table(types: tuple[DefectType, ...], *, demo_key: bool) -> Table:
-    """What each type proved in its seeded run, its authority and what is still missing."""
-    table = Table("Type", "Detected", "False rejects", "Authority", "Because")
+def seeded_table(types: tuple[DefectType, ...], *, demo_key: bool) -> Group:
+    """What each type proved in its seeded run and its authority; below it, why, and what is still missing."""
+    table = Table("Type", "Parts detected", "Good parts rejected", "Authority", box=box.SIMPLE)
+    reasons = []
     for t in types:
         run = t.seeded
         if run is None:
@@ -23,38 +27,34 @@ def seeded_table(types: tuple[DefectType, ...], *, demo_key: bool) -> Table:
         up_to = upper_bound(run.false_rejects, run.good_parts, run.confidence)
         table.add_row(
             t.name,
-            f"{run.detected} of {run.parts} parts (at least {at_least:.1%})",
-            f"{run.false_rejects} of {run.good_parts} good parts (up to {up_to:.1%})",
+            f"{run.detected} of {run.parts} (at least {at_least:.1%})",
+            f"{run.false_rejects} of {run.good_parts} (up to {up_to:.1%})",
             t.authority,
-            reason,
         )
-    return table
+        reasons.append(Text(f"  {t.name}: {reason}"))
+    return Group(table, *reasons)
 
 
 def score_table(evaluation: Evaluation) -> Table:
     """AUC by part of every score, and of image size alone beside them."""
-    table = Table("AUC by part", "Images", "Parts", "Head", "95 % interval", "Anomaly", "95 % interval")
+    table = Table("AUC by part", "Images", "Parts", "Head", "Anomaly", box=box.SIMPLE)
     for name, t in evaluation.types.items():
         table.add_row(
             name,
             str(t.images),
             str(t.parts),
-            _number(t.head_auc),
-            _interval(t.head_auc_ci95),
+            Text(_number(t.head_auc) + _interval(t.head_auc_ci95), no_wrap=True),
             _number(t.anomaly_auc),
-            "",
         )
     anomaly = evaluation.anomaly
-    table.add_row("all defects", "", "", "", "", _number(anomaly.auc), _interval(anomaly.auc_ci95))
-    table.add_row(
-        "image size alone", "", "", _number(evaluation.size_only_auc), "", _number(evaluation.size_only_auc), ""
-    )
+    table.add_row("all defects", "", "", "", Text(_number(anomaly.auc) + _interval(anomaly.auc_ci95), no_wrap=True))
+    table.add_row("image size alone", "", "", *[_number(evaluation.size_only_auc)] * 2)
     return table
 
 
 def verdict_table(evaluation: Evaluation) -> Table:
     """Verdicts by part against the truth; a part's verdict is the severest of its photographs'."""
-    table = Table("Parts", *(verdict.value for verdict in Verdict))
+    table = Table("Parts", *(verdict.value for verdict in Verdict), box=box.SIMPLE)
     for truth, counts in evaluation.verdicts.items():
         table.add_row(truth, *(str(counts[verdict.value]) for verdict in Verdict))
     return table
@@ -77,7 +77,7 @@ def _number(value: float | None) -> str:
 
 
 def _interval(interval: Interval) -> str:
-    return "-" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
+    return "" if interval is None else f" ({interval[0]:.2f}-{interval[1]:.2f})"
 
 
 def _share(value: float | None) -> str:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import click
-from rich.console import Console
+from rich import box
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from edge.bundle import (
     Bundle,
@@ -141,8 +143,9 @@ def _input_text(manifest: Manifest) -> str:
     return f"{geometry.input_width_px} x {geometry.input_height_px} px, {colour}, {regions}"
 
 
-def _types_table(types: tuple[DefectType, ...], demo_key: bool) -> Table:
-    table = Table("Type", "Taught", "Flagged from", "Seeded run", "Authority", "Because")
+def _types_table(types: tuple[DefectType, ...], demo_key: bool) -> Group:
+    table = Table("Type", "Photos taught", "Flagged from", "Seeded run", "Authority", box=box.SIMPLE)
+    reasons = []
     for defect_type in types:
         earned, reason = earned_authority(defect_type, demo_key=demo_key)
         run = defect_type.seeded
@@ -150,10 +153,10 @@ def _types_table(types: tuple[DefectType, ...], demo_key: bool) -> Table:
         claim = "" if authority == defect_type.authority else f"claims {defect_type.authority}: "
         table.add_row(
             defect_type.name,
-            f"{defect_type.images} images, {defect_type.parts} parts",
+            f"{defect_type.images} ({defect_type.parts} parts)",
             f"{defect_type.limit.threshold:.4f}",
             f"{run.detected} of {run.parts}{' (simulated)' if run.simulated else ''}" if run else "none",
             authority,
-            f"{claim}{reason}",
         )
-    return table
+        reasons.append(Text(f"  {defect_type.name}: {claim}{reason}"))
+    return Group(table, *reasons)

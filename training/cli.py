@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -66,9 +67,13 @@ def _print_summary(trained: Trained, out: Path, console: Console) -> None:
         f"[bold]{record.product}[/]: {record.backbone} ({record.weights}), input {geometry.input_width_px} x "
         f"{geometry.input_height_px} px, {'grey' if geometry.channels == 1 else 'colour'}"
     )
-    table = Table(caption="AUC: by part, each part scored by a head that never saw it; 95 % interval over parts")
-    for column in ("", "photographs", "parts", "to learn", "to calibrate", "seeded", "AUC"):
-        table.add_column(column, justify="left" if not column else "right")
+    table = Table(
+        box=box.SIMPLE,
+        caption="taught, cal., seeded: parts. AUC by part, each scored by a head that never saw it, 95 % interval",
+        caption_justify="left",
+    )
+    for column in ("", "photos", "parts", "taught", "cal.", "seeded", "AUC"):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for label in (GOOD, *record.types):
         photos = [photo for photo in record.photos if photo.label == label]
         parts = {photo.part_id: photo.role for photo in photos}

@@ -64,8 +64,8 @@ def test_a_type_with_enough_evidence_earns_demo_authority_and_another_does_not(m
     assert after.bundle_id != before.bundle_id
     assert after.manifest.created_at_utc > before.manifest.created_at_utc
     assert after.manifest.files == before.manifest.files
-    assert "10 of 10 parts (at least 74.1%)" in result.output
-    assert "0 of 60 good parts (up to 4.9%)" in result.output
+    assert "10 of 10 (at least 74.1%)" in result.output
+    assert "0 of 60 (up to 4.9%)" in result.output
     assert "8 images of 4 parts; 30 images of 10 parts needed" in result.output
     policy = policy_from_manifest(after.manifest, demo_key=True)
     assert [t.authority for t in policy.types] == ["review", "demo_reject"]

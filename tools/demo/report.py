@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -74,9 +75,9 @@ def _print_delivery(report: Report, console: Console) -> None:
 
 
 def _print_truths(truths: list[TruthRow], console: Console) -> None:
-    table = Table(title="Verdicts against the truth (never-trained parts only)", title_justify="left")
+    table = Table(title="Verdicts against the truth (never-trained parts only)", title_justify="left", box=box.SIMPLE)
     table.add_column("truth")
-    for column in ("photographs", *(verdict.value for verdict in Verdict), "type named"):
+    for column in ("photos", *(verdict.value for verdict in Verdict), "type named"):
         table.add_column(column, justify="right")
     for row in truths:
         counts = [str(row.verdicts.get(verdict, 0)) for verdict in Verdict]
@@ -98,7 +99,7 @@ def _alarm_text(alarms: FalseAlarms | None, budget: Budget | None) -> str:
 
 
 def _print_latency(latency: dict[str, Percentiles], console: Console) -> None:
-    table = Table(title="Latency by stage, ms", title_justify="left")
+    table = Table(title="Latency by stage, ms", title_justify="left", box=box.SIMPLE)
     table.add_column("stage")
     for column in ("p50", "p95", "p99"):
         table.add_column(column, justify="right")
