@@ -60,7 +60,7 @@ def test_show_without_a_key_says_not_verified(tiny: TinyBundle) -> None:
 def test_show_tells_evidence_authority_and_the_key(tiny: TinyBundle) -> None:
     shown = _procunit("bundle", "show", tiny.path, "--demo-trust", tiny.public_key).stdout
     assert "verified by demo-key.pub (demo key" in shown
-    assert "60 images, 40 parts" in shown
+    assert "60 (40 parts)" in shown
     assert "15 of 15 (simulated)" in shown
     assert "demo_reject" in shown
     assert "no seeded run yet" in shown
