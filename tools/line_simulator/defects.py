@@ -18,6 +18,7 @@ from tools.line_simulator.surface import HEIGHT_PX, WIDTH_PX, Map, Surface, grid
 DefectMaker = Callable[[Surface, np.random.Generator], Map]
 
 _FAR = np.float32(1e6)
+_DRAWS = 50
 
 
 @dataclass(frozen=True)
@@ -36,23 +37,23 @@ class _Track:
 
 def scratch(surface: Surface, rng: np.random.Generator) -> Map:
     """A ploughed groove with raised banks along a slightly bent path, its pressure uneven, through the coating."""
-    depth_mm = float(np.exp(rng.uniform(np.log(0.025), np.log(0.10))))
-    groove, covered = _plough(surface, rng, int(rng.integers(6, 26)), depth_mm)
-    surface.bare[:] = np.maximum(surface.bare, min(0.7, 9 * depth_mm) * groove)
+    depth_mm = float(np.exp(rng.uniform(np.log(0.065), np.log(0.13))))
+    groove, covered = _plough(surface, rng, int(rng.integers(10, 30)), depth_mm)
+    surface.bare[:] = np.maximum(surface.bare, min(0.8, 8 * depth_mm) * groove)
     return covered
 
 
 def handling_mark(surface: Surface, rng: np.random.Generator) -> None:
     """A faint rub that healthy parts have too: much shallower than a scratch, the coating whole."""
-    _plough(surface, rng, int(rng.integers(3, 12)), float(rng.uniform(0.004, 0.012)))
+    _plough(surface, rng, int(rng.integers(3, 12)), float(rng.uniform(0.002, 0.006)))
 
 
 def edge_crack(surface: Surface, rng: np.random.Generator) -> Map:
     """A fissure that runs jaggedly into the metal from an edge, tapers off and swallows the light; its lips sag."""
     start, inward = _point_on_edge(rng)
-    zigzag = rng.normal(0, 0.55, int(rng.integers(4, 15)))
+    zigzag = rng.normal(0, 0.55, int(rng.integers(5, 16)))
     track = _track(_path(start, inward + rng.normal(0, 0.35) + zigzag, step_px=4.0), reach_px=12)
-    mouth_px = rng.uniform(0.7, 1.9)
+    mouth_px = rng.uniform(1.0, 2.6)
     half_width = mouth_px * np.power(np.clip(1 - track.fraction, 0, 1), 0.6)
     beside = np.abs(track.side_px)
     ends = (track.fraction < 1) & (beside < 12)
@@ -105,10 +106,9 @@ DEFECTS: dict[str, DefectMaker] = {
 def _plough(surface: Surface, rng: np.random.Generator, steps: int, depth_mm: float) -> tuple[Map, Map]:
     """Draw a groove over the surface; returns its profile in [0, 1] and the coverage of groove and banks."""
     bend = np.linspace(0, rng.normal(0, 0.35), steps) + rng.normal(0, 0.03, steps)
-    points = _path(_point_on_metal(rng, margin_px=14), rng.uniform(0, 2 * np.pi) + bend, step_px=6.0)
-    track = _track(points, reach_px=9)
+    track = _track(_path_on_metal(rng, bend, step_px=6.0), reach_px=12)
     pressure = _pressure(track, rng)
-    across = track.side_px / np.float32(rng.uniform(0.9, 1.8))
+    across = track.side_px / np.float32(rng.uniform(1.4, 2.4))
     groove = np.exp(-np.square(across))
     banks = 0.35 * np.exp(-np.square((np.abs(across) - 1.9) / 0.7))
     _add_height(surface, np.asarray(depth_mm * pressure * (banks - groove), np.float32))
@@ -147,6 +147,18 @@ def _path(start: NDArray[np.float64], headings: NDArray[np.float64], step_px: fl
     """Points [K + 1, 2] of a walk from `start`, one step a heading."""
     steps = step_px * np.column_stack([np.cos(headings), np.sin(headings)])
     return np.vstack([start, start + np.cumsum(steps, axis=0)])
+
+
+def _path_on_metal(rng: np.random.Generator, bend: NDArray[np.float64], step_px: float) -> NDArray[np.float64]:
+    """A walk in a random direction, drawn anew until nearly all of it is on the metal."""
+    distance = stamping().edge_distance_px
+    for _ in range(_DRAWS):
+        points = _path(_point_on_metal(rng, margin_px=14), rng.uniform(0, 2 * np.pi) + bend, step_px)
+        columns, rows = np.rint(points + ((WIDTH_PX - 1) / 2, (HEIGHT_PX - 1) / 2)).astype(int).T
+        inside = distance[np.clip(rows, 0, HEIGHT_PX - 1), np.clip(columns, 0, WIDTH_PX - 1)] > 0
+        if inside.mean() > 0.9:
+            break
+    return points
 
 
 def _track(points: NDArray[np.float64], reach_px: float) -> _Track:
