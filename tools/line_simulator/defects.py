@@ -154,7 +154,7 @@ def _path_on_metal(rng: np.random.Generator, bend: NDArray[np.float64], step_px:
     distance = stamping().edge_distance_px
     for _ in range(_DRAWS):
         points = _path(_point_on_metal(rng, margin_px=14), rng.uniform(0, 2 * np.pi) + bend, step_px)
-        columns, rows = np.rint(points + ((WIDTH_PX - 1) / 2, (HEIGHT_PX - 1) / 2)).astype(int).T
+        columns, rows = np.rint(points + np.array([WIDTH_PX - 1, HEIGHT_PX - 1]) / 2).astype(int).T
         inside = distance[np.clip(rows, 0, HEIGHT_PX - 1), np.clip(columns, 0, WIDTH_PX - 1)] > 0
         if inside.mean() > 0.9:
             break
