@@ -98,10 +98,9 @@ def decide(scores: Scores, policy: Policy, audit_draw: float) -> Decision:
     if policy.anomaly is not None and scores.anomaly_score >= policy.anomaly.threshold:
         text = f"unlike the good parts: {scores.anomaly_score:.3f} >= {policy.anomaly.threshold:.3f}; to a person"
         why.append(Why("anomaly", None, scores.anomaly_score, policy.anomaly.threshold, "review", text))
-    if any(reason.authority in ("reject", "demo_reject") for reason in why):
-        return Decision(Verdict.REJECT, tuple(why))
+    why.sort(key=lambda reason: reason.authority == "review")  # what decided comes first
     if why:
-        return Decision(Verdict.REVIEW, tuple(why))
+        return Decision(Verdict.REVIEW if why[0].authority == "review" else Verdict.REJECT, tuple(why))
     return Decision(Verdict.PASS, (), audit=audit_draw < policy.audit_rate)
 
 

@@ -79,6 +79,7 @@ def test_every_verdict_follows_from_its_reasons(
     expected = Verdict.REJECT if may_reject else Verdict.REVIEW if flagged else Verdict.PASS
     assert decision.verdict is expected
     assert bool(decision.why) == (expected is not Verdict.PASS)
+    assert expected is not Verdict.REJECT or decision.why[0].authority != "review"
     assert all(w.score is not None and w.threshold is not None and w.score >= w.threshold for w in decision.why)
 
 
