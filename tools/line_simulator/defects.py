@@ -37,7 +37,7 @@ class _Track:
 
 def scratch(surface: Surface, rng: np.random.Generator) -> Map:
     """A ploughed groove with raised banks along a slightly bent path, its pressure uneven, through the coating."""
-    depth_mm = float(np.exp(rng.uniform(np.log(0.065), np.log(0.13))))
+    depth_mm = float(np.exp(rng.uniform(np.log(0.055), np.log(0.13))))
     groove, covered = _plough(surface, rng, int(rng.integers(10, 30)), depth_mm)
     surface.bare[:] = np.maximum(surface.bare, min(0.8, 8 * depth_mm) * groove)
     return covered
@@ -53,7 +53,7 @@ def edge_crack(surface: Surface, rng: np.random.Generator) -> Map:
     start, inward = _point_on_edge(rng)
     zigzag = rng.normal(0, 0.55, int(rng.integers(5, 16)))
     track = _track(_path(start, inward + rng.normal(0, 0.35) + zigzag, step_px=4.0), reach_px=12)
-    mouth_px = rng.uniform(1.0, 2.6)
+    mouth_px = rng.uniform(0.9, 2.4)
     half_width = mouth_px * np.power(np.clip(1 - track.fraction, 0, 1), 0.6)
     beside = np.abs(track.side_px)
     ends = (track.fraction < 1) & (beside < 12)
@@ -108,7 +108,7 @@ def _plough(surface: Surface, rng: np.random.Generator, steps: int, depth_mm: fl
     bend = np.linspace(0, rng.normal(0, 0.35), steps) + rng.normal(0, 0.03, steps)
     track = _track(_path_on_metal(rng, bend, step_px=6.0), reach_px=12)
     pressure = _pressure(track, rng)
-    across = track.side_px / np.float32(rng.uniform(1.4, 2.4))
+    across = track.side_px / np.float32(rng.uniform(1.3, 2.4))
     groove = np.exp(-np.square(across))
     banks = 0.35 * np.exp(-np.square((np.abs(across) - 1.9) / 0.7))
     _add_height(surface, np.asarray(depth_mm * pressure * (banks - groove), np.float32))
