@@ -21,6 +21,7 @@ from edge.manifest import BANK_KEY
 from edge.preprocess import mask_tiles, tensor_from_pixels
 from edge.runfiles import (
     BANK_FILE,
+    CALIBRATION_FILE,
     EXPORT_FILE,
     MODEL_FILE,
     TRAIN_FILE,
@@ -31,12 +32,12 @@ from edge.runfiles import (
     write_record,
 )
 from export.bank import Matrix, candidates_per_photo, covering_radius, k_center_greedy, projected
-from export.graph import OPSET, InspectionGraph, onnx_from_graph
+from export.graph import OPSET, InspectionGraph, onnx_from_graph, patch_scale
 from export.parity import parity_of_graph
 from training.model import InspectionModel, each_on_one_core, model_from_checkpoint, patch_features
 
 PARITY_FRAMES = 12
-"""Photographs that the graph is compared on; those that need letterboxing come first."""
+"""Photographs, at their own size, that the graph is compared with torch on."""
 _PATCH_PX = 16
 
 
@@ -49,7 +50,7 @@ class Exported:
 
 
 def export_run(run: Path, bank_rows: int, console: Console) -> Exported:
-    """Write graph, bank and record into the run, each whole or not at all.
+    """Write graph, bank and record into the run, each whole or not at all; what followed an earlier export is removed.
 
     Raises:
         ProcunitError: the run is not trained, its photographs are gone or changed, or the graph differs from torch.
@@ -58,20 +59,22 @@ def export_run(run: Path, bank_rows: int, console: Console) -> Exported:
     model = model_from_checkpoint(run, record)
     photos = bank_photos(record)
     patches = _patches(model, photos, record, console)
-    center = patches.mean(0, dtype=np.float64).astype(np.float32)
-    patches -= center
+    scale = patch_scale(patches)
+    patches = scale.apply(patches)
     points = projected(patches, record.seed)
     chosen = k_center_greedy(points, bank_rows, record.seed)
     rows = min(bank_rows, len(points))
     bank = patches[list(track(chosen, "Choosing the bank's rows", total=rows, console=console))]
 
-    graph = InspectionGraph(model, torch.from_numpy(center))
+    graph = InspectionGraph(model, scale)
     partial_model, partial_bank = run / f".{MODEL_FILE}.partial", run / f".{BANK_FILE}.partial"
     try:
         onnx_from_graph(graph, record.geometry, partial_model)
         frames = [_tiles(photo, record) for photo in parity_photos(record)]
         parity = parity_of_graph(graph, partial_model, bank, frames)
         partial_bank.write_bytes(safetensors_bytes({BANK_KEY: bank}))
+        for outdated in (EXPORT_FILE, CALIBRATION_FILE):
+            (run / outdated).unlink(missing_ok=True)
         partial_model.replace(run / MODEL_FILE)
         partial_bank.replace(run / BANK_FILE)
     finally:
@@ -97,9 +100,10 @@ def bank_photos(record: TrainRecord) -> list[RunPhoto]:
 
 
 def parity_photos(record: TrainRecord) -> list[RunPhoto]:
-    """Photographs that were learned from, spread over the labels."""
+    """Photographs that were learned from, evenly spaced over the folders."""
     taught = [photo for photo in record.photos if photo.role == "train"]
-    return taught[:: max(1, len(taught) // PARITY_FRAMES)][:PARITY_FRAMES]
+    count = min(PARITY_FRAMES, len(taught))
+    return [taught[(2 * place + 1) * len(taught) // (2 * count)] for place in range(count)]
 
 
 def _patches(model: InspectionModel, photos: Sequence[RunPhoto], record: TrainRecord, console: Console) -> Matrix:
@@ -113,7 +117,12 @@ def _patches(model: InspectionModel, photos: Sequence[RunPhoto], record: TrainRe
         clean = draw.permutation(np.flatnonzero(_clean(photo, record)))
         return np.asarray(patches[clean[: candidates_per_photo(len(photos), len(patches))]], np.float32)
 
-    return np.concatenate(each_on_one_core(drawn, photos, "Computing features", console))
+    patches = np.concatenate(each_on_one_core(drawn, photos, "Computing features", console))
+    if not len(patches):
+        raise ProcunitError(
+            "the masks leave nothing of any photograph", where=record.data, remedy="Add photographs of good parts"
+        )
+    return patches
 
 
 def _clean(photo: RunPhoto, record: TrainRecord) -> NDArray[np.bool_]:

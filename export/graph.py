@@ -6,21 +6,40 @@ TensorRT does not transpose uint8. The search stays in FP32 on centred features:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edge.errors import ProcunitError
 from edge.preprocess import Geometry
-from training.model import InspectionModel, head_features, patch_features
+from training.model import InspectionModel, Taps, head_features, patch_features
 
 OPSET = 18
-ANOMALOUS_PATCHES = 3
-"""A tile's anomaly score is the mean distance of this many of its farthest patches."""
+ANOMALOUS_PATCHES = 10
+"""A tile's anomaly score is the mean distance of this many of its farthest patches; chosen by cross-validation."""
 HEAD_OUTPUTS, ANOMALY_OUTPUTS = ("logits", "defect_maps"), ("anomaly_map", "anomaly_score")
+
+
+@dataclass(frozen=True, slots=True)
+class PatchScale:
+    """What patches are centred and divided by before the search: their mean [D] and `spread` [D].
+
+    The spread is each feature's deviation times the root of D, so that distances are about 1 and no feature outweighs
+    the others.
+    """
+
+    mean: NDArray[np.float32]
+    spread: NDArray[np.float32]
+
+    def apply(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Patches [n, D] as the bank's rows are stored."""
+        return (patches - self.mean) / self.spread
 
 
 class Nearest(NamedTuple):
@@ -31,26 +50,37 @@ class Nearest(NamedTuple):
 
 
 class InspectionGraph(nn.Module):
-    """`image` uint8 [N, H, W, C] and `bank` [M, D] to the contract's outputs; without types, the anomaly's alone.
+    """`image` uint8 [N, H, W, C] and `bank` [M, D] to the contract's outputs; without types, the anomaly's alone."""
 
-    `center` [D] is the mean patch, subtracted before the search; the bank's rows are centred by the same.
-    """
+    mean: Tensor
+    spread: Tensor
 
-    center: Tensor
-
-    def __init__(self, model: InspectionModel, center: Tensor) -> None:
+    def __init__(self, model: InspectionModel, scale: PatchScale) -> None:
         super().__init__()
         self.model = model
-        self.register_buffer("center", center.view(1, -1, 1, 1))
+        self.register_buffer("mean", torch.from_numpy(scale.mean).view(1, -1, 1, 1))
+        self.register_buffer("spread", torch.from_numpy(scale.spread).view(1, -1, 1, 1))
         self.eval()
 
     def forward(self, image: Tensor, bank: Tensor) -> tuple[Tensor, ...]:
         """Outputs in the order of `output_names`."""
         taps = self.model.taps(image)
-        anomaly = search(patch_features(taps) - self.center, bank)
+        anomaly = search(self.scaled_patches(taps), bank)
         if self.model.head is None:
             return tuple(anomaly)
         return (*self.model.head(head_features(taps)), *anomaly)
+
+    def scaled_patches(self, taps: Taps) -> Tensor:
+        """The patches [N, D, h, w] that are searched for in the bank."""
+        return (patch_features(taps) - self.mean) / self.spread
+
+
+def patch_scale(patches: NDArray[np.float32]) -> PatchScale:
+    """The scale of the patches [n, D] that the bank is chosen from; a feature that hardly varies is not blown up."""
+    deviation = patches.std(0, dtype=np.float64)
+    deviation = np.maximum(deviation, max(float(np.median(deviation)) / 20, 1e-6))
+    spread = deviation * np.sqrt(patches.shape[1])
+    return PatchScale(patches.mean(0, dtype=np.float64).astype(np.float32), spread.astype(np.float32))
 
 
 def output_names(graph: InspectionGraph) -> tuple[str, ...]:
@@ -67,9 +97,9 @@ def search(patches: Tensor, bank: Tensor) -> Nearest:
     tiles, size, height, width = patches.shape
     queries = patches.permute(0, 2, 3, 1).reshape(-1, size)
     closeness = torch.addmm(-0.5 * (bank * bank).sum(1), queries, bank.t())
-    winners = bank.index_select(0, closeness.argmax(1))
+    winners = bank.index_select(0, closeness.topk(1).indices[:, 0])  # faster than ArgMax in ONNX Runtime
     distances = (queries - winners).square().sum(1).sqrt().reshape(tiles, height * width)
-    score = distances.topk(ANOMALOUS_PATCHES).values.mean(1)
+    score = distances.topk(min(ANOMALOUS_PATCHES, height * width)).values.mean(1)
     return Nearest(distances.reshape(tiles, height, width), score)
 
 
@@ -80,7 +110,7 @@ def onnx_from_graph(graph: InspectionGraph, geometry: Geometry, path: Path) -> N
         ProcunitError: the written graph is not valid ONNX.
     """
     image = torch.zeros(2, geometry.input_height_px, geometry.input_width_px, geometry.channels, dtype=torch.uint8)
-    bank = torch.zeros(8, graph.center.numel())
+    bank = torch.zeros(8, graph.mean.numel())
     program = torch.onnx.export(
         graph,
         (image, bank),

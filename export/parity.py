@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from edge.engine import Outputs
 from edge.engine_ort import OrtEngine
 from edge.errors import ProcunitError
-from edge.preprocess import Geometry
 from export.graph import InspectionGraph, output_names
 
 TOLERANCE = 1e-3
@@ -27,11 +26,6 @@ class Parity:
     frames: int
     worst_logit: float
     worst_anomaly: float
-
-
-def needs_letterboxing(frame_height_px: int, frame_width_px: int, geometry: Geometry) -> bool:
-    """Whether a frame has to be scaled or padded on its way into the graph."""
-    return (frame_height_px, frame_width_px) != (geometry.input_height_px, geometry.input_width_px)
 
 
 def parity_of_graph(

@@ -106,7 +106,7 @@ def _state_from_file(file: Path) -> State:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ProcunitError(
-            f"cannot be read as weights: {str(error).splitlines()[0]}",
+            f"cannot be read as weights: {str(error).partition(chr(10))[0] or type(error).__name__}",
             where=str(file),
             remedy="Give a safetensors file, or a torch file that holds a plain state dict",
         ) from error

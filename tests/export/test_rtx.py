@@ -1,0 +1,63 @@
+"""TensorRT's own parser and builder take every form of the graph, on the CPU, strongly typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from tests.export.graphs import SIDE_PX, MadeGraph, make_graph
+
+trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX has wheels for x86-64 alone")
+MAX_ROWS = 16_384
+
+
+def _built(path: Path, channels: int, features: int) -> int:
+    """The size of the engine built from a graph; fails with the parser's own words."""
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    parsed = parser.parse(path.read_bytes())
+    assert parsed, [str(parser.get_error(i)) for i in range(parser.num_errors)]
+    profile = builder.create_optimization_profile()
+    image = [(tiles, SIDE_PX, SIDE_PX, channels) for tiles in (1, 1, 4)]
+    profile.set_shape("image", *image)
+    profile.set_shape("bank", (1, features), (4096, features), (MAX_ROWS, features))
+    config = builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)
+    config.add_optimization_profile(profile)
+    engine = builder.build_serialized_network(network, config)
+    assert engine is not None
+    return int(engine.nbytes)
+
+
+@pytest.fixture(scope="module", params=[(3, 1), (0, 1), (2, 3)], ids=["head", "no head", "colour"])
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> MadeGraph:
+    types, channels = request.param
+    return make_graph(tmp_path_factory.mktemp("graph") / "model.onnx", types, channels)
+
+
+def test_an_engine_is_built_with_a_bank_that_may_grow(made: MadeGraph) -> None:
+    assert _built(made.path, made.geometry.channels, made.bank.shape[1]) > 10_000
+
+
+def test_a_graph_that_turns_pixels_before_the_cast_is_refused(tmp_path: Path) -> None:
+    """What the check is for: ONNX Runtime takes such a graph, TensorRT does not."""
+    nodes = [
+        helper.make_node("Transpose", ["image"], ["turned"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["turned"], ["cast"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["cast"], ["mean"], keepdims=0),
+        helper.make_node("Add", ["bank", "mean"], ["out"]),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("image", TensorProto.UINT8, ["tiles", SIDE_PX, SIDE_PX, 1]),
+        helper.make_tensor_value_info("bank", TensorProto.FLOAT, ["rows", 8]),
+    ]
+    outputs = [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["rows", 8])]
+    graph = helper.make_graph(nodes, "turned", inputs, outputs)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), tmp_path / "turned.onnx")
+    with pytest.raises(AssertionError):
+        _built(tmp_path / "turned.onnx", 1, 8)

@@ -1,0 +1,99 @@
+"""The discriminants: they find what differs, with masks and without, and fold into the head as they were."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from training.features import Lesson
+from training.head import Blend, Scatter, discriminants, head_from_discriminants, scatter_from_lessons
+
+PATCHES, FEATURES = 36, 12
+TYPES = ("crack", "dent")
+SHIFT = 6.0
+
+
+def lesson(label: str, part: str, seed: int, *, masked: bool = True) -> Lesson:
+    """A photograph whose first two patches carry feature 0 (crack) or feature 1 (dent)."""
+    draw = torch.Generator().manual_seed(seed)
+    patches = torch.randn(PATCHES, FEATURES, generator=draw)
+    coverage = torch.zeros(PATCHES)
+    if label in TYPES:
+        patches[:2, TYPES.index(label)] += SHIFT
+        coverage[:2] = 1
+    return Lesson(label, part, patches.half(), patches.mean(0), coverage if masked and label in TYPES else None)
+
+
+def lessons(*, good: int = 12, masked: bool = True) -> list[Lesson]:
+    made = [lesson("good", f"g{i}", i) for i in range(good)]
+    for place, name in enumerate(TYPES, start=1):
+        made += [lesson(name, f"{name}{i}", 100 * place + i, masked=masked) for i in range(6)]
+    return made
+
+
+def _strongest(taught: list[Lesson], probe: Lesson) -> Tensor:
+    return discriminants(taught, TYPES, scatter_from_lessons(taught)).scores(probe)[0]
+
+
+@pytest.mark.parametrize("masked", [True, False], ids=["masks", "no masks"])
+@pytest.mark.parametrize("good", [12, 0], ids=["good", "no good"])
+def test_each_type_is_told_from_the_other_and_from_good(masked: bool, good: int) -> None:
+    taught = lessons(good=good, masked=masked)
+    crack, dent, fine = (_strongest(taught, lesson(name, "new", 999)) for name in ("crack", "dent", "good"))
+    assert crack[0] > max(dent[0], fine[0])
+    assert dent[1] > max(crack[1], fine[1])
+
+
+def test_scatter_of_folds_adds_up() -> None:
+    made = lessons()
+    parts = scatter_from_lessons(made[:10]) + scatter_from_lessons(made[10:])
+    whole = scatter_from_lessons(made)
+    assert parts.weight == pytest.approx(whole.weight)
+    torch.testing.assert_close(parts.outer, whole.outer)
+    torch.testing.assert_close(parts.total, whole.total)
+
+
+def test_photographs_of_one_part_share_its_weight() -> None:
+    first, second = lesson("good", "a", 1), lesson("good", "b", 2)
+    once = scatter_from_lessons([first, second])
+    often = scatter_from_lessons([first, second, second, second])
+    torch.testing.assert_close(often.total, once.total)
+    assert often.weight == pytest.approx(2.0)
+
+
+def test_covered_patches_are_no_clean_ones() -> None:
+    marked = lesson("crack", "c", 1)
+    assert marked.coverage is not None
+    clean = marked.patches[2:].double()
+    scatter = scatter_from_lessons([marked])
+    torch.testing.assert_close(scatter.total, clean.mean(0), atol=1e-6, rtol=0)
+
+
+def test_the_direction_is_fisher_s() -> None:
+    taught = lessons()
+    scatter: Scatter = scatter_from_lessons(taught)
+    mean = scatter.total / scatter.weight
+    covariance = scatter.outer / scatter.weight - torch.outer(mean, mean)
+    shown = torch.stack([x.patches[:2].double().mean(0) for x in taught if x.label == "dent"]).mean(0)
+    wanted = torch.linalg.inv(covariance + 0.3 * covariance.diagonal().diag()) @ (shown - mean)
+    torch.testing.assert_close(discriminants(taught, TYPES, scatter).patch[1], wanted)
+
+
+def test_a_type_without_photographs_scores_nothing() -> None:
+    taught = [x for x in lessons() if x.label != "dent"]
+    scores = discriminants(taught, TYPES, scatter_from_lessons(taught)).scores(lesson("dent", "new", 5))
+    assert scores[:, 1].tolist() == [0.0, 0.0]
+    assert scores[0, 0] != 0
+
+
+def test_the_head_computes_what_was_fitted() -> None:
+    taught = lessons()
+    found = discriminants(taught, TYPES, scatter_from_lessons(taught))
+    blend = Blend(*(torch.tensor(values, dtype=torch.float64) for values in ([0.5, 2.0], [1.0, 3.0], [-1.0, 0.25])))
+    head, probe = head_from_discriminants(found, blend), lesson("crack", "new", 7)
+    outputs = head(probe.patches.float().t().reshape(1, FEATURES, 6, 6))
+    wanted = blend.logits(found.scores(probe)[None])
+    torch.testing.assert_close(outputs.logits.double(), wanted, atol=1e-3, rtol=1e-3)
+    assert outputs.defect_maps.shape == (1, 2, 6, 6)
+    assert int(outputs.defect_maps[0, 0].flatten().argmax()) in (0, 1), "the map's peak is where the crack is"

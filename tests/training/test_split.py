@@ -1,0 +1,85 @@
+"""Roles of parts: no part on two sides, seeded counts within bounds, the same draw for the same seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.dataset import GOOD, Photo
+from training.split import (
+    MAX_SEED_PARTS,
+    MIN_SEED_PARTS,
+    MIN_TRAIN_PARTS,
+    SEED_SHARE,
+    seed_parts_wanted,
+    split_by_part,
+)
+
+TYPES = ("crack", "dent", "scratch")
+shown = st.dictionaries(
+    st.integers(0, 300).map(str),
+    st.sets(st.sampled_from((GOOD, *TYPES)), min_size=1),
+    min_size=1,
+    max_size=120,
+)
+
+
+def _photos(shows: dict[str, set[str]]) -> list[Photo]:
+    return [
+        Photo(Path(f"{label}-{part}"), f"{label}-{part}", "", part, label, None)
+        for part, labels in shows.items()
+        for label in sorted(labels)
+    ]
+
+
+@given(shows=shown, seed=st.integers(0, 5))
+def test_every_part_has_one_role_and_the_draw_repeats(shows: dict[str, set[str]], seed: int) -> None:
+    photos = _photos(shows)
+    split = split_by_part(photos, seed)
+    assert set(split.roles) == set(shows)
+    assert split_by_part(reversed(photos), seed) == split
+    assert all(shows[part] == {GOOD} for part, role in split.roles.items() if role == "calibrate")
+
+
+@given(shows=shown, seed=st.integers(0, 5))
+def test_no_type_has_more_seeded_parts_than_wanted_and_enough_are_learned_from(
+    shows: dict[str, set[str]], seed: int
+) -> None:
+    roles = split_by_part(_photos(shows), seed).roles
+    for name in TYPES:
+        parts = [part for part, labels in shows.items() if name in labels]
+        seeded = [part for part in parts if roles[part] == "seed"]
+        assert len(seeded) <= seed_parts_wanted(len(parts)) <= max(MIN_SEED_PARTS, MAX_SEED_PARTS)
+        assert len(parts) - len(seeded) >= min(len(parts), MIN_TRAIN_PARTS)
+
+
+@given(counts=st.lists(st.integers(0, 80), min_size=3, max_size=3), good=st.integers(0, 100), seed=st.integers(0, 5))
+def test_counts_are_exact_where_no_part_shows_two_types(counts: list[int], good: int, seed: int) -> None:
+    shows = {
+        f"{name}{i}": {name} for name, count in zip((*TYPES, GOOD), (*counts, good), strict=True) for i in range(count)
+    }
+    roles = split_by_part(_photos(shows), seed).roles
+    for name, count in zip(TYPES, counts, strict=True):
+        seeded = sum(roles[f"{name}{i}"] == "seed" for i in range(count))
+        assert seeded == max(0, min(max(round(SEED_SHARE * count), 5), 15, count - 2))
+    sides = [roles[f"{GOOD}{i}"] for i in range(good)]
+    assert sides.count("calibrate") == round(0.3 * good)
+    assert sides.count("seed") == round(0.2 * good)
+
+
+def test_another_seed_draws_other_parts() -> None:
+    photos = _photos({str(i): {GOOD} for i in range(40)})
+    assert split_by_part(photos, 0).roles != split_by_part(photos, 1).roles
+
+
+def test_notes_say_what_is_missing() -> None:
+    few = split_by_part(_photos({str(i): {"dent"} for i in range(4)}), 0)
+    assert few.notes == (
+        "dent: 4 parts are too few for 5 seeded ones; 2 seeded",
+        "no good parts: there is no anomaly threshold and no false-alarm budget",
+    )
+    assert "no defect photographs" in split_by_part(_photos({"a": {GOOD}}), 0).notes[0]
+    enough = {**{f"d{i}": {"dent"} for i in range(10)}, **{f"g{i}": {GOOD} for i in range(10)}}
+    assert split_by_part(_photos(enough), 0).notes == ()

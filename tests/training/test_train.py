@@ -1,0 +1,204 @@
+"""`procunit train`: a folder becomes a RUN directory, or nothing at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from safetensors.torch import load_file
+
+from edge.dataset import read_image
+from edge.errors import ProcunitError
+from edge.runfiles import CHECKPOINT_FILE, TRAIN_FILE, TrainRecord, read_record
+from tests.photographs import BACKBONE, write_photographs, write_weights
+from training.cli import train
+from training.model import model_from_checkpoint
+from training.weights import STAND_IN
+
+TYPES = {"spot": 7, "line": 7}
+PROCUNIT = "from edge.cli import main; main()"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_weights(tmp_path_factory.mktemp("weights") / "w.safetensors")
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_photographs(tmp_path_factory.mktemp("photographs") / "bracket", 10, TYPES)
+
+
+@pytest.fixture
+def data(photographs: Path, tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    return Path(shutil.copytree(photographs, tmp_path / "data"))
+
+
+def _train(data: Path, out: Path, weights: Path, *options: str) -> Result:
+    arguments = ["--data", str(data), "--out", str(out), "--backbone", BACKBONE, "--weights", str(weights)]
+    return CliRunner().invoke(train, [*arguments, "--input-px", "96", *options])
+
+
+def _trained(data: Path, out: Path, weights: Path, *options: str) -> TrainRecord:
+    result = _train(data, out, weights, *options)
+    assert result.exception is None, result.output
+    return read_record(out, TRAIN_FILE, TrainRecord)
+
+
+def _refused(result: Result) -> str:
+    assert isinstance(result.exception, ProcunitError), result.output
+    return str(result.exception)
+
+
+def test_a_run_holds_the_split_the_model_and_its_accuracy(photographs: Path, weights: Path, tmp_path: Path) -> None:
+    record = _trained(photographs, tmp_path / "run", weights)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [CHECKPOINT_FILE, TRAIN_FILE]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"], "nothing half-written stays"
+    assert (record.product, record.types, record.backbone) == ("bracket", ("line", "spot"), BACKBONE)
+    assert (record.geometry.channels, record.geometry.input_height_px) == (1, 96)
+    assert len(record.photos) == 2 * (10 + 7 + 7)
+    roles = {(photo.label, photo.part_id): photo.role for photo in record.photos}
+    assert [role for (label, _), role in roles.items() if label == "spot"].count("seed") == 5
+    assert all(photo.mask == f"masks/{photo.file}" for photo in record.photos if photo.label != "good")
+    assert min(record.out_of_fold_auc.values()) > 0.9, "a dark spot and a bright line are easy"
+    assert model_from_checkpoint(tmp_path / "run", record).head is not None
+
+
+def test_the_same_seed_gives_the_same_checkpoint(photographs: Path, weights: Path, tmp_path: Path) -> None:
+    first = _trained(photographs, tmp_path / "a", weights, "--seed", "3")
+    again = _trained(photographs, tmp_path / "b", weights, "--seed", "3")
+    other = _trained(photographs, tmp_path / "c", weights, "--seed", "4")
+    assert first == again
+    assert first.photos != other.photos
+    checkpoints = [(tmp_path / name / CHECKPOINT_FILE).read_bytes() for name in "abc"]
+    assert checkpoints[0] == checkpoints[1] != checkpoints[2]
+
+
+def test_the_trunk_stays_as_the_weights_file_has_it(photographs: Path, weights: Path, tmp_path: Path) -> None:
+    _trained(photographs, tmp_path / "run", weights)
+    found, wanted = load_file(tmp_path / "run" / CHECKPOINT_FILE), load_file(weights)
+    trunk = {name.removeprefix("trunk."): tensor for name, tensor in found.items() if name.startswith("trunk.")}
+    assert len(trunk) > 20
+    assert all(tensor.equal(wanted[name]) for name, tensor in trunk.items())
+
+
+def test_good_parts_alone_make_a_run_without_a_head(weights: Path, tmp_path: Path) -> None:
+    data = write_photographs(tmp_path / "data", 4, {})
+    record = _trained(data, tmp_path / "run", weights)
+    assert record.types == ()
+    assert model_from_checkpoint(tmp_path / "run", record).head is None
+
+
+@pytest.mark.parametrize("masks", [True, False], ids=["masks", "no masks"])
+def test_defects_alone_are_taught_and_said_so(weights: Path, tmp_path: Path, masks: bool) -> None:
+    data = write_photographs(tmp_path / "data", 0, {"spot": 3, "line": 3}, masks=masks)
+    result = _train(data, tmp_path / "run", weights)
+    assert result.exception is None
+    assert "no good parts" in result.output
+    assert read_record(tmp_path / "run", TRAIN_FILE, TrainRecord).types == ("line", "spot")
+
+
+def test_one_type_of_one_part_is_taught(weights: Path, tmp_path: Path) -> None:
+    record = _trained(write_photographs(tmp_path / "data", 3, {"spot": 1}), tmp_path / "run", weights)
+    assert record.out_of_fold_auc == {}, "no part was left out to tell"
+
+
+def test_one_colour_photograph_makes_three_channels(weights: Path, tmp_path: Path) -> None:
+    data = write_photographs(tmp_path / "data", 3, {"spot": 3})
+    grey = read_image(data / "good/00-0.png")
+    cv2.imwrite(str(data / "good/00-0.png"), np.dstack([grey, grey, grey]))
+    assert _trained(data, tmp_path / "grey", weights).geometry.channels == 1, "three equal channels are grey"
+    cv2.imwrite(str(data / "good/00-0.png"), np.dstack([grey, grey, grey // 2]))
+    assert _trained(data, tmp_path / "colour", weights).geometry.channels == 3
+
+
+def _empty_class(data: Path) -> None:
+    (data / "dent").mkdir()
+
+
+def _unreadable(data: Path) -> None:
+    (data / "spot/00-0.png").write_bytes(b"\x89PNG nothing more")
+
+
+def _small(data: Path) -> None:
+    cv2.imwrite(str(data / "line/01-1.png"), np.zeros((31, 200), np.uint8))
+
+
+def _mask_of_another_shape(data: Path) -> None:
+    cv2.imwrite(str(data / "masks/spot/00-0.png"), np.zeros((80, 80), np.uint8))
+
+
+def _odd_name(data: Path) -> None:
+    (data / "spot").rename(data / "spot (new)")
+    (data / "parts.csv").unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (_empty_class, "dent: the class folder holds no image"),
+        (_unreadable, "spot/00-0.png: not a readable image"),
+        (_small, "line/01-1.png: 200 x 31 px"),
+        (_mask_of_another_shape, "masks/spot/00-0.png: the mask is 80 x 80 px"),
+        (_odd_name, "the name 'spot (new)' cannot be used"),
+    ],
+)
+def test_bad_input_is_named_and_leaves_nothing(
+    data: Path, weights: Path, tmp_path: Path, spoil: Callable[[Path], None], says: str
+) -> None:
+    spoil(data)
+    assert says in _refused(_train(data, tmp_path / "run", weights))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+
+
+def test_weights_that_do_not_fit_leave_nothing(photographs: Path, tmp_path: Path) -> None:
+    other = write_weights(tmp_path / "other.safetensors", "test_efficientnet_gn")
+    assert f"do not fit {BACKBONE}" in _refused(_train(photographs, tmp_path / "run", other))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.safetensors"]
+
+
+def test_an_earlier_run_is_replaced_only_with_force(photographs: Path, weights: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    _trained(photographs, run, weights)
+    (run / "model.onnx").touch()
+    assert "--force" in _refused(_train(photographs, run, weights))
+    assert (run / "model.onnx").exists()
+    _trained(photographs, run, weights, "--force")
+    assert not (run / "model.onnx").exists(), "a graph of the earlier run does not fit the new one"
+
+
+def test_what_is_no_run_is_never_replaced(photographs: Path, weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters/mine.txt").write_text("dear")
+    assert "is no earlier run" in _refused(_train(photographs, tmp_path / "letters", weights, "--force"))
+    assert (tmp_path / "letters/mine.txt").read_text() == "dear"
+
+
+def test_input_px_must_suit_the_strides(photographs: Path, weights: Path, tmp_path: Path) -> None:
+    result = _train(photographs, tmp_path / "run", weights, "--input-px", "100")
+    assert result.exit_code == 2
+    assert "multiple of 32" in result.output
+
+
+def test_without_a_network_the_stand_in_is_used_and_said_so(photographs: Path, tmp_path: Path) -> None:
+    """A process of its own: an empty cache of the hub, and a proxy that nobody serves."""
+    command = [sys.executable, "-c", PROCUNIT, "train", "--data", str(photographs), "--out", str(tmp_path / "run")]
+    environment = os.environ | {
+        "HF_HOME": str(tmp_path / "cache"),
+        "https_proxy": "http://127.0.0.1:9",
+        "COLUMNS": "200",
+    }
+    done = subprocess.run([*command, "--input-px", "64"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"packaged {STAND_IN} stands in for efficientnet_b3" in done.stderr
+    assert read_record(tmp_path / "run", TRAIN_FILE, TrainRecord).backbone == STAND_IN

@@ -1,0 +1,101 @@
+"""Weights of the trunk: the file that was named, checked, or nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+from edge.errors import ProcunitError
+from tests.photographs import BACKBONE, write_weights
+from training.weights import STAND_IN, trunk_weights
+
+
+class Surprise:
+    """What a torch file must not be able to bring to life."""
+
+
+def test_a_named_file_is_used_as_it_is(tmp_path: Path) -> None:
+    path = write_weights(tmp_path / "w.safetensors")
+    found = trunk_weights(BACKBONE, path)
+    state = load_file(path)
+    assert (found.backbone, found.source, found.warning) == (BACKBONE, "w.safetensors", None)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in found.state.items())
+
+
+def test_a_torch_file_is_read_as_plain_tensors(tmp_path: Path) -> None:
+    torch.save(load_file(write_weights(tmp_path / "w.safetensors")), tmp_path / "w.pth")
+    assert trunk_weights(BACKBONE, tmp_path / "w.pth").state.keys() <= load_file(tmp_path / "w.safetensors").keys()
+
+
+def test_a_torch_file_with_code_in_it_is_refused(tmp_path: Path) -> None:
+    torch.save({"conv_stem.weight": Surprise()}, tmp_path / "w.pth")
+    with pytest.raises(ProcunitError, match="cannot be read as weights"):
+        trunk_weights(BACKBONE, tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights", b"\xff" * 64], ids=["empty", "text", "bytes"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes, suffix: str) -> None:
+    path = tmp_path / f"w{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ProcunitError, match="cannot be read as weights") as raised:
+        trunk_weights(BACKBONE, path)
+    assert raised.value.where == str(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ProcunitError, match="cannot be read as weights"):
+        trunk_weights(BACKBONE, tmp_path / "none.safetensors")
+
+
+def test_a_torch_file_that_holds_no_state_dict_is_refused(tmp_path: Path) -> None:
+    torch.save([1, 2], tmp_path / "w.pth")
+    with pytest.raises(ProcunitError, match="no plain state dict"):
+        trunk_weights(BACKBONE, tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("change", ["missing", "shape", "infinite"])
+def test_weights_of_another_network_are_refused(tmp_path: Path, change: str) -> None:
+    state = load_file(write_weights(tmp_path / "w.safetensors"))
+    name = "blocks.2.0.conv_dw.weight" if "blocks.2.0.conv_dw.weight" in state else "conv_stem.weight"
+    if change == "missing":
+        del state[name]
+    elif change == "shape":
+        state[name] = state[name][:1].clone()
+    else:
+        state[name] = torch.full_like(state[name], torch.inf)
+    save_file(state, tmp_path / "other.safetensors")
+    with pytest.raises(ProcunitError, match=f"do not fit {BACKBONE}: {name}"):
+        trunk_weights(BACKBONE, tmp_path / "other.safetensors")
+
+
+def test_an_unknown_backbone_is_named() -> None:
+    with pytest.raises(ProcunitError, match="'efficientnet_x9'"):
+        trunk_weights("efficientnet_x9", None)
+
+
+@pytest.mark.parametrize("backbone", ["test_vit", "test_convnext"])
+def test_a_backbone_without_the_three_strides_is_refused(tmp_path: Path, backbone: str) -> None:
+    with pytest.raises(ProcunitError, match=backbone):
+        trunk_weights(backbone, write_weights(tmp_path / "w.safetensors", backbone))
+
+
+def test_the_packaged_weights_are_imagenet_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there, so the hub cannot be reached
+    monkeypatch.setattr("training.weights.try_to_load_from_cache", lambda *_: None)
+    found = trunk_weights("efficientnet_b3", None)
+    assert found.backbone == STAND_IN
+    assert found.warning is not None
+    assert "stands in for efficientnet_b3" in found.warning
+    trunk = timm.create_model(STAND_IN, features_only=True, out_indices=(2, 3, 4)).eval()
+    trunk.load_state_dict(dict(found.state))
+    edge = torch.zeros(1, 3, 64, 64)
+    edge[..., 32:] = 1
+    with torch.no_grad():
+        taught = trunk(edge)[0].flatten(2).std(2).mean()
+    assert taught > 0.05, "features of an edge are flat: the weights are not in their places"
+    assert trunk_weights(STAND_IN, None).warning is None
