@@ -63,7 +63,7 @@ def test_every_part_of_the_line_gets_one_result(tmp_path: Path) -> None:
     assert delivery_of(received, 40).holds
     truths = {counter: "scratch" if counter % 4 == 0 else "good" for counter in range(1, 41)}
     good, scratch = rows_by_truth(distinct_results(received), truths)
-    assert (good.photographs, scratch.photographs, scratch.named) == (30, 10, 10)
+    assert (good.photographs, scratch.photographs, scratch.called) == (30, 10, {"scratch": 10})
     assert received[0].device == DEVICE.device
     assert received[0].is_simulated
     assert [command[1] for command in announced[1:]] == ["check-config", "watch", "run"]

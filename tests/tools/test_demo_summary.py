@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -20,6 +21,7 @@ from tools.demo.summary import (
     delivery_of,
     distinct_results,
     false_alarms,
+    first_name,
     rows_by_truth,
     stage_percentiles,
 )
@@ -95,7 +97,7 @@ def test_the_promise_holds_exactly_when_every_trigger_was_seen(counters: list[in
     assert delivery.results + delivery.repeats == delivery.messages == len(counters)
 
 
-def test_verdicts_are_counted_by_truth_and_the_named_type_must_be_the_true_one() -> None:
+def test_verdicts_and_names_are_counted_by_truth() -> None:
     received = [
         result(1),
         result(2, Verdict.REJECT, named="scratch"),
@@ -104,13 +106,26 @@ def test_verdicts_are_counted_by_truth_and_the_named_type_must_be_the_true_one()
         result(5, Verdict.NOT_INSPECTED),
     ]
     good, dent, scratch = rows_by_truth(received, TRUTHS)
-    assert (good.truth, good.photographs, good.verdicts) == (
-        "good",
-        3,
-        {Verdict.PASS: 1, Verdict.REVIEW: 1, Verdict.NOT_INSPECTED: 1},
-    )
-    assert (dent.truth, dent.verdicts, dent.named) == ("dent", {Verdict.REVIEW: 1}, 0)
-    assert (scratch.truth, scratch.verdicts, scratch.named) == ("scratch", {Verdict.REJECT: 1}, 1)
+    assert (good.truth, good.photographs, good.is_good) == ("good", 3, True)
+    assert good.verdicts == {Verdict.PASS: 1, Verdict.REVIEW: 1, Verdict.NOT_INSPECTED: 1}
+    assert good.called == {"anomaly": 1}
+    assert (dent.truth, dent.verdicts, dent.called) == ("dent", {Verdict.REVIEW: 1}, {"scratch": 1})
+    assert (scratch.truth, scratch.verdicts, scratch.called) == ("scratch", {Verdict.REJECT: 1}, {"scratch": 1})
+
+
+def test_a_part_is_called_by_the_type_farthest_beyond_its_threshold() -> None:
+    def reason(name: str | None, score: float, threshold: float) -> WhyPayload:
+        scorer: Literal["head", "anomaly"] = "head" if name else "anomaly"
+        return WhyPayload(
+            scorer=scorer, defect_type=name, score=score, threshold=threshold, authority="review", text="x"
+        )
+
+    flagged = result(1, Verdict.REVIEW, named="x")
+    why = (reason("dent", 0.97, 0.9), reason("scratch", 0.9, 0.1), reason(None, 99.0, 1.0))
+    assert first_name(flagged.model_copy(update={"why": why})) == "scratch"
+    assert first_name(flagged.model_copy(update={"why": why[2:]})) == "anomaly"
+    assert first_name(result(1)) is None
+    assert first_name(result(1, Verdict.NOT_INSPECTED)) is None
 
 
 def test_false_alarms_leave_out_what_was_not_inspected() -> None:
@@ -161,7 +176,7 @@ def test_the_report_tells_a_kept_promise() -> None:
     text = printed(report([result(1), result(2, Verdict.REVIEW, named="scratch"), result(3)], 3, budget))
     assert "none missing, none twice" in text
     assert "0 of 2 photographs of good parts = 0.0%" in text
-    assert "agrees with the budget: at most 50.0% with 90% confidence" in text
+    assert "compatible with the budget: at most 50.0% with 90% confidence" in text
     assert "work/bundle" in text
 
 
@@ -184,5 +199,5 @@ def test_the_figures_are_written_as_json(tmp_path: Path) -> None:
     write_report(report([result(1), result(2, Verdict.REJECT, named="scratch")], 2, None), tmp_path / "summary.json")
     figures = json.loads((tmp_path / "summary.json").read_text())
     assert figures["delivery"]["holds"] is True
-    assert figures["truths"]["scratch"] == {"photographs": 1, "verdicts": {"reject": 1}, "named": 1}
+    assert figures["truths"]["scratch"] == {"photographs": 1, "verdicts": {"reject": 1}, "called": {"scratch": 1}}
     assert figures["latency_ms"]["engine"]["p50"] == 15

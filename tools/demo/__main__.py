@@ -24,6 +24,7 @@ from tools.demo.summary import delivery_of, distinct_results, false_alarms, rows
 
 PARTS_SEED, LINE_SEED = 7, 8
 LINE_PARTS = 120
+RENDERED_PRODUCT = "bracket"
 STEPS = 8
 _MARK = ".procunit-demo"
 """In a folder that the demonstration made, and may therefore empty."""
@@ -72,8 +73,9 @@ def demonstrate(demo: Demo) -> bool:
         demo.console.print(f"photographs of {data}")
 
     demo.announce("Train")
-    backbone = ["--backbone", demo.backbone] if demo.backbone else []
-    demo.run(procunit, "train", "--data", data, "--out", run, *backbone)
+    options = ["--backbone", demo.backbone] if demo.backbone else []
+    options += ["--product", RENDERED_PRODUCT] if demo.data is None else []
+    demo.run(procunit, "train", "--data", data, "--out", run, *options)
 
     demo.announce("Export")
     demo.run(procunit, "export", run)

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from edge.manifest import Budget
 from edge.messages import Verdict
-from tools.demo.summary import INTERVAL_CONFIDENCE, Delivery, FalseAlarms, Percentiles, TruthRow
+from tools.demo.summary import ANOMALY, INTERVAL_CONFIDENCE, Delivery, FalseAlarms, Percentiles, TruthRow
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def print_report(report: Report, console: Console) -> None:
     """Print the closing summary."""
     _print_delivery(report, console)
     _print_truths(report.truths, console)
-    console.print(_alarm_text(report.alarms, report.budget), soft_wrap=True)
+    console.print(_alarm_text(report.alarms, report.budget))
     _print_latency(report.latency, console)
     for name, path in report.places.items():
         console.print(f"{name + ':':<12}{path}", highlight=False, soft_wrap=True)
@@ -46,7 +46,7 @@ def write_report(report: Report, path: Path) -> None:
             row.truth: {
                 "photographs": row.photographs,
                 "verdicts": {verdict.value: count for verdict, count in row.verdicts.items()},
-                "named": row.named,
+                "called": dict(row.called),
             }
             for row in report.truths
         },
@@ -63,8 +63,7 @@ def _print_delivery(report: Report, console: Console) -> None:
     console.print(f"Triggers:  {delivery.triggers} ({report.triggers_from})", soft_wrap=True)
     console.print(
         f"Results:   {delivery.results} distinct by (device, epoch, seq) in {delivery.messages} messages to an "
-        f"independent subscriber, {delivery.repeats} of them repeats: [bold]{equal}[/bold]",
-        soft_wrap=True,
+        f"independent subscriber, {delivery.repeats} of them repeats: [bold]{equal}[/bold]"
     )
     if delivery.holds:
         console.print("[green]none missing, none twice[/green]")
@@ -75,14 +74,18 @@ def _print_delivery(report: Report, console: Console) -> None:
 
 
 def _print_truths(truths: list[TruthRow], console: Console) -> None:
-    table = Table(title="Verdicts against the truth (never-trained parts only)", title_justify="left", box=box.SIMPLE)
-    table.add_column("truth")
-    for column in ("photos", *(verdict.value for verdict in Verdict), "type named"):
-        table.add_column(column, justify="right")
+    verdicts = {verdict.value.replace("_", " "): verdict for verdict in Verdict}
+    table = _table("Verdicts against the truth (never-trained parts only)", "truth", "photos", *verdicts)
     for row in truths:
-        counts = [str(row.verdicts.get(verdict, 0)) for verdict in Verdict]
-        table.add_row(row.truth, str(row.photographs), *counts, "" if row.is_good else str(row.named))
+        counts = [row.verdicts.get(verdict, 0) for verdict in verdicts.values()]
+        table.add_row(row.truth, str(row.photographs), *map(str, counts))
     console.print(table)
+    names = sorted({name for row in truths for name in row.called}, key=lambda name: (name == ANOMALY, name))
+    if names:
+        table = _table("What flagged parts were called first", "truth", *names)
+        for row in truths:
+            table.add_row(row.truth, *(str(row.called.get(name, 0)) for name in names))
+        console.print(table)
 
 
 def _alarm_text(alarms: FalseAlarms | None, budget: Budget | None) -> str:
@@ -94,15 +97,20 @@ def _alarm_text(alarms: FalseAlarms | None, budget: Budget | None) -> str:
     )
     if budget is None:
         return f"{text}; the bundle has no budget, as it had no good parts to set one"
-    verdict = "above the budget" if alarms.low > budget.false_alarm_rate else "agrees with the budget"
+    verdict = "above the budget" if alarms.low > budget.false_alarm_rate else "compatible with the budget"
     return f"{text}; {verdict}: at most {budget.false_alarm_rate:.1%} with {budget.confidence:.0%} confidence"
 
 
 def _print_latency(latency: dict[str, Percentiles], console: Console) -> None:
-    table = Table(title="Latency by stage, ms", title_justify="left", box=box.SIMPLE)
-    table.add_column("stage")
-    for column in ("p50", "p95", "p99"):
-        table.add_column(column, justify="right")
+    table = _table("Latency by stage, ms", "stage", "p50", "p95", "p99")
     for stage, times in latency.items():
         table.add_row(stage, f"{times.p50:.1f}", f"{times.p95:.1f}", f"{times.p99:.1f}")
     console.print(table)
+
+
+def _table(title: str, row_names: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    table.add_column(row_names)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table

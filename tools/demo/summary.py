@@ -12,6 +12,7 @@ from edge.binomial import lower_bound, upper_bound
 from edge.dataset import GOOD
 from edge.messages import Verdict
 from edge.payloads import Result
+from edge.policy import logit
 
 STAGES = {
     "queue": "queue_ms",
@@ -22,6 +23,8 @@ STAGES = {
 }
 """The stages of a part by their names, and their keys in `processingTimes`; the last is all of them but the queue."""
 INTERVAL_CONFIDENCE = 0.95
+ANOMALY = "anomaly"
+"""What a part is called that is unlike the good ones and like no taught type."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,12 @@ class Delivery:
 
 @dataclass(frozen=True)
 class TruthRow:
-    """What became of the photographs of one truth: verdicts, and how often a reason names that very type."""
+    """What became of the photographs of one truth: verdicts, and what the flagged ones were called first of all."""
 
     truth: str
     photographs: int
     verdicts: Mapping[Verdict, int]
-    named: int
+    called: Mapping[str, int]
 
     @property
     def is_good(self) -> bool:
@@ -115,9 +118,21 @@ def rows_by_truth(results: Sequence[Result], truth_of: Mapping[int, str]) -> lis
     rows = []
     for truth in sorted({truth for truth, _ in known}, key=lambda name: (name != GOOD, name)):
         own = [result for label, result in known if label == truth]
-        named = sum(any(reason.defect_type == truth for reason in result.why) for result in own)
-        rows.append(TruthRow(truth, len(own), Counter(result.verdict for result in own), named))
+        called = Counter(name for result in own if (name := first_name(result)) is not None)
+        rows.append(TruthRow(truth, len(own), Counter(result.verdict for result in own), called))
     return rows
+
+
+def first_name(result: Result) -> str | None:
+    """What a flagged part is called: the type that is farthest beyond its threshold, else `anomaly`; None if passed."""
+    if result.verdict in (Verdict.PASS, Verdict.NOT_INSPECTED):
+        return None
+    beyond = {
+        reason.defect_type: logit(reason.score) - logit(reason.threshold)
+        for reason in result.why
+        if reason.defect_type is not None and reason.score is not None and reason.threshold is not None
+    }
+    return max(beyond, key=lambda name: beyond[name]) if beyond else ANOMALY
 
 
 def false_alarms(rows: Sequence[TruthRow]) -> FalseAlarms | None:
