@@ -13,6 +13,7 @@ import pytest
 
 from tests.tools.processes import MARK, ROOT, alive_with_mark, new_mark, wait_until
 from tools.demo.children import Children, Stopped, has_ended
+from tools.line_simulator.writing import dataset_photos, write_dataset
 
 STUBBORN = """
 import signal, subprocess, sys, time
@@ -97,18 +98,30 @@ def test_a_signal_ends_the_wait_and_the_old_handler_returns(number: signal.Signa
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_demonstration_stopped_while_rendering_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
     mark = new_mark()
-    demo = subprocess.Popen(
-        [sys.executable, "-m", "tools.demo", "--out", str(tmp_path / "demo")],
-        cwd=ROOT,
-        env={**os.environ, MARK: mark},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    demo = start_demo(mark, "--out", str(tmp_path / "demo"))
     wait_until(lambda: any((tmp_path / "demo").glob(".parts.*.partial/good/*.png")))
     assert len(alive_with_mark(mark)) == 2
+    assert_stops(demo, number, mark)
+    assert [path.name for path in (tmp_path / "demo").iterdir()] == [".procunit-demo"]
+
+
+def test_the_demonstration_stopped_while_training_leaves_nothing(tmp_path: Path) -> None:
+    mark = new_mark()
+    write_dataset(tmp_path / "parts", 7, dataset_photos({"good": 20, "scratch": 8}))
+    demo = start_demo(mark, "--out", str(tmp_path / "demo"), "--data", str(tmp_path / "parts"))
+    wait_until(lambda: any(" train " in command for command in alive_with_mark(mark)))
+    assert_stops(demo, signal.SIGINT, mark)
+    assert [path.name for path in (tmp_path / "demo").iterdir()] == [".procunit-demo"]
+
+
+def start_demo(mark: str, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tools.demo", *options]
+    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, MARK: mark}, stdout=subprocess.PIPE, text=True)
+
+
+def assert_stops(demo: subprocess.Popen[str], number: signal.Signals, mark: str) -> None:
     demo.send_signal(number)
     output, _ = demo.communicate(timeout=15)
     assert demo.returncode == 128 + number
     assert "nothing is left running" in output
     assert alive_with_mark(mark) == []
-    assert [path.name for path in (tmp_path / "demo").iterdir()] == [".procunit-demo"]

@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from edge.bundle import open_bundle, trusted_key_from_file
 from edge.manifest import REPORT
-from edge.runfiles import DEMO_KEY_FILE, DEMO_PUBLIC_KEY_FILE
+from edge.runfiles import DEMO_KEY_FILE, DEMO_PUBLIC_KEY_FILE, TRAIN_FILE, TrainRecord, read_record
 from tools.demo.children import Children, Stopped
 from tools.demo.line import LineSetup, run_line
 from tools.demo.replay import parts_from_run, read_replay_list, write_replay_list
@@ -89,7 +89,10 @@ def demonstrate(demo: Demo) -> bool:
     demo.run(procunit, "bundle", "verify", bundle, "--demo-trust", key)
 
     demo.announce("Seeded run")
-    demo.run(procunit, "seed", "run", bundle, "--data", data, "--key", run / DEMO_KEY_FILE)
+    if read_record(run, TRAIN_FILE, TrainRecord).types:
+        demo.run(procunit, "seed", "run", bundle, "--data", data, "--key", run / DEMO_KEY_FILE)
+    else:
+        demo.console.print("no defect type was taught, so none can earn authority: the anomaly score sends to review")
     demo.run(procunit, "bundle", "show", bundle, "--demo-trust", key)
 
     demo.announce("The line")

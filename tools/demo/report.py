@@ -75,14 +75,16 @@ def _print_delivery(report: Report, console: Console) -> None:
 
 def _print_truths(truths: list[TruthRow], console: Console) -> None:
     verdicts = {verdict.value.replace("_", " "): verdict for verdict in Verdict}
-    table = _table("Verdicts against the truth (never-trained parts only)", "truth", "photos", *verdicts)
+    console.print("Verdicts against the truth (never-trained parts only)")
+    table = _table("truth", "photos", *verdicts)
     for row in truths:
         counts = [row.verdicts.get(verdict, 0) for verdict in verdicts.values()]
         table.add_row(row.truth, str(row.photographs), *map(str, counts))
     console.print(table)
     names = sorted({name for row in truths for name in row.called}, key=lambda name: (name == ANOMALY, name))
     if names:
-        table = _table("What flagged parts were called first", "truth", *names)
+        console.print("What flagged parts were called first")
+        table = _table("truth", *names)
         for row in truths:
             table.add_row(row.truth, *(str(row.called.get(name, 0)) for name in names))
         console.print(table)
@@ -102,14 +104,15 @@ def _alarm_text(alarms: FalseAlarms | None, budget: Budget | None) -> str:
 
 
 def _print_latency(latency: dict[str, Percentiles], console: Console) -> None:
-    table = _table("Latency by stage, ms", "stage", "p50", "p95", "p99")
+    console.print("Latency by stage, ms")
+    table = _table("stage", "p50", "p95", "p99")
     for stage, times in latency.items():
         table.add_row(stage, f"{times.p50:.1f}", f"{times.p95:.1f}", f"{times.p99:.1f}")
     console.print(table)
 
 
-def _table(title: str, row_names: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+def _table(row_names: str, *columns: str) -> Table:
+    table = Table(box=box.SIMPLE)
     table.add_column(row_names)
     for column in columns:
         table.add_column(column, justify="right")
