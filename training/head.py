@@ -74,10 +74,14 @@ class Blend:
         return self.patch * scores[:, 0] + self.context * scores[:, 1] + self.offset
 
 
+def empty_scatter(size: int) -> Scatter:
+    """The scatter of no patches of `size` features."""
+    return Scatter(0.0, torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64))
+
+
 def scatter_from_lessons(lessons: Sequence[Lesson]) -> Scatter:
     """Photographs of one label and part share one part's weight; so do the patches of a photograph."""
-    size = lessons[0].patches.shape[1]
-    scatter = Scatter(0.0, torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64))
+    scatter = empty_scatter(lessons[0].patches.shape[1])
     for lesson, weight in zip(lessons, _weights(lessons), strict=True):
         clean = lesson.patches[_clean(lesson)].float()
         if len(clean):

@@ -28,6 +28,8 @@ from edge.runfiles import CHECKPOINT_FILE, TrainRecord
 STRIDES = (8, 16, 32)
 STRONGEST_PATCHES = 3
 """A type's score is the mean of this many of its map's highest patches."""
+MAX_CORES = 16
+"""Photographs that go through the trunk at a time, which bounds memory: about 0.1 GB each at 320 px."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _USE_CONVOLUTIONS = "Use a convolutional backbone such as efficientnet_b3"
@@ -142,7 +144,8 @@ def each_on_one_core(
 
     Cores that share one item wait for each other after every layer, which on a busy machine takes most of the time.
     """
-    threads, executor = torch.get_num_threads(), ThreadPoolExecutor(os.cpu_count())
+    cores = min(len(os.sched_getaffinity(0)), MAX_CORES)
+    threads, executor = torch.get_num_threads(), ThreadPoolExecutor(cores)
     torch.set_num_threads(1)
     try:
         return list(track(executor.map(compute, items), description, total=len(items), console=console))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import cv2
 import torch
 from rich.console import Console
 
@@ -24,7 +25,7 @@ from training.split import Split, split_by_part
 from training.validation import PartAuc, auc_by_part, blend_from_scores, out_of_fold
 from training.weights import TrunkWeights, trunk_weights
 
-_PACKAGES = ("torch", "timm", "numpy", "opencv-python-headless")
+_PACKAGES = ("torch", "timm", "numpy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,6 @@ class Trained:
     record: TrainRecord
     split: Split
     accuracy: Mapping[str, PartAuc | None]
-    warning: str | None
 
 
 def train(settings: TrainSettings, console: Console) -> Trained:
@@ -73,7 +73,7 @@ def train(settings: TrainSettings, console: Console) -> Trained:
     with new_directory(settings.run, replace=True) as partial:
         save_checkpoint(model, partial)
         write_record(partial, TRAIN_FILE, record)
-    return Trained(record, split, accuracy, weights.warning)
+    return Trained(record, split, accuracy)
 
 
 def check_place(run: Path, *, force: bool) -> None:
@@ -118,6 +118,8 @@ def _teach(
     """Fit the model's head; the accuracy of each type comes from heads that had not seen the part."""
     lessons = lessons_from_photos(model, photos, geometry, console)
     unseen = out_of_fold(lessons, types, seed, console)
+    if not unseen.clean.weight:
+        raise ProcunitError("the masks leave nothing of any photograph", remedy="Add photographs of good parts")
     blend = blend_from_scores(unseen.scores, lessons, types)
     model.head = head_from_discriminants(discriminants(lessons, types, unseen.clean), blend)
     scores = torch.sigmoid(blend.logits(unseen.scores))
@@ -155,6 +157,6 @@ def _record(
         types=dataset.types,
         photos=photos,
         out_of_fold_auc={name: found.auc for name, found in accuracy.items() if found is not None},
-        packages={name: version(name) for name in _PACKAGES},
+        packages={**{name: version(name) for name in _PACKAGES}, "opencv": cv2.__version__},
         code_version=version("procunit-edge"),
     )

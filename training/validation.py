@@ -18,7 +18,7 @@ from torch import Tensor
 
 from edge.dataset import GOOD
 from training.features import Lesson
-from training.head import Blend, Scatter, discriminants, scatter_from_lessons
+from training.head import Blend, Scatter, discriminants, empty_scatter, scatter_from_lessons
 
 FOLDS = 5
 BOOTSTRAP_DRAWS = 1000
@@ -68,11 +68,13 @@ def out_of_fold(lessons: Sequence[Lesson], types: Sequence[str], seed: int, cons
         for fold, of_fold in track(held_out.items(), "Cross-validating by part", console=console)
     }
     scores = torch.full((len(lessons), 2, len(types)), torch.nan, dtype=torch.float64)
+    nothing = empty_scatter(lessons[0].patches.shape[1])
     for fold in held_out:
         taught = [lesson for lesson, of in zip(lessons, folds, strict=True) if of != fold]
-        if not taught:
+        clean = reduce(add, (scatters[of] for of in held_out if of != fold), nothing)
+        if not clean.weight:
             continue
-        found = discriminants(taught, types, reduce(add, (scatters[of] for of in held_out if of != fold)))
+        found = discriminants(taught, types, clean)
         known = torch.tensor([any(lesson.label == name for lesson in taught) for name in types])
         for index, lesson in enumerate(lessons):
             if folds[index] == fold:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import socket
 from collections.abc import Mapping
@@ -48,15 +49,16 @@ def trunk_weights(backbone: str, file: Path | None) -> TrunkWeights:
     """
     hub_name = pretrained_config(backbone).hf_hub_id
     if file is not None:
-        return TrunkWeights(backbone, file.name, _fitted(backbone, _state_from_file(file), str(file)))
-    state = _hub_state(backbone, hub_name)
-    if state is not None:
-        return TrunkWeights(backbone, f"timm hub: {backbone}", _fitted(backbone, state, "timm hub"))
+        state = _fitted(backbone, _state_from_file(file), str(file))
+        return TrunkWeights(backbone, f"{file.name}, sha256 {hashlib.sha256(file.read_bytes()).hexdigest()}", state)
+    on_hub = _hub_state(backbone, hub_name)
+    if on_hub is not None:
+        return TrunkWeights(backbone, f"timm hub: {hub_name}", _fitted(backbone, on_hub, "timm hub"))
     packaged = _fitted(STAND_IN, _packaged_state(), _STAND_IN_PACKAGE)
     warning = None
     if backbone != STAND_IN:
         warning = (
-            f"no network reaches the hub, so the packaged {STAND_IN} stands in for {backbone}; "
+            f"the hub gives no weights here, so the packaged {STAND_IN} stands in for {backbone}; "
             f"give {backbone}'s weights by --weights FILE"
         )
     return TrunkWeights(STAND_IN, f"package: {_STAND_IN_PACKAGE}", packaged, warning)
@@ -71,7 +73,10 @@ def _hub_state(backbone: str, hub_name: str | None) -> State | None:
         return load_file(cached)
     if not _hub_answers():
         return None
-    state: State = timm.create_model(backbone, pretrained=True).state_dict()
+    try:
+        state: State = timm.create_model(backbone, pretrained=True).state_dict()
+    except OSError:  # huggingface_hub's errors are: the connection broke, or the hub refused
+        return None
     return state
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from edge.dataset import read_image
 from edge.errors import ProcunitError
 from edge.runfiles import CHECKPOINT_FILE, TRAIN_FILE, TrainRecord, read_record
-from tests.photographs import BACKBONE, write_photographs, write_weights
+from tests.photographs import BACKBONE, HEIGHT_PX, WIDTH_PX, write_photographs, write_weights
 from training.cli import train
 from training.model import model_from_checkpoint
 from training.weights import STAND_IN
@@ -158,6 +158,14 @@ def test_bad_input_is_named_and_leaves_nothing(
     spoil(data)
     assert says in _refused(_train(data, tmp_path / "run", weights))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+
+
+def test_masks_that_cover_everything_need_good_parts(weights: Path, tmp_path: Path) -> None:
+    data = write_photographs(tmp_path / "data", 0, {"spot": 3})
+    for mask in (data / "masks/spot").iterdir():
+        cv2.imwrite(str(mask), np.full((HEIGHT_PX, WIDTH_PX), 255, np.uint8))
+    assert "Add photographs of good parts" in _refused(_train(data, tmp_path / "run", weights))
+    assert not (tmp_path / "run").exists()
 
 
 def test_weights_that_do_not_fit_leave_nothing(photographs: Path, tmp_path: Path) -> None:

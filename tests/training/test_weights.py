@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,8 @@ def test_a_named_file_is_used_as_it_is(tmp_path: Path) -> None:
     path = write_weights(tmp_path / "w.safetensors")
     found = trunk_weights(BACKBONE, path)
     state = load_file(path)
-    assert (found.backbone, found.source, found.warning) == (BACKBONE, "w.safetensors", None)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (found.backbone, found.source, found.warning) == (BACKBONE, f"w.safetensors, sha256 {digest}", None)
     assert all(torch.equal(tensor, state[name]) for name, tensor in found.state.items())
 
 
