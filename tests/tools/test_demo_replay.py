@@ -10,7 +10,7 @@ import pytest
 
 from edge.camera.replay import rows_from_csv
 from edge.preprocess import Geometry
-from edge.runfiles import TRAIN_FILE, Role, RunPhoto, TrainRecord, write_record
+from edge.runfiles import TRAIN_FILE, Role, RunPhoto, TrainRecord, read_record, write_record
 from tools.demo.__main__ import check_rate, prepare_folder
 from tools.demo.replay import parts_from_run, read_replay_list, write_replay_list
 
@@ -47,6 +47,14 @@ def test_only_seeded_photographs_are_replayed_and_no_copy_of_a_taught_one(run: P
     assert sorted(Path(part.file).stem for part in parts) == [f"g{i}" for i in range(8)] + [f"s{i}" for i in range(3)]
     assert {part.truth for part in parts} == {"good", "scratch"}
     assert all(part.file == str(run / "data" / part.truth / f"{part.part_id[5:]}.png") for part in parts)
+
+
+def test_a_run_without_seeded_photographs_is_told(run: Path) -> None:
+    record = read_record(run, TRAIN_FILE, TrainRecord)
+    taught = tuple(photo for photo in record.photos if photo.role != "seed")
+    write_record(run, TRAIN_FILE, record.model_copy(update={"photos": taught}))
+    with pytest.raises(click.ClickException, match="too few parts"):
+        parts_from_run(run, seed=8)
 
 
 def test_the_order_is_shuffled_by_the_seed(run: Path) -> None:

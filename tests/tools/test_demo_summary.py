@@ -27,6 +27,7 @@ from tools.demo.summary import (
 )
 
 TRUTHS = {1: "good", 2: "scratch", 3: "good", 4: "dent", 5: "good"}
+VERDICTS = {1: Verdict.PASS, 3: Verdict.REVIEW, 5: Verdict.REJECT}
 
 
 def result(
@@ -129,17 +130,23 @@ def test_a_part_is_called_by_the_type_farthest_beyond_its_threshold() -> None:
 
 
 def test_false_alarms_leave_out_what_was_not_inspected() -> None:
-    rows = rows_by_truth([result(1), result(3, Verdict.REVIEW), result(5, Verdict.NOT_INSPECTED)], TRUTHS)
-    alarms = false_alarms(rows)
+    alarms = false_alarms([result(1), result(3, Verdict.REVIEW), result(5, Verdict.NOT_INSPECTED)], TRUTHS)
     assert alarms is not None
-    assert (alarms.good, alarms.flagged) == (2, 1)
+    assert (alarms.good_parts, alarms.flagged_parts) == (2, 1)
     assert alarms.low == pytest.approx(0.0126, abs=1e-4)  # Clopper and Pearson, 1 of 2, 95 %
     assert alarms.high == pytest.approx(0.9874, abs=1e-4)
 
 
+def test_a_good_part_flagged_in_one_of_its_photographs_is_one_false_alarm() -> None:
+    one_part = [result(counter, verdict).model_copy(update={"part_id": "p"}) for counter, verdict in VERDICTS.items()]
+    alarms = false_alarms(one_part, TRUTHS)
+    assert alarms is not None
+    assert (alarms.good_parts, alarms.flagged_parts) == (1, 1)
+
+
 def test_no_good_part_no_false_alarms() -> None:
-    assert false_alarms(rows_by_truth([result(2)], TRUTHS)) is None
-    assert false_alarms(rows_by_truth([result(1, Verdict.NOT_INSPECTED)], TRUTHS)) is None
+    assert false_alarms([result(2)], TRUTHS) is None
+    assert false_alarms([result(1, Verdict.NOT_INSPECTED)], TRUTHS) is None
 
 
 def test_latency_is_by_stage_and_without_uninspected_parts() -> None:
@@ -152,12 +159,12 @@ def test_latency_is_by_stage_and_without_uninspected_parts() -> None:
 
 
 def report(received: list[Result], triggers: int, budget: Budget | None) -> Report:
-    truths = rows_by_truth(distinct_results(received), TRUTHS)
+    results = distinct_results(received)
     return Report(
         delivery=delivery_of(received, triggers),
         triggers_from="rows of line.csv",
-        truths=truths,
-        alarms=false_alarms(truths),
+        truths=rows_by_truth(results, TRUTHS),
+        alarms=false_alarms(results, TRUTHS),
         budget=budget,
         latency=stage_percentiles(received),
         places={"bundle": Path("work/bundle")},
@@ -175,7 +182,7 @@ def test_the_report_tells_a_kept_promise() -> None:
     budget = Budget(false_alarm_rate=0.5, confidence=0.9, good_parts=40, flagged_parts=1)
     text = printed(report([result(1), result(2, Verdict.REVIEW, named="scratch"), result(3)], 3, budget))
     assert "none missing, none twice" in text
-    assert "0 of 2 photographs of good parts = 0.0%" in text
+    assert "0 of 2 good parts = 0.0%" in text
     assert "compatible with the budget: at most 50.0% with 90% confidence" in text
     assert "work/bundle" in text
 

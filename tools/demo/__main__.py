@@ -15,16 +15,18 @@ from rich.markup import escape
 
 from edge.bundle import open_bundle, trusted_key_from_file
 from edge.manifest import REPORT
+from edge.payloads import Result
 from edge.runfiles import DEMO_KEY_FILE, DEMO_PUBLIC_KEY_FILE, TRAIN_FILE, TrainRecord, read_record
 from tools.demo.children import Children, Stopped
 from tools.demo.line import LineSetup, run_line
-from tools.demo.replay import parts_from_run, read_replay_list, write_replay_list
+from tools.demo.replay import ReplayPart, parts_from_run, read_replay_list, write_replay_list
 from tools.demo.report import Report, print_report, write_report
 from tools.demo.summary import delivery_of, distinct_results, false_alarms, rows_by_truth, stage_percentiles
 
 PARTS_SEED, LINE_SEED = 7, 8
 LINE_PARTS = 120
 RENDERED_PRODUCT = "bracket"
+SUMMARY_FILE = "summary.json"
 STEPS = 8
 _MARK = ".procunit-demo"
 """In a folder that the demonstration made, and may therefore empty."""
@@ -48,6 +50,21 @@ class Demo:
         """The product's command, from the same virtual environment."""
         return str(Path(sys.executable).with_name("procunit"))
 
+    @property
+    def training_run(self) -> Path:
+        """The RUN directory."""
+        return self.out / "run"
+
+    @property
+    def bundle(self) -> Path:
+        """The BUNDLE directory."""
+        return self.out / "bundle"
+
+    @property
+    def public_key(self) -> Path:
+        """The demo key that the device trusts."""
+        return self.training_run / DEMO_PUBLIC_KEY_FILE
+
     def announce(self, title: str) -> None:
         """Head a numbered step with the time since the start."""
         self.step += 1
@@ -60,70 +77,75 @@ class Demo:
 
 
 def demonstrate(demo: Demo) -> bool:
-    """All steps; returns whether every promise was kept."""
-    out, procunit = demo.out, demo.procunit
-    run, bundle = out / "run", out / "bundle"
+    """All steps; returns whether every trigger got exactly one result."""
+    data = _prepare_parts(demo)
+    _teach(demo, data)
+    demo.announce("The line")
+    setup = _line_setup(demo)
+    parts = read_replay_list(setup.replay_list)
+    received = run_line(demo.children, demo.procunit, setup, len(parts))
+    demo.announce("Summary")
+    report = _report(demo, setup, parts, received)
+    print_report(report, demo.console)
+    write_report(report, demo.out / SUMMARY_FILE)
+    return report.delivery.holds
 
+
+def _prepare_parts(demo: Demo) -> Path:
+    """The labelled photographs: given, or rendered."""
     demo.announce("Parts")
-    data = demo.data
-    if data is None:
-        data = out / "parts"
-        demo.run(sys.executable, "-m", "tools.line_simulator", "dataset", "--out", data, "--seed", str(PARTS_SEED))
-    else:
-        demo.console.print(f"photographs of {data}")
+    if demo.data is not None:
+        demo.console.print(f"photographs of {demo.data}")
+        return demo.data
+    rendered = demo.out / "parts"
+    demo.run(sys.executable, "-m", "tools.line_simulator", "dataset", "--out", rendered, "--seed", str(PARTS_SEED))
+    return rendered
 
+
+def _teach(demo: Demo, data: Path) -> None:
+    """Photographs to a sealed bundle with the authority that it has earned."""
+    procunit, run, bundle = demo.procunit, demo.training_run, demo.bundle
     demo.announce("Train")
     options = ["--backbone", demo.backbone] if demo.backbone else []
     options += ["--product", RENDERED_PRODUCT] if demo.data is None else []
     demo.run(procunit, "train", "--data", data, "--out", run, *options)
-
     demo.announce("Export")
     demo.run(procunit, "export", run)
-
     demo.announce("Calibrate")
     demo.run(procunit, "calibrate", run)
-
     demo.announce("Bundle")
     demo.run(procunit, "bundle", "build", run, "--out", bundle)
-    key = run / DEMO_PUBLIC_KEY_FILE
-    demo.run(procunit, "bundle", "verify", bundle, "--demo-trust", key)
-
+    demo.run(procunit, "bundle", "verify", bundle, "--demo-trust", demo.public_key)
     demo.announce("Seeded run")
     if read_record(run, TRAIN_FILE, TrainRecord).types:
         demo.run(procunit, "seed", "run", bundle, "--data", data, "--key", run / DEMO_KEY_FILE)
     else:
         demo.console.print("no defect type was taught, so none can earn authority: the anomaly score sends to review")
-    demo.run(procunit, "bundle", "show", bundle, "--demo-trust", key)
+    demo.run(procunit, "bundle", "show", bundle, "--demo-trust", demo.public_key)
 
-    demo.announce("The line")
-    setup = _line_setup(demo, run, bundle, key)
-    parts = read_replay_list(setup.replay_list)
-    received = run_line(demo.children, procunit, setup, len(parts))
 
-    demo.announce("Summary")
+def _report(demo: Demo, setup: LineSetup, parts: list[ReplayPart], received: list[Result]) -> Report:
     results = distinct_results(received)
-    truths = rows_by_truth(results, {counter: part.truth for counter, part in enumerate(parts, start=1)})
-    report = Report(
+    truth_of = {counter: part.truth for counter, part in enumerate(parts, start=1)}
+    bundle = open_bundle(demo.bundle, (trusted_key_from_file(demo.public_key, demo=True),))
+    return Report(
         delivery=delivery_of(received, len(parts)),
         triggers_from=f"rows of {setup.replay_list}",
-        truths=truths,
-        alarms=false_alarms(truths),
-        budget=open_bundle(bundle, (trusted_key_from_file(key, demo=True),)).manifest.budget,
+        truths=rows_by_truth(results, truth_of),
+        alarms=false_alarms(results, truth_of),
+        budget=bundle.manifest.budget,
         latency=stage_percentiles(results),
         places={
-            "bundle": bundle,
-            "report": bundle / REPORT,
+            "bundle": demo.bundle,
+            "report": demo.bundle / REPORT,
             "frames": setup.state / "frames",
             "settings": setup.config,
-            "figures": out / "summary.json",
+            "figures": demo.out / SUMMARY_FILE,
         },
     )
-    print_report(report, demo.console)
-    write_report(report, out / "summary.json")
-    return report.delivery.holds
 
 
-def _line_setup(demo: Demo, run: Path, bundle: Path, key: Path) -> LineSetup:
+def _line_setup(demo: Demo) -> LineSetup:
     """Render fresh parts, or list the photographs that training set aside."""
     folder = demo.out / "line"
     if demo.data is None:
@@ -133,9 +155,9 @@ def _line_setup(demo: Demo, run: Path, bundle: Path, key: Path) -> LineSetup:
         rate: float | str = "max" if demo.rate == "max" else "listed"
     else:
         folder.mkdir()
-        write_replay_list(folder / "line.csv", parts_from_run(run, LINE_SEED))
+        write_replay_list(folder / "line.csv", parts_from_run(demo.training_run, LINE_SEED))
         rate = "max" if demo.rate == "max" else float(demo.rate)
-    return LineSetup(demo.out, bundle, key, folder / "line.csv", rate)
+    return LineSetup(demo.out, demo.bundle, demo.public_key, folder / "line.csv", rate)
 
 
 def prepare_folder(out: Path, data: Path | None) -> None:

@@ -6,6 +6,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import numpy as np
 
 from edge.runfiles import TRAIN_FILE, TrainRecord, read_record
@@ -26,10 +27,15 @@ def parts_from_run(run: Path, seed: int) -> list[ReplayPart]:
     """The photographs that training set aside as seeded parts, good and defective, in a random order.
 
     A photograph whose content was also taught or calibrated with, under another name, is left out.
+
+    Raises:
+        click.ClickException: training set none aside.
     """
     record = read_record(run, TRAIN_FILE, TrainRecord)
     used = {photo.sha256 for photo in record.photos if photo.role != "seed"}
     seeded = [photo for photo in record.photos if photo.role == "seed" and photo.sha256 not in used]
+    if not seeded:
+        raise click.ClickException(f"{record.data}: too few parts to set one aside for the line. Add photographs")
     order = np.random.default_rng(seed).permutation(len(seeded))
     data = Path(record.data).resolve()
     return [ReplayPart(str(data / seeded[i].file), seeded[i].part_id, seeded[i].label) for i in order]

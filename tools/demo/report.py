@@ -93,10 +93,9 @@ def _print_truths(truths: list[TruthRow], console: Console) -> None:
 def _alarm_text(alarms: FalseAlarms | None, budget: Budget | None) -> str:
     if alarms is None:
         return "False alarms: no good part was inspected"
-    text = (
-        f"False alarms: {alarms.flagged} of {alarms.good} photographs of good parts = "
-        f"{alarms.flagged / alarms.good:.1%} ({INTERVAL_CONFIDENCE:.0%} interval {alarms.low:.1%} to {alarms.high:.1%})"
-    )
+    rate = alarms.flagged_parts / alarms.good_parts
+    interval = f"{INTERVAL_CONFIDENCE:.0%} interval {alarms.low:.1%} to {alarms.high:.1%}"
+    text = f"False alarms: {alarms.flagged_parts} of {alarms.good_parts} good parts = {rate:.1%} ({interval})"
     if budget is None:
         return f"{text}; the bundle has no budget, as it had no good parts to set one"
     verdict = "above the budget" if alarms.low > budget.false_alarm_rate else "compatible with the budget"

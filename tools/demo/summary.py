@@ -68,10 +68,10 @@ class TruthRow:
 
 @dataclass(frozen=True)
 class FalseAlarms:
-    """Good parts that were rejected or sent to review, with the exact interval of the rate."""
+    """Good parts that were rejected or sent to review in any of their photographs, and the rate's exact interval."""
 
-    good: int
-    flagged: int
+    good_parts: int
+    flagged_parts: int
     low: float
     high: float
 
@@ -135,20 +135,15 @@ def first_name(result: Result) -> str | None:
     return max(beyond, key=lambda name: beyond[name]) if beyond else ANOMALY
 
 
-def false_alarms(rows: Sequence[TruthRow]) -> FalseAlarms | None:
-    """Good parts flagged; None where no good part was inspected."""
-    for row in rows:
-        inspected = row.photographs - row.verdicts.get(Verdict.NOT_INSPECTED, 0)
-        if row.is_good and inspected:
-            flagged = row.verdicts.get(Verdict.REJECT, 0) + row.verdicts.get(Verdict.REVIEW, 0)
-            one_sided = (1 + INTERVAL_CONFIDENCE) / 2
-            return FalseAlarms(
-                inspected,
-                flagged,
-                lower_bound(flagged, inspected, one_sided),
-                upper_bound(flagged, inspected, one_sided),
-            )
-    return None
+def false_alarms(results: Sequence[Result], truth_of: Mapping[int, str]) -> FalseAlarms | None:
+    """Good parts flagged; counted by part, as the bundle's budget is. None where no good part was inspected."""
+    inspected = [r for r in results if truth_of.get(r.counter) == GOOD and r.verdict is not Verdict.NOT_INSPECTED]
+    good = len({result.part_id for result in inspected})
+    flagged = len({result.part_id for result in inspected if result.verdict is not Verdict.PASS})
+    if not good:
+        return None
+    one_sided = (1 + INTERVAL_CONFIDENCE) / 2
+    return FalseAlarms(good, flagged, lower_bound(flagged, good, one_sided), upper_bound(flagged, good, one_sided))
 
 
 def stage_percentiles(results: Sequence[Result]) -> dict[str, Percentiles]:
