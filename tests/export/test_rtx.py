@@ -9,29 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.export.graphs import SIDE_PX, MadeGraph, make_graph
-
-trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX has wheels for x86-64 alone")
-MAX_ROWS = 16_384
-
-
-def _built(path: Path, channels: int, features: int) -> int:
-    """The size of the engine built from a graph; fails with the parser's own words."""
-    logger = trt.Logger(trt.Logger.ERROR)
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    parsed = parser.parse(path.read_bytes())
-    assert parsed, [str(parser.get_error(i)) for i in range(parser.num_errors)]
-    profile = builder.create_optimization_profile()
-    image = [(tiles, SIDE_PX, SIDE_PX, channels) for tiles in (1, 1, 4)]
-    profile.set_shape("image", *image)
-    profile.set_shape("bank", (1, features), (4096, features), (MAX_ROWS, features))
-    config = builder.create_builder_config()
-    config.clear_flag(trt.BuilderFlag.TF32)
-    config.add_optimization_profile(profile)
-    engine = builder.build_serialized_network(network, config)
-    assert engine is not None
-    return int(engine.nbytes)
+from tests.rtx import built_engine_bytes
 
 
 @pytest.fixture(scope="module", params=[(3, 1), (0, 1), (2, 3)], ids=["head", "no head", "colour"])
@@ -41,7 +19,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_an_engine_is_built_with_a_bank_that_may_grow(made: MadeGraph) -> None:
-    assert _built(made.path, made.geometry.channels, made.bank.shape[1]) > 10_000
+    assert built_engine_bytes(made.path, SIDE_PX, made.geometry.channels, made.bank.shape[1]) > 10_000
 
 
 def test_a_graph_that_turns_pixels_before_the_cast_is_refused(tmp_path: Path) -> None:
@@ -60,4 +38,4 @@ def test_a_graph_that_turns_pixels_before_the_cast_is_refused(tmp_path: Path) ->
     graph = helper.make_graph(nodes, "turned", inputs, outputs)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), tmp_path / "turned.onnx")
     with pytest.raises(AssertionError):
-        _built(tmp_path / "turned.onnx", 1, 8)
+        built_engine_bytes(tmp_path / "turned.onnx", SIDE_PX, 1, 8)

@@ -23,6 +23,7 @@ from edge.messages import Verdict
 from edge.runfiles import (
     CALIBRATION_FILE,
     EXPORT_FILE,
+    MODEL_FILE,
     TRAIN_FILE,
     CalibrationRecord,
     ExportRecord,
@@ -31,6 +32,7 @@ from edge.runfiles import (
 )
 from tests.broker import Broker, Subscriber
 from tests.device import PROCUNIT, REPOSITORY
+from tests.rtx import built_engine_bytes
 
 INPUT_PX = 128
 GOOD, SCRATCHES = 20, 8
@@ -122,6 +124,11 @@ def test_the_exported_graph_equals_torch(exported: Path) -> None:
     assert record.parity_frames >= 8
     assert record.worst_logit_difference < 1e-3
     assert record.worst_anomaly_difference < 1e-3
+
+
+def test_tensorrt_builds_the_exported_graph(exported: Path) -> None:
+    features = read_record(exported, EXPORT_FILE, ExportRecord).feature_size
+    assert built_engine_bytes(exported / MODEL_FILE, INPUT_PX, 1, features) > 10_000_000
 
 
 def test_the_budget_is_the_smallest_that_the_parts_support(calibrated: Path) -> None:
