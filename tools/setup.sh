@@ -17,6 +17,8 @@ install_from_apt() {
 
 export PATH="$PATH:/usr/sbin:/usr/local/sbin"   # where Debian puts mosquitto
 command -v mosquitto >/dev/null || install_from_apt mosquitto
+# the unit's tests ask systemd-analyze and systemd-sysusers
+[ "$extra" != dev ] || command -v systemd-analyze >/dev/null || install_from_apt systemd
 
 if [ ! -e "$stamp-$extra" ] && [ ! -e "$stamp-dev" ]; then
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
