@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX has wheels for x86-64 alone")
 MAX_ROWS = 16_384
 
 
@@ -15,6 +14,7 @@ def built_engine_bytes(path: Path, side_px: int, channels: int, features: int) -
 
     The bank may have 1 to 16384 rows, the image 1 to 4 tiles.
     """
+    trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX has wheels for x86-64 alone")
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))

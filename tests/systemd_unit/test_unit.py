@@ -13,6 +13,7 @@ import pytest
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 UNIT = SYSTEMD / "procunit-edge@.service"
 
+
 @pytest.fixture
 def unit(tmp_path: Path) -> Path:
     """The unit with a program that exists here; everything else is as it is installed."""
