@@ -5,6 +5,7 @@ A subcommand is imported when it is called, so that a device needs none of the o
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib.metadata import EntryPoint, entry_points
 
@@ -61,7 +62,12 @@ def root() -> None:
 
 
 def main() -> None:
-    """Entry point: prints a person's error in one line and exits with 2, Ctrl-C with 130."""
+    """Entry point: prints a person's error in one line and exits with 2; Ctrl-C and SIGTERM clean up and exit with 130.
+
+    SIGINT counts even where a shell that runs things in the background has it ignored.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         root.main(standalone_mode=False)
     except ProcunitError as error:
@@ -73,6 +79,10 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("procunit: stopped", err=True)
         sys.exit(130)
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _targets() -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
 import sys
 import threading
 import time
@@ -81,7 +80,6 @@ def watch(
         mqtt_settings, root = settings.mqtt, root or root_from_device(settings.device)
     else:
         mqtt_settings = _broker_at(host or "127.0.0.1", port or 1883)
-    signal.signal(signal.SIGTERM, _interrupt)
     console = Console()
     view = WatchView(min(_MAX_ROWS, max(_MIN_ROWS, console.height - _LINES_AROUND_TABLE)))
     inbox: _Inbox = SimpleQueue()
@@ -101,10 +99,6 @@ def _broker_at(host: str, port: int) -> MqttSettings:
         return MqttSettings(host=host, port=port)
     except ValidationError as error:
         raise click.BadParameter(f"{host!r} is no name or address of a computer", param_hint="--host") from error
-
-
-def _interrupt(_signal: int, _frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _topic_filters(root: str | None) -> list[str]:
