@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
-from edge.errors import ProcunitError
+from edge.errors import ProcunitError, first_problem
 from edge.manifest import (
     BANK,
     BANK_KEY,
@@ -191,9 +191,7 @@ def _parsed(record: type[RecordT], data: bytes, path: Path) -> RecordT:
     try:
         return record.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "(whole file)"
-        raise ProcunitError(f"key {key}: {first['msg']}", where=str(path)) from error
+        raise ProcunitError(first_problem(error), where=str(path)) from error
 
 
 def _read_small(path: Path) -> bytes:

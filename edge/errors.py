@@ -1,6 +1,8 @@
-"""The one exception whose text is meant for a person."""
+"""The one exception whose text is meant for a person, and how a file's problem is put into words."""
 
 from __future__ import annotations
+
+from pydantic import ValidationError
 
 
 class ProcunitError(Exception):
@@ -18,3 +20,10 @@ class ProcunitError(Exception):
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
         return f"{text}. {self.remedy}" if self.remedy else text
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first of a file's problems in one phrase: its key and what is wrong with it."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "(whole file)"
+    return f"key {key}: {first['msg']}"

@@ -7,7 +7,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from edge.errors import ProcunitError
+from edge.errors import ProcunitError, first_problem
 from edge.manifest import Budget, ImagingBaseline, KnownPhoto, ScoreLimit
 from edge.preprocess import Geometry
 
@@ -95,11 +95,7 @@ def read_record(run: Path, name: str, record: type[RecordT]) -> RecordT:
     try:
         return record.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ProcunitError(
-            f"key {key}: {first['msg']}", where=str(path), remedy=f"Run `{_MADE_BY[name]}` again"
-        ) from error
+        raise ProcunitError(first_problem(error), where=str(path), remedy=f"Run `{_MADE_BY[name]}` again") from error
 
 
 def write_record(run: Path, name: str, record: TrainRecord | ExportRecord | CalibrationRecord) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.progress import track
 from safetensors.numpy import save as safetensors_bytes
 
+from edge.bundle import file_entry_from_path
 from edge.dataset import GOOD, read_image, read_mask
 from edge.errors import ProcunitError
 from edge.manifest import BANK_KEY
@@ -146,6 +146,6 @@ def _tiles(photo: RunPhoto, record: TrainRecord) -> NDArray[np.uint8]:
     """
     path = Path(record.data) / photo.file
     pixels = read_image(path)
-    if hashlib.sha256(path.read_bytes()).hexdigest() != photo.sha256:
+    if file_entry_from_path(path).sha256 != photo.sha256:
         raise ProcunitError("has changed since the training", where=str(path), remedy="Run `procunit train` again")
     return tensor_from_pixels(pixels, record.geometry)
