@@ -115,7 +115,7 @@ def imaging_baseline(paths: Sequence[Path], geometry: Geometry) -> ImagingBaseli
 
 
 def _scores(run: Path, trained: TrainRecord, photos: Sequence[RunPhoto]) -> list[PhotoScores]:
-    engine = OrtEngine(run / MODEL_FILE, bank_from_file(run / BANK_FILE))
+    engine = OrtEngine([run / MODEL_FILE], bank_from_file(run / BANK_FILE))
     try:
         return [
             scores_from_photo(Path(trained.data) / photo.file, photo, trained.geometry, engine)

@@ -75,7 +75,7 @@ def unknown_photos(content: BundleContent, dataset: Dataset) -> list[Photo]:
 
 def _judge(content: BundleContent, photos: Sequence[Photo], *, demo_key: bool) -> list[Judged]:
     manifest = content.manifest
-    engine = OrtEngine(content.model_path, content.bank())
+    engine = OrtEngine(content.graphs(), content.bank())
     policy = policy_from_manifest(manifest, demo_key=demo_key)
     pipeline = Pipeline(engine, manifest.geometry, policy, draw=lambda: _NEVER_AUDIT)
     try:

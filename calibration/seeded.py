@@ -104,7 +104,7 @@ def _seeded_paths(bundle: Bundle, dataset: Dataset) -> list[tuple[KnownPhoto, Pa
 
 
 def _scores(bundle: Bundle, photos: Sequence[tuple[KnownPhoto, Path]]) -> list[SeededPhoto]:
-    engine = OrtEngine(bundle.model_path, bundle.bank())
+    engine = OrtEngine(bundle.graphs(), bundle.bank())
     shown = []
     try:
         for photo, path in with_progress(photos, "Showing seeded parts"):

@@ -28,12 +28,14 @@ from edge.manifest import (
     GOLDEN,
     KNOWN,
     MANIFEST,
-    MODEL,
+    PRECISIONS,
     SIGNATURE,
     FileEntry,
     GoldenSet,
     KnownPhotos,
     Manifest,
+    Precision,
+    graph_files,
 )
 
 MAX_MANIFEST_BYTES = 4 << 20
@@ -60,9 +62,18 @@ class BundleContent:
     bundle_id: str
 
     @property
-    def model_path(self) -> Path:
-        """The ONNX graph."""
-        return self.path / MODEL
+    def separate(self) -> bool:
+        """Whether classifier and extractor are graphs of their own."""
+        return set(graph_files(separate=True)) <= set(self.manifest.files)
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """What there are graphs of, the fastest first."""
+        return tuple(p for p in PRECISIONS if set(graph_files(p, separate=self.separate)) <= set(self.manifest.files))
+
+    def graphs(self, precision: Precision = "fp32") -> tuple[Path, ...]:
+        """The ONNX graphs that together give the contract's outputs."""
+        return tuple(self.path / name for name in graph_files(precision, separate=self.separate))
 
     def bank(self) -> NDArray[np.float32]:
         """The memory bank, float32 [M, D], of centred patch features."""

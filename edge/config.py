@@ -9,8 +9,10 @@ from pydantic_core import PydanticCustomError
 
 from edge.camera.source import CameraSettings
 from edge.config_fields import ExistingFile, ExistingFolder, FilePath, Integer, Number, SecretFile, Section
+from edge.manifest import Precision
 from edge.payloads import ReviewAction
 
+EngineKind = Literal["ort", "tensorrt", "tensorrt_rtx"]
 Level = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 """One level of a topic: letters, digits, `_`, `.` and `-`."""
 
@@ -100,9 +102,18 @@ class PolicySettings(Section):
 class EngineSettings(Section):
     """What runs the network."""
 
-    kind: Literal["ort"] = Field(default="ort", title="Kind", description="ort: ONNX Runtime on the CPU")
+    kind: EngineKind = Field(
+        default="ort",
+        title="Kind",
+        description="ort: ONNX Runtime on the CPU; tensorrt: TensorRT on the GPU; tensorrt_rtx: TensorRT for RTX",
+    )
+    precision: Precision = Field(
+        default="fp16",
+        title="Precision",
+        description="fp32, fp16 or int8: what TensorRT tries first; ONNX Runtime computes in fp32",
+    )
     threads: Annotated[Integer, Field(ge=0, le=256)] = Field(
-        default=0, title="Threads", description="Threads of the engine; 0 takes one a core"
+        default=0, title="Threads", description="Threads of ONNX Runtime; 0 takes one a core"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +15,10 @@ from edge.policy import sigmoid
 
 class EngineError(Exception):
     """The engine failed on a part; the part becomes `not_inspected: engine`."""
+
+
+class EngineLostError(EngineError):
+    """The accelerator itself failed: this engine gives nothing any more and has to be closed and made anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,14 @@ class Engine(Protocol):
         """
         ...
 
+    def swap_bank(self, bank: NDArray[np.float32]) -> None:
+        """Search in another bank [M, D] from the next part on; no engine is built.
+
+        Raises:
+            ProcunitError: the bank does not fit the graph; the one before stays in use.
+        """
+        ...
+
     def close(self) -> None:
         """Release everything; the engine may not be used again."""
         ...
@@ -53,4 +66,16 @@ def scores_from_outputs(outputs: Outputs) -> Scores:
         anomaly_score=float(outputs.anomaly_score.max()),
         defect_maps=outputs.defect_maps,
         anomaly_map=outputs.anomaly_map,
+    )
+
+
+def outputs_from_arrays(arrays: Mapping[str, NDArray[np.float32]]) -> Outputs:
+    """The outputs by their names in the contract; graphs without types have no `logits` and no `defect_maps`."""
+    anomaly_map = arrays["anomaly_map"]
+    tiles, height, width = anomaly_map.shape
+    return Outputs(
+        logits=arrays.get("logits", np.zeros((tiles, 0), np.float32)),
+        defect_maps=arrays.get("defect_maps", np.zeros((tiles, 0, height, width), np.float32)),
+        anomaly_map=anomaly_map,
+        anomaly_score=arrays["anomaly_score"],
     )

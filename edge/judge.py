@@ -39,7 +39,7 @@ def ort_engine_from_bundle(bundle: Bundle, settings: EngineSettings) -> Engine:
         raise ProcunitError(
             "ONNX Runtime is not installed", remedy="Run: pip install 'procunit-edge[ort,opencv]'"
         ) from error
-    return OrtEngine(bundle.model_path, bundle.bank(), threads=settings.threads)
+    return OrtEngine(bundle.graphs(), bundle.bank(), threads=settings.threads)
 
 
 def judge_from_settings(settings: Settings, build_engine: BuildEngine) -> Judge:

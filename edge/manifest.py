@@ -14,10 +14,15 @@ from edge.messages import Authority, Verdict
 from edge.preprocess import Geometry
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
-MODEL, BANK, GOLDEN, KNOWN = "model.onnx", "bank.safetensors", "golden/golden.json", "known.json"
+BANK, GOLDEN, KNOWN = "bank.safetensors", "golden/golden.json", "known.json"
 CALIBRATION, REPORT = "calibration.json", "report.html"
 BANK_KEY = "bank"
 MAX_FILES = 256
+
+Precision = Literal["fp32", "fp16", "int8"]
+"""What a graph computes in, but for the search, which is FP32 in all; fp32 is the reference that a bundle must have."""
+PRECISIONS: tuple[Precision, ...] = ("int8", "fp16", "fp32")
+"""The fastest first; where one does not judge as it should, the next is tried."""
 
 _FILE_NAME = re.compile(r"(?:[a-z0-9][a-z0-9_-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*")
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}$"
@@ -27,6 +32,12 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Line = Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+
+
+def graph_files(precision: Precision = "fp32", *, separate: bool = False) -> tuple[str, ...]:
+    """The files that together give the contract's outputs: one fused graph, or a classifier and an extractor."""
+    suffix = "" if precision == "fp32" else f".{precision}"
+    return tuple(f"{name}{suffix}.onnx" for name in (("classifier", "extractor") if separate else ("model",)))
 
 
 class _Frozen(BaseModel):
@@ -149,7 +160,9 @@ class Manifest(ManifestBody):
         for name in files:
             if not _FILE_NAME.fullmatch(name) or ".." in name or name in (MANIFEST, SIGNATURE):
                 raise ValueError(f"file name {name!r} is not allowed")
-        missing = {MODEL, BANK, GOLDEN} - set(files)
+        missing = {BANK, GOLDEN} - set(files)
+        if not set(graph_files(separate=True)) <= set(files):
+            missing |= set(graph_files()) - set(files)
         if missing:
             raise ValueError(f"the manifest lists no {', '.join(sorted(missing))}")
         return files

@@ -14,13 +14,13 @@ from edge.manifest import (
     BANK,
     CALIBRATION,
     KNOWN,
-    MODEL,
     REPORT,
     DefectType,
     KnownPhoto,
     KnownPhotos,
     ManifestBody,
     Provenance,
+    graph_files,
 )
 from edge.pipeline import utc_now
 from edge.runfiles import (
@@ -67,7 +67,7 @@ def bundle_from_run(
             remedy="Names are of letters, digits, spaces and _ . - (64 at most); name a product with --product",
         ) from error
     with new_directory(out, replace=replace) as partial:
-        shutil.copyfile(run / MODEL_FILE, partial / MODEL)
+        shutil.copyfile(run / MODEL_FILE, partial / graph_files()[0])
         shutil.copyfile(run / BANK_FILE, partial / BANK)
         shutil.copyfile(run / CALIBRATION_FILE, partial / CALIBRATION)
         (partial / KNOWN).write_text(_known(trained).model_dump_json(indent=1) + "\n", encoding="utf-8")
@@ -115,7 +115,7 @@ def _known(trained: TrainRecord) -> KnownPhotos:
 def _write_golden(partial: Path, trained: TrainRecord, calibrated: CalibrationRecord, body: ManifestBody) -> None:
     paths = {photo.sha256: Path(trained.data) / photo.file for photo in trained.photos}
     chosen = golden_photos(calibrated.scores, body.types, body.anomaly)
-    engine = OrtEngine(partial / MODEL, bank_from_file(partial / BANK))
+    engine = OrtEngine([partial / graph_files()[0]], bank_from_file(partial / BANK))
     try:
         judge = Judge(body.types, body.anomaly, body.geometry, engine)
         write_golden(partial, [(paths[photo.sha256], photo) for photo in chosen], judge)

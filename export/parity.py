@@ -36,7 +36,7 @@ def parity_of_graph(
     Raises:
         ProcunitError: they differ by more than `TOLERANCE`.
     """
-    engine = OrtEngine(onnx_path, bank)
+    engine = OrtEngine([onnx_path], bank)
     worst_logit = worst_anomaly = 0.0
     try:
         for tiles_u8 in frames_u8:

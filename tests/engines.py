@@ -55,6 +55,10 @@ class TroubledEngine:
             return replace(outputs, anomaly_score=np.full_like(outputs.anomaly_score, np.nan))
         return replace(outputs, anomaly_score=outputs.anomaly_score + np.float32(trouble.drift))
 
+    def swap_bank(self, bank: NDArray[np.float32]) -> None:
+        """Swap the real engine's."""
+        self._engine.swap_bank(bank)
+
     def close(self) -> None:
         """Release the real engine."""
         self._engine.close()

@@ -24,7 +24,6 @@ from edge.manifest import (
     BANK,
     BANK_KEY,
     GOLDEN,
-    MODEL,
     Budget,
     DefectType,
     GoldenFrame,
@@ -34,6 +33,7 @@ from edge.manifest import (
     Provenance,
     ScoreLimit,
     SeededResult,
+    graph_files,
 )
 from edge.messages import Scores
 from edge.pipeline import score_pixels
@@ -84,9 +84,9 @@ def build_tiny_bundle(
     key = write_demo_key(directory)
     tiny = TinyBundle(directory / "bundle", directory / "demo-key.pub", directory / "demo-key.pem")
     with new_directory(tiny.path, replace=False) as partial:
-        write_tiny_graph(partial / MODEL, len(types))
+        write_tiny_graph(partial / graph_files()[0], len(types))
         save_file({BANK_KEY: tiny_bank()}, partial / BANK)
-        engine = OrtEngine(partial / MODEL, tiny_bank(), threads=1)
+        engine = OrtEngine([partial / graph_files()[0]], tiny_bank(), threads=1)
         scores = [score_pixels(good_image(seed), TINY_GEOMETRY, engine)[0] for seed in _LIMIT_SEEDS]
         anomaly = _limit([s.anomaly_score for s in scores])
         defects = tuple(_defect_type(name, i, scores, name in rejecting) for i, name in enumerate(types))

@@ -36,9 +36,9 @@ def bench(bundle: Path, data: Path, json_file: Path | None) -> None:
     """Compare the whole path with the bare call; exits with 1 beyond 5 ms or 10 %, whichever is larger."""
     content = open_without_signature_check(bundle)
     manifest, bank = content.manifest, content.bank()
-    engine = OrtEngine(content.model_path, bank)
+    engine = OrtEngine(content.graphs(), bank)
     pipeline = Pipeline(engine, manifest.geometry, policy_from_manifest(manifest, demo_key=True))
-    bare = ort.InferenceSession(str(content.model_path), providers=["CPUExecutionProvider"])
+    bare = ort.InferenceSession(str(content.graphs()[0]), providers=["CPUExecutionProvider"])
     photos = dataset_from_folder(data).photos
     picked = [photos[i] for i in np.linspace(0, len(photos) - 1, min(FRAMES_A_BLOCK, len(photos))).astype(int)]
     frames = [

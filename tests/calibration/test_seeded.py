@@ -74,7 +74,7 @@ def test_a_type_with_enough_evidence_earns_demo_authority_and_another_does_not(m
 def test_golden_frames_still_pass_with_authority(made: TinyRun, bundle: Path) -> None:
     _seed(bundle, made, "--key", str(made.path / "demo-key.pem"))
     after = _open(bundle, made)
-    assert check_golden(after, OrtEngine(after.model_path, after.bank())).passed
+    assert check_golden(after, OrtEngine(after.graphs(), after.bank())).passed
 
 
 def test_a_target_beyond_the_seeded_parts_leaves_review(made: TinyRun, bundle: Path) -> None:

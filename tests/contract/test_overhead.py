@@ -33,12 +33,12 @@ def test_frame_to_verdict_costs_little_more_than_the_graph(tmp_path: Path) -> No
     tiny = build_tiny_bundle(tmp_path)
     bundle = open_bundle(tiny.path, (trusted_key_from_file(tiny.public_key, demo=True),))
     geometry = bundle.manifest.geometry
-    engine = OrtEngine(bundle.model_path, bundle.bank(), threads=1)
+    engine = OrtEngine(bundle.graphs(), bundle.bank(), threads=1)
     pipeline = Pipeline(engine, geometry, policy_from_manifest(bundle.manifest, demo_key=True))
     pixels = good_image(0)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    session = ort.InferenceSession(str(bundle.model_path), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(str(bundle.graphs()[0]), options, providers=["CPUExecutionProvider"])
     feeds = {"image": tensor_from_pixels(pixels, geometry), "bank": bundle.bank()}
 
     def inspect() -> None:

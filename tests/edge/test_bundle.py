@@ -28,9 +28,11 @@ from edge.bundle import (
     trusted_key_from_file,
 )
 from edge.errors import ProcunitError
-from edge.manifest import BANK, GOLDEN, KNOWN, MANIFEST, MODEL, SIGNATURE, Manifest
+from edge.manifest import BANK, GOLDEN, KNOWN, MANIFEST, SIGNATURE, Manifest, graph_files
 from edge.sealing import new_directory, seal, signing_key_from_file
 from tests.tiny_bundle import TinyBundle, build_tiny_bundle
+
+(MODEL,) = graph_files()
 
 
 @pytest.fixture(scope="module")
@@ -292,3 +294,26 @@ def test_a_directory_is_found_again_after_a_power_cut_between_the_two_renames(tm
     with pytest.raises(ProcunitError, match="exists already"), new_directory(target, replace=False):
         pass
     assert (target / "file").read_text() == "first"
+
+
+@pytest.mark.parametrize(
+    ("added", "precisions", "graphs"),
+    [
+        ((), ("fp32",), ["model.onnx"]),
+        (("model.fp16.onnx", "extractor.int8.onnx"), ("fp16", "fp32"), ["model.onnx"]),
+        (("classifier.onnx", "extractor.onnx"), ("fp32",), ["classifier.onnx", "extractor.onnx"]),
+    ],
+)
+def test_precisions_are_those_whose_graphs_are_all_there(
+    tiny: TinyBundle, added: tuple[str, ...], precisions: tuple[str, ...], graphs: list[str]
+) -> None:
+    for name in added:
+        shutil.copy(tiny.path / MODEL, tiny.path / name)
+    bundle = _seal_again(tiny)
+    assert bundle.precisions == precisions
+    assert [path.name for path in bundle.graphs()] == graphs
+
+
+def test_a_bundle_without_its_reference_graph(tiny: TinyBundle) -> None:
+    _sign_changed_manifest(tiny, lambda m: m["files"].pop(MODEL))
+    _refused(tiny, MANIFEST, "the manifest lists no model.onnx")

@@ -27,7 +27,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture
 def engine(bundle: Bundle) -> Iterator[OrtEngine]:
-    engine = OrtEngine(bundle.model_path, bundle.bank(), threads=1)
+    engine = OrtEngine(bundle.graphs(), bundle.bank(), threads=1)
     yield engine
     engine.close()
 
@@ -45,6 +45,9 @@ class ChangedEngine:
         logits[:, 1:2] += self._logits
         return replace(outputs, logits=logits, anomaly_score=outputs.anomaly_score + self._anomaly)
 
+    def swap_bank(self, bank: NDArray[np.float32]) -> None:
+        self._engine.swap_bank(bank)
+
     def close(self) -> None:
         self._engine.close()
 
@@ -54,6 +57,9 @@ class FailingEngine:
 
     def infer(self, tiles_u8: NDArray[np.uint8]) -> Outputs:
         raise EngineError(f"out of memory for {len(tiles_u8)} tiles")
+
+    def swap_bank(self, bank: NDArray[np.float32]) -> None:
+        """There is none."""
 
     def close(self) -> None:
         """Nothing to release."""
@@ -135,7 +141,7 @@ def test_without_golden_frames_nothing_passes(
 def test_a_bundle_of_good_parts_alone_passes_too(tmp_path: Path) -> None:
     tiny = build_tiny_bundle(tmp_path, types=())
     bundle = open_bundle(tiny.path, (trusted_key_from_file(tiny.public_key, demo=True),))
-    engine = OrtEngine(bundle.model_path, bundle.bank(), threads=1)
+    engine = OrtEngine(bundle.graphs(), bundle.bank(), threads=1)
     assert check_golden(bundle, engine).passed
     assert not check_golden(bundle, ChangedEngine(engine, anomaly=1.0)).passed
 

@@ -29,7 +29,7 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> BundleContent:
 
 @pytest.fixture(scope="module")
 def engine(content: BundleContent) -> Iterator[OrtEngine]:
-    engine = OrtEngine(content.model_path, content.bank(), threads=1)
+    engine = OrtEngine(content.graphs(), content.bank(), threads=1)
     yield engine
     engine.close()
 
@@ -89,6 +89,9 @@ def test_an_engine_that_fails_costs_the_part_its_inspection_and_nothing_else(con
         def infer(self, tiles_u8: NDArray[np.uint8]) -> Outputs:
             raise EngineError("out of memory")
 
+        def swap_bank(self, bank: NDArray[np.float32]) -> None:
+            """There is none."""
+
         def close(self) -> None:
             """Nothing to release."""
 
@@ -120,11 +123,11 @@ def test_frames_of_other_kinds_and_sizes_are_judged(pipeline: Pipeline) -> None:
 
 def test_a_damaged_graph_and_a_foreign_bank_are_refused(tmp_path: Path, content: BundleContent) -> None:
 
-    (tmp_path / "model.onnx").write_bytes(content.model_path.read_bytes()[:200])
+    (tmp_path / "model.onnx").write_bytes(content.graphs()[0].read_bytes()[:200])
     with pytest.raises(ProcunitError, match=r"model\.onnx"):
-        OrtEngine(tmp_path / "model.onnx", content.bank())
+        OrtEngine([tmp_path / "model.onnx"], content.bank())
     with pytest.raises(ProcunitError, match="4 features a row, the graph needs 3"):
-        OrtEngine(content.model_path, np.zeros((5, 4), np.float32))
+        OrtEngine(content.graphs(), np.zeros((5, 4), np.float32))
 
 
 def test_a_tile_of_the_wrong_size_is_the_engines_error(engine: OrtEngine) -> None:
@@ -134,7 +137,7 @@ def test_a_tile_of_the_wrong_size_is_the_engines_error(engine: OrtEngine) -> Non
 
 def test_a_graph_without_a_head_gives_no_type_scores(tmp_path: Path) -> None:
     content = open_without_signature_check(build_tiny_bundle(tmp_path, types=()).path)
-    engine = OrtEngine(content.model_path, content.bank(), threads=1)
+    engine = OrtEngine(content.graphs(), content.bank(), threads=1)
     policy = policy_from_manifest(content.manifest, demo_key=True)
     pipeline = Pipeline(engine, content.manifest.geometry, policy)
     assert pipeline.inspect(trigger(good_image(1))).decision.verdict is Verdict.PASS

@@ -84,7 +84,7 @@ def test_golden_frames_pass_the_gate_and_show_both_verdicts(run: TinyRun) -> Non
     bundle = _open(run, _build(run))
     frames = bundle.golden().frames
     assert {frame.verdict for frame in frames} == {Verdict.PASS, Verdict.REVIEW}
-    result = check_golden(bundle, OrtEngine(bundle.model_path, bundle.bank()))
+    result = check_golden(bundle, OrtEngine(bundle.graphs(), bundle.bank()))
     assert result.passed, str(result)
     originals = [read_image(run.data / photo.file) for photo in read_record(run.path, TRAIN_FILE, TrainRecord).photos]
     for frame in frames:
@@ -187,7 +187,7 @@ def test_good_parts_alone_or_a_type_alone_make_a_bundle(
     assert len(bundle.manifest.types) == len(defect_parts)
     assert (bundle.manifest.anomaly is None) == (good_parts == 0)
     assert (bundle.manifest.budget is None) == (good_parts == 0)
-    assert check_golden(bundle, OrtEngine(bundle.model_path, bundle.bank())).passed
+    assert check_golden(bundle, OrtEngine(bundle.graphs(), bundle.bank())).passed
 
 
 class _Page(HTMLParser):

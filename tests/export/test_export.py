@@ -80,7 +80,7 @@ def test_graph_and_bank_work_together_on_a_photograph(run: Path) -> None:
     assert max(record.worst_logit_difference, record.worst_anomaly_difference) <= 1e-3
     trained = read_record(run, TRAIN_FILE, TrainRecord)
     bank = bank_from_file(run / BANK_FILE)
-    engine = OrtEngine(run / MODEL_FILE, bank, threads=1)
+    engine = OrtEngine([run / MODEL_FILE], bank, threads=1)
     kinds = {
         label: score_pixels(read_image(Path(trained.data) / f"{label}/00-0.png"), trained.geometry, engine)[0]
         for label in ("good", *trained.types)
@@ -101,7 +101,7 @@ def test_good_parts_alone_make_a_graph_without_a_head(tmp_path: Path) -> None:
     run = _trained(tmp_path, 4, {})
     assert _exported(run).worst_logit_difference == 0.0
     bank = bank_from_file(run / BANK_FILE)
-    outputs = OrtEngine(run / MODEL_FILE, bank).infer(np.zeros((1, 96, 96, 1), np.uint8))
+    outputs = OrtEngine([run / MODEL_FILE], bank).infer(np.zeros((1, 96, 96, 1), np.uint8))
     assert outputs.logits.shape == (1, 0)
 
 

@@ -92,7 +92,7 @@ def test_an_output_that_is_no_number_is_noticed(made: MadeGraph, tmp_path: Path)
 
 def test_distances_of_the_graph_are_those_of_float64(made: MadeGraph) -> None:
     tiles_u8, bank = images(2, made.geometry.channels, seed=3), made.bank[::2]
-    engine = OrtEngine(made.path, bank)
+    engine = OrtEngine([made.path], bank)
     found = engine.infer(tiles_u8).anomaly_map
     engine.close()
     with torch.no_grad():
