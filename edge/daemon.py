@@ -23,9 +23,10 @@ from edge.health import ServiceNotifier
 from edge.inspector import Inspector
 from edge.judge import BuildEngine, Judge, judge_from_settings, ort_engine_from_bundle
 from edge.outbox import Outbox
-from edge.payloads import BundleRef, ResultContext
+from edge.payloads import BundleRef
 from edge.pipeline import Pipeline
 from edge.publisher import Publisher
+from edge.results import ResultContext
 from edge.stop_signals import StopSignals
 from edge.supervisor import Line, Reason, Supervisor
 from edge.topics import RESULT, root_from_device

@@ -14,8 +14,9 @@ from edge.handover import Closed, HandOver
 from edge.health import Heartbeat
 from edge.messages import Decision, NotInspected, Trigger, Verdict
 from edge.outbox import OpenTrigger, Outbox
-from edge.payloads import ResultContext, bytes_from_payload, result_from_inspection
+from edge.payloads import bytes_from_payload
 from edge.pipeline import Pipeline
+from edge.results import ResultContext, result_from_inspection
 
 _POLL_S = 0.2
 _logger = logging.getLogger(__name__)

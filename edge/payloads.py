@@ -1,12 +1,12 @@
-"""What is on the wire: JSON models of results, events and the status, and how they are made.
+"""What the device sends: JSON models of results, events, status and metrics.
 
 Names follow OPC 40100-1 (machine vision) where it has one; `resultEvaluation` follows OPC 40001-101. A receiver
-recognises a repeated message by (device, epoch, seq).
+recognises a repeated message by (device, epoch, seq). Within v1 the models only grow, and a new field has a default:
+what an older version stored is still sent.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated, Literal
 from uuid import uuid4
@@ -15,9 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from edge.faults import FAULTS, FaultId, Severity
-from edge.messages import Authority, Decision, Inspection, NotInspected, Scores, Timings, Verdict, Why
-from edge.policy import Policy
-from edge.wire import MAX_TEXT, clean_text, frame_topic, result_id, rounded_score
+from edge.messages import Authority, Decision, NotInspected, Verdict
+from edge.wire import MAX_TEXT, clean_text
 
 MAX_PAYLOAD_BYTES = 16_000
 """No result or event is larger: brokers and an MES take it anywhere."""
@@ -26,7 +25,11 @@ _KEPT_TYPES, _KEPT_REASONS = 8, 4
 ReviewAction = Literal["divert", "hold", "pass_and_flag"]
 """What happens at the line to a part whose verdict is `review`."""
 
+CommandOutcome = Literal["done", "refused", "failed"]
+"""What became of a command: carried out, not allowed, or allowed but impossible."""
+
 Number = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
 
 
@@ -46,7 +49,7 @@ class ResultState(IntEnum):
     FAILED = 4
 
 
-class _Payload(BaseModel):
+class Payload(BaseModel):
     """Camel case on the wire; fields that a newer sender adds are ignored by an older receiver."""
 
     model_config = ConfigDict(
@@ -54,7 +57,7 @@ class _Payload(BaseModel):
     )
 
 
-class ProcessingTimes(_Payload):
+class ProcessingTimes(Payload):
     """Where the part's time went; `inspect_ms` is frame in memory to verdict, without the queue."""
 
     queue_ms: Number
@@ -64,7 +67,7 @@ class ProcessingTimes(_Payload):
     inspect_ms: Number
 
 
-class WhyPayload(_Payload):
+class WhyPayload(Payload):
     """One reason of the verdict."""
 
     scorer: Literal["head", "anomaly", "system"]
@@ -75,14 +78,14 @@ class WhyPayload(_Payload):
     text: Text
 
 
-class ScoreSet(_Payload):
+class ScoreSet(Payload):
     """One number a defect type (sigmoid) and one for the anomaly (distance); None where it is no finite number."""
 
     types: dict[str, Number | None]
     anomaly: Number | None
 
 
-class BundleRef(_Payload):
+class BundleRef(Payload):
     """The bundle that judged the part."""
 
     id: str
@@ -90,18 +93,22 @@ class BundleRef(_Payload):
     version: int
 
 
-class ImageRef(_Payload):
-    """The frame that follows on a topic of its own, as a JPEG."""
+class ImageRef(Payload):
+    """The frame, and a heatmap of its scores if there are any; each may follow on its topic as a JPEG."""
 
     frame_id: Text
     topic: str
+    heatmap_topic: str | None = None
 
 
-class Result(_Payload):
+class Result(Payload):
     """The verdict on one trigger.
 
     `thresholds` are exact; scores are rounded to 6 significant digits, except where rounding would cross the threshold.
-    `is_partial` says that only the highest of very many type scores are given.
+    `is_partial` says that only the highest of very many type scores are given. `review_action` is what the plant chose
+    for parts whose verdict is `review`; it says nothing of others. `internal_recipe_id` is the bundle's id,
+    `internal_configuration_id` changes with any threshold, authority or choice of the plant, `job_id` is None as long
+    as no job is known. `backfill` marks a result that waited for the link or is sent again on request.
     """
 
     result_id: str
@@ -128,10 +135,25 @@ class Result(_Payload):
     authority: dict[str, Authority]
     bundle: BundleRef
     image: ImageRef | None
+    product_id: Text | None = None
+    job_id: Text | None = None
+    internal_recipe_id: str | None = None
+    internal_configuration_id: str | None = None
+    backfill: bool = False
 
 
-class Event(_Payload):
-    """Something a person should know of: a fault, told with the words of the table of faults."""
+class CommandRecord(Payload):
+    """Who asked for what: the audit of one command; `signed_by` names the key, None where none was needed."""
+
+    name: str
+    cmd_id: str | None
+    by: Text | None
+    signed_by: Text | None
+    outcome: CommandOutcome
+
+
+class Event(Payload):
+    """Something a person should know of, in the words of the table of faults; a command's audit names the command."""
 
     event_id: str
     device: str
@@ -142,32 +164,65 @@ class Event(_Payload):
     text: str
     action: str
     detail: str
+    command: CommandRecord | None = None
 
 
-class Status(_Payload):
-    """Whether the device is there; retained. `offline` is the broker's word for a device that vanished."""
+class Status(Payload):
+    """Whether the device is there; retained. `offline` is the broker's word for a device that vanished.
 
-    device: str
-    epoch: str
-    state: Literal["running", "stopped", "offline"]
-    time: str | None
-    version: str
-
-
-@dataclass(frozen=True)
-class ResultContext:
-    """What is the same for every result between two starts.
-
-    `root` is the root of the device's topics; `simulated` marks replayed frames.
+    `activity` says what it is doing now, `progress` how much of that is done (building an engine takes minutes).
     """
 
     device: str
     epoch: str
-    root: str
-    bundle: BundleRef
-    policy: Policy
-    review_action: ReviewAction
-    simulated: bool
+    state: Literal["starting", "running", "stopped", "offline"]
+    time: str | None
+    version: str
+    activity: Text | None = None
+    progress: Share | None = None
+
+
+class Percentiles(Payload):
+    """A stage's latency over the newest parts, in milliseconds; None before the first part."""
+
+    p50_ms: Number | None
+    p99_ms: Number | None
+
+
+class StageLatencies(Payload):
+    """The stages of `ProcessingTimes`."""
+
+    queue: Percentiles
+    preprocess: Percentiles
+    engine: Percentiles
+    decide: Percentiles
+    inspect: Percentiles
+
+
+class DiskUse(Payload):
+    """The file system that holds the state directory."""
+
+    free_bytes: int
+    total_bytes: int
+
+
+class Metrics(Payload):
+    """How the device is doing; counts are since its start.
+
+    `backlog` is messages still to be sent, `quarantined` those that the broker refused for good. `temperatures_c` has
+    one entry a sensor; a sensor that does not answer is None, never 0.
+    """
+
+    device: str
+    epoch: str
+    creation_time: str
+    uptime_s: Number
+    parts: dict[Verdict, int]
+    latencies: StageLatencies
+    backlog: int
+    quarantined: int
+    disk: DiskUse | None
+    temperatures_c: dict[str, Number | None]
 
 
 def shows_frame(decision: Decision) -> bool:
@@ -175,43 +230,16 @@ def shows_frame(decision: Decision) -> bool:
     return decision.verdict in (Verdict.REJECT, Verdict.REVIEW) or decision.audit
 
 
-def result_from_inspection(inspection: Inspection, context: ResultContext) -> Result:
-    """The result message of an inspection."""
-    trigger, decision, policy = inspection.trigger, inspection.decision, context.policy
-    identity = result_id(context.epoch, trigger.seq)
-    inspected = decision.verdict is not Verdict.NOT_INSPECTED
-    image = None
-    if trigger.frame is not None and shows_frame(decision):
-        image = ImageRef(frame_id=clean_text(trigger.frame_id), topic=f"{context.root}/{frame_topic(identity)}")
-    return Result(
-        result_id=identity,
-        device=context.device,
-        epoch=context.epoch,
-        seq=trigger.seq,
-        counter=trigger.counter,
-        frame_id=clean_text(trigger.frame_id),
-        part_id=None if trigger.part_id is None else clean_text(trigger.part_id),
-        trigger_time=trigger.triggered_at_utc,
-        creation_time=inspection.decided_at_utc,
-        processing_times=_times(inspection.timings),
-        result_state=ResultState.COMPLETED if inspected else ResultState.FAILED,
-        result_evaluation=_EVALUATIONS[decision.verdict],
-        verdict=decision.verdict,
-        not_inspected=decision.not_inspected,
-        is_simulated=context.simulated,
-        review_action=context.review_action if decision.verdict is Verdict.REVIEW else None,
-        audit=decision.audit,
-        why=tuple(_why(reason) for reason in decision.why),
-        scores=_score_set(inspection.scores, policy),
-        thresholds=_threshold_set(policy),
-        authority={rule.name: rule.authority for rule in policy.types},
-        bundle=context.bundle,
-        image=image,
-    )
-
-
-def event_from_fault(fault_id: FaultId, detail: str, *, device: str, epoch: str, created_at_utc: str) -> Event:
-    """The event that tells of a fault; `detail` is what the table cannot know."""
+def event_from_fault(
+    fault_id: FaultId,
+    detail: str,
+    *,
+    device: str,
+    epoch: str,
+    created_at_utc: str,
+    command: CommandRecord | None = None,
+) -> Event:
+    """The event that tells of a fault, or of a command; `detail` is what the table cannot know."""
     fault = FAULTS[fault_id]
     return Event(
         event_id=uuid4().hex,
@@ -223,11 +251,12 @@ def event_from_fault(fault_id: FaultId, detail: str, *, device: str, epoch: str,
         text=fault.text,
         action=fault.action,
         detail=clean_text(detail, 4 * MAX_TEXT),
+        command=command,
     )
 
 
-def bytes_from_payload(payload: Result | Event | Status) -> bytes:
-    """The message's JSON in UTF-8, at most `MAX_PAYLOAD_BYTES` long.
+def bytes_from_payload(payload: Payload) -> bytes:
+    """The message's JSON in UTF-8; a result or an event is at most `MAX_PAYLOAD_BYTES` long.
 
     A result of very many types keeps its highest scores and is marked as partial.
     """
@@ -235,53 +264,6 @@ def bytes_from_payload(payload: Result | Event | Status) -> bytes:
     if len(data) > MAX_PAYLOAD_BYTES and isinstance(payload, Result):
         data = _partial(payload).model_dump_json(by_alias=True).encode()
     return data
-
-
-_EVALUATIONS = {
-    Verdict.PASS: ResultEvaluation.OK,
-    Verdict.REJECT: ResultEvaluation.NOT_OK,
-    Verdict.REVIEW: ResultEvaluation.NOT_DECIDABLE,
-    Verdict.NOT_INSPECTED: ResultEvaluation.UNDEFINED,
-}
-
-
-def _times(timings: Timings) -> ProcessingTimes:
-    names = ProcessingTimes.model_fields
-    return ProcessingTimes.model_validate({name: round(getattr(timings, name), 3) for name in names})
-
-
-def _why(reason: Why) -> WhyPayload:
-    score = reason.score
-    if score is not None and reason.threshold is not None:
-        score = rounded_score(score, reason.threshold)
-    return WhyPayload(
-        scorer=reason.scorer,
-        defect_type=reason.defect_type,
-        score=score,
-        threshold=reason.threshold,
-        authority=reason.authority,
-        text=clean_text(reason.text),
-    )
-
-
-def _score_set(scores: Scores | None, policy: Policy) -> ScoreSet | None:
-    if scores is None or len(scores.type_scores) != len(policy.types):
-        return None
-    anomaly_threshold = policy.anomaly.threshold if policy.anomaly else None
-    return ScoreSet(
-        types={
-            rule.name: rounded_score(score, rule.limit.threshold)
-            for rule, score in zip(policy.types, scores.type_scores, strict=True)
-        },
-        anomaly=rounded_score(scores.anomaly_score, anomaly_threshold),
-    )
-
-
-def _threshold_set(policy: Policy) -> ScoreSet:
-    return ScoreSet(
-        types={rule.name: rule.limit.threshold for rule in policy.types},
-        anomaly=policy.anomaly.threshold if policy.anomaly else None,
-    )
 
 
 def _partial(result: Result) -> Result:

@@ -29,7 +29,7 @@ _WORDS = {
     Verdict.REVIEW: ("REVIEW", "bold yellow"),
     Verdict.NOT_INSPECTED: ("NOT INSPECTED", "bold magenta"),
 }
-_STATE_STYLES = {"running": "green", "stopped": "yellow", "offline": "bold red"}
+_STATE_STYLES = {"starting": "cyan", "running": "green", "stopped": "yellow", "offline": "bold red"}
 _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _SHOWN_TYPES = 2
 
@@ -59,7 +59,9 @@ class WatchView:
     @property
     def all_stopped(self) -> bool:
         """Whether a device was seen to stop and none is running; a status from before the watch does not count."""
-        return self._a_run_ended and not any(status.state == "running" for status in self._states.values())
+        return self._a_run_ended and not any(
+            status.state in ("starting", "running") for status in self._states.values()
+        )
 
     def take(self, topic: str, payload: bytes, *, retained: bool, now_monotonic_s: float) -> Result | None:
         """Take a message in; returns the result if it is one that was not seen before."""
@@ -185,7 +187,7 @@ def part_text(result: Result) -> str:
 
 def verdict_suffix(result: Result) -> str:
     """What becomes of a part beyond its verdict."""
-    if result.review_action is not None:
+    if result.verdict is Verdict.REVIEW and result.review_action is not None:
         return f" ({result.review_action.replace('_', ' ')})"
     return " (audit)" if result.audit else ""
 

@@ -20,13 +20,12 @@ from edge.payloads import (
     BundleRef,
     Event,
     Result,
-    ResultContext,
     Status,
     bytes_from_payload,
     event_from_fault,
-    result_from_inspection,
 )
 from edge.policy import Policy, TypePolicy, decide, not_inspected
+from edge.results import ResultContext, result_from_inspection
 
 NOW = "2026-01-01T00:00:00.000Z"
 EPOCH = "0123456789abcdef"
@@ -89,7 +88,7 @@ def test_a_rejected_part_says_everything_that_an_mes_asks() -> None:
         "notInspected": None,
         "isSimulated": True,
         "isPartial": False,
-        "reviewAction": None,
+        "reviewAction": "hold",
         "audit": False,
         "why": [
             {
@@ -105,25 +104,52 @@ def test_a_rejected_part_says_everything_that_an_mes_asks() -> None:
         "thresholds": {"types": {"scratch": 0.5, "dent": 0.5}, "anomaly": 30.0},
         "authority": {"scratch": "reject", "dent": "reject"},
         "bundle": {"id": "b" * 64, "product": "bracket", "version": 3},
-        "image": {"frameId": "f7", "topic": f"works/edge-1/v1/frame/{EPOCH}-7/image"},
+        "image": {
+            "frameId": "f7",
+            "topic": f"works/edge-1/v1/frame/{EPOCH}-7/image",
+            "heatmapTopic": f"works/edge-1/v1/frame/{EPOCH}-7/heatmap",
+        },
+        "productId": "bracket",
+        "jobId": None,
+        "internalRecipeId": "b" * 64,
+        "internalConfigurationId": context_of(policy).configuration_id,
+        "backfill": False,
     }
 
 
 @pytest.mark.parametrize(
-    ("verdict", "evaluation", "state", "action", "has_image"),
+    ("verdict", "evaluation", "state", "has_image"),
     [
-        (Verdict.PASS, 1, 1, None, False),
-        (Verdict.REJECT, 2, 1, None, True),
-        (Verdict.REVIEW, 3, 1, "hold", True),
-        (Verdict.NOT_INSPECTED, 0, 4, None, False),
+        (Verdict.PASS, 1, 1, False),
+        (Verdict.REJECT, 2, 1, True),
+        (Verdict.REVIEW, 3, 1, True),
+        (Verdict.NOT_INSPECTED, 0, 4, False),
     ],
 )
-def test_verdicts_in_the_words_of_opc(
-    verdict: Verdict, evaluation: int, state: int, action: str | None, has_image: bool
-) -> None:
+def test_verdicts_in_the_words_of_opc(verdict: Verdict, evaluation: int, state: int, has_image: bool) -> None:
     message = wire(inspection_of(None, Decision(verdict, ())), policy_of())
-    assert (message["resultEvaluation"], message["resultState"], message["reviewAction"]) == (evaluation, state, action)
+    assert (message["resultEvaluation"], message["resultState"]) == (evaluation, state)
     assert (message["image"] is not None) == has_image
+    assert message["reviewAction"] == "hold"
+
+
+def test_a_frame_without_scores_announces_no_heatmap() -> None:
+    message = wire(inspection_of(None, Decision(Verdict.REVIEW, ())), policy_of())
+    assert isinstance(message["image"], dict)
+    assert message["image"]["heatmapTopic"] is None
+
+
+def test_the_configuration_id_changes_with_whatever_decides_about_a_part_and_with_nothing_else() -> None:
+    base = context_of(policy_of("scratch"))
+    deciding = [
+        replace(base, policy=policy_of("scratch", threshold=0.51)),
+        replace(base, policy=policy_of("scratch", anomaly_threshold=None)),
+        replace(base, policy=replace(base.policy, types=(replace(base.policy.types[0], authority="review"),))),
+        replace(base, policy=replace(base.policy, audit_rate=0.5)),
+        replace(base, review_action="divert"),
+    ]
+    assert len({context.configuration_id for context in (base, *deciding)}) == len(deciding) + 1
+    assert replace(base, epoch="f" * 16).configuration_id == base.configuration_id
 
 
 def test_an_audited_pass_shows_its_frame() -> None:
