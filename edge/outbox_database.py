@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TextIO
 
 from edge.errors import ProcunitError
+from edge.outbox_room import allocate_log, keep_ballast, release_ballast
+from edge.pipeline import utc_now
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _BUSY_TIMEOUT_S = 2.0
 
-_SCHEMA = """
+_JOURNAL_AND_MESSAGES = """
 CREATE TABLE journal (epoch TEXT NOT NULL, last_seq INTEGER NOT NULL, last_counter INTEGER);
 CREATE TABLE triggers (
     seq INTEGER PRIMARY KEY, frame_id TEXT NOT NULL, part_id TEXT, counter INTEGER NOT NULL,
@@ -30,6 +32,17 @@ CREATE TABLE messages (
 CREATE UNIQUE INDEX one_result_a_trigger ON messages(seq) WHERE kind = 'result';
 CREATE INDEX pending ON messages(message_id) WHERE state = 'pending';
 """
+"""Schema 1."""
+
+_TIMES_REPLAYS_AND_COMMANDS = """
+ALTER TABLE messages ADD COLUMN created_at_utc TEXT NOT NULL DEFAULT '{now_utc}';
+ALTER TABLE messages ADD COLUMN settled_s INTEGER;
+CREATE TABLE replays (
+    replay_id INTEGER PRIMARY KEY AUTOINCREMENT, next_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL
+);
+CREATE TABLE commands (cmd_id TEXT PRIMARY KEY, expires_s REAL NOT NULL) WITHOUT ROWID;
+"""
+"""Schema 2; `settled_s` is the unix time of the acknowledgement, unknown for rows that schema 1 settled."""
 
 _logger = logging.getLogger(__name__)
 
@@ -41,6 +54,7 @@ class Database:
     `epoch` is the random name that it got when it was created; `set_aside` is where a damaged predecessor was moved.
     """
 
+    path: Path
     writer: sqlite3.Connection
     reader: sqlite3.Connection
     epoch: str
@@ -48,29 +62,46 @@ class Database:
     lock_file: TextIO
 
     def close(self) -> None:
-        """Close it; the writer's connection last, which folds the write-ahead log into the file."""
+        """Close it; the writer's connection last, which folds the write-ahead log into the file.
+
+        The room of the log goes to the ballast, so that a full disk can be opened again.
+        """
         self.reader.close()
         self.writer.close()
+        keep_ballast(self.path)
         self.lock_file.close()
 
 
 def open_database(path: Path) -> Database:
-    """Open or create the database.
+    """Open or create the database; on a full disk with the room that an earlier run left as ballast.
 
     Raises:
         ProcunitError: it cannot be opened, was made by another version, or another process owns it.
     """
     lock_file = _lock(path)
     try:
+        release_ballast(path)
         writer, set_aside = _open_or_set_aside(path)
         epoch = str(writer.execute("SELECT epoch FROM journal").fetchone()[0])
-        return Database(writer, _connect(path), epoch, set_aside, lock_file)
+        reader = _connect(path)
+        allocate_log(path)
+        keep_ballast(path)
+        return Database(path, writer, reader, epoch, set_aside, lock_file)
     except sqlite3.OperationalError as error:
         lock_file.close()
         raise _cannot_open(path, str(error)) from error
     except BaseException:
         lock_file.close()
         raise
+
+
+def mark_damaged(path: Path) -> None:
+    """Have the database set aside at the next start: damage that was met while running may escape the check there."""
+    _damage_marker(path).touch()
+
+
+def _damage_marker(path: Path) -> Path:
+    return path.with_name(path.name + ".damaged")
 
 
 def _lock(path: Path) -> TextIO:
@@ -103,6 +134,7 @@ def _open_or_set_aside(path: Path) -> tuple[sqlite3.Connection, Path | None]:
         part = path.with_name(path.name + suffix)
         if part.exists():
             part.rename(aside.with_name(aside.name + suffix))
+    _damage_marker(path).unlink(missing_ok=True)
     return _open(path), aside
 
 
@@ -111,28 +143,41 @@ def _open(path: Path) -> sqlite3.Connection:
     try:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
-        _check_or_create(db, path)
+        db.execute("PRAGMA secure_delete = OFF")  # overwriting what is trimmed would double its cost
+        db.execute("PRAGMA temp_store = MEMORY")
+        _check_and_migrate(db, path)
     except BaseException:
         db.close()
         raise
     return db
 
 
-def _check_or_create(db: sqlite3.Connection, path: Path) -> None:
-    verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+def _check_and_migrate(db: sqlite3.Connection, path: Path) -> None:
+    met_damage = _damage_marker(path).exists()
+    verdict = "it was met while in use" if met_damage else db.execute("PRAGMA quick_check(1)").fetchone()[0]
     if verdict != "ok":
         raise sqlite3.DatabaseError(verdict)
     version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version == 0:
-        db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION};")
-        db.execute("INSERT INTO journal VALUES (?, 0, NULL)", (secrets.token_hex(8),))
-        db.execute("COMMIT")
-    elif version != SCHEMA_VERSION:
+    if version == SCHEMA_VERSION:
+        return
+    if version not in (0, 1):
         raise ProcunitError(
-            f"made by another version of procunit (schema {version}, this one reads {SCHEMA_VERSION})",
+            f"made by another version of procunit (schema {version}, this one reads up to {SCHEMA_VERSION})",
             where=str(path),
             remedy="Install the version that made it, or move the file away to start a new epoch",
         )
+    db.execute("BEGIN IMMEDIATE")
+    if version == 0:
+        _execute_all(db, _JOURNAL_AND_MESSAGES)
+        db.execute("INSERT INTO journal VALUES (?, 0, NULL)", (secrets.token_hex(8),))
+    _execute_all(db, _TIMES_REPLAYS_AND_COMMANDS.format(now_utc=utc_now()))
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    db.execute("COMMIT")
+
+
+def _execute_all(db: sqlite3.Connection, statements: str) -> None:
+    for statement in statements.split(";"):
+        db.execute(statement)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import textwrap
 import time
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from edge import outbox as outbox_module
+from edge import outbox_commands, outbox_database, outbox_writer
 from edge.errors import ProcunitError
 from edge.messages import Trigger
-from edge.outbox import MessageKind, Outbox
+from edge.outbox import MAX_REPLAYS, MessageKind, Outbox, StoredMessage
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -30,12 +31,12 @@ def trigger(seq: int, counter: int | None = None) -> Trigger:
     return Trigger(seq, f"f{seq}", f"part-{seq}", seq if counter is None else counter, "2026-01-01T00:00:00Z", 0, None)
 
 
-def fill(outbox: Outbox, count: int) -> None:
+def fill(outbox: Outbox, count: int, padding: bytes = b"") -> None:
     """`count` triggers with results."""
     first = outbox.next_seq()
     for seq in range(first, first + count):
         outbox.open_trigger(trigger(seq))
-        outbox.close_trigger(seq, b'{"seq": %d}' % seq)
+        outbox.close_trigger(seq, b'{"seq": %d}' % seq + padding)
     assert outbox.flush(10)
 
 
@@ -103,21 +104,7 @@ def test_quarantined_and_acknowledged_messages_leave_the_backlog_and_stay_on_dis
     assert states == [("acknowledged", None), ("quarantined", "too large"), ("pending", None)]
 
 
-def test_only_the_newest_settled_messages_are_retained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_module, "RETAINED_MESSAGES", 10)
-    monkeypatch.setattr(outbox_module, "_TRIM_EVERY", 5)
-    path = tmp_path / "o.sqlite"
-    with Outbox(path) as outbox:
-        fill(outbox, 30)
-        kept_pending, *rest = outbox.unacknowledged(0, 100)
-        outbox.acknowledge([m.message_id for m in rest])
-        assert outbox.flush(5)
-        assert outbox.next_seq() == 31
-        assert outbox.unacknowledged(0, 100) == [kept_pending]
-    assert stored_results(path) == [1, *range(21, 31)]
-
-
-@pytest.mark.parametrize("damage", ["header", "middle", "truncated", "not a database"])
+@pytest.mark.parametrize("damage", ["header", "middle", "within a page", "truncated", "not a database"])
 def test_a_damaged_database_is_set_aside_and_a_new_epoch_begins(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "o.sqlite"
     with Outbox(path) as outbox:
@@ -128,6 +115,9 @@ def test_a_damaged_database_is_set_aside_and_a_new_epoch_begins(tmp_path: Path, 
         content[:64] = bytes(64)
     elif damage == "middle":
         content[4096:] = random.Random(1).randbytes(len(content) - 4096)  # noqa: S311
+    elif damage == "within a page":
+        page = 4096 * (len(content) // 4096 // 2)
+        content[page : page + 100] = random.Random(1).randbytes(100)  # noqa: S311
     elif damage == "truncated":
         del content[len(content) // 2 :]
     else:
@@ -165,8 +155,31 @@ def test_a_database_of_another_version_is_refused_and_left_alone(tmp_path: Path)
     with pytest.raises(ProcunitError, match="schema 99"):
         Outbox(path)
     with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version = 1")
+        db.execute("PRAGMA user_version = 2")
     Outbox(path).close()
+
+
+def test_a_database_of_schema_1_keeps_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "o.sqlite"
+    with sqlite3.connect(path) as db:
+        db.executescript(f"{outbox_database._JOURNAL_AND_MESSAGES} PRAGMA user_version = 1;")
+        db.execute("INSERT INTO journal VALUES ('e1', 4, 44)")
+        db.execute("INSERT INTO triggers VALUES (4, 'f4', NULL, 44, '2026-01-01T00:00:00Z')")
+        db.executemany(
+            "INSERT INTO messages (kind, seq, topic, payload, state) VALUES ('result', ?, 'result', ?, ?)",
+            [(1, b"one", "acknowledged"), (2, b"two", "quarantined"), (3, b"three", "pending")],
+        )
+    with Outbox(path) as outbox:
+        assert (outbox.epoch, outbox.next_seq(), outbox.last_counter(), outbox.set_aside) == ("e1", 5, 44, None)
+        assert [left.seq for left in outbox.open_triggers()] == [4]
+        outbox.close_trigger(4, b"four")
+        assert outbox.flush(5)
+        assert [(m.seq, m.payload) for m in outbox.unacknowledged(0, 10)] == [(3, b"three"), (4, b"four")]
+        assert all(m.created_at_utc > "2026" and not m.replayed for m in outbox.unacknowledged(0, 10))
+        assert outbox.replay("e1", 1, 4) == 4
+        assert outbox.flush(5)
+        assert [(m.seq, m.payload, m.replayed) for m in outbox.replayed(None, 10)] == [(1, b"one", True)]
+    assert stored_results(path) == [1, 2, 3, 4]
 
 
 def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
@@ -191,7 +204,7 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_now_waits_and_is_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.outbox_database._BUSY_TIMEOUT_S", 0.05)
-    monkeypatch.setattr(outbox_module, "_RETRY_S", 0.05)
+    monkeypatch.setattr(outbox_writer, "_RETRY_S", 0.05)
     path = tmp_path / "o.sqlite"
     with Outbox(path) as outbox:
         other = sqlite3.connect(path, isolation_level=None)
@@ -209,7 +222,7 @@ def test_what_cannot_be_written_now_waits_and_is_written_later(tmp_path: Path, m
 
 def test_closing_while_the_disk_refuses_ends_without_a_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.outbox_database._BUSY_TIMEOUT_S", 0.05)
-    monkeypatch.setattr(outbox_module, "_MAX_BATCH", 1)
+    monkeypatch.setattr(outbox_writer, "_MAX_BATCH", 1)
     path = tmp_path / "o.sqlite"
     outbox = Outbox(path)
     other = sqlite3.connect(path, isolation_level=None)
@@ -233,6 +246,86 @@ def test_a_dead_writer_is_told_and_takes_nothing_more(tmp_path: Path) -> None:
         assert isinstance(outbox.error, sqlite3.IntegrityError)
         with pytest.raises(RuntimeError, match="outbox is closed"):
             outbox.put_event(b"lost")
+
+
+@pytest.mark.parametrize("met_by", ["reading", "writing"])
+def test_damage_met_while_running_ends_the_outbox_and_is_set_aside_at_the_next_start(
+    tmp_path: Path, met_by: str
+) -> None:
+    path = tmp_path / "o.sqlite"
+    with Outbox(path) as outbox:
+        fill(outbox, 1500, bytes(3000))  # more than a connection keeps in memory
+    with Outbox(path) as outbox:
+        old_epoch = outbox.epoch
+        intact = path.read_bytes()
+        path.write_bytes(intact[:4096] + bytes(len(intact) - 4096))
+        if met_by == "reading":
+            with pytest.raises(sqlite3.DatabaseError, match="malformed"):
+                outbox.unacknowledged(0, 100)
+        else:
+            outbox.acknowledge(range(1, 1501))
+            assert not outbox.flush(5)
+        assert "malformed" in str(outbox.error)
+        with pytest.raises(RuntimeError, match="outbox is closed"):
+            outbox.put_event(b"lost")
+    path.write_bytes(intact)  # what a check at the next start does not find
+    with Outbox(path) as outbox:
+        assert outbox.set_aside == tmp_path / "o.sqlite.damaged-1"
+        assert outbox.epoch != old_epoch
+        fill(outbox, 1)
+    with Outbox(path) as outbox:
+        assert outbox.set_aside is None
+
+
+def test_a_replay_is_refused_in_words_where_it_makes_no_sense(tmp_path: Path) -> None:
+    with Outbox(tmp_path / "o.sqlite") as outbox:
+        fill(outbox, 20)
+        outbox.acknowledge(range(1, 21))
+        assert outbox.replay(outbox.epoch, 21, 30) == 0
+        with pytest.raises(ProcunitError, match="epoch e1 is not stored here"):
+            outbox.replay("e1", 1, 2)
+        with pytest.raises(ProcunitError, match="3 to 2 is no range"):
+            outbox.replay(outbox.epoch, 3, 2)
+        for seq in range(1, MAX_REPLAYS + 1):
+            assert outbox.replay(outbox.epoch, seq, 1000) == 21 - seq
+        assert outbox.flush(5)
+        with pytest.raises(ProcunitError, match="16 replays wait"):
+            outbox.replay(outbox.epoch, 1, 2)
+
+
+def test_replays_outlive_a_restart_and_follow_one_another(tmp_path: Path) -> None:
+    path = tmp_path / "o.sqlite"
+    with Outbox(path) as outbox:
+        fill(outbox, 6)
+        outbox.acknowledge(range(1, 7))
+        outbox.replay(outbox.epoch, 4, 99)
+        outbox.replay(outbox.epoch, 1, 2)
+        outbox.flush(5)
+        outbox.acknowledge_replayed(outbox.replayed(None, 1)[0])
+        fill(outbox, 3)
+    with Outbox(path) as outbox:
+        assert outbox.backlog() == 3
+        sent: list[StoredMessage] = []
+        while page := outbox.replayed(sent[-1] if sent else None, 1):
+            sent += page
+        assert [m.seq for m in sent] == [5, 6, 1, 2]
+
+
+def test_a_command_is_remembered_until_it_expires_also_after_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_commands, "MAX_COMMANDS", 2)
+    path, now = tmp_path / "o.sqlite", datetime.now(timezone.utc)
+    with Outbox(path) as outbox:
+        assert not outbox.seen_command("c1")
+        outbox.remember_command("c1", now + timedelta(hours=1))
+        assert outbox.seen_command("c1")
+        outbox.remember_command("c2", now - timedelta(seconds=1))
+        outbox.remember_command("c3", now + timedelta(hours=1))
+        with pytest.raises(ProcunitError, match="wait for their expiry"):
+            outbox.remember_command("c4", now + timedelta(hours=1))
+    with Outbox(path) as outbox:
+        assert [outbox.seen_command(cmd_id) for cmd_id in ("c1", "c2", "c3", "c4")] == [True, False, True, False]
 
 
 _VICTIM = textwrap.dedent(
@@ -297,6 +390,9 @@ class OutboxMachine(RuleBasedStateMachine):
         self.outbox = Outbox(self.directory / "o.sqlite")
         self.open: list[int] = []
         self.pending: dict[int, bytes] = {}
+        self.results: dict[int, int] = {}
+        self.acknowledged: set[int] = set()
+        self.replay: tuple[int, int] | None = None
         self.stored = 0
         self.last_seq = 0
 
@@ -313,6 +409,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.outbox.close_trigger(seq, payload)
         self.open.remove(seq)
         self._store(payload)
+        self.results[self.stored] = seq
 
     @precondition(lambda self: self.last_seq > len(self.open))
     @rule(data=st.data())
@@ -333,7 +430,35 @@ class OutboxMachine(RuleBasedStateMachine):
             self.outbox.quarantine(message_id, "refused")
         else:
             self.outbox.acknowledge([message_id])
+            if message_id in self.results:
+                self.acknowledged.add(self.results[message_id])
         del self.pending[message_id]
+
+    @precondition(lambda self: self.results and self.replay is None)
+    @rule(data=st.data())
+    def replay_is_asked_for(self, data: st.DataObject) -> None:
+        first, last = sorted(data.draw(st.tuples(*[st.integers(1, self.last_seq)] * 2)))
+        stored = [seq for seq in self.results.values() if first <= seq <= last]
+        assert self.outbox.replay(self.outbox.epoch, first, last) == len(stored)
+        self.replay = (first, max(stored)) if stored else None
+
+    @precondition(lambda self: self.replay is not None)
+    @rule(data=st.data(), limit=st.integers(1, 5))
+    def replay_goes_on(self, data: st.DataObject, limit: int) -> None:
+        assert self.replay is not None
+        first, last = self.replay
+        expected = [seq for seq in sorted(self.acknowledged) if first <= seq <= last]
+        page = self.outbox.replayed(None, limit)
+        assert [m.seq for m in page] == expected[:limit]
+        assert all(m.replayed for m in page)
+        self.replay = None
+        if page:
+            delivered = data.draw(st.sampled_from(page))
+            assert delivered.seq is not None
+            later = [m.seq for m in self.outbox.replayed(delivered, 1000)]
+            assert later == [seq for seq in expected if seq > delivered.seq]
+            self.outbox.acknowledge_replayed(delivered)
+            self.replay = (delivered.seq + 1, last) if delivered.seq < last else None
 
     @rule()
     def process_restarts(self) -> None:
@@ -348,6 +473,7 @@ class OutboxMachine(RuleBasedStateMachine):
         assert list(found.items()) == sorted(self.pending.items())
         assert self.outbox.next_seq() == self.last_seq + 1
         assert self.outbox.backlog() == len(self.pending)
+        assert self.outbox.newest_id() == self.stored
 
     def teardown(self) -> None:
         self.outbox.close()
