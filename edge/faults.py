@@ -27,6 +27,10 @@ class FaultId(str, Enum):
     FRAMES_FAILED = "frames_failed"
     BROKER_UNREACHABLE = "broker_unreachable"
     MESSAGE_QUARANTINED = "message_quarantined"
+    COMMAND_RUN = "command_run"
+    COMMAND_REFUSED = "command_refused"
+    PART_ID_UNBOUND = "part_id_unbound"
+    COMMAND_FLOOD = "command_flood"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,30 @@ FAULTS = _table(
         "error",
         "The broker refused a message; it is kept on the device and the following ones are sent.",
         "Check the broker's access rules and its size limit for the device's topics.",
+    ),
+    Fault(
+        FaultId.COMMAND_RUN,
+        "info",
+        "A command was carried out.",
+        "Nothing to do; the event is the record of who asked for what.",
+    ),
+    Fault(
+        FaultId.COMMAND_REFUSED,
+        "warning",
+        "A command was not carried out.",
+        "Read the detail. If nobody at the plant sent it, check who may publish below the device's cmd/ topics.",
+    ),
+    Fault(
+        FaultId.PART_ID_UNBOUND,
+        "warning",
+        "A part id and its part did not find each other; the result has no part id.",
+        "Read the detail; check that part ids are sent with the right counter or time, before the verdict.",
+    ),
+    Fault(
+        FaultId.COMMAND_FLOOD,
+        "warning",
+        "Commands come faster than they can be looked at; some were dropped. Inspection and results are not affected.",
+        "Find who publishes below the device's cmd/ topics, and who may; commands are taken again after a minute.",
     ),
 )
 """One entry for every id."""
