@@ -30,6 +30,7 @@ from edge.manifest import (
     GoldenSet,
     ImagingBaseline,
     ManifestBody,
+    Precision,
     Provenance,
     ScoreLimit,
     SeededResult,
@@ -74,17 +75,22 @@ def defect_image(seed: int, type_index: int = 0) -> NDArray[np.uint8]:
 
 
 def build_tiny_bundle(
-    directory: Path, types: tuple[str, ...] = ("scratch",), rejecting: tuple[str, ...] = (), version: int = 1
+    directory: Path,
+    types: tuple[str, ...] = ("scratch",),
+    rejecting: tuple[str, ...] = (),
+    version: int = 1,
+    precisions: tuple[Precision, ...] = ("fp32",),
 ) -> TinyBundle:
     """Build `directory`/bundle and the demo key pair beside it.
 
     Types in `rejecting` carry evidence and a simulated seeded run, so that they may reject where the key is trusted as
-    a demo key.
+    a demo key. Every precision has a graph of its own name, all of the same content but for a comment.
     """
     key = write_demo_key(directory)
     tiny = TinyBundle(directory / "bundle", directory / "demo-key.pub", directory / "demo-key.pem")
     with new_directory(tiny.path, replace=False) as partial:
-        write_tiny_graph(partial / graph_files()[0], len(types))
+        for precision in precisions:
+            write_tiny_graph(partial / graph_files(precision)[0], len(types), comment=precision)
         save_file({BANK_KEY: tiny_bank()}, partial / BANK)
         engine = OrtEngine([partial / graph_files()[0]], tiny_bank(), threads=1)
         scores = [score_pixels(good_image(seed), TINY_GEOMETRY, engine)[0] for seed in _LIMIT_SEEDS]
@@ -118,7 +124,7 @@ def tiny_bank() -> NDArray[np.float32]:
     return np.concatenate(rows).reshape(-1, FEATURES).astype(np.float32)
 
 
-def write_tiny_graph(path: Path, types: int) -> None:
+def write_tiny_graph(path: Path, types: int, comment: str = "") -> None:
     """A graph of the bundle's contract for `types` defect types; without types it has no head."""
     nodes = [
         helper.make_node("Cast", ["image"], ["image_f32"], to=TensorProto.FLOAT),
@@ -159,7 +165,7 @@ def write_tiny_graph(path: Path, types: int) -> None:
         outputs,
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, doc_string=comment)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
 
