@@ -35,7 +35,7 @@ from edge.runfiles import (
     read_record,
 )
 from edge.sealing import SigningKey, new_directory, seal
-from export.golden import Judge, golden_photos, write_golden
+from export.golden import Judge, golden_photos, tolerance_from_scores, write_golden
 from export.report import report_html
 
 
@@ -115,9 +115,10 @@ def _known(trained: TrainRecord) -> KnownPhotos:
 def _write_golden(partial: Path, trained: TrainRecord, calibrated: CalibrationRecord, body: ManifestBody) -> None:
     paths = {photo.sha256: Path(trained.data) / photo.file for photo in trained.photos}
     chosen = golden_photos(calibrated.scores, body.types, body.anomaly)
+    tolerance = tolerance_from_scores(calibrated.scores, body.types, body.anomaly)
     engine = OrtEngine([partial / graph_files()[0]], bank_from_file(partial / BANK))
     try:
         judge = Judge(body.types, body.anomaly, body.geometry, engine)
-        write_golden(partial, [(paths[photo.sha256], photo) for photo in chosen], judge)
+        write_golden(partial, [(paths[photo.sha256], photo) for photo in chosen], judge, tolerance)
     finally:
         engine.close()

@@ -12,17 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.dataset import read_image
+from edge.drift import clearance, clearances_from_scores, score_names
 from edge.engine import Engine
 from edge.errors import ProcunitError
 from edge.manifest import GOLDEN, DefectType, GoldenFrame, GoldenSet, ScoreLimit
 from edge.pipeline import score_pixels
-from edge.policy import decide, logit, policy_without_authority
+from edge.policy import decide, policy_without_authority
 from edge.preprocess import Geometry
 from edge.runfiles import PhotoScores
 
-TOLERANCE_SPREADS = 0.1
-"""How far a score may drift from the reference: a tenth of its spread on good parts."""
-CLEARANCE_SPREADS = 2 * TOLERANCE_SPREADS
+MIN_TOLERANCE_SPREADS, MAX_TOLERANCE_SPREADS = 0.01, 0.1
+"""Between these the calibration scores set how far a score may drift from the reference."""
+CLEARANCE_SPREADS = 2 * MAX_TOLERANCE_SPREADS
 """How far a golden frame's scores lie from every threshold, so that no drift within the tolerance flips a verdict."""
 MAX_FRAMES = 8
 _NEVER_AUDIT = 1.0
@@ -38,6 +39,19 @@ class Judge:
     engine: Engine
 
 
+def tolerance_from_scores(
+    scores: Sequence[PhotoScores], types: tuple[DefectType, ...], anomaly: ScoreLimit | None
+) -> float:
+    """How far a score may drift, in its spreads on good parts: as far as any of them alone flips few enough parts.
+
+    What all of them together flip is the golden gate's to predict, from how far each one really drifts.
+    """
+    clearances = clearances_from_scores(scores, types, anomaly)
+    names = score_names(types, anomaly)
+    alone = min(clearances.largest_drift(score, MAX_TOLERANCE_SPREADS) for score in range(len(names)))
+    return max(alone, MIN_TOLERANCE_SPREADS)
+
+
 def golden_photos(
     scores: Sequence[PhotoScores], types: tuple[DefectType, ...], anomaly: ScoreLimit | None
 ) -> list[PhotoScores]:
@@ -49,7 +63,7 @@ def golden_photos(
         ProcunitError: none is clear of the thresholds.
     """
     groups: dict[str | None, dict[str, PhotoScores]] = {None: {}, **{t.name: {} for t in types}, "": {}}
-    distances = {photo.sha256: _distances(photo, types, anomaly) for photo in scores}
+    distances = {photo.sha256: clearance(photo, types, anomaly) for photo in scores}
     for photo in sorted(scores, key=lambda p: (np.abs(distances[p.sha256]).min(), p.sha256)):
         if np.abs(distances[photo.sha256]).min() > CLEARANCE_SPREADS:
             group = groups[_flagged_by(photo, distances[photo.sha256], types)]
@@ -64,7 +78,7 @@ def golden_photos(
     return list(by_part.values())[:MAX_FRAMES]
 
 
-def write_golden(directory: Path, photos: Sequence[tuple[Path, PhotoScores]], judge: Judge) -> None:
+def write_golden(directory: Path, photos: Sequence[tuple[Path, PhotoScores]], judge: Judge, tolerance: float) -> None:
     """Write the photographs as lossless PNG at native resolution and their references, taken from those very files.
 
     Raises:
@@ -76,16 +90,15 @@ def write_golden(directory: Path, photos: Sequence[tuple[Path, PhotoScores]], ju
         file = f"{Path(GOLDEN).parent.name}/frame-{number}.png"
         if not cv2.imwrite(str(directory / file), read_image(path)):
             raise ProcunitError("cannot be written", where=str(directory / file), remedy="Free space on the disk")
-        frames.append(_reference(directory, file, calibrated, judge))
-    golden = GoldenSet(tolerance=TOLERANCE_SPREADS, frames=tuple(frames))
+        frames.append(_reference(directory, file, calibrated, judge, tolerance))
+    golden = GoldenSet(tolerance=tolerance, frames=tuple(frames))
     (directory / GOLDEN).write_text(golden.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
-def _reference(directory: Path, file: str, calibrated: PhotoScores, judge: Judge) -> GoldenFrame:
+def _reference(directory: Path, file: str, calibrated: PhotoScores, judge: Judge, tolerance: float) -> GoldenFrame:
     scores, _ = score_pixels(read_image(directory / file), judge.geometry, judge.engine)
-    found = calibrated.model_copy(update={"type_scores": scores.type_scores, "anomaly_score": scores.anomaly_score})
-    drift = _distances(found, judge.types, judge.anomaly) - _distances(calibrated, judge.types, judge.anomaly)
-    if not np.abs(drift).max() <= TOLERANCE_SPREADS:
+    drift = clearance(scores, judge.types, judge.anomaly) - clearance(calibrated, judge.types, judge.anomaly)
+    if not np.abs(drift).max() <= tolerance:
         raise ProcunitError(
             "the model does not give the scores it was calibrated with",
             remedy="Run `procunit calibrate` again, after `procunit export`",
@@ -97,17 +110,6 @@ def _reference(directory: Path, file: str, calibrated: PhotoScores, judge: Judge
         anomaly_score=scores.anomaly_score,
         verdict=decision.verdict,
     )
-
-
-def _distances(photo: PhotoScores, types: tuple[DefectType, ...], anomaly: ScoreLimit | None) -> NDArray[np.float64]:
-    """How far each score lies above its threshold, in spreads on good parts: float64 [T], [T + 1] with the anomaly."""
-    distances = [
-        (logit(score) - logit(t.limit.threshold)) / t.limit.spread
-        for score, t in zip(photo.type_scores, types, strict=True)
-    ]
-    if anomaly is not None:
-        distances.append((photo.anomaly_score - anomaly.threshold) / anomaly.spread)
-    return np.array(distances)
 
 
 def _flagged_by(photo: PhotoScores, distances: NDArray[np.float64], types: tuple[DefectType, ...]) -> str | None:

@@ -11,18 +11,31 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from calibration.calibrate import calibrate_run
 from edge.bundle import Bundle, open_bundle, trusted_key_from_file
+from edge.drift import MAX_FLIP_RATE, clearances_from_bundle
 from edge.engine import EngineError, Outputs
 from edge.engine_ort import OrtEngine
+from edge.errors import ProcunitError
 from edge.gate import check_golden
 from edge.manifest import GoldenSet
+from export.bundle_from_run import bundle_from_run
+from export.signing import demo_key_from_run
 from tests.tiny_bundle import build_tiny_bundle
+from tests.tiny_run import build_tiny_run
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     tiny = build_tiny_bundle(tmp_path_factory.mktemp("gate"), types=("scratch", "dent"))
     return open_bundle(tiny.path, (trusted_key_from_file(tiny.public_key, demo=True),))
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    run = build_tiny_run(tmp_path_factory.mktemp("calibrated"))
+    calibrate_run(run.path)
+    return bundle_from_run(run.path, run.path.parent / "bundle", demo_key_from_run(run.path))
 
 
 @pytest.fixture
@@ -52,6 +65,21 @@ class ChangedEngine:
         self._engine.close()
 
 
+class ReshapedEngine(ChangedEngine):
+    """The real engine with outputs of another number of tiles: a test double of an engine of another bundle."""
+
+    tiles = 2
+
+    def infer(self, tiles_u8: NDArray[np.uint8]) -> Outputs:
+        outputs = self._engine.infer(tiles_u8)
+        return Outputs(
+            *(
+                np.repeat(part, self.tiles, axis=0)
+                for part in (outputs.logits, outputs.defect_maps, outputs.anomaly_map, outputs.anomaly_score)
+            )
+        )
+
+
 class FailingEngine:
     """A test double of an engine that fails on every part."""
 
@@ -71,6 +99,8 @@ def test_the_reference_engine_passes_without_drift(bundle: Bundle, engine: OrtEn
     assert len(result.checks) == 4
     assert max(check.drift for check in result.checks) < 1e-3
     assert "4 golden frames, worst drift" in str(result)
+    assert result.flip_rate is None
+    assert "holds no calibration scores" in str(result)
 
 
 @pytest.mark.parametrize(("share", "passes"), [(0.9, True), (1.1, False), (-1.1, False)])
@@ -127,6 +157,50 @@ def test_an_engine_that_fails_does_not_pass(bundle: Bundle) -> None:
     result = check_golden(bundle, FailingEngine())
     assert not result.passed
     assert "no scores: out of memory" in str(result)
+
+
+@pytest.mark.parametrize(("tiles", "problem"), [(2, "outputs of 2 tiles instead of 1"), (0, "no scores: zero-size")])
+def test_an_engine_whose_outputs_have_another_shape_does_not_pass(
+    bundle: Bundle, engine: OrtEngine, tiles: int, problem: str
+) -> None:
+    reshaped = ReshapedEngine(engine)
+    reshaped.tiles = tiles
+    result = check_golden(bundle, reshaped)
+    assert not result.passed
+    assert problem in str(result)
+
+
+def test_with_calibration_scores_the_gate_tells_how_many_parts_would_flip(calibrated: Bundle) -> None:
+    engine = OrtEngine(calibrated.graphs(), calibrated.bank(), threads=1)
+    faithful = check_golden(calibrated, engine)
+    assert faithful.passed
+    assert faithful.flip_rate is not None
+    assert faithful.flip_rate < MAX_FLIP_RATE / 100
+    assert "flips in 1000 parts predicted (1 allowed)" in str(faithful)
+    limit = calibrated.manifest.types[1].limit
+    drifting = check_golden(calibrated, ChangedEngine(engine, logits=0.3 * limit.spread))
+    assert drifting.flip_rate is not None
+    assert drifting.flip_rate > MAX_FLIP_RATE
+    assert drifting.worst_drifts[calibrated.manifest.types[1].name] == pytest.approx(0.3, rel=0.02)
+
+
+def test_too_many_predicted_flips_fail_though_every_frame_passes(
+    calibrated: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = OrtEngine(calibrated.graphs(), calibrated.bank(), threads=1)
+    wide = calibrated.golden().model_copy(update={"tolerance": 0.5})
+    monkeypatch.setattr(Bundle, "golden", lambda _: wide)
+    assert calibrated.manifest.anomaly is not None
+    result = check_golden(calibrated, ChangedEngine(engine, anomaly=0.15 * calibrated.manifest.anomaly.spread))
+    assert all(check.problem is None for check in result.checks)
+    assert not result.passed
+    assert "flips in 1000 parts predicted (1 allowed)" in str(result)
+
+
+def test_calibration_scores_of_other_types_are_refused(calibrated: Bundle, engine: OrtEngine) -> None:
+    fewer = calibrated.manifest.model_copy(update={"types": calibrated.manifest.types[:1]})
+    with pytest.raises(ProcunitError, match="do not fit the bundle's types"):
+        clearances_from_bundle(replace(calibrated, manifest=fewer))
 
 
 def test_without_golden_frames_nothing_passes(
