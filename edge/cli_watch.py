@@ -23,7 +23,7 @@ from rich.live import Live
 
 from edge.config import MqttSettings
 from edge.config_file import settings_from_file
-from edge.mqtt_session import QOS, LinkError, client_from_settings
+from edge.mqtt_client import QOS, LinkError, client_from_settings
 from edge.payloads import Result
 from edge.topics import EVENT, RESULT, STATUS, root_from_device
 from edge.watch_view import WatchView, line_from_result, plain

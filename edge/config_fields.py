@@ -22,6 +22,11 @@ Number = Annotated[float, Field(strict=True)]
 """A number: YAML's `yes` is not 1, and a text is no number."""
 
 
+def text_of_integer(value: object) -> object:
+    """A whole number as its text, for a choice of texts some of which YAML reads as numbers."""
+    return str(value) if type(value) is int else value
+
+
 def _from_the_files_folder(path: Path, info: ValidationInfo) -> Path:
     return Path(info.context["folder"]) / path if info.context else path
 

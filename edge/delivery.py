@@ -9,22 +9,31 @@ from dataclasses import dataclass
 
 from edge.faults import FaultId
 from edge.frames import FrameStore, StoredFrame, jpeg_from_frame
-from edge.mqtt_session import Acknowledged, Connected, Ended, LinkError, Session
+from edge.mqtt_asides import Asides
+from edge.mqtt_client import LinkError
+from edge.mqtt_doubt import Doubt
+from edge.mqtt_pace import Backoff, FramePace
+from edge.mqtt_replay import Replays
+from edge.mqtt_session import Acknowledged, Connected, Ended, Session
 from edge.outbox import MessageKind, Outbox, StoredMessage
 from edge.payloads import bytes_from_payload, event_from_fault
 from edge.pipeline import utc_now
-from edge.topics import JPEG, JSON, STATUS
+from edge.topics import JPEG, JSON, RESULT, STATUS
 from edge.wire import frame_topic
 
 WINDOW = 20
 """Unacknowledged messages on the way; a larger window is no faster."""
-MAX_FRAME_BYTES = 900_000
-"""Largest JPEG, below what common brokers take."""
-PUBACK_TIMEOUT_S = 20.0
+PUBACK_TIMEOUT_S = 10.0
+BACKFILL = (b'"backfill":false', b'"backfill":true')
+"""Marks a result that was stored before the connection was there, or is sent again; no text can hold these bytes,
+because JSON writes a quotation mark within a text as two characters."""
 
 _TICK_S = 0.5
 _PAGE = 200
+_UNKNOWN_ID = 0
 _REFUSED = 0x80
+_BUSY = frozenset({0x89, 0x91, 0x97})
+"""Refusals that pass: server busy, packet identifier in use, quota exceeded."""
 _PACKET_OVERHEAD_BYTES = 64
 _FRAME_MARGIN_BYTES = 4096
 _FLUSH_S = 2.0
@@ -39,32 +48,35 @@ class Tally:
     sent: int = 0
     quarantined: int = 0
     frames_sent: int = 0
+    newest_seq: int = 0
+
+
+@dataclass(frozen=True)
+class Lasting:
+    """What outlives a connection; `root` is the root of the device's topics."""
+
+    root: str
+    device: str
+    tally: Tally
+    doubt: Doubt
+    pace: FramePace
+    asides: Asides
 
 
 class Delivery:
     """Sends from the outbox over one connection, from the oldest unacknowledged message on.
 
-    `root` is the root of the device's topics, `frame` the frame that is on its way. Every method may raise a
-    LinkError: the connection is over.
+    `frame` is the frame that is on its way. Every method may raise a LinkError: the connection is over.
     """
 
     def __init__(
-        self,
-        session: Session,
-        limits: Connected,
-        outbox: Outbox,
-        frames: FrameStore | None,
-        *,
-        root: str,
-        device: str,
-        tally: Tally,
+        self, session: Session, limits: Connected, outbox: Outbox, frames: FrameStore | None, lasting: Lasting
     ) -> None:
         self._session = session
         self._outbox = outbox
         self._frames = frames
-        self._root = root
-        self._device = device
-        self._tally = tally
+        self._root, self._device = lasting.root, lasting.device
+        self._tally, self._doubt, self._pace, self._asides = lasting.tally, lasting.doubt, lasting.pace, lasting.asides
         self._window = min(WINDOW, limits.receive_maximum)
         self._max_packet_bytes = limits.maximum_packet_bytes
         self._in_flight: dict[int, StoredMessage | None] = {}
@@ -73,13 +85,28 @@ class Delivery:
         self._page: deque[StoredMessage] = deque()
         self._last_id = 0
         self._all_read = False
-        self._progress_monotonic_s = time.monotonic()
+        self._newest: StoredMessage | None = None
+        self._busy_pauses = Backoff()
+        self._paused_until_s: float | None = None
+        self._progress_s = time.monotonic()
         outbox.flush(_FLUSH_S)  # acknowledgements of the connection before this one
+        self._backfill_until_id = outbox.newest_id()
+        self._replays = Replays(outbox)
 
     @property
     def unfinished(self) -> bool:
         """Whether a message waits, or is on its way."""
         return bool(self._in_flight or self._page or self._outbox.unacknowledged(self._last_id, 1))
+
+    @property
+    def on_way(self) -> list[StoredMessage]:
+        """Messages of the outbox that were sent and not acknowledged."""
+        return [message for message in self._in_flight.values() if message is not None]
+
+    @property
+    def alone(self) -> bool:
+        """Whether exactly one packet is on its way."""
+        return len(self._in_flight) + (self.frame is not None) == 1
 
     def step(self) -> None:
         """Wait until something happens, settle what was acknowledged, send what there is room for."""
@@ -87,93 +114,37 @@ class Delivery:
             self._wait()
         self._settle()
         self._send_messages()
-        self._send_frame()
+        if self._nothing_waits:
+            self._send_last_result()
+            self._send_asides()
+            self._send_replays()
+            self._send_frame()
+
+    def drain(self, timeout_s: float) -> bool:
+        """Send nothing more and wait until everything is acknowledged; False when that took too long."""
+        deadline_s = time.monotonic() + timeout_s
+        while (self._in_flight or self.frame) and time.monotonic() < deadline_s:
+            self._wait()
+            self._settle()
+        return not self._in_flight and self.frame is None
 
     def publish_status(self, payload: bytes, timeout_s: float) -> bool:
         """Publish the retained status and wait until everything is acknowledged; False when that took too long."""
-        deadline = time.monotonic() + timeout_s
+        deadline_s = time.monotonic() + timeout_s
         while not self._has_room:
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= deadline_s:
                 return False
             self._wait()
             self._settle()
-        packet_id = self._session.publish(f"{self._root}/{STATUS.suffix}", payload, retain=True, content_type=JSON)
-        self._in_flight[packet_id] = None
-        while (self._in_flight or self.frame) and time.monotonic() < deadline:
-            self._wait()
-            self._settle()
-        return not self._in_flight
+        self._publish(f"{self._root}/{STATUS.suffix}", payload, None, retain=True)
+        return self.drain(deadline_s - time.monotonic())
 
-    @property
-    def _has_room(self) -> bool:
-        return len(self._in_flight) + (self.frame is not None) < self._window
-
-    def _wait(self) -> None:
-        if (self._in_flight or self.frame) and time.monotonic() - self._progress_monotonic_s > PUBACK_TIMEOUT_S:
-            raise LinkError("the broker acknowledges nothing any more")
-        self._outbox.wakeup.wait(_TICK_S)
-        self._outbox.wakeup.clear()
-
-    def _settle(self) -> None:
-        acknowledged: list[int] = []
-        ended: Ended | None = None
-        for occurrence in self._session.occurrences():
-            if isinstance(occurrence, Acknowledged):
-                self._progress_monotonic_s = time.monotonic()
-                self._settle_one(occurrence, acknowledged)
-            elif isinstance(occurrence, Ended):
-                ended = occurrence
-        if acknowledged:
-            self._outbox.acknowledge(acknowledged)
-            self._tally.sent += len(acknowledged)
-        if ended is not None:
-            raise LinkError(ended.text)
-
-    def _settle_one(self, puback: Acknowledged, acknowledged: list[int]) -> None:
-        if self.frame is not None and self._frame_packet_id == puback.packet_id:
-            self._settle_frame(self.frame, puback)
+    def give_up(self, message: StoredMessage, reason: str) -> None:
+        """Quarantine a message and tell of it; a repeated one is just not sent again."""
+        if message.replayed:
+            _logger.warning("result %s is not sent again: %s", message.seq, reason)
+            self._replays.settle(message)
             return
-        message = self._in_flight.pop(puback.packet_id, None)
-        if puback.reason_code >= _REFUSED:
-            if message is None:
-                _logger.warning("the broker refused the status: %s", puback.text)
-            else:
-                self._quarantine(message, f"the broker refused it: {puback.text}")
-        elif message is not None:
-            acknowledged.append(message.message_id)
-
-    def _settle_frame(self, frame: StoredFrame, puback: Acknowledged) -> None:
-        self.frame = None
-        if puback.reason_code >= _REFUSED:
-            _logger.warning("the broker refused the frame of %s: %s", frame.result_id, puback.text)
-        else:
-            self._tally.frames_sent += 1
-        if self._frames is not None:
-            self._frames.mark_sent(frame)
-
-    def _send_messages(self) -> None:
-        while self._has_room and (message := self._next_message()) is not None:
-            topic = f"{self._root}/{message.topic}"
-            if len(message.payload) + len(topic.encode()) + _PACKET_OVERHEAD_BYTES > self._max_packet_bytes:
-                limit = self._max_packet_bytes
-                self._quarantine(message, f"{len(message.payload)} bytes; the broker takes packets of {limit}")
-                continue
-            if not self._in_flight:
-                self._progress_monotonic_s = time.monotonic()
-            packet_id = self._session.publish(topic, message.payload, retain=False, content_type=JSON)
-            self._in_flight[packet_id] = message
-
-    def _next_message(self) -> StoredMessage | None:
-        if not self._page:
-            self._page.extend(self._outbox.unacknowledged(self._last_id, _PAGE))
-            self._all_read = not self._page
-        if not self._page:
-            return None
-        message = self._page.popleft()
-        self._last_id = message.message_id
-        return message
-
-    def _quarantine(self, message: StoredMessage, reason: str) -> None:
         self._outbox.quarantine(message.message_id, reason)
         self._tally.quarantined += 1
         what = f"result {message.seq}" if message.kind is MessageKind.RESULT else f"event {message.message_id}"
@@ -188,20 +159,168 @@ class Delivery:
             )
             self._outbox.put_event(bytes_from_payload(event))
 
+    @property
+    def _has_room(self) -> bool:
+        if self._paused_until_s is not None:
+            return False
+        return len(self._in_flight) + (self.frame is not None) < (1 if self._doubt.until_id else self._window)
+
+    @property
+    def _nothing_waits(self) -> bool:
+        return self._all_read and not self._page and self._has_room
+
+    def _wait(self) -> None:
+        now_s = time.monotonic()
+        if (self._in_flight or self.frame) and now_s - self._progress_s > PUBACK_TIMEOUT_S:
+            raise LinkError("the broker acknowledges nothing any more")
+        due_in_s = self._pace.due_in_s(now_s)
+        self._outbox.wakeup.wait(min(due_in_s, _TICK_S) if due_in_s > 0 else _TICK_S)
+        self._outbox.wakeup.clear()
+
+    def _publish(
+        self,
+        topic: str,
+        payload: bytes,
+        message: StoredMessage | None,
+        *,
+        retain: bool = False,
+        correlation: bytes | None = None,
+    ) -> None:
+        self._note_start()
+        self._in_flight[_UNKNOWN_ID] = message  # should the connection end in the call, it may have been sent
+        packet_id = self._session.publish(topic, payload, retain=retain, content_type=JSON, correlation=correlation)
+        self._in_flight[packet_id] = self._in_flight.pop(_UNKNOWN_ID)
+
+    def _note_start(self) -> None:
+        if not self._in_flight and self.frame is None:
+            self._progress_s = time.monotonic()
+
+    def _settle(self) -> None:
+        acknowledged: list[int] = []
+        ended: Ended | None = None
+        for occurrence in self._session.occurrences():
+            if isinstance(occurrence, Acknowledged):
+                self._progress_s = time.monotonic()
+                self._settle_one(occurrence, acknowledged)
+            elif isinstance(occurrence, Ended):
+                ended = ended or occurrence
+        if acknowledged:
+            self._outbox.acknowledge(acknowledged)
+            self._tally.sent += len(acknowledged)
+            self._busy_pauses.succeeded()
+        if ended is not None:
+            raise LinkError(ended.text, cut_off=ended.cut_off)
+        if not self._in_flight:
+            self._go_on()
+
+    def _settle_one(self, puback: Acknowledged, acknowledged: list[int]) -> None:
+        if self.frame is not None and self._frame_packet_id == puback.packet_id:
+            self._settle_frame(self.frame, puback)
+            return
+        message = self._in_flight.pop(puback.packet_id, None)
+        if puback.reason_code in _BUSY and message is not None:
+            self._pause(message, puback.text)
+        elif puback.reason_code >= _REFUSED:
+            if message is None:
+                _logger.warning("the broker refused a status or a message of its kind: %s", puback.text)
+            else:
+                self.give_up(message, f"the broker refused it: {puback.text}")
+        elif message is not None and message.replayed:
+            self._replays.settle(message)
+        elif message is not None:
+            acknowledged.append(message.message_id)
+            if message.seq is not None and message.seq > self._tally.newest_seq:
+                self._tally.newest_seq = message.seq
+                self._newest = message
+
+    def _settle_frame(self, frame: StoredFrame, puback: Acknowledged) -> None:
+        self.frame = None
+        self._pace.acknowledged(time.monotonic())
+        if puback.reason_code >= _REFUSED:
+            _logger.warning("the broker refused the frame of %s: %s", frame.result_id, puback.text)
+        else:
+            self._tally.frames_sent += 1
+        if self._frames is not None:
+            self._frames.mark_sent(frame)
+
+    def _pause(self, message: StoredMessage, reason: str) -> None:
+        """Stop sending for a moment, then go on with the message that the broker could not take just now."""
+        if self._paused_until_s is None:
+            pause_s = self._busy_pauses.pause_s()
+            _logger.warning("the broker is too busy (%s); it is asked again in %.1f s", reason, pause_s)
+            self._paused_until_s = time.monotonic() + pause_s
+        self._doubt.until_id = max(self._doubt.until_id, self._last_id, message.message_id)
+
+    def _go_on(self) -> None:
+        """Nothing is on its way: end a pause that is over, and doubts that are settled."""
+        if self._paused_until_s is not None:
+            if time.monotonic() < self._paused_until_s:
+                return
+            self._paused_until_s = None
+            self._outbox.flush(_FLUSH_S)  # what was acknowledged must not be read again
+            self._page.clear()
+            self._last_id, self._all_read = 0, False
+        elif self._last_id >= self._doubt.until_id:
+            self._doubt.settled()
+
+    def _send_messages(self) -> None:
+        while self._has_room and (message := self._next_message()) is not None:
+            self._send(message)
+
+    def _send_replays(self) -> None:
+        while self._has_room and (message := self._replays.next()) is not None:
+            self._send(message)
+
+    def _send(self, message: StoredMessage) -> None:
+        topic = f"{self._root}/{message.topic}"
+        if len(message.payload) + len(topic.encode()) + _PACKET_OVERHEAD_BYTES > self._max_packet_bytes:
+            self.give_up(message, f"{len(message.payload)} bytes; the broker takes packets of {self._max_packet_bytes}")
+            return
+        waited = message.replayed or message.message_id <= self._backfill_until_id
+        payload = message.payload.replace(*BACKFILL, 1) if waited else message.payload
+        self._publish(topic, payload, message)
+
+    def _next_message(self) -> StoredMessage | None:
+        if not self._page:
+            self._page.extend(self._outbox.unacknowledged(self._last_id, _PAGE))
+            self._all_read = not self._page
+        if not self._page:
+            return None
+        message = self._page.popleft()
+        self._last_id = message.message_id
+        return message
+
+    def _send_last_result(self) -> None:
+        """The retained copy of the newest result, once that one is acknowledged and nothing else is on its way."""
+        if self._newest is not None and not self._in_flight:
+            newest, self._newest = self._newest, None
+            self._publish(f"{self._root}/{RESULT.suffix}/last", newest.payload, None, retain=True)
+
+    def _send_asides(self) -> None:
+        while self._has_room and (aside := self._asides.next()) is not None:
+            if len(aside.payload) + len(aside.topic) + _PACKET_OVERHEAD_BYTES > self._max_packet_bytes:
+                _logger.warning("%s is dropped: %d bytes", aside.topic, len(aside.payload))
+                continue
+            self._publish(aside.topic, aside.payload, None, correlation=aside.correlation)
+
     def _send_frame(self) -> None:
-        """One frame at a time, and only when no message waits."""
-        if self._frames is None or self.frame is not None or self._page or not self._all_read or not self._has_room:
+        """One frame at a time, and only when no message waits or is on its way."""
+        if self._frames is None or self.frame is not None or self._in_flight:
+            return
+        if self._pace.due_in_s(time.monotonic()) > 0:
             return
         frame = self._frames.next_unsent()
         if frame is None:
             return
-        jpeg = _jpeg(frame, min(self._max_packet_bytes, MAX_FRAME_BYTES) - _FRAME_MARGIN_BYTES)
+        jpeg = _jpeg(frame, min(self._max_packet_bytes - _FRAME_MARGIN_BYTES, self._pace.max_bytes))
         if jpeg is None:
             self._frames.mark_sent(frame)
             return
+        self._note_start()
         topic = f"{self._root}/{frame_topic(frame.result_id)}"
         self.frame = frame
         self._frame_packet_id = self._session.publish(topic, jpeg, retain=False, content_type=JPEG)
+        self._pace.sent(len(jpeg), time.monotonic())
 
 
 def _jpeg(frame: StoredFrame, max_bytes: int) -> bytes | None:

@@ -9,33 +9,42 @@ from __future__ import annotations
 
 import logging
 import socket
-import ssl
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge.config import MqttSettings
+from edge.mqtt_client import QOS, LinkError, client_from_settings
+from edge.mqtt_inlet import Incoming
+from edge.mqtt_tls import text_from_os_error, text_from_tls_alert
 
-CONNECT_TIMEOUT_S = 5.0
-TCP_USER_TIMEOUT_MS = 8000
-"""A silent partition is noticed after this time, where keepalive alone needs two periods."""
-QOS = 1
+MAX_INCOMING_BYTES = 65_536
+"""Largest packet that the broker is asked to send."""
 
+_SOCKET_OPTIONS = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 3),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 8000),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+)
+"""A silent partition ends the connection after 8 to 10 s, whether something is on its way or not."""
 _UNLIMITED_PACKET_BYTES = 268_435_455
 _DEFAULT_RECEIVE_MAXIMUM = 65_535
 _CLOSE_TIMEOUT_S = 1.0
+_UNSPECIFIED = 0x80
+_SILENCE = ("timed out", "unreachable", "Keep alive")
+_EXPLAINED = frozenset({0x89, 0x8B, 0x8D, 0x8E, 0x96, 0x97, 0x98, 0x9C, 0x9D, 0xA0})
+"""Reasons of a DISCONNECT that no message is to blame for: busy, shutting down, taken over, quota ..."""
 
 _logger = logging.getLogger(__name__)
-
-
-class LinkError(Exception):
-    """There is no connection, or no longer; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +66,10 @@ class Acknowledged:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The connection was refused or is gone."""
+    """The connection was refused or is gone; `cut_off` where the other side ended it, rather than silence."""
 
     text: str
+    cut_off: bool = False
 
 
 Occurrence = Connected | Acknowledged | Ended
@@ -73,41 +83,36 @@ class Will:
     payload: bytes
 
 
-def client_from_settings(settings: MqttSettings, client_id: str) -> mqtt.Client:
-    """An MQTT 5 client with the user's credentials and TLS; the password is read from its file now.
-
-    Raises:
-        LinkError: the password or the certificates cannot be read.
-    """
-    client = mqtt.Client(
-        CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv5, reconnect_on_failure=False
-    )
-    client.connect_timeout = CONNECT_TIMEOUT_S
-    try:
-        if settings.username is not None:
-            client.username_pw_set(settings.username, _password(settings))
-        if settings.tls_ca_file is not None:
-            client.tls_set_context(ssl.create_default_context(cafile=str(settings.tls_ca_file)))
-    except (OSError, UnicodeDecodeError) as error:
-        raise LinkError(f"the password file or the CA file cannot be used: {error}") from error
-    return client
-
-
 class Session:
     """One connection; `wake` is set at every occurrence.
 
-    Only one thread may call it. `occurrences` gives what happened since the last call.
+    Only one thread may call it. `occurrences` gives what happened since the last call. Messages of subscriptions go to
+    `on_message` on the network's thread; when it answers False the connection ends.
     """
 
-    def __init__(self, settings: MqttSettings, client_id: str, will: Will, wake: threading.Event) -> None:
+    def __init__(
+        self,
+        settings: MqttSettings,
+        client_id: str,
+        will: Will,
+        wake: threading.Event,
+        on_message: Callable[[Incoming], bool] | None = None,
+    ) -> None:
         self._settings = settings
         self._wake = wake
+        self._take = on_message
+        self._five = settings.protocol == "5"
         self._occurrences: SimpleQueue[Occurrence] = SimpleQueue()
         self._ended = threading.Event()
+        self._last_error = _LastError()
+        self._properties: dict[str, Properties] = {}
         self._client = client_from_settings(settings, client_id)
+        self._client.enable_logger(self._last_error.logger)
         self._client.will_set(will.topic, will.payload, qos=QOS, retain=True)
         self._client.on_connect = self._on_connect
         self._client.on_publish = self._on_publish
+        self._client.on_subscribe = self._on_subscribe
+        self._client.on_message = self._on_message
         self._client.on_disconnect = self._on_disconnect
 
     def open(self) -> None:
@@ -116,14 +121,24 @@ class Session:
         Raises:
             LinkError: there is no TCP or TLS connection.
         """
+        settings = self._settings
         try:
-            self._client.connect(self._settings.host, self._settings.port, self._settings.keepalive_s, clean_start=True)
+            if self._five:
+                self._client.connect(
+                    settings.host,
+                    settings.port,
+                    settings.keepalive_s,
+                    clean_start=True,
+                    properties=_properties(PacketTypes.CONNECT, MaximumPacketSize=MAX_INCOMING_BYTES),
+                )
+            else:
+                self._client.connect(settings.host, settings.port, settings.keepalive_s)
             sock = self._client.socket()
             if isinstance(sock, socket.socket):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for level, option, value in _SOCKET_OPTIONS:
+                    sock.setsockopt(level, option, value)
         except (OSError, UnicodeError) as error:
-            raise LinkError(str(error)) from error
+            raise LinkError(text_from_os_error(error) if isinstance(error, OSError) else str(error)) from error
         self._client.loop_start()
 
     def occurrences(self) -> list[Occurrence]:
@@ -135,16 +150,24 @@ class Session:
         except Empty:
             return found
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool, content_type: str) -> int:
+    def publish(
+        self, topic: str, payload: bytes, *, retain: bool, content_type: str, correlation: bytes | None = None
+    ) -> int:
         """Send a message with QoS 1; returns the packet id of its PUBACK.
 
         Raises:
             LinkError: it was not sent.
         """
-        info = self._client.publish(topic, payload, QOS, retain, _properties(content_type))
+        properties = self._publish_properties(content_type, correlation) if self._five else None
+        info = self._client.publish(topic, payload, QOS, retain, properties)
         if info.rc is not MQTTErrorCode.MQTT_ERR_SUCCESS:
-            raise LinkError(mqtt.error_string(info.rc))
+            ended = next((o for o in self.occurrences() if isinstance(o, Ended)), None)
+            raise LinkError(ended.text if ended else mqtt.error_string(info.rc), cut_off=bool(ended and ended.cut_off))
         return info.mid
+
+    def subscribe(self, topic_filter: str) -> None:
+        """Ask for messages; a refusal is a line in the log."""
+        self._client.subscribe(topic_filter, QOS)
 
     def close(self) -> None:
         """Say goodbye, so that the broker does not publish the will, and end."""
@@ -154,14 +177,24 @@ class Session:
 
     def abandon(self) -> None:
         """End without goodbye: the broker publishes the will."""
+        self._cut()
+        self._client.drop_out_messages()
+        self._client.loop_stop()
+
+    def _cut(self) -> None:
         sock = self._client.socket()
         if isinstance(sock, socket.socket):
             try:
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)  # past TLS, which would wait for the other side
             except OSError as error:
                 _logger.debug("the connection was gone already: %s", error)
-        self._client.drop_out_messages()
-        self._client.loop_stop()
+
+    def _publish_properties(self, content_type: str, correlation: bytes | None) -> Properties:
+        if correlation is not None:
+            return _properties(PacketTypes.PUBLISH, ContentType=content_type, CorrelationData=correlation)
+        if content_type not in self._properties:
+            self._properties[content_type] = _properties(PacketTypes.PUBLISH, ContentType=content_type)
+        return self._properties[content_type]
 
     def _tell(self, occurrence: Occurrence) -> None:
         self._occurrences.put(occurrence)
@@ -194,22 +227,61 @@ class Session:
         except Exception as error:  # noqa: BLE001  (it would end paho's thread in silence)
             self._tell(Ended(f"the broker's PUBACK cannot be understood: {error}"))
 
+    def _on_subscribe(
+        self, _client: mqtt.Client, _userdata: object, _id: int, reasons: list[ReasonCode], _properties: object
+    ) -> None:
+        refused = next((reason for reason in reasons if reason.is_failure), None)
+        if refused is not None:
+            _logger.warning("the broker lets this device take no commands: %s", refused)
+
+    def _on_message(self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
+        try:
+            properties = message.properties
+            incoming = Incoming(
+                message.topic,
+                bytes(message.payload),
+                message.retain,
+                getattr(properties, "ResponseTopic", None),
+                getattr(properties, "CorrelationData", None),
+            )
+            if self._take is None or not self._take(incoming):
+                self._tell(Ended("the broker floods this device with messages"))
+                self._cut()
+        except Exception as error:  # noqa: BLE001  (it would end paho's thread in silence; the broker is not trusted)
+            self._tell(Ended(f"the broker's message cannot be understood: {error}"))
+
     def _on_disconnect(
         self, _client: mqtt.Client, _userdata: object, _flags: object, reason: ReasonCode, _properties: object
     ) -> None:
         try:
-            self._tell(Ended(f"the connection ended: {reason}"))
+            said = self._last_error.text
+            hung_up = reason.value == _UNSPECIFIED  # paho's word for a socket that was closed
+            text = (
+                text_from_tls_alert(said)
+                or said
+                or ("the broker hung up" if hung_up else f"the connection ended: {reason}")
+            )
+            silent = any(word in f"{text} {reason}" for word in _SILENCE)
+            self._tell(Ended(text, cut_off=not silent and reason.value not in _EXPLAINED))
         finally:
             self._ended.set()
 
 
-def _password(settings: MqttSettings) -> str | None:
-    if settings.password_file is None:
-        return None
-    return settings.password_file.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+class _LastError(logging.Handler):
+    """Keeps the last error that paho wrote to its log, which is the only place where it tells the cause."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.text = ""
+        self.logger = logging.Logger("paho", logging.ERROR)
+        self.logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text = record.getMessage()
 
 
-def _properties(content_type: str) -> Properties:
-    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho leaves it untyped
-    properties.ContentType = content_type
+def _properties(packet_type: int, **values: object) -> Properties:
+    properties = Properties(packet_type)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+    for name, value in values.items():
+        setattr(properties, name, value)
     return properties

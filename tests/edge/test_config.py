@@ -96,7 +96,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_lines(folder: Path) -
     ("old", "new", "line", "key", "what", "remedy"),
     [
         ("port: 1883", "prot: 1883", 12, "mqtt.prot", "unknown key", "Did you mean 'port'?"),
-        ("port: 1883", "zzz: 1", 12, "mqtt.zzz", "unknown key", "Known keys here: client_id, host"),
+        ("port: 1883", "zzz: 1", 12, "mqtt.zzz", "unknown key", "Known keys here: client_cert_file, client_id"),
         ("port: 1883", "port: yes", 12, "mqtt.port", "valid integer", "1 to 65535"),
         ("port: 1883", "port: '1883'", 12, "mqtt.port", "valid integer", "1 to 65535"),
         ("port: 1883", "keepalive_s: 1", 12, "mqtt.keepalive_s", "greater than or equal to 2", "Seconds"),

@@ -9,76 +9,21 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
-from ipaddress import ip_address
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from edge import delivery as delivery_module
 from edge import publisher as publisher_module
-from edge.config import DeviceSettings, MqttSettings
 from edge.frames import FrameStore
 from edge.messages import Decision, Frame, Inspection, Timings, Trigger, Verdict
 from edge.outbox import Outbox
-from edge.publisher import Publisher
-from tests.broker import HOST, Broker, Received, Subscriber, free_port, running_broker
+from tests.broker import Broker, Subscriber, free_port, running_broker
+from tests.publishing import ROOT, publishing, put_results, quarantined, sequence, states, wait_until
 from tests.scripted_broker import Published, ScriptedBroker
 
 REPOSITORY = Path(__file__).parents[2]
-DEVICE = DeviceSettings(enterprise="works", line="line-1", device="edge-1")
-ROOT = "works/line-1/edge-1/v1"
-
-
-@contextmanager
-def publishing(outbox: Outbox, port: int, frames: FrameStore | None = None, **settings: object) -> Iterator[Publisher]:
-    """A started publisher."""
-    publisher = Publisher(outbox, frames, MqttSettings(host=HOST, port=port, **settings), DEVICE)
-    publisher.start()
-    try:
-        yield publisher
-    finally:
-        publisher.stop(2.0)
-
-
-def put_results(outbox: Outbox, count: int) -> None:
-    """`count` further results."""
-    first = outbox.next_seq()
-    for seq in range(first, first + count):
-        outbox.open_trigger(Trigger(seq, f"f{seq}", None, seq, "2026-01-01T00:00:00Z", 0, None))
-        outbox.close_trigger(seq, json.dumps({"seq": seq}).encode())
-    assert outbox.flush(10)
-
-
-def sequence(messages: list[Received]) -> list[int]:
-    """Numbers of the results in order of their first arrival."""
-    numbers = [json.loads(m.payload)["seq"] for m in messages if m.topic == f"{ROOT}/result"]
-    return list(dict.fromkeys(numbers))
-
-
-def states(messages: list[Received]) -> list[str]:
-    """The device's states in order."""
-    return [json.loads(m.payload)["state"] for m in messages if m.topic == f"{ROOT}/status"]
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    """Return once the condition holds; fail after the timeout."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
-
-
-def quarantined(path: Path) -> list[tuple[int | None, str]]:
-    """Sequence number and reason of the quarantined messages."""
-    with sqlite3.connect(path) as db:
-        return db.execute("SELECT seq, reason FROM messages WHERE state = 'quarantined'").fetchall()
 
 
 def test_a_backlog_and_what_follows_arrive_once_and_in_order(broker: Broker, tmp_path: Path) -> None:
@@ -404,24 +349,6 @@ def test_the_password_is_in_no_log_and_no_text(tmp_path: Path, caplog: pytest.Lo
     assert "another" not in caplog.text.replace("another process", "")
 
 
-def test_tls_checks_the_broker_against_the_authority(tmp_path: Path) -> None:
-    certificate, key = self_signed(tmp_path, "broker")
-    stranger, _ = self_signed(tmp_path, "stranger")
-    extra = f"certfile {certificate}\nkeyfile {key}"
-    broker = Broker(tmp_path, extra)
-    broker.start()
-    try:
-        with Outbox(tmp_path / "o.sqlite") as outbox:
-            put_results(outbox, 3)
-            with publishing(outbox, broker.port, tls_ca_file=stranger) as publisher:
-                wait_until(lambda: "certificate verify failed" in publisher.state.detail)
-            assert outbox.backlog() == 3
-            with publishing(outbox, broker.port, tls_ca_file=certificate):
-                wait_until(lambda: outbox.backlog() == 0)
-    finally:
-        broker.kill()
-
-
 def test_frames_follow_the_results_one_at_a_time(tmp_path: Path) -> None:
     with (
         ScriptedBroker(lambda _: 0, puback_delay_s=0.01) as broker,
@@ -435,7 +362,7 @@ def test_frames_follow_the_results_one_at_a_time(tmp_path: Path) -> None:
         with publishing(outbox, broker.port, frames) as publisher:
             wait_until(lambda: publisher.state.frames_sent == 3)
         topics = [p.topic.removeprefix(f"{ROOT}/") for p in broker.published]
-        assert topics[-4:-1] == ["frame/abc-1/image", "frame/abc-2/image", "frame/abc-3/image"]
+        assert topics[-5:-1] == ["result/last", "frame/abc-1/image", "frame/abc-2/image", "frame/abc-3/image"]
         assert all(p.payload.startswith(b"\xff\xd8") for p in broker.published[-4:-1])
         assert frames.next_unsent() is None
 
@@ -485,28 +412,3 @@ def rejected(seq: int) -> Inspection:
     frame = Frame(f"f{seq}", None, seq, "2026-01-01T00:00:00Z", 0, pixels)
     trigger = Trigger(seq, frame.frame_id, None, seq, "2026-01-01T00:00:00Z", 0, frame)
     return Inspection(trigger, Decision(Verdict.REJECT, ()), None, Timings(), "2026-01-01T00:00:00Z")
-
-
-def self_signed(folder: Path, name: str) -> tuple[Path, Path]:
-    """Files of a certificate for the loopback address that is its own authority, and of its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.now(timezone.utc)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(HOST))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    certificate_path, key_path = folder / f"{name}.crt", folder / f"{name}.key"
-    certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_path.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return certificate_path, key_path

@@ -1,0 +1,46 @@
+"""What is sent best effort behind results and events: replies to commands and metrics."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+
+MAX_REPLIES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """A message that is lost if the connection breaks; `topic` is the whole topic."""
+
+    topic: str
+    payload: bytes
+    correlation: bytes | None = None
+
+
+class Asides:
+    """Waiting room for asides: the oldest replies make room for new ones, of metrics only the newest is kept."""
+
+    def __init__(self, metrics_topic: str) -> None:
+        self._metrics_topic = metrics_topic
+        self._lock = threading.Lock()
+        self._replies: deque[Aside] = deque(maxlen=MAX_REPLIES)
+        self._metrics: Aside | None = None
+
+    def put_reply(self, reply: Aside) -> None:
+        """Add a reply."""
+        with self._lock:
+            self._replies.append(reply)
+
+    def put_metrics(self, payload: bytes) -> None:
+        """Replace the metrics."""
+        with self._lock:
+            self._metrics = Aside(self._metrics_topic, payload)
+
+    def next(self) -> Aside | None:
+        """The next to be sent, replies first; it is forgotten here."""
+        with self._lock:
+            if self._replies:
+                return self._replies.popleft()
+            metrics, self._metrics = self._metrics, None
+            return metrics
