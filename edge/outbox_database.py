@@ -34,13 +34,14 @@ CREATE INDEX pending ON messages(message_id) WHERE state = 'pending';
 """
 """Schema 1."""
 
-_TIMES_REPLAYS_AND_COMMANDS = """
+_REPLAYS_COMMANDS_AND_ROOM = """
 ALTER TABLE messages ADD COLUMN created_at_utc TEXT NOT NULL DEFAULT '{now_utc}';
 ALTER TABLE messages ADD COLUMN settled_s INTEGER;
 CREATE TABLE replays (
     replay_id INTEGER PRIMARY KEY AUTOINCREMENT, next_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL
 );
 CREATE TABLE commands (cmd_id TEXT PRIMARY KEY, expires_s REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE filler (bytes BLOB NOT NULL);
 """
 """Schema 2; `settled_s` is the unix time of the acknowledgement, unknown for rows that schema 1 settled."""
 
@@ -170,7 +171,7 @@ def _check_and_migrate(db: sqlite3.Connection, path: Path) -> None:
     if version == 0:
         _execute_all(db, _JOURNAL_AND_MESSAGES)
         db.execute("INSERT INTO journal VALUES (?, 0, NULL)", (secrets.token_hex(8),))
-    _execute_all(db, _TIMES_REPLAYS_AND_COMMANDS.format(now_utc=utc_now()))
+    _execute_all(db, _REPLAYS_COMMANDS_AND_ROOM.format(now_utc=utc_now()))
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     db.execute("COMMIT")
 

@@ -1,8 +1,8 @@
 """Room for results: what is kept for a replay and for how long, and what lets the outbox write on a full disk.
 
-A full disk lets SQLite grow neither its file nor its log. So the file has free pages inside (filler, inserted and
-deleted again), the log has its largest size from the start, and a ballast file holds the log's room between two runs.
-While the disk is nearly full the file does not grow: its free pages, then those of acknowledged messages, take results.
+A full disk lets SQLite grow neither its file nor its log. So the file holds filler, the log has its largest size from
+the start, and a ballast file holds the log's room between two runs. While the disk is nearly full the file does not
+grow: filler, and when that is used up the oldest acknowledged messages, are deleted for their pages.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ RETAINED_BYTES = 1 << 30
 RETAINED_S = 7 * 24 * 3600
 """Acknowledged messages are kept, for a replay, until they are that old or the database is that large."""
 RESERVE_BYTES = 64 << 20
-"""Free pages inside the database: some 30,000 results, at two parts a second four hours."""
+"""Filler in the database, brought in over the first 16 s: some 30,000 results, at two parts a second four hours."""
 LOW_DISK_BYTES = 64 << 20
 """With less free on the disk the database does not grow."""
 LOG_BYTES = 16 << 20
@@ -27,11 +27,12 @@ BALLAST_BYTES = LOG_BYTES + (1 << 20)
 
 _TRIM_ROWS = 500
 _FILLER_BYTES = 2 << 20
+_FREE_BYTES = 4 << 20  # inside the file, while the disk is nearly full
 _MEBIBYTE = 1 << 20
 _UNLIMITED_PAGES = 1_073_741_823
 _CLOCK_IS_SET_S = 1_704_067_200  # 2024-01-01: an earlier time comes from a device that does not know it yet
-_ROW_OVERHEAD = 1.3
-"""Bytes in the file a byte of payload: rows do not fill pages of 4 KB, and indexes (measured at 0.5 to 2 KB)."""
+_ROW_OVERHEAD = 1.35
+"""Bytes in the file a byte of payload: rows do not fill pages of 4 KB, and indexes (measured at 1 KB)."""
 
 
 def retention_s(results_per_s: float, result_bytes: float) -> float:
@@ -96,16 +97,19 @@ class Room:
         """
         self._watch_disk()
         free_bytes = self._pragma("freelist_count") * self._page_bytes
-        if free_bytes < RESERVE_BYTES and self.shortage is None:
-            self._grow()
-        used_bytes = self._pragma("page_count") * self._page_bytes - free_bytes
-        if used_bytes > RETAINED_BYTES or (free_bytes < RESERVE_BYTES and self.shortage is not None):
+        if self.shortage is not None:
+            if free_bytes < _FREE_BYTES:
+                self._release()
+            return
+        if self._filler_rows() * _FILLER_BYTES < RESERVE_BYTES:
+            self._fill()
+        if self._pragma("page_count") * self._page_bytes - free_bytes > RETAINED_BYTES + RESERVE_BYTES:
             self._trim()
         elif self._oldest_settled_s() < time.time() - RETAINED_S:
             self._trim(int(time.time()) - RETAINED_S)
 
     def make_room(self) -> bool:
-        """After a write for which there was no room: fold the log, give up the oldest acknowledged messages.
+        """After a write for which there was no room: fold the log, give up filler or acknowledged messages.
 
         Returns whether there were any.
 
@@ -114,7 +118,7 @@ class Room:
         """
         self._watch_disk()
         self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        return self._trim()
+        return self._release()
 
     def _watch_disk(self) -> None:
         self.shortage = self._shortage() if disk_is_low(self._path) else None
@@ -123,21 +127,23 @@ class Room:
 
     def _shortage(self) -> str:
         free_mb = shutil.disk_usage(self._path.parent).free >> 20
-        reserve_mb = self._pragma("freelist_count") * self._page_bytes >> 20
+        reserve_mb = (self._filler_rows() * _FILLER_BYTES + self._pragma("freelist_count") * self._page_bytes) >> 20
         return (
             f"{free_mb} MB are free on the disk of {self._path.parent}; results go on into {reserve_mb} MB set aside, "
             "then in place of those already acknowledged"
         )
 
-    def _grow(self) -> None:
-        """Free pages for the reserve; folded into the file at once, because only there they are sure."""
-        self._db.execute("DROP TABLE IF EXISTS filler")
-        self._db.execute("BEGIN IMMEDIATE")
-        self._db.execute("CREATE TABLE filler (bytes BLOB)")
+    def _fill(self) -> None:
+        """More filler; folded into the file at once, because only there its room is sure."""
         self._db.execute("INSERT INTO filler VALUES (zeroblob(?))", (_FILLER_BYTES,))
-        self._db.execute("COMMIT")
-        self._db.execute("DROP TABLE filler")
         self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+    def _release(self) -> bool:
+        released = self._db.execute("DELETE FROM filler WHERE rowid = (SELECT max(rowid) FROM filler)")
+        return released.rowcount > 0 or self._trim()
+
+    def _filler_rows(self) -> int:
+        return int(self._db.execute("SELECT COUNT(*) FROM filler").fetchone()[0])
 
     def _oldest_settled_s(self) -> float:
         """When the oldest message was settled; never, if it is pending or the device did not know the time."""

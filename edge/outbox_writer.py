@@ -109,11 +109,18 @@ class OutboxWriter:
             return [self._waiting.popleft() for _ in range(min(len(self._waiting), _MAX_BATCH))]
 
     def _commit_patiently(self, batch: list[Write]) -> bool:
-        while not self._commit(batch):
-            if self._closing or self._ended:
+        """Commit it, in smaller pieces if only they find room; False if the outbox closes before it was possible."""
+        size = len(batch)
+        while batch:
+            if self._commit(batch[:size]):
+                batch = batch[size:]
+            elif self._is_full and (self._made_room() or size > 1):
+                size = (size + 1) // 2
+            elif self._closing or self._ended:
                 return False
-            if not self._made_room():
+            else:
                 time.sleep(_RETRY_S)
+                size = len(batch)
         return True
 
     def _commit(self, batch: Iterable[Write]) -> bool:
@@ -136,9 +143,11 @@ class OutboxWriter:
             self._wakeup.set()
         return True
 
+    @property
+    def _is_full(self) -> bool:
+        return "full" in str(self.error)  # the error's number is there from Python 3.11 on
+
     def _made_room(self) -> bool:
-        if "full" not in str(self.error):
-            return False
         try:
             return self._room.make_room()
         except sqlite3.OperationalError as error:
