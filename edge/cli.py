@@ -16,7 +16,11 @@ from edge.errors import ProcunitError
 ENTRY_POINT_GROUP = "procunit.commands"
 
 _EXTRA_OF_ROOM = {"training": "offline", "export": "offline", "calibration": "offline", "edge": "ort,opencv"}
-_GROUP_HELP = {"bundle": "Build, show and verify bundles.", "seed": "Run seeded parts and give authority."}
+_GROUP_HELP = {
+    "bundle": "Build, show and verify bundles.",
+    "seed": "Run seeded parts and give authority.",
+    "command": "Sign commands to a device.",
+}
 
 
 class RoomGroup(click.Group):

@@ -32,6 +32,7 @@ def test_the_commands_are_these() -> None:
         "bundle verify",
         "calibrate",
         "check-config",
+        "command sign",
         "engine build",
         "evaluate",
         "export",
