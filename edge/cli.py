@@ -17,6 +17,7 @@ ENTRY_POINT_GROUP = "procunit.commands"
 
 _EXTRA_OF_ROOM = {"training": "offline", "export": "offline", "calibration": "offline", "edge": "ort,opencv"}
 _GROUP_HELP = {
+    "mqtt": "Find out why a broker takes no results.",
     "bundle": "Build, show and verify bundles.",
     "seed": "Run seeded parts and give authority.",
     "command": "Sign commands to a device.",

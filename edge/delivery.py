@@ -14,7 +14,7 @@ from edge.mqtt_client import LinkError
 from edge.mqtt_doubt import Doubt
 from edge.mqtt_pace import Backoff, FramePace
 from edge.mqtt_replay import Replays
-from edge.mqtt_session import Acknowledged, Connected, Ended, Session
+from edge.mqtt_session import Acknowledged, Connected, Ended, Session, Subscribed
 from edge.outbox import MessageKind, Outbox, StoredMessage
 from edge.payloads import bytes_from_payload, event_from_fault
 from edge.pipeline import utc_now
@@ -204,6 +204,8 @@ class Delivery:
                 self._settle_one(occurrence, acknowledged)
             elif isinstance(occurrence, Ended):
                 ended = ended or occurrence
+            elif isinstance(occurrence, Subscribed) and occurrence.refused:
+                _logger.warning("the broker lets this device take no commands: %s", occurrence.refused)
         if acknowledged:
             self._outbox.acknowledge(acknowledged)
             self._tally.sent += len(acknowledged)

@@ -65,6 +65,13 @@ class Acknowledged:
 
 
 @dataclass(frozen=True, slots=True)
+class Subscribed:
+    """The broker's answer to a subscription; `refused` is why not, or empty."""
+
+    refused: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The connection was refused or is gone; `cut_off` where the other side ended it, rather than silence."""
 
@@ -72,7 +79,7 @@ class Ended:
     cut_off: bool = False
 
 
-Occurrence = Connected | Acknowledged | Ended
+Occurrence = Connected | Acknowledged | Subscribed | Ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,7 @@ class Session:
         self,
         settings: MqttSettings,
         client_id: str,
-        will: Will,
+        will: Will | None,
         wake: threading.Event,
         on_message: Callable[[Incoming], bool] | None = None,
     ) -> None:
@@ -108,7 +115,8 @@ class Session:
         self._properties: dict[str, Properties] = {}
         self._client = client_from_settings(settings, client_id)
         self._client.enable_logger(self._last_error.logger)
-        self._client.will_set(will.topic, will.payload, qos=QOS, retain=True)
+        if will is not None:
+            self._client.will_set(will.topic, will.payload, qos=QOS, retain=True)
         self._client.on_connect = self._on_connect
         self._client.on_publish = self._on_publish
         self._client.on_subscribe = self._on_subscribe
@@ -166,7 +174,7 @@ class Session:
         return info.mid
 
     def subscribe(self, topic_filter: str) -> None:
-        """Ask for messages; a refusal is a line in the log."""
+        """Ask for messages; the answer is an occurrence."""
         self._client.subscribe(topic_filter, QOS)
 
     def close(self) -> None:
@@ -230,9 +238,11 @@ class Session:
     def _on_subscribe(
         self, _client: mqtt.Client, _userdata: object, _id: int, reasons: list[ReasonCode], _properties: object
     ) -> None:
-        refused = next((reason for reason in reasons if reason.is_failure), None)
-        if refused is not None:
-            _logger.warning("the broker lets this device take no commands: %s", refused)
+        try:
+            refused = next((str(reason) for reason in reasons if reason.is_failure), "")
+            self._tell(Subscribed(refused))
+        except Exception as error:  # noqa: BLE001  (it would end paho's thread in silence)
+            self._tell(Ended(f"the broker's SUBACK cannot be understood: {error}"))
 
     def _on_message(self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
         try:

@@ -36,6 +36,7 @@ def test_the_commands_are_these() -> None:
         "engine build",
         "evaluate",
         "export",
+        "mqtt check",
         "run",
         "seed run",
         "train",
