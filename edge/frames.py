@@ -1,84 +1,81 @@
-"""Image files under a quota, written by a thread of their own: inspection never waits for the disk of frames.
+"""Frames of inspected parts, written by a thread of their own: inspection never waits for their disk.
 
-Frames are kept lossless (PNG), so that any of them can become a training image, in two folders: `unsent` holds those
-that are still to be published, `kept` all others. The file's name tells the result and how interesting the frame is.
+Every inspected frame stays for a while at model resolution; what a person looks at, what was rejected and what could
+not be judged stays whole (PNG, lossless). The files and their quota are `frame_ring.py`.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import threading
-from collections import OrderedDict, deque
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
 from edge.errors import ProcunitError
-from edge.messages import Inspection, PixelArray
+from edge.frame_image import Record, frame_at_model_resolution, jpeg_from_file, png_from_pixels
+from edge.frame_labels import checked_label
+from edge.frame_ring import KEPT, RING, UNSENT, FrameRing, StoredFrame, frame_name, part_hash
+from edge.messages import Inspection, PixelArray, Verdict
 from edge.payloads import shows_frame
+from edge.preprocess import Geometry
+from edge.wire import rounded_score
 
 MAX_WAITING_BYTES = 64 << 20
 """Pixels that may wait for the disk; frames of plain passes get half of it."""
-MIN_JPEG_SIDE_PX = 64
-
-_JPEG_QUALITIES = (90, 75, 50)
-_PNG_COMPRESSION = 1  # nearly as small as the default and several times as fast
-_NAME = re.compile(r"([0-9a-f]+-[0-9]+)\.([a-z_]+)\.png")
-_SHOWN = ("audit", "review", "reject")
-_UNSENT, _KEPT = "unsent", "kept"
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class StoredFrame:
-    """A frame on disk; `shown` frames are those that a person looks at or that were rejected."""
+class PinAnswer:
+    """What became of a label: frames that are pinned now, that will be when they are written, and without room.
 
-    result_id: str
-    path: Path
-    size_bytes: int
-    shown: bool
+    All zero: no frame of that part or result is there any more.
+    """
+
+    pinned: int = 0
+    coming: int = 0
+    no_room: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class _WaitingFrame:
-    name: str
     result_id: str
+    part: str | None
+    name: str
     pixels: PixelArray
     shown: bool
+    inspected: bool
+    record: Record
 
 
 class FrameStore:
-    """The newest frames within `quota_bytes`.
+    """The newest frames within `quota_bytes`, at the resolution of a bundle's geometry.
 
-    When it is full the oldest pass goes first; shown frames go, oldest first, only while they take more than half of
-    the quota. `error` is why frames cannot be written at present, `dropped` counts those that came too fast.
+    `error` is why frames cannot be written as they should at present, `dropped` counts those that came too fast.
 
     Raises:
         ProcunitError: the folder cannot be made or read.
     """
 
-    def __init__(self, directory: Path, quota_bytes: int) -> None:
+    def __init__(
+        self, directory: Path, quota_bytes: int, geometry: Geometry | None = None, bundle_id: str | None = None
+    ) -> None:
         self.error: Exception | None = None
         self.dropped = 0
-        self._directory = directory
-        self._quota_bytes = quota_bytes
+        self._geometry = geometry or Geometry()
+        self._bundle_id = bundle_id
         self._waiting_changed = threading.Condition()
         self._waiting: deque[_WaitingFrame] = deque()
         self._waiting_bytes = 0
+        self._being_written: _WaitingFrame | None = None
+        self._labels: dict[str, str] = {}
         self._closing = False
-        self._stored_lock = threading.Lock()
-        self._stored: dict[bool, OrderedDict[str, StoredFrame]] = {False: OrderedDict(), True: OrderedDict()}
-        self._stored_bytes = {False: 0, True: 0}
-        self._unsent: OrderedDict[str, StoredFrame] = OrderedDict()
+        self._ring_lock = threading.Lock()
         try:
-            for frame in _frames_on_disk(directory):
-                self._remember(frame)
-            self._evict()
+            self._ring = FrameRing(directory, quota_bytes)
         except OSError as error:
             raise ProcunitError(
                 f"the frames' folder cannot be used: {error.strerror}",
@@ -96,35 +93,65 @@ class FrameStore:
         frame, decision = inspection.trigger.frame, inspection.decision
         if frame is None:
             return False
-        shown = shows_frame(decision)
-        name = f"{result_id}.{'audit' if decision.audit else decision.verdict.value}.png"
+        shown, part_id = shows_frame(decision), inspection.trigger.part_id
+        waiting = _WaitingFrame(
+            result_id,
+            None if part_id is None else part_hash(part_id),
+            frame_name(result_id, "audit" if decision.audit else decision.verdict.value, part_id),
+            frame.pixels,
+            shown,
+            decision.verdict is not Verdict.NOT_INSPECTED,
+            _record(inspection, result_id, self._bundle_id),
+        )
         room_bytes = MAX_WAITING_BYTES if shown else MAX_WAITING_BYTES // 2
         with self._waiting_changed:
-            if self._waiting and self._waiting_bytes + frame.pixels.nbytes > room_bytes:
+            if self._waiting_bytes and self._waiting_bytes + frame.pixels.nbytes > room_bytes:
                 self.dropped += 1
                 return False
-            self._waiting.append(_WaitingFrame(name, result_id, frame.pixels, shown))
+            self._waiting.append(waiting)
             self._waiting_bytes += frame.pixels.nbytes
             self._waiting_changed.notify_all()
         return True
 
     def next_unsent(self) -> StoredFrame | None:
         """The oldest frame that is still to be published."""
-        with self._stored_lock:
-            return next(iter(self._unsent.values()), None)
+        with self._ring_lock:
+            return self._ring.next_unsent()
 
     def mark_sent(self, frame: StoredFrame) -> None:
         """The frame is published, or never will be: it stays, as one of those kept."""
-        with self._stored_lock:
-            if self._unsent.pop(frame.path.name, None) is None:
-                return
-            kept = replace(frame, path=self._directory / _KEPT / frame.path.name)
+        with self._ring_lock:
             try:
-                frame.path.rename(kept.path)
-                self._stored[frame.shown][frame.path.name] = kept
+                self._ring.keep_sent(frame)
             except OSError as error:
                 _logger.warning("frame %s cannot be moved: %s", frame.path, error)
-                self._forget(frame)
+
+    def resend(self, result_id: str) -> bool:
+        """Publish a result's frame again, whole if it is still there; False if there is none any more."""
+        with self._ring_lock:
+            frames = self._ring.of_result(result_id)
+            for frame in frames:
+                self._ring.send_again(frame)
+        return bool(frames)
+
+    def pin_part(self, part_id: str, label: str) -> PinAnswer:
+        """Keep all frames of a part for the next training, as what the label says.
+
+        Raises:
+            ProcunitError: that is no label, or the disk refuses.
+        """
+        part = part_hash(part_id)
+        return self._pin(checked_label(label), lambda ring: ring.of_part(part_id), lambda frame: frame.part == part)
+
+    def pin_result(self, result_id: str, label: str) -> PinAnswer:
+        """Keep a result's frame for the next training, as what the label says.
+
+        Raises:
+            ProcunitError: that is no label, or the disk refuses.
+        """
+        return self._pin(
+            checked_label(label), lambda ring: ring.of_result(result_id), lambda frame: frame.result_id == result_id
+        )
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything handed in is on disk or was given up; False when that took too long."""
@@ -144,18 +171,46 @@ class FrameStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _pin(
+        self,
+        label: str,
+        stored: Callable[[FrameRing], list[StoredFrame]],
+        is_meant: Callable[[_WaitingFrame], bool],
+    ) -> PinAnswer:
+        with self._waiting_changed:
+            current = [self._being_written] if self._being_written else []
+            coming = [waiting.result_id for waiting in (*current, *self._waiting) if is_meant(waiting)]
+            self._labels.update(dict.fromkeys(coming, label))
+        pinned = no_room = 0
+        with self._ring_lock:
+            try:
+                for frame in stored(self._ring):
+                    if frame.result_id in coming:
+                        continue
+                    if self._ring.has_room_to_pin(frame):
+                        pinned += self._ring.pin(frame, label) is not None
+                    else:
+                        no_room += 1
+            except OSError as error:
+                raise ProcunitError(
+                    f"frames cannot be pinned: {error.strerror}", remedy="Check the disk and send the label again"
+                ) from error
+        return PinAnswer(pinned, len(coming), no_room)
+
     def _write_loop(self) -> None:
         while (waiting := self._next_waiting()) is not None:
             try:
-                stored = self._write(waiting)
-                with self._stored_lock:
-                    self._remember(stored)
-                    self._evict()
-                self.error = None
+                self._write(waiting)
+                self.error = self._ring.low_disk
             except Exception as error:
                 if self.error is None:
                     _logger.exception("frame %s cannot be written", waiting.name)
                 self.error = error
+            with self._waiting_changed:
+                self._being_written = None
+                label = self._labels.pop(waiting.result_id, None)
+            if label is not None:
+                self._pin_late(waiting.result_id, label)
             with self._waiting_changed:
                 self._waiting_bytes -= waiting.pixels.nbytes
                 self._waiting_changed.notify_all()
@@ -163,36 +218,29 @@ class FrameStore:
     def _next_waiting(self) -> _WaitingFrame | None:
         with self._waiting_changed:
             self._waiting_changed.wait_for(lambda: self._waiting or self._closing)
-            return self._waiting.popleft() if self._waiting else None
+            self._being_written = self._waiting.popleft() if self._waiting else None
+            return self._being_written
 
-    def _write(self, waiting: _WaitingFrame) -> StoredFrame:
-        _, data = cv2.imencode(".png", waiting.pixels, [cv2.IMWRITE_PNG_COMPRESSION, _PNG_COMPRESSION])
-        path = self._directory / (_UNSENT if waiting.shown else _KEPT) / waiting.name
-        partial = self._directory / f".{waiting.name}.partial"
+    def _write(self, waiting: _WaitingFrame) -> None:
+        files: list[tuple[str, PixelArray]] = []
+        if waiting.inspected:
+            files.append((RING, frame_at_model_resolution(waiting.pixels, self._geometry)))
+        if waiting.shown or not waiting.inspected:
+            files.append((UNSENT if waiting.shown else KEPT, waiting.pixels))
+        for folder, pixels in files:
+            png = png_from_pixels(pixels, waiting.record)
+            with self._ring_lock:
+                self._ring.write(folder, waiting.name, png)
+
+    def _pin_late(self, result_id: str, label: str) -> None:
+        """Pin a frame whose label came before it was written."""
         try:
-            partial.write_bytes(data.tobytes())
-            partial.rename(path)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
-        return StoredFrame(waiting.result_id, path, int(data.size), waiting.shown)
-
-    def _remember(self, frame: StoredFrame) -> None:
-        self._stored[frame.shown][frame.path.name] = frame
-        self._stored_bytes[frame.shown] += frame.size_bytes
-        if frame.path.parent.name == _UNSENT:
-            self._unsent[frame.path.name] = frame
-
-    def _evict(self) -> None:
-        while sum(self._stored_bytes.values()) > self._quota_bytes:
-            too_many_shown = self._stored_bytes[True] > self._quota_bytes // 2
-            self._forget(next(iter(self._stored[too_many_shown].values())))
-
-    def _forget(self, frame: StoredFrame) -> None:
-        del self._stored[frame.shown][frame.path.name]
-        self._unsent.pop(frame.path.name, None)
-        self._stored_bytes[frame.shown] -= frame.size_bytes
-        frame.path.unlink(missing_ok=True)
+            answer = self.pin_result(result_id, label)
+        except ProcunitError as error:
+            _logger.warning("the label of %s is lost: %s", result_id, error)
+            return
+        if not answer.pinned:
+            _logger.warning("the label of %s is lost: its frame was not written, or there is no room", result_id)
 
 
 def jpeg_from_frame(frame: StoredFrame, max_bytes: int) -> bytes | None:
@@ -202,37 +250,19 @@ def jpeg_from_frame(frame: StoredFrame, max_bytes: int) -> bytes | None:
         OSError: the file cannot be read.
         ValueError: it is no image.
     """
-    data = np.frombuffer(frame.path.read_bytes(), np.uint8)
-    decoded = cv2.imdecode(data, cv2.IMREAD_ANYCOLOR) if data.size else None
-    if decoded is None:
-        raise ValueError(f"{frame.path} is no image")
-    pixels = np.asarray(decoded, np.uint8)
-    for quality in _JPEG_QUALITIES:
-        jpeg = _jpeg(pixels, quality)
-        if len(jpeg) <= max_bytes:
-            return jpeg
-    while min(pixels.shape[:2]) >= 2 * MIN_JPEG_SIDE_PX:
-        half = (pixels.shape[1] // 2, pixels.shape[0] // 2)
-        pixels = np.asarray(cv2.resize(pixels, half, interpolation=cv2.INTER_AREA), np.uint8)
-        jpeg = _jpeg(pixels, _JPEG_QUALITIES[-1])
-        if len(jpeg) <= max_bytes:
-            return jpeg
-    return None
+    return jpeg_from_file(frame.path, max_bytes)
 
 
-def _jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
-    return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-
-
-def _frames_on_disk(directory: Path) -> list[StoredFrame]:
-    """What an earlier run left, oldest first; half-written files are removed."""
-    found = []
-    for folder in (directory / _UNSENT, directory / _KEPT):
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.iterdir():
-            if match := _NAME.fullmatch(path.name):
-                stat = path.stat()
-                found.append((stat.st_mtime_ns, StoredFrame(match[1], path, stat.st_size, match[2] in _SHOWN)))
-    for partial in directory.glob(".*.partial"):
-        partial.unlink()
-    return [frame for _, frame in sorted(found, key=lambda entry: entry[0])]
+def _record(inspection: Inspection, result_id: str, bundle_id: str | None) -> Record:
+    trigger, decision, scores = inspection.trigger, inspection.decision, inspection.scores
+    return {
+        "result_id": result_id,
+        "part_id": trigger.part_id,
+        "frame_id": trigger.frame_id,
+        "triggered_at_utc": trigger.triggered_at_utc,
+        "verdict": decision.verdict.value,
+        "audit": decision.audit,
+        "type_scores": None if scores is None else [rounded_score(score, None) for score in scores.type_scores],
+        "anomaly_score": None if scores is None else rounded_score(scores.anomaly_score, None),
+        "bundle_id": bundle_id,
+    }
