@@ -16,7 +16,7 @@ from edge.config import EngineKind
 from edge.errors import ProcunitError
 
 OLDEST_TENSORRT = (10, 3)
-_KEPT_MESSAGES = 20
+_KEPT_MESSAGES, _TOLD_MESSAGES = 20, 3
 
 _REMEDIES = {
     "tensorrt": (
@@ -43,6 +43,10 @@ class TensorRT:
     def messages(self) -> tuple[str, ...]:
         """The last errors that the library logged, the oldest first."""
         return tuple(self._messages)
+
+    def told(self) -> str:
+        """The latest of them as the end of a sentence; empty if there were none."""
+        return "".join(f"; {line}" for line in self.messages()[-_TOLD_MESSAGES:])
 
     def clear_messages(self) -> None:
         """Forget them: what is logged from here on belongs to what is done next."""
@@ -77,8 +81,13 @@ def _library(kind: str) -> TensorRT:
         raise ProcunitError(
             f"TensorRT {version} is too old, {oldest} is the oldest that works", remedy="Update JetPack to 6.1 or later"
         )
+    return library_from_module(module, name)
+
+
+def library_from_module(module: ModuleType, name: str) -> TensorRT:
+    """A library that is imported already, with a logger of its own."""
     messages: deque[str] = deque(maxlen=_KEPT_MESSAGES)
-    return TensorRT(module, name, version, _logger_of(module, name, messages), messages)
+    return TensorRT(module, name, str(module.__version__), _logger_of(module, name, messages), messages)
 
 
 def _logger_of(module: ModuleType, name: str, messages: deque[str]) -> object:
