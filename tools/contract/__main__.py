@@ -1,0 +1,16 @@
+"""`python -m tools.contract`: write docs/schemas/v1 and docs/asyncapi.html anew."""
+
+from __future__ import annotations
+
+from tools.contract.page import page_from_asyncapi
+from tools.contract.schemas import DOCS, SCHEMAS_DIR, write_schemas
+
+
+def main() -> None:
+    """Write both."""
+    write_schemas(SCHEMAS_DIR)
+    (DOCS / "asyncapi.html").write_text(page_from_asyncapi(DOCS / "asyncapi.yaml"), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
