@@ -8,18 +8,18 @@ from collections import deque
 from dataclasses import dataclass
 
 from edge.faults import FaultId
-from edge.frames import FrameStore, StoredFrame, jpeg_from_frame
+from edge.frames import FrameStore, StoredFrame
 from edge.mqtt_asides import Asides
 from edge.mqtt_client import LinkError
 from edge.mqtt_doubt import Doubt
+from edge.mqtt_frames import FrameSender
 from edge.mqtt_pace import Backoff, FramePace
 from edge.mqtt_replay import Replays
 from edge.mqtt_session import Acknowledged, Connected, Ended, Session, Subscribed
 from edge.outbox import MessageKind, Outbox, StoredMessage
 from edge.payloads import bytes_from_payload, event_from_fault
 from edge.pipeline import utc_now
-from edge.topics import JPEG, JSON, RESULT, STATUS
-from edge.wire import frame_topic
+from edge.topics import JSON, RESULT_LAST, STATUS
 
 WINDOW = 20
 """Unacknowledged messages on the way; a larger window is no faster."""
@@ -35,7 +35,6 @@ _REFUSED = 0x80
 _BUSY = frozenset({0x89, 0x91, 0x97})
 """Refusals that pass: server busy, packet identifier in use, quota exceeded."""
 _PACKET_OVERHEAD_BYTES = 64
-_FRAME_MARGIN_BYTES = 4096
 _FLUSH_S = 2.0
 
 _logger = logging.getLogger(__name__)
@@ -66,7 +65,7 @@ class Lasting:
 class Delivery:
     """Sends from the outbox over one connection, from the oldest unacknowledged message on.
 
-    `frame` is the frame that is on its way. Every method may raise a LinkError: the connection is over.
+    Every method may raise a LinkError: the connection is over.
     """
 
     def __init__(
@@ -74,14 +73,12 @@ class Delivery:
     ) -> None:
         self._session = session
         self._outbox = outbox
-        self._frames = frames
         self._root, self._device = lasting.root, lasting.device
         self._tally, self._doubt, self._pace, self._asides = lasting.tally, lasting.doubt, lasting.pace, lasting.asides
         self._window = min(WINDOW, limits.receive_maximum)
         self._max_packet_bytes = limits.maximum_packet_bytes
+        self._frames = FrameSender(session, frames, lasting.pace, lasting.root, self._max_packet_bytes)
         self._in_flight: dict[int, StoredMessage | None] = {}
-        self.frame: StoredFrame | None = None
-        self._frame_packet_id = 0
         self._page: deque[StoredMessage] = deque()
         self._last_id = 0
         self._all_read = False
@@ -104,9 +101,14 @@ class Delivery:
         return [message for message in self._in_flight.values() if message is not None]
 
     @property
+    def frame(self) -> StoredFrame | None:
+        """The frame that was sent and not acknowledged."""
+        return self._frames.on_way
+
+    @property
     def alone(self) -> bool:
         """Whether exactly one packet is on its way."""
-        return len(self._in_flight) + (self.frame is not None) == 1
+        return self._packets == 1
 
     def step(self) -> None:
         """Wait until something happens, settle what was acknowledged, send what there is room for."""
@@ -118,15 +120,17 @@ class Delivery:
             self._send_last_result()
             self._send_asides()
             self._send_replays()
-            self._send_frame()
+            if not self._in_flight:
+                self._note_start()
+                self._frames.send()
 
     def drain(self, timeout_s: float) -> bool:
         """Send nothing more and wait until everything is acknowledged; False when that took too long."""
         deadline_s = time.monotonic() + timeout_s
-        while (self._in_flight or self.frame) and time.monotonic() < deadline_s:
+        while self._packets and time.monotonic() < deadline_s:
             self._wait()
             self._settle()
-        return not self._in_flight and self.frame is None
+        return self._packets == 0
 
     def publish_status(self, payload: bytes, timeout_s: float) -> bool:
         """Publish the retained status and wait until everything is acknowledged; False when that took too long."""
@@ -160,10 +164,14 @@ class Delivery:
             self._outbox.put_event(bytes_from_payload(event))
 
     @property
+    def _packets(self) -> int:
+        return len(self._in_flight) + (self._frames.on_way is not None)
+
+    @property
     def _has_room(self) -> bool:
         if self._paused_until_s is not None:
             return False
-        return len(self._in_flight) + (self.frame is not None) < (1 if self._doubt.until_id else self._window)
+        return self._packets < (1 if self._doubt.until_id else self._window)
 
     @property
     def _nothing_waits(self) -> bool:
@@ -171,7 +179,7 @@ class Delivery:
 
     def _wait(self) -> None:
         now_s = time.monotonic()
-        if (self._in_flight or self.frame) and now_s - self._progress_s > PUBACK_TIMEOUT_S:
+        if (self._packets) and now_s - self._progress_s > PUBACK_TIMEOUT_S:
             raise LinkError("the broker acknowledges nothing any more")
         due_in_s = self._pace.due_in_s(now_s)
         self._outbox.wakeup.wait(min(due_in_s, _TICK_S) if due_in_s > 0 else _TICK_S)
@@ -192,7 +200,7 @@ class Delivery:
         self._in_flight[packet_id] = self._in_flight.pop(_UNKNOWN_ID)
 
     def _note_start(self) -> None:
-        if not self._in_flight and self.frame is None:
+        if not self._packets:
             self._progress_s = time.monotonic()
 
     def _settle(self) -> None:
@@ -216,8 +224,9 @@ class Delivery:
             self._go_on()
 
     def _settle_one(self, puback: Acknowledged, acknowledged: list[int]) -> None:
-        if self.frame is not None and self._frame_packet_id == puback.packet_id:
-            self._settle_frame(self.frame, puback)
+        accepted = self._frames.settle(puback.packet_id, puback.text if puback.reason_code >= _REFUSED else None)
+        if accepted is not None:
+            self._tally.frames_sent += accepted
             return
         message = self._in_flight.pop(puback.packet_id, None)
         if puback.reason_code in _BUSY and message is not None:
@@ -234,16 +243,6 @@ class Delivery:
             if message.seq is not None and message.seq > self._tally.newest_seq:
                 self._tally.newest_seq = message.seq
                 self._newest = message
-
-    def _settle_frame(self, frame: StoredFrame, puback: Acknowledged) -> None:
-        self.frame = None
-        self._pace.acknowledged(time.monotonic())
-        if puback.reason_code >= _REFUSED:
-            _logger.warning("the broker refused the frame of %s: %s", frame.result_id, puback.text)
-        else:
-            self._tally.frames_sent += 1
-        if self._frames is not None:
-            self._frames.mark_sent(frame)
 
     def _pause(self, message: StoredMessage, reason: str) -> None:
         """Stop sending for a moment, then go on with the message that the broker could not take just now."""
@@ -296,7 +295,7 @@ class Delivery:
         """The retained copy of the newest result, once that one is acknowledged and nothing else is on its way."""
         if self._newest is not None and not self._in_flight:
             newest, self._newest = self._newest, None
-            self._publish(f"{self._root}/{RESULT.suffix}/last", newest.payload, None, retain=True)
+            self._publish(f"{self._root}/{RESULT_LAST.suffix}", newest.payload, None, retain=True)
 
     def _send_asides(self) -> None:
         while self._has_room and (aside := self._asides.next()) is not None:
@@ -304,33 +303,3 @@ class Delivery:
                 _logger.warning("%s is dropped: %d bytes", aside.topic, len(aside.payload))
                 continue
             self._publish(aside.topic, aside.payload, None, correlation=aside.correlation)
-
-    def _send_frame(self) -> None:
-        """One frame at a time, and only when no message waits or is on its way."""
-        if self._frames is None or self.frame is not None or self._in_flight:
-            return
-        if self._pace.due_in_s(time.monotonic()) > 0:
-            return
-        frame = self._frames.next_unsent()
-        if frame is None:
-            return
-        jpeg = _jpeg(frame, min(self._max_packet_bytes - _FRAME_MARGIN_BYTES, self._pace.max_bytes))
-        if jpeg is None:
-            self._frames.mark_sent(frame)
-            return
-        self._note_start()
-        topic = f"{self._root}/{frame_topic(frame.result_id)}"
-        self.frame = frame
-        self._frame_packet_id = self._session.publish(topic, jpeg, retain=False, content_type=JPEG)
-        self._pace.sent(len(jpeg), time.monotonic())
-
-
-def _jpeg(frame: StoredFrame, max_bytes: int) -> bytes | None:
-    try:
-        jpeg = jpeg_from_frame(frame, max_bytes)
-    except (OSError, ValueError) as error:
-        _logger.warning("frame %s cannot be published: %s", frame.path, error)
-        return None
-    if jpeg is None:
-        _logger.warning("frame %s cannot be published: too large for the broker at any quality", frame.path)
-    return jpeg

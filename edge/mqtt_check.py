@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
@@ -19,19 +20,11 @@ from edge.mqtt_pace import MAX_FRAME_BYTES
 from edge.mqtt_session import Acknowledged, Connected, Ended, Session, Subscribed
 from edge.mqtt_tls import context_from_settings, text_from_os_error
 from edge.payloads import MAX_PAYLOAD_BYTES
+from edge.topics import TOPICS
 
-PUBLISHED = (
-    "result",
-    "result/last",
-    "event",
-    "status",
-    "metrics",
-    "frame/check/image",
-    "frame/check/heatmap",
-    "cmd/check/reply",
-)
-"""One topic for each kind that the device publishes, below its root."""
-SUBSCRIBED = "cmd/+"
+PUBLISHED = tuple(re.sub(r"\{\w+\}", "check", topic.suffix) for topic in TOPICS if topic.direction == "out")
+SUBSCRIBED = tuple(re.sub(r"\{\w+\}", "+", topic.suffix) for topic in TOPICS if topic.direction == "in")
+"""The table of topics below the device's root, for this check."""
 CLIENT_ID_SUFFIX = "-check"
 """The check has a client id of its own: with the device's it would throw out the daemon that runs."""
 
@@ -162,7 +155,8 @@ def _mqtt(settings: MqttSettings, client_id: str, root: str) -> Iterator[Finding
             yield _limits(limits)
             for suffix in PUBLISHED:
                 yield _right_to_publish(settings, session, wake, f"{root}/{suffix}")
-            yield _right_to_subscribe(session, wake, f"{root}/{SUBSCRIBED}")
+            for suffix in SUBSCRIBED:
+                yield _right_to_subscribe(session, wake, f"{root}/{suffix}")
         finally:
             session.close()
     except LinkError as error:

@@ -30,7 +30,7 @@ from edge.mqtt_tls import TlsFiles
 from edge.outbox import Outbox
 from edge.payloads import Status, bytes_from_payload, event_from_fault
 from edge.pipeline import utc_now
-from edge.topics import STATUS, root_from_device
+from edge.topics import COMMAND, METRICS, STATUS, root_from_device
 from edge.wire import clean_text
 
 CONNACK_TIMEOUT_S = 10.0
@@ -38,6 +38,8 @@ STATUS_TIMEOUT_S = 1.0
 LOOK_AT_FILES_S = 5.0
 """How often the files of certificates and keys are looked at; they count once they have stood still for so long."""
 UNVERIFIABLE = "acceptance unverifiable: over MQTT 3.1.1 a broker cannot say what it refused"
+
+COMMANDS_FILTER = COMMAND.suffix.replace("{name}", "+")
 
 _TICK_S = 0.5
 _STATUS_INTERVAL_S = 0.5
@@ -92,7 +94,7 @@ class Publisher:
         self._detail = "not connected yet"
         self._connections = 0
         self._activity: _Activity | None = None
-        self._asides = Asides(f"{self._root}/metrics")
+        self._asides = Asides(f"{self._root}/{METRICS.suffix}")
         self._lasting = Lasting(
             self._root, device.device, Tally(), Doubt(), FramePace(settings.frames_per_min), self._asides
         )
@@ -170,7 +172,7 @@ class Publisher:
             delivery = Delivery(session, self._limits_from_connack(session), self._outbox, self._frames, self._lasting)
             shown = self._show_status(delivery)
             if inlet is not None:
-                session.subscribe(f"{self._root}/cmd/+")
+                session.subscribe(f"{self._root}/{COMMANDS_FILTER}")
             self._connections += 1
             self._note_link("")
             self._deliver(delivery, files, shown)
