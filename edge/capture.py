@@ -74,7 +74,10 @@ class Capture:
     def stop(self, timeout_s: float) -> bool:
         """Take no further part in; False if the camera did not let go in time."""
         self._stopping.set()
-        self._thread.join(timeout_s)
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        elif self._source is not None:
+            self._source.close()
         return not self._thread.is_alive()
 
     def _run(self) -> None:

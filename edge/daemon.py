@@ -1,8 +1,9 @@
 """The daemon: what is started in which order, and how it stops.
 
-Threads: capture (camera -> hand-over), inspect (owns the engine), outbox and frames (write to the disk), publisher, and
-the main thread, which supervises. The order of stopping follows the data: capture first, the outbox last, so that every
-trigger that was taken in leaves with its result.
+Threads: capture (camera -> hand-over), inspect (makes and owns the engine), outbox and frames (write to the disk),
+publisher, and the main thread, which supervises. The publisher runs before there is an engine, so that a plant sees a
+build that takes minutes. The order of stopping follows the data: capture first, the outbox last, so that every trigger
+that was taken in leaves with its result.
 """
 
 from __future__ import annotations
@@ -11,27 +12,30 @@ import logging
 import time
 from contextlib import ExitStack
 
+from edge.bundle import Bundle, open_bundle, trusted_key_from_file
 from edge.camera.source import camera_type_from_kind
 from edge.capture import Capture
-from edge.config import Settings
+from edge.config import BundleSettings, Settings
+from edge.engine_choice import OpenEngine, open_engine
+from edge.engine_keeper import EngineKeeper
 from edge.errors import ProcunitError
 from edge.fault_board import FaultBoard
 from edge.faults import FaultId
 from edge.frames import FrameStore
 from edge.handover import HandOver
-from edge.health import ServiceNotifier
+from edge.health import Heartbeat, ServiceNotifier
 from edge.inspector import Inspector
-from edge.judge import BuildEngine, Judge, judge_from_settings, ort_engine_from_bundle
 from edge.outbox import Outbox
 from edge.payloads import BundleRef
 from edge.pipeline import Pipeline
+from edge.policy import policy_from_manifest
 from edge.publisher import Publisher
 from edge.results import ResultContext
 from edge.stop_signals import StopSignals
 from edge.supervisor import Line, Reason, Supervisor
 from edge.topics import RESULT, root_from_device
 
-OUTBOX_FILE, FRAMES_FOLDER = "outbox.db", "frames"
+OUTBOX_FILE, FRAMES_FOLDER, ENGINES_FOLDER = "outbox.db", "frames", "engines"
 """What lies in the state directory."""
 CAMERA_STOP_S = 5.0
 DRAIN_S = 10.0
@@ -44,7 +48,7 @@ STALLED_S = 5.0
 _logger = logging.getLogger(__name__)
 
 
-def run_daemon(settings: Settings, build_engine: BuildEngine = ort_engine_from_bundle) -> int:
+def run_daemon(settings: Settings, open_one: OpenEngine = open_engine) -> int:
     """Inspect until a signal, or the end of a replay; returns the exit code, 1 if something failed on the way.
 
     Call it from the main thread: it handles SIGTERM and SIGINT.
@@ -59,50 +63,85 @@ def run_daemon(settings: Settings, build_engine: BuildEngine = ort_engine_from_b
         board = FaultBoard(outbox, settings.device.device)
         if outbox.set_aside is not None:
             board.report(FaultId.OUTBOX_SET_ASIDE, str(outbox.set_aside))
-        notifier.status("checking the bundle and its golden frames")
-        judge = _judge_or_event(settings, build_engine, board)
-        stack.callback(judge.engine.close)
+        notifier.status("checking the bundle")
+        bundle = _bundle_or_event(settings.bundle, board)
         quota_bytes = settings.frames.quota_mb << 20
         frames = stack.enter_context(FrameStore(settings.state_dir / FRAMES_FOLDER, quota_bytes))
-        line = _line(settings, judge, outbox, frames, board)
-        line.capture.open()
+        line = _line(settings, bundle, outbox, frames, board, open_one)
         line.inspector.close_interrupted(outbox.open_triggers())
         signals = stack.enter_context(StopSignals())
-        for part in (line.publisher, line.inspector, line.capture):
-            part.start()
-        _logger.info("inspecting; results go to %s/%s", root_from_device(settings.device), RESULT.suffix)
-        notifier.ready("inspecting")
-        reason = Supervisor(line, notifier).run(signals)
+        try:
+            reason = _run(line, notifier, signals, root_from_device(settings.device))
+        except ProcunitError:
+            _stop(line)
+            raise
         _logger.info("stopping: %s", reason.value)
         notifier.stopping()
-        if reason is Reason.END_OF_REPLAY:
+        if reason is Reason.END_OF_REPLAY or line.inspector.unavailable is not None:
             _wait_until_sent(line, signals)
         finished = _stop(line)
         return 0 if finished and reason is not Reason.FAILURE else 1
 
 
-def _judge_or_event(settings: Settings, build_engine: BuildEngine, board: FaultBoard) -> Judge:
+def _run(line: Line, notifier: ServiceNotifier, signals: StopSignals, root: str) -> Reason:
+    """Start the line, the camera last, and watch it until it is time to stop.
+
+    Raises:
+        ProcunitError: the camera's settings cannot work.
+    """
+    supervisor = Supervisor(line, notifier)
+    line.publisher.start()
+    line.inspector.start()
+    reason = supervisor.wait_for_engine(signals)
+    if reason is not None:
+        if line.inspector.unavailable is not None:
+            supervisor.wait_before_retry(signals, line.inspector.unavailable.what)
+        return reason
+    line.capture.open()
+    line.capture.start()
+    _logger.info("inspecting; results go to %s/%s", root, RESULT.suffix)
+    notifier.ready("inspecting")
+    return supervisor.run(signals)
+
+
+def _bundle_or_event(settings: BundleSettings, board: FaultBoard) -> Bundle:
     try:
-        return judge_from_settings(settings, build_engine)
+        trusted = tuple(trusted_key_from_file(path, demo=False) for path in settings.trusted_keys)
+        demo = tuple(trusted_key_from_file(path, demo=True) for path in settings.demo_keys)
+        bundle = open_bundle(settings.path, (*trusted, *demo))
     except ProcunitError as error:
         board.report(FaultId.BUNDLE_REFUSED, str(error))
         raise
+    _logger.info(
+        "bundle %s version %d (%s), signed with %s%s",
+        bundle.manifest.product,
+        bundle.manifest.version,
+        bundle.bundle_id[:12],
+        bundle.signed_by.name,
+        " (demonstration key)" if bundle.signed_by.demo else "",
+    )
+    return bundle
 
 
-def _line(settings: Settings, judge: Judge, outbox: Outbox, frames: FrameStore, board: FaultBoard) -> Line:
+def _line(
+    settings: Settings, bundle: Bundle, outbox: Outbox, frames: FrameStore, board: FaultBoard, open_one: OpenEngine
+) -> Line:
     camera_type = camera_type_from_kind(settings.camera.kind)
-    manifest = judge.bundle.manifest
+    manifest = bundle.manifest
+    policy = policy_from_manifest(manifest, demo_key=bundle.signed_by.demo, audit_rate=settings.policy.audit_rate)
     context = ResultContext(
         device=settings.device.device,
         epoch=outbox.epoch,
         root=root_from_device(settings.device),
-        bundle=BundleRef(id=judge.bundle.bundle_id, product=manifest.product, version=manifest.version),
-        policy=judge.policy,
+        bundle=BundleRef(id=bundle.bundle_id, product=manifest.product, version=manifest.version),
+        policy=policy,
         review_action=settings.policy.review_action,
         simulated=camera_type.simulated,
     )
-    pipeline = Pipeline(judge.engine, manifest.geometry, judge.policy)
-    handover = HandOver(settings.inspection.frame_slots)
+    handover, heartbeat = HandOver(settings.inspection.frame_slots), Heartbeat()
+    cache_dir = settings.state_dir / ENGINES_FOLDER
+    keeper = EngineKeeper(bundle, settings.engine, cache_dir, board, open_one, heartbeat.beat)
+    pipeline = Pipeline(keeper, manifest.geometry, policy)
     return Line(
         outbox=outbox,
         frames=frames,
@@ -115,7 +154,7 @@ def _line(settings: Settings, judge: Judge, outbox: Outbox, frames: FrameStore, 
             board,
             settings.inspection.deadline_s,
         ),
-        inspector=Inspector(pipeline, context, handover, outbox, frames, board),
+        inspector=Inspector(keeper, pipeline, context, handover, outbox, frames, board, heartbeat),
         publisher=Publisher(outbox, frames, settings.mqtt, settings.device),
     )
 
@@ -134,6 +173,7 @@ def _wait_until_sent(line: Line, signals: StopSignals) -> None:
 
 def _stop(line: Line) -> bool:
     """Stop in the order of the data; False if a trigger may be left open, which becomes `not_inspected: restart`."""
+    line.inspector.keeper.cancel()
     if not line.capture.stop(CAMERA_STOP_S):
         _logger.error("the camera does not let go and is left behind")
     line.handover.close()

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.errors import ProcunitError
 from edge.messages import Scores
 from edge.policy import sigmoid
 
@@ -19,6 +20,10 @@ class EngineError(Exception):
 
 class EngineLostError(EngineError):
     """The accelerator itself failed: this engine gives nothing any more and has to be closed and made anew."""
+
+
+class UnfitPlanError(ProcunitError):
+    """A built engine cannot be loaded, or is none for this bundle: it has to be built again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,16 @@ from edge.pipeline import utc_now
 QUIET_S = 10.0
 """A fault of single parts is over when this long no part has shown it."""
 
-_LASTING = frozenset({FaultId.CAMERA_FAILED, FaultId.OUTBOX_FAILED, FaultId.FRAMES_FAILED, FaultId.BROKER_UNREACHABLE})
+_LASTING = frozenset(
+    {
+        FaultId.CAMERA_FAILED,
+        FaultId.ENGINE_FALLBACK,
+        FaultId.ENGINE_UNAVAILABLE,
+        FaultId.OUTBOX_FAILED,
+        FaultId.FRAMES_FAILED,
+        FaultId.BROKER_UNREACHABLE,
+    }
+)
 _LEVELS: dict[Severity, int] = {
     "info": logging.INFO,
     "warning": logging.WARNING,

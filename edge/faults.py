@@ -20,6 +20,10 @@ class FaultId(str, Enum):
     BAD_FRAME = "bad_frame"
     OVERLOAD = "overload"
     ENGINE_FAILED = "engine_failed"
+    ENGINE_LOST = "engine_lost"
+    ENGINE_DAMAGED = "engine_damaged"
+    ENGINE_FALLBACK = "engine_fallback"
+    ENGINE_UNAVAILABLE = "engine_unavailable"
     RESTARTED = "restarted"
     THREAD_FAILED = "thread_failed"
     OUTBOX_FAILED = "outbox_failed"
@@ -90,6 +94,31 @@ FAULTS = _table(
         "error",
         "The engine failed on a part, which was not inspected.",
         "If it repeats, restart the device; then go back to the last good bundle.",
+    ),
+    Fault(
+        FaultId.ENGINE_LOST,
+        "error",
+        "The accelerator failed on a part, which was not inspected; the engine is opened anew.",
+        "If it repeats, check the power supply and the temperature of the device, then restart it.",
+    ),
+    Fault(
+        FaultId.ENGINE_DAMAGED,
+        "warning",
+        "A stored engine cannot be used; it has been removed and is built again.",
+        "Nothing to do but wait for the build. If it repeats, check the disk that holds the state directory.",
+    ),
+    Fault(
+        FaultId.ENGINE_FALLBACK,
+        "warning",
+        "The engine in use is not the wanted one, which cannot be built or does not judge as it should.",
+        "Parts are judged correctly, perhaps more slowly. Read the detail; set engine.precision to what is in use, or "
+        "have the bundle exported again.",
+    ),
+    Fault(
+        FaultId.ENGINE_UNAVAILABLE,
+        "critical",
+        "The device cannot inspect: no engine of the bundle can be had that judges as it should.",
+        "Read the detail, which names the cause and its remedy; then restart the device.",
     ),
     Fault(
         FaultId.RESTARTED,

@@ -39,6 +39,11 @@ class ServiceNotifier:
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self.watchdog_s = _watchdog_s(environment)
 
+    @property
+    def managed(self) -> bool:
+        """Whether there is a manager, which starts the program again when it fails."""
+        return bool(self._address)
+
     def ready(self, status: str) -> None:
         """Start-up is over."""
         self._send(f"READY=1\nSTATUS={status}")
@@ -46,6 +51,10 @@ class ServiceNotifier:
     def status(self, status: str) -> None:
         """One line for `systemctl status`."""
         self._send(f"STATUS={status}")
+
+    def extend(self, status: str, seconds: float) -> None:
+        """The start, or the stop, goes on; the manager shall not lose patience for so many seconds from now."""
+        self._send(f"STATUS={status}\nEXTEND_TIMEOUT_USEC={seconds * 1e6:.0f}")
 
     def alive(self) -> None:
         """Feed the watchdog."""

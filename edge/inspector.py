@@ -1,4 +1,4 @@
-"""The inspect thread: owns the engine, takes triggers in order, hands each one's result to the outbox."""
+"""The inspect thread: makes and owns the engine, takes triggers in order, hands each one's result to the outbox."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import threading
 import time
 from collections import Counter
 
+from edge.engine_choice import EngineUnavailableError
+from edge.engine_keeper import EngineKeeper
+from edge.engine_progress import BuildCancelledError
 from edge.fault_board import FaultBoard
 from edge.faults import FaultId
 from edge.frames import FrameStore
@@ -29,20 +32,24 @@ _FAULT_OF_REASON = {
 
 
 class Inspector:
-    """Judges triggers one after the other.
+    """Judges triggers one after the other, with the engine that the pipeline has from the keeper.
 
-    `verdicts` counts what was decided since the start; `failed` tells that the thread ended unexpectedly.
+    `ready` is set once the engine has passed the golden gate. `verdicts` counts what was decided since the start.
+    `failed` tells that the thread ended unexpectedly, `unavailable` that it did because no engine can be had.
     """
 
     def __init__(
         self,
+        keeper: EngineKeeper,
         pipeline: Pipeline,
         context: ResultContext,
         handover: HandOver,
         outbox: Outbox,
         frames: FrameStore,
         board: FaultBoard,
+        heartbeat: Heartbeat,
     ) -> None:
+        self.keeper = keeper
         self._pipeline = pipeline
         self._context = context
         self._handover = handover
@@ -50,12 +57,14 @@ class Inspector:
         self._frames = frames
         self._board = board
         self._thread = threading.Thread(target=self._run, name="inspect", daemon=True)
-        self.heartbeat = Heartbeat()
+        self.heartbeat = heartbeat
         self.verdicts: Counter[Verdict] = Counter()
+        self.ready = False
         self.failed = False
+        self.unavailable: EngineUnavailableError | None = None
 
     def start(self) -> None:
-        """Start the thread; it ends when the hand-over is closed and empty."""
+        """Start the thread: it makes the engine, and ends when the hand-over is closed and empty."""
         self._thread.start()
 
     @property
@@ -91,11 +100,19 @@ class Inspector:
 
     def _run(self) -> None:
         try:
+            self.keeper.open()
+            self.ready = True
             self._judge_all()
+        except BuildCancelledError:
+            _logger.info("the engine is not needed any more")
+        except EngineUnavailableError as error:
+            self.failed, self.unavailable = True, error
         except Exception as error:
             self.failed = True
             _logger.exception("inspection ended")
             self._board.report(FaultId.THREAD_FAILED, f"inspect: {type(error).__name__}: {error}")
+        finally:
+            self.keeper.close()
 
     def _judge_all(self) -> None:
         while True:
@@ -106,6 +123,8 @@ class Inspector:
                 return
             if trigger is not None:
                 self._judge(trigger)
+            if self.keeper.lost:
+                self.keeper.renew()
 
     def _judge(self, trigger: Trigger) -> None:
         inspection = self._pipeline.inspect(trigger)
@@ -116,5 +135,5 @@ class Inspector:
         self._tell(inspection.decision)
 
     def _tell(self, decision: Decision) -> None:
-        if decision.not_inspected in _FAULT_OF_REASON:
+        if decision.not_inspected in _FAULT_OF_REASON and not self.keeper.lost:
             self._board.report(_FAULT_OF_REASON[decision.not_inspected], decision.why[0].text)

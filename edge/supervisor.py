@@ -1,4 +1,4 @@
-"""What the main thread watches while the others work: faults, the watchdog, the status line, and when to stop."""
+"""What the main thread watches while the others work: faults, the watchdog, the status, and when to stop."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from edge.capture import Capture
+from edge.engine_keeper import Activity
 from edge.fault_board import FaultBoard
 from edge.faults import FaultId
 from edge.frames import FrameStore
@@ -19,6 +20,12 @@ from edge.stop_signals import StopSignals
 
 LINK_PATIENCE_S = 3.0
 """How long the broker may be away before it is a fault."""
+START_STEP_S = 120.0
+"""The service manager's patience from one sign of progress to the next while the engine is made."""
+RETRY_PAUSE_S = 60.0
+"""Between a start without an engine and the next: a person can read why, and a build is not repeated all the time."""
+
+_START_POLL_S = 0.1
 
 
 class Reason(Enum):
@@ -52,6 +59,30 @@ class Supervisor:
         self._status = ""
         self._linked_monotonic_s = time.monotonic()
 
+    def wait_for_engine(self, signals: StopSignals) -> Reason | None:
+        """Tell how the engine comes along until it is ready (None), or until it is time to stop."""
+        told: Activity | None = None
+        inspector = self._line.inspector
+        while inspector.running:
+            if inspector.ready:
+                self._line.publisher.set_activity(None)
+                return None
+            activity = inspector.keeper.activity
+            if activity != told:
+                self._tell_activity(activity)
+                told = activity
+            self._watch()
+            if signals.wait(_START_POLL_S):
+                return Reason.SIGNAL
+        return Reason.FAILURE
+
+    def wait_before_retry(self, signals: StopSignals, problem: str) -> None:
+        """Without an engine: stay for a while where a manager would start the program again at once, and say why."""
+        self._line.publisher.set_activity(f"cannot inspect: {problem}")
+        if self._notifier.managed:
+            self._notifier.extend(f"cannot inspect, next try in {RETRY_PAUSE_S:.0f} s: {problem}", 2 * RETRY_PAUSE_S)
+            signals.wait(RETRY_PAUSE_S)
+
     def run(self, signals: StopSignals) -> Reason:
         """Watch until it is time to stop."""
         line = self._line
@@ -69,6 +100,12 @@ class Supervisor:
                 line.board.report(FaultId.THREAD_FAILED, "capture")
                 return Reason.FAILURE
         return Reason.SIGNAL
+
+    def _tell_activity(self, activity: Activity) -> None:
+        share = "" if activity.progress is None else f" ({activity.progress:.0%})"
+        self._notifier.extend(f"{activity.text}{share}", START_STEP_S)
+        shown = None if activity.progress is None else round(activity.progress, 2)
+        self._line.publisher.set_activity(activity.text, shown)
 
     def _watch(self) -> None:
         """Turn what the writing and sending threads say of themselves into faults."""

@@ -65,7 +65,7 @@ def engine_from_bundle(
         timing, plans = cache.timing(key), []
         graphs = bundle.graphs(precision)
         for index, graph in enumerate(graphs):
-            work = _Work(graph, library, len(bundle.manifest.geometry.regions), timing)
+            work = GraphBuild(graph, library, len(bundle.manifest.geometry.regions), timing)
             built = work.watch(partial(_tell_of_all, tell, index, len(graphs)), wait)
             timing = built.timing
             plans.append(built.plan)
@@ -73,7 +73,7 @@ def engine_from_bundle(
         return KeptEngine(cache.store(key, plans), was_cached=False)
 
 
-class _Work:
+class GraphBuild:
     """One graph's build, in a thread of its own: signals reach the main thread alone, and only when it is free."""
 
     def __init__(self, graph: Path, library: TensorRT, tiles: int, timing: bytes) -> None:

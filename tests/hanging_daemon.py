@@ -19,4 +19,4 @@ HANGS_AT = 3
 if __name__ == "__main__":
     faulthandler.enable()
     log_to_stderr()
-    sys.exit(run_daemon(settings_from_file(Path(sys.argv[3])), Trouble(hangs_at=(HANGS_AT,)).build))
+    sys.exit(run_daemon(settings_from_file(Path(sys.argv[3])), Trouble(hangs_at=(HANGS_AT,)).open))
