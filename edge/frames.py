@@ -22,6 +22,8 @@ from edge.payloads import shows_frame
 from edge.preprocess import Geometry
 from edge.wire import rounded_score
 
+__all__ = ["FrameStore", "PinAnswer", "StoredFrame", "jpeg_from_frame"]
+
 MAX_WAITING_BYTES = 64 << 20
 """Pixels that may wait for the disk; frames of plain passes get half of it."""
 
