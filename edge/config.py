@@ -18,10 +18,9 @@ from edge.config_fields import (
     Section,
     text_of_integer,
 )
-from edge.manifest import Precision
+from edge.engine_settings import EngineSettings
 from edge.payloads import ReviewAction
 
-EngineKind = Literal["ort", "tensorrt", "tensorrt_rtx"]
 Level = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 """One level of a topic: letters, digits, `_`, `.` and `-`."""
 
@@ -129,24 +128,6 @@ class PolicySettings(Section):
     )
     audit_rate: Annotated[Number, Field(ge=0, le=1)] = Field(
         default=0.01, title="Audit rate", description="Share of passes drawn for a person's second look, 0 to 1"
-    )
-
-
-class EngineSettings(Section):
-    """What runs the network."""
-
-    kind: EngineKind = Field(
-        default="ort",
-        title="Kind",
-        description="ort: ONNX Runtime on the CPU; tensorrt: TensorRT on the GPU; tensorrt_rtx: TensorRT for RTX",
-    )
-    precision: Precision = Field(
-        default="fp16",
-        title="Precision",
-        description="fp32, fp16 or int8: what TensorRT tries first; ONNX Runtime computes in fp32",
-    )
-    threads: Annotated[Integer, Field(ge=0, le=256)] = Field(
-        default=0, title="Threads", description="Threads of ONNX Runtime; 0 takes one a core"
     )
 
 

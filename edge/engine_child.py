@@ -18,9 +18,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from edge.config import EngineKind
 from edge.engine_cache import EngineCache
 from edge.engine_progress import BUILD_LINE, BuildCancelledError, BuildFailure, BuildLine, BuildProgress, BuildResult
+from edge.engine_settings import EngineKind
 from edge.errors import ProcunitError
 from edge.manifest import Precision
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Protocol
 
 from edge.bundle import BundleContent
-from edge.config import EngineSettings
 from edge.engine import Engine, EngineError, UnfitPlanError
 from edge.engine_cache import CachedEngine, EngineCache
 from edge.engine_child import EngineBuild, build_in_child
 from edge.engine_key import EngineKey, engine_key, gpu_identity
 from edge.engine_progress import BuildCancelledError, BuildProgress
+from edge.engine_settings import EngineSettings
 from edge.errors import ProcunitError
 from edge.gate import GateResult, check_golden
 from edge.manifest import PRECISIONS, Precision

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.bundle import Bundle
-from edge.config import EngineSettings
 from edge.engine import Engine, EngineLostError, Outputs
 from edge.engine_choice import ChosenEngine, EngineUnavailableError, OpenEngine, choose_engine, in_words
 from edge.engine_progress import BuildProgress
+from edge.engine_settings import EngineSettings
 from edge.fault_board import FaultBoard
 from edge.faults import FaultId
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from edge.engine import UnfitPlanError
 from edge.errors import ProcunitError
 from edge.tensorrt_library import TensorRT
 from edge.tensorrt_types import Dims, ICudaEngine, IExecutionContext
@@ -17,7 +18,8 @@ def engine_from_plan(plan: Path, library: TensorRT) -> ICudaEngine:
     """A plan loaded onto the GPU.
 
     Raises:
-        ProcunitError: it cannot be read, is damaged, or another version of TensorRT or another GPU made it.
+        ProcunitError: it cannot be read.
+        UnfitPlanError: it is damaged, or another version of TensorRT or another GPU made it.
     """
     try:
         content = plan.read_bytes()
@@ -26,7 +28,7 @@ def engine_from_plan(plan: Path, library: TensorRT) -> ICudaEngine:
     library.clear_messages()
     engine: ICudaEngine | None = library.module.Runtime(library.logger).deserialize_cuda_engine(content)
     if engine is None:
-        raise ProcunitError(
+        raise UnfitPlanError(
             f"{library.name} {library.version} cannot load the engine, which is damaged or was made by another version "
             f"or on another GPU{library.told()}",
             where=str(plan),
@@ -41,7 +43,7 @@ def check_tensors(
     """The names of each engine's inputs and outputs, which together are the contract's.
 
     Raises:
-        ProcunitError: a name, a mode, an element type or the image's shape is not the bundle's.
+        UnfitPlanError: a name, a mode, an element type or the image's shape is not the bundle's.
     """
     trt = library.module
     names = tuple(tuple(engine.get_tensor_name(i) for i in range(engine.num_io_tensors)) for engine in engines)
@@ -78,7 +80,7 @@ def output_shapes(
     """The shape of each output once the inputs' are set: tiles and types as in the bundle, maps of any size.
 
     Raises:
-        ProcunitError: one is not the contract's.
+        UnfitPlanError: one is not the contract's.
     """
     axes = _output_axes(tiles, types)
     shapes: dict[str, tuple[int, ...]] = {}
@@ -109,5 +111,5 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "nothing"
 
 
-def _unfit(what: str, where: str) -> ProcunitError:
-    return ProcunitError(f"the engine does not fit the bundle: {what}", where=where, remedy=_REBUILD)
+def _unfit(what: str, where: str) -> UnfitPlanError:
+    return UnfitPlanError(f"the engine does not fit the bundle: {what}", where=where, remedy=_REBUILD)

@@ -42,7 +42,8 @@ class TrtEngine:
     made. `geometry` and `types` are the bundle's: the engine must be built for its tiles and its defect types.
 
     Raises:
-        ProcunitError: a plan is damaged or of another version, does not fit the bundle, or the GPU lacks memory.
+        UnfitPlanError: a plan is damaged, of another version, or not this bundle's.
+        ProcunitError: the bank does not fit, or the GPU lacks memory.
         EngineLostError: the GPU failed.
     """
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 from importlib import import_module
 from types import ModuleType
 
-from edge.config import EngineKind
+from edge.engine_settings import EngineKind
 from edge.errors import ProcunitError
 
 OLDEST_TENSORRT = (10, 3)

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from edge.bundle import open_without_signature_check
-from edge.config import EngineKind
 from edge.engine_cache import EngineCache
 from edge.engine_progress import BuildCancelledError, BuildFailure, BuildLine, BuildProgress, BuildResult
+from edge.engine_settings import EngineKind
 from edge.errors import ProcunitError
 from edge.manifest import PRECISIONS, Precision
 from edge.stop_signals import StopSignals

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.bundle import BundleContent
-from edge.config import EngineSettings
 from edge.engine import Engine, EngineError, EngineLostError, Outputs
 from edge.engine_choice import ort_engine_from_bundle
+from edge.engine_settings import EngineSettings
 
 
 @dataclass

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from edge import tensorrt_library
-from edge.config import EngineKind
+from edge.engine_settings import EngineKind
 from edge.errors import ProcunitError
 from edge.tensorrt_library import library_from_kind
 
