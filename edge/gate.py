@@ -28,11 +28,12 @@ class GoldenCheck:
     """One golden frame's outcome.
 
     `drifts` are its scores' distances from their references, in spreads, by the scores' names; there are none where the
-    engine failed or gave no number. `problem` is None if the frame passed.
+    engine failed or gave no number. `flipped` tells that the verdict is another; `problem` is None if the frame passed.
     """
 
     file: str
     drifts: tuple[tuple[str, float], ...]
+    flipped: bool
     problem: str | None
 
     @property
@@ -63,6 +64,11 @@ class GateResult:
         """Whether every frame passed, there was one, and few enough parts would flip."""
         frames_pass = bool(self.checks) and all(check.problem is None for check in self.checks)
         return frames_pass and (self.flip_rate is None or self.flip_rate <= MAX_FLIP_RATE)
+
+    @property
+    def flips(self) -> int:
+        """How many frames got another verdict than the reference, or none at all."""
+        return sum(check.flipped for check in self.checks)
 
     @property
     def worst_drifts(self) -> dict[str, float]:
@@ -102,15 +108,16 @@ def _check(content: BundleContent, frame: GoldenFrame, tolerance: float, engine:
     try:
         scores, _ = score_pixels(pixels, manifest.geometry, engine)
     except (EngineError, ProcunitError, ValueError) as error:  # numpy's ValueError: outputs without a tile
-        return GoldenCheck(frame.file, (), f"no scores: {error}")
+        return GoldenCheck(frame.file, (), True, f"no scores: {error}")
     tiles = len(manifest.geometry.regions)
     if len(scores.anomaly_map) != tiles:
-        return GoldenCheck(frame.file, (), f"outputs of {len(scores.anomaly_map)} tiles instead of {tiles}")
+        return GoldenCheck(frame.file, (), True, f"outputs of {len(scores.anomaly_map)} tiles instead of {tiles}")
     decision = decide(scores, policy_without_authority(manifest.types, manifest.anomaly), _NEVER_AUDIT)
     if decision.not_inspected is not None:
-        return GoldenCheck(frame.file, (), decision.why[0].text)
+        return GoldenCheck(frame.file, (), True, decision.why[0].text)
     drifts = _drifts(scores, frame, manifest)
-    return GoldenCheck(frame.file, drifts, _problem(drifts, tolerance, decision, frame))
+    flipped = decision.verdict is not frame.verdict
+    return GoldenCheck(frame.file, drifts, flipped, _problem(drifts, tolerance, decision, frame))
 
 
 def _drifts(scores: Scores, frame: GoldenFrame, manifest: Manifest) -> tuple[tuple[str, float], ...]:
