@@ -73,6 +73,17 @@ class Broker:
             self._process.wait(timeout=START_TIMEOUT_S)
             self._process = None
 
+    def replace_configuration(self, text: str) -> None:
+        """Use this configuration, which has to listen on `port`."""
+        self._config.write_text(f"user root\nlog_dest stderr\n{text}")
+
+    def forget(self, extra: str) -> None:
+        """Lose everything that it kept, and take further lines of configuration, while it is down."""
+        for kept in self._config.parent.glob(f"mosquitto-{self.port}.db*"):
+            kept.unlink()
+        lines = self._config.read_text().replace("max_inflight_messages 0\n", "")
+        self._config.write_text(f"{lines}{extra}")
+
     def _accepts(self) -> bool:
         try:
             with socket.create_connection((HOST, self.port), timeout=0.5):
