@@ -37,6 +37,11 @@ def signature_from_key(key: Ed25519PrivateKey, root: str, name: str, envelope: M
     return base64.b64encode(key.sign(canonical_bytes(root, name, envelope))).decode()
 
 
+def keys_for_commands(trusted: Iterable[TrustedKey], *, demo_bundle: bool) -> tuple[TrustedKey, ...]:
+    """The keys that may sign commands: those for demonstrations only while the bundle in use is signed by one."""
+    return tuple(key for key in trusted if demo_bundle or not key.demo)
+
+
 def signer_of_command(
     root: str, name: str, envelope: Mapping[str, object], signature: str, trusted: Iterable[TrustedKey]
 ) -> TrustedKey | None:

@@ -32,7 +32,7 @@ def _from_the_files_folder(path: Path, info: ValidationInfo) -> Path:
 
 
 def _existing(path: Path) -> Path:
-    if not path.exists():
+    if not os.path.exists(path):  # where Path.exists raises for a name that is too long
         raise PydanticCustomError("no_such_path", "there is no {path}", {"path": str(path)})
     if not os.access(path, os.R_OK):
         raise PydanticCustomError(

@@ -28,7 +28,7 @@ from edge.command_schemas import (
     unix_s_from_utc,
     utc_from_unix_s,
 )
-from edge.command_signature import signature_from_key
+from edge.command_signature import keys_for_commands, signature_from_key
 from edge.command_table import COMMANDS, DeviceActions
 from edge.commands import CommandDesk, Reply
 from edge.errors import ProcunitError
@@ -305,6 +305,14 @@ def test_what_changes_a_decision_needs_a_signature(name: str) -> None:
     for key, value in (("cmdId", "c-2"), ("expiresAt", utc_from_unix_s(NOW_S + 61)), ("by", "me")):
         assert refusal(bench, name, {**good, key: value}) is Refusal.SIGNATURE
     assert bench.send(name, good).outcome == "done"  # none of the forgeries has used its id up
+
+
+def test_a_demo_key_signs_commands_beside_a_demo_bundle_only() -> None:
+    demo, release = (
+        TrustedKey(name, KEY.public_key(), demo=name == "demo.pub") for name in ("demo.pub", "release.pub")
+    )
+    assert keys_for_commands((demo, release), demo_bundle=False) == (release,)
+    assert keys_for_commands((demo, release), demo_bundle=True) == (demo, release)
 
 
 def test_changed_arguments_break_the_signature() -> None:

@@ -108,6 +108,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_lines(folder: Path) -
         ("parts_per_min: 120", "parts_per_min: fast", 8, "camera.parts_per_min", "'max' or 'listed'", "Parts a minute"),
         ("parts_per_min: 120", "parts_per_min: 0", 8, "camera.parts_per_min", "greater than 0", "Parts a minute"),
         ("path: photos", "path: nowhere", 7, "camera.path", "there is no", "folder of images"),
+        ("path: photos", f"path: p{'9' * 300}", 7, "camera.path", "there is no", "folder of images"),
         ("../bundle", "demo-key.pub", 3, "bundle.path", "is no folder", "bundle build"),
         ("[demo-key.pub]", "[lost.pub]", 4, "bundle.demo_keys.0", "there is no", "Public key files"),
         ("[demo-key.pub]", "[]", 2, "bundle", "no public key", "demo-key.pub"),
