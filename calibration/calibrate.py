@@ -22,13 +22,13 @@ from edge.runfiles import (
     BANK_FILE,
     CALIBRATION_FILE,
     EXPORT_FILE,
-    MODEL_FILE,
     TRAIN_FILE,
     CalibrationRecord,
     ExportRecord,
     PhotoScores,
     RunPhoto,
     TrainRecord,
+    graphs_of_run,
     read_record,
     write_record,
 )
@@ -46,7 +46,7 @@ def calibrate_run(run: Path, asked_rate: float | None = None) -> CalibrationReco
         ProcunitError: a stage or a photograph is missing, or there is neither a type nor a held-out good part.
     """
     trained = read_record(run, TRAIN_FILE, TrainRecord)
-    read_record(run, EXPORT_FILE, ExportRecord)
+    graphs = graphs_of_run(run, read_record(run, EXPORT_FILE, ExportRecord))
     photos = [photo for photo in trained.photos if is_held_out_good(photo) or is_taught_defect(photo)]
     held_out = [photo for photo in photos if is_held_out_good(photo)]
     if not held_out and not trained.types:
@@ -55,7 +55,7 @@ def calibrate_run(run: Path, asked_rate: float | None = None) -> CalibrationReco
             where=str(run / TRAIN_FILE),
             remedy="Add photographs of good parts and train again",
         )
-    scores = _scores(run, trained, photos)
+    scores = _scores(OrtEngine(graphs, bank_from_file(run / BANK_FILE)), trained, photos)
     if held_out:
         good = [score for score in scores if score.label == GOOD]
         types, anomaly, budget = limits_from_scores(good, trained.types, asked_rate)
@@ -114,8 +114,7 @@ def imaging_baseline(paths: Sequence[Path], geometry: Geometry) -> ImagingBaseli
     )
 
 
-def _scores(run: Path, trained: TrainRecord, photos: Sequence[RunPhoto]) -> list[PhotoScores]:
-    engine = OrtEngine([run / MODEL_FILE], bank_from_file(run / BANK_FILE))
+def _scores(engine: OrtEngine, trained: TrainRecord, photos: Sequence[RunPhoto]) -> list[PhotoScores]:
     try:
         return [
             scores_from_photo(Path(trained.data) / photo.file, photo, trained.geometry, engine)

@@ -8,11 +8,11 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edge.errors import ProcunitError, first_problem
-from edge.manifest import Budget, ImagingBaseline, KnownPhoto, ScoreLimit
+from edge.manifest import Budget, ImagingBaseline, KnownPhoto, Precision, ScoreLimit, graph_files
 from edge.preprocess import Geometry
 
 TRAIN_FILE, EXPORT_FILE, CALIBRATION_FILE = "train.json", "export.json", "calibration.json"
-CHECKPOINT_FILE, MODEL_FILE, BANK_FILE = "checkpoint.safetensors", "model.onnx", "bank.safetensors"
+CHECKPOINT_FILE, BANK_FILE = "checkpoint.safetensors", "bank.safetensors"
 DEMO_KEY_FILE, DEMO_PUBLIC_KEY_FILE = "demo-key.pem", "demo-key.pub"
 
 Role = Literal["train", "calibrate", "seed"]
@@ -46,16 +46,24 @@ class TrainRecord(_Record):
     code_version: str
 
 
+class Difference(_Record):
+    """The largest difference of any logit and of any distance, maps included, from torch in FP32."""
+
+    logits: float
+    distances: float
+
+
 class ExportRecord(_Record):
-    """What `procunit export` made, and how far it is from torch."""
+    """What `procunit export` made, and how far the graphs of each precision are from torch."""
+
+    separate: bool
 
     opset: int
     bank_rows: int
     feature_size: int
     bank_parts: int
     parity_frames: int
-    worst_logit_difference: float
-    worst_anomaly_difference: float
+    differences: dict[Precision, Difference]
 
 
 class PhotoScores(_Record):
@@ -96,6 +104,11 @@ def read_record(run: Path, name: str, record: type[RecordT]) -> RecordT:
         return record.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise ProcunitError(first_problem(error), where=str(path), remedy=f"Run `{_MADE_BY[name]}` again") from error
+
+
+def graphs_of_run(run: Path, exported: ExportRecord, precision: Precision = "fp32") -> tuple[Path, ...]:
+    """The ONNX graphs of one precision that together give the contract's outputs."""
+    return tuple(run / name for name in graph_files(precision, separate=exported.separate))
 
 
 def write_record(run: Path, name: str, record: TrainRecord | ExportRecord | CalibrationRecord) -> None:

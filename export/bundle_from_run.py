@@ -20,18 +20,17 @@ from edge.manifest import (
     KnownPhotos,
     ManifestBody,
     Provenance,
-    graph_files,
 )
 from edge.pipeline import utc_now
 from edge.runfiles import (
     BANK_FILE,
     CALIBRATION_FILE,
     EXPORT_FILE,
-    MODEL_FILE,
     TRAIN_FILE,
     CalibrationRecord,
     ExportRecord,
     TrainRecord,
+    graphs_of_run,
     read_record,
 )
 from edge.sealing import SigningKey, new_directory, seal
@@ -67,11 +66,17 @@ def bundle_from_run(
             remedy="Names are of letters, digits, spaces and _ . - (64 at most); name a product with --product",
         ) from error
     with new_directory(out, replace=replace) as partial:
-        shutil.copyfile(run / MODEL_FILE, partial / graph_files()[0])
+        for precision in exported.differences:
+            for graph in graphs_of_run(run, exported, precision):
+                shutil.copyfile(graph, partial / graph.name)
         shutil.copyfile(run / BANK_FILE, partial / BANK)
         shutil.copyfile(run / CALIBRATION_FILE, partial / CALIBRATION)
         (partial / KNOWN).write_text(_known(trained).model_dump_json(indent=1) + "\n", encoding="utf-8")
-        _write_golden(partial, trained, calibrated, body)
+        engine = OrtEngine(graphs_of_run(partial, exported), bank_from_file(partial / BANK))
+        try:
+            _write_golden(partial, trained, calibrated, Judge(body.types, body.anomaly, body.geometry, engine))
+        finally:
+            engine.close()
         (partial / REPORT).write_text(report_html(body, trained, exported), encoding="utf-8")
         sealed = seal(partial, body, key)
     return Bundle(out, sealed.manifest, sealed.bundle_id, sealed.signed_by)
@@ -112,13 +117,8 @@ def _known(trained: TrainRecord) -> KnownPhotos:
     )
 
 
-def _write_golden(partial: Path, trained: TrainRecord, calibrated: CalibrationRecord, body: ManifestBody) -> None:
+def _write_golden(partial: Path, trained: TrainRecord, calibrated: CalibrationRecord, judge: Judge) -> None:
     paths = {photo.sha256: Path(trained.data) / photo.file for photo in trained.photos}
-    chosen = golden_photos(calibrated.scores, body.types, body.anomaly)
-    tolerance = tolerance_from_scores(calibrated.scores, body.types, body.anomaly)
-    engine = OrtEngine([partial / graph_files()[0]], bank_from_file(partial / BANK))
-    try:
-        judge = Judge(body.types, body.anomaly, body.geometry, engine)
-        write_golden(partial, [(paths[photo.sha256], photo) for photo in chosen], judge, tolerance)
-    finally:
-        engine.close()
+    chosen = golden_photos(calibrated.scores, judge.types, judge.anomaly)
+    tolerance = tolerance_from_scores(calibrated.scores, judge.types, judge.anomaly)
+    write_golden(partial, [(paths[photo.sha256], photo) for photo in chosen], judge, tolerance)

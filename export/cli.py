@@ -24,25 +24,30 @@ DEFAULT_BANK_ROWS = 4096
     type=click.IntRange(1, MAX_BANK_ROWS),
     help="Rows of the memory bank, at most; more see finer and cost time on every part.",
 )
-def export(run: Path, bank_rows: int) -> None:
-    """Turn the checkpoint of RUN into one ONNX graph with both scorers, and its memory bank.
+@click.option("--int8", is_flag=True, help="Also write INT8 graphs; a device uses them only if they judge alike.")
+@click.option("--separate", is_flag=True, help="Write classifier and extractor as graphs of their own, not as one.")
+def export(run: Path, bank_rows: int, int8: bool, separate: bool) -> None:
+    """Turn the checkpoint of RUN into ONNX graphs with both scorers, in FP32 and FP16, and their memory bank.
 
-    The graph is compared with torch on photographs of the training; a difference above 1e-3 is an error.
+    The graphs are compared with torch on photographs of the training; in FP32 a difference above 1e-3 is an error. In
+    FP16 and INT8 it is told, and each device's golden gate decides whether it judges with them.
 
     \b
     Examples:
       procunit export run/
-      procunit export run/ --bank-rows 1024
+      procunit export run/ --bank-rows 1024 --int8
+      procunit export run/ --separate
     """
     from export.export import export_run  # noqa: PLC0415  (torch is slow to import, and bundles need none)
 
     console = Console(stderr=True)
-    exported = export_run(run, bank_rows, console)
+    exported = export_run(run, bank_rows, console, int8=int8, separate=separate)
     record = exported.record
-    console.print(
-        f"Graph: opset {record.opset}; over {record.parity_frames} photographs it differs from torch by at most "
-        f"{record.worst_logit_difference:.1e} (logits) and {record.worst_anomaly_difference:.1e} (distances)"
-    )
+    console.print(f"Graphs: opset {record.opset}; over {record.parity_frames} photographs they differ from torch by")
+    for precision, difference in record.differences.items():
+        console.print(
+            f"  {precision}: {difference.logits:.1e} (logits), {difference.distances:.1e} (distances) at most"
+        )
     console.print(
         f"Bank: {record.bank_rows} rows of {record.feature_size} features from {record.bank_parts} parts; "
         f"no patch that was learned from is farther than {exported.covering_radius:.3f} from it"

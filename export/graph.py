@@ -1,7 +1,8 @@
-"""Checkpoint to ONNX: one graph with both scorers, to the bundle's contract.
+"""Checkpoint to ONNX: both scorers in one graph, or each in its own, to the bundle's contract.
 
 The bank is an input, so that it can grow or be swapped without building an engine. The Cast comes first, because
-TensorRT does not transpose uint8. The search stays in FP32 on centred features: half precision ruins its distances.
+TensorRT does not transpose uint8. Whatever the trunk computes in, the features that are searched for become FP32 before
+they are averaged and centred, and the search is FP32: half precision ruins its distances.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from edge.errors import ProcunitError
 from edge.preprocess import Geometry
-from training.model import InspectionModel, Taps, head_features, patch_features
+from training.model import DefectHead, InspectionModel, Taps, head_features, patch_features
 
 OPSET = 18
 ANOMALOUS_PATCHES = 10
@@ -49,9 +50,29 @@ class Nearest(NamedTuple):
     anomaly_score: Tensor
 
 
-class InspectionGraph(nn.Module):
-    """`image` uint8 [N, H, W, C] and `bank` [M, D] to the contract's outputs; without types, the anomaly's alone."""
+class ClassifierGraph(nn.Module):
+    """`image` uint8 [N, H, W, C] to the head's outputs."""
 
+    outputs: tuple[str, ...] = HEAD_OUTPUTS
+
+    def __init__(self, model: InspectionModel) -> None:
+        super().__init__()
+        if model.head is None:
+            raise ProcunitError(
+                "no defect type was taught: there is no classifier to separate", remedy="Export without --separate"
+            )
+        self.model, self.head = model, model.head
+        self.eval()
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Outputs in the order of `outputs`."""
+        return _head_outputs(self.head, self.model.taps(image))
+
+
+class ExtractorGraph(nn.Module):
+    """`image` uint8 [N, H, W, C] and `bank` [M, D] to the anomaly's outputs."""
+
+    outputs: tuple[str, ...] = ANOMALY_OUTPUTS
     mean: Tensor
     spread: Tensor
 
@@ -63,16 +84,42 @@ class InspectionGraph(nn.Module):
         self.eval()
 
     def forward(self, image: Tensor, bank: Tensor) -> tuple[Tensor, ...]:
-        """Outputs in the order of `output_names`."""
+        """Outputs in the order of `outputs`."""
+        return tuple(search(self.scaled_patches(self.model.taps(image)), bank))
+
+    def scaled_patches(self, taps: Taps) -> Tensor:
+        """The patches [N, D, h, w] that are searched for in the bank, FP32."""
+        return (patch_features(Taps(*(tap.float() for tap in taps))) - self.mean) / self.spread
+
+
+class InspectionGraph(ExtractorGraph):
+    """`image` uint8 [N, H, W, C] and `bank` [M, D] to the contract's outputs; without types, the anomaly's alone."""
+
+    def __init__(self, model: InspectionModel, scale: PatchScale) -> None:
+        super().__init__(model, scale)
+        self.outputs = ANOMALY_OUTPUTS if model.head is None else HEAD_OUTPUTS + ANOMALY_OUTPUTS
+
+    def forward(self, image: Tensor, bank: Tensor) -> tuple[Tensor, ...]:
+        """Outputs in the order of `outputs`."""
         taps = self.model.taps(image)
         anomaly = search(self.scaled_patches(taps), bank)
         if self.model.head is None:
             return tuple(anomaly)
-        return (*self.model.head(head_features(taps)), *anomaly)
+        return (*_head_outputs(self.model.head, taps), *anomaly)
 
-    def scaled_patches(self, taps: Taps) -> Tensor:
-        """The patches [N, D, h, w] that are searched for in the bank."""
-        return (patch_features(taps) - self.mean) / self.spread
+
+Graph = ClassifierGraph | ExtractorGraph
+
+
+def graphs_from_model(model: InspectionModel, scale: PatchScale, *, separate: bool) -> tuple[Graph, ...]:
+    """The graphs of a form, in the order of `edge.manifest.graph_files`.
+
+    Raises:
+        ProcunitError: there is no head to separate.
+    """
+    if separate:
+        return ClassifierGraph(model), ExtractorGraph(model, scale)
+    return (InspectionGraph(model, scale),)
 
 
 def patch_scale(patches: NDArray[np.float32]) -> PatchScale:
@@ -81,11 +128,6 @@ def patch_scale(patches: NDArray[np.float32]) -> PatchScale:
     deviation = np.maximum(deviation, max(float(np.median(deviation)) / 20, 1e-6))
     spread = deviation * np.sqrt(patches.shape[1])
     return PatchScale(patches.mean(0, dtype=np.float64).astype(np.float32), spread.astype(np.float32))
-
-
-def output_names(graph: InspectionGraph) -> tuple[str, ...]:
-    """The names of the graph's outputs."""
-    return ANOMALY_OUTPUTS if graph.model.head is None else HEAD_OUTPUTS + ANOMALY_OUTPUTS
 
 
 def search(patches: Tensor, bank: Tensor) -> Nearest:
@@ -103,21 +145,23 @@ def search(patches: Tensor, bank: Tensor) -> Nearest:
     return Nearest(distances.reshape(tiles, height, width), score)
 
 
-def onnx_from_graph(graph: InspectionGraph, geometry: Geometry, path: Path) -> None:
+def onnx_from_graph(graph: Graph, geometry: Geometry, path: Path) -> None:
     """Write the graph and check it; the numbers of tiles and of bank rows stay free.
 
     Raises:
         ProcunitError: the written graph is not valid ONNX.
     """
     image = torch.zeros(2, geometry.input_height_px, geometry.input_width_px, geometry.channels, dtype=torch.uint8)
-    bank = torch.zeros(8, graph.mean.numel())
+    inputs, free = {"image": image}, {"image": {0: torch.export.Dim("tiles")}}
+    if isinstance(graph, ExtractorGraph):
+        inputs["bank"], free["bank"] = torch.zeros(8, graph.mean.numel()), {0: torch.export.Dim("rows")}
     program = torch.onnx.export(
         graph,
-        (image, bank),
-        input_names=["image", "bank"],
-        output_names=list(output_names(graph)),
+        tuple(inputs.values()),
+        input_names=list(inputs),
+        output_names=list(graph.outputs),
         opset_version=OPSET,
-        dynamic_shapes={"image": {0: torch.export.Dim("tiles")}, "bank": {0: torch.export.Dim("rows")}},
+        dynamic_shapes=free,
         dynamo=True,
         verbose=False,
     )
@@ -128,3 +172,7 @@ def onnx_from_graph(graph: InspectionGraph, geometry: Geometry, path: Path) -> N
         onnx.checker.check_model(onnx.load(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ProcunitError(f"the exported graph is not valid ONNX: {error}", where=str(path)) from error
+
+
+def _head_outputs(head: DefectHead, taps: Taps) -> tuple[Tensor, ...]:
+    return tuple(output.float() for output in head(head_features(taps)))

@@ -95,11 +95,14 @@ def _provenance_rows(body: ManifestBody, exported: ExportRecord) -> list[list[st
         ["Network", f"{p.backbone}, weights: {p.weights}"],
         ["Input", f"{body.geometry.input_width_px} x {body.geometry.input_height_px} px"],
         ["Memory bank", f"{exported.bank_rows} rows of {exported.feature_size} from {exported.bank_parts} good parts"],
-        [
-            "Exported graph against training",
-            f"largest difference on {exported.parity_frames} frames: logits {exported.worst_logit_difference:.2g}, "
-            f"anomaly score {exported.worst_anomaly_difference:.2g} (ONNX opset {exported.opset})",
-        ],
+        *(
+            [
+                f"{precision.upper()} graph against training",
+                f"largest difference on {exported.parity_frames} frames: logits {difference.logits:.2g}, distances "
+                f"{difference.distances:.2g} (ONNX opset {exported.opset})",
+            ]
+            for precision, difference in exported.differences.items()
+        ),
         ["Code and seed", f"procunit-edge {p.code_version}, seed {p.seed}"],
         ["Packages", ", ".join(f"{name} {version}" for name, version in sorted(p.packages.items()))],
     ]

@@ -6,28 +6,13 @@ from pathlib import Path
 
 import pytest
 
-MAX_ROWS = 16_384
+from edge.tensorrt_library import library_from_kind
+from export.build_monitor import BuildTracker
+from export.engine_from_onnx import build_engine
 
 
-def built_engine_bytes(path: Path, side_px: int, channels: int, features: int) -> int:
-    """The size of the strongly typed engine built from a graph of the contract; fails with the parser's own words.
-
-    The bank may have 1 to 16384 rows, the image 1 to 4 tiles.
-    """
-    trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX has wheels for x86-64 alone")
-    logger = trt.Logger(trt.Logger.ERROR)
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    parsed = parser.parse(path.read_bytes())
-    assert parsed, [str(parser.get_error(i)) for i in range(parser.num_errors)]
-    profile = builder.create_optimization_profile()
-    image = [(tiles, side_px, side_px, channels) for tiles in (1, 1, 4)]
-    profile.set_shape("image", *image)
-    profile.set_shape("bank", (1, features), (4096, features), (MAX_ROWS, features))
-    config = builder.create_builder_config()
-    config.clear_flag(trt.BuilderFlag.TF32)
-    config.add_optimization_profile(profile)
-    engine = builder.build_serialized_network(network, config)
-    assert engine is not None
-    return int(engine.nbytes)
+def built_engine_bytes(graph: Path, tiles: int = 1) -> int:
+    """The size of the engine that the product builds from a graph of the contract, the bank free in its rows."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX has wheels for x86-64 alone")
+    library = library_from_kind("tensorrt_rtx")
+    return len(build_engine(graph, library, tiles=tiles, timing=b"", tracker=BuildTracker()).plan)

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from edge.dataset import GOOD, Dataset, Photo, dataset_from_folder
-from edge.manifest import BANK_KEY
+from edge.manifest import BANK_KEY, graph_files
 from edge.runfiles import (
     BANK_FILE,
     EXPORT_FILE,
-    MODEL_FILE,
     TRAIN_FILE,
+    Difference,
     ExportRecord,
     Role,
     RunPhoto,
@@ -58,17 +58,17 @@ def build_tiny_run(directory: Path, good_parts: int = 20, defect_parts: dict[str
     write_tiny_dataset(run.data, good_parts, {"scratch": 6, "dent": 6} if defect_parts is None else defect_parts)
     dataset = dataset_from_folder(run.data)
     run.path.mkdir()
-    write_tiny_graph(run.path / MODEL_FILE, len(dataset.types))
+    write_tiny_graph(run.path / graph_files()[0], len(dataset.types))
     save_file({BANK_KEY: tiny_bank()}, run.path / BANK_FILE)
     write_record(run.path, TRAIN_FILE, _train_record(dataset))
     exported = ExportRecord(
         opset=17,
+        separate=False,
         bank_rows=len(tiny_bank()),
         feature_size=FEATURES,
         bank_parts=good_parts,
         parity_frames=0,
-        worst_logit_difference=0.0,
-        worst_anomaly_difference=0.0,
+        differences={"fp32": Difference(logits=0.0, distances=0.0)},
     )
     write_record(run.path, EXPORT_FILE, exported)
     return run

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge.errors import ProcunitError
-from edge.runfiles import EXPORT_FILE, ExportRecord, read_record, write_record
+from edge.runfiles import EXPORT_FILE, Difference, ExportRecord, read_record, write_record
 
 RECORD = ExportRecord(
     opset=18,
@@ -15,8 +15,8 @@ RECORD = ExportRecord(
     feature_size=3,
     bank_parts=2,
     parity_frames=8,
-    worst_logit_difference=1e-6,
-    worst_anomaly_difference=1e-6,
+    separate=False,
+    differences={"fp32": Difference(logits=1e-6, distances=1e-6)},
 )
 
 

@@ -1,16 +1,21 @@
-"""Exported graphs over drawn weights, and the photographs that go through them."""
+"""Exported graphs of every precision over drawn weights, and the photographs that go through them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edge.manifest import Precision, graph_files
 from edge.preprocess import Geometry
-from export.graph import InspectionGraph, PatchScale, onnx_from_graph
+from export.graph import InspectionGraph, PatchScale, graphs_from_model, onnx_from_graph
+from export.precision import folded, in_half
+from export.quantize import in_int8
 from tests.photographs import BACKBONE
 from training.model import InspectionModel, patch_features
 
@@ -20,16 +25,42 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class MadeGraph:
-    """A graph in torch and as a file, with rows that fit its search."""
+    """A graph in torch, rows that fit its search, and where its files are written when they are asked for."""
 
     graph: InspectionGraph
-    path: Path
+    scale: PatchScale
     bank: Floats
     geometry: Geometry
+    directory: Path
+
+    @cached_property
+    def path(self) -> Path:
+        """The fused graph in FP32."""
+        return self.paths("fp32")[0]
+
+    def paths(self, precision: Precision, *, separate: bool = False) -> list[Path]:
+        """The files of a precision and form, each exported once."""
+        paths = [self.directory / name for name in graph_files(precision, separate=separate)]
+        if not all(path.exists() for path in paths):
+            model = self.model(precision)
+            for graph, path in zip(graphs_from_model(model, self.scale, separate=separate), paths, strict=True):
+                onnx_from_graph(graph, self.geometry, path)
+        return paths
+
+    def model(self, precision: Precision) -> InspectionModel:
+        """The network in a precision."""
+        shown = images(4, self.geometry.channels)
+        reference = folded(self.graph.model, shown)
+        variants: dict[Precision, Callable[[], InspectionModel]] = {
+            "fp32": lambda: reference,
+            "fp16": lambda: in_half(reference),
+            "int8": lambda: in_int8(reference, [shown]),
+        }
+        return variants[precision]()
 
 
-def make_graph(path: Path, types: int, channels: int) -> MadeGraph:
-    """Export a small network with drawn weights; its bank holds patches of drawn images."""
+def make_graph(directory: Path, types: int, channels: int) -> MadeGraph:
+    """A small network with drawn weights; its bank holds patches of drawn images."""
     torch.manual_seed(0)
     model = InspectionModel(BACKBONE, types, channels)
     geometry = Geometry(input_height_px=SIDE_PX, input_width_px=SIDE_PX, channels=channels)
@@ -37,9 +68,7 @@ def make_graph(path: Path, types: int, channels: int) -> MadeGraph:
         patches = patch_features(model.taps(torch.from_numpy(images(4, channels)))).permute(0, 2, 3, 1).flatten(0, 2)
     found = patches.numpy()
     scale = PatchScale(found.mean(0), found.std(0) * np.float32(found.shape[1] ** 0.5))
-    graph = InspectionGraph(model, scale)
-    onnx_from_graph(graph, geometry, path)
-    return MadeGraph(graph, path, scale.apply(found), geometry)
+    return MadeGraph(InspectionGraph(model, scale), scale, scale.apply(found), geometry, directory)
 
 
 def images(count: int, channels: int, seed: int = 0) -> NDArray[np.uint8]:

@@ -10,30 +10,36 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
+from calibration.calibrate import calibrate_run
 from edge.bundle import bank_from_file
 from edge.dataset import read_image
 from edge.engine_ort import OrtEngine
 from edge.errors import ProcunitError
+from edge.gate import check_golden
+from edge.manifest import PRECISIONS, graph_files
 from edge.pipeline import score_pixels
 from edge.runfiles import (
     BANK_FILE,
     CALIBRATION_FILE,
     CHECKPOINT_FILE,
     EXPORT_FILE,
-    MODEL_FILE,
     TRAIN_FILE,
     ExportRecord,
     TrainRecord,
     read_record,
 )
+from export.bundle_from_run import bundle_from_run
 from export.cli import export
-from export.export import PARITY_FRAMES, bank_photos, parity_photos
+from export.export import PARITY_FRAMES, bank_photos, learned_photos, made_bank
+from export.signing import demo_key_from_run
 from tests.photographs import BACKBONE, write_photographs, write_weights
 from training.cli import train
+from training.model import model_from_checkpoint
 
 TYPES = {"spot": 7, "line": 7}
-RUN_FILES = sorted((TRAIN_FILE, CHECKPOINT_FILE, EXPORT_FILE, MODEL_FILE, BANK_FILE))
+FUSED = (*graph_files(), *graph_files("fp16"))
 
 
 def _trained(
@@ -51,10 +57,11 @@ def _export(run: Path, *options: str) -> Result:
     return CliRunner().invoke(export, [str(run), *options])
 
 
-def _exported(run: Path, *options: str) -> ExportRecord:
+def _exported(run: Path, *options: str, graphs: tuple[str, ...] = FUSED) -> ExportRecord:
     result = _export(run, *options)
     assert result.exception is None, result.output
-    assert sorted(path.name for path in run.iterdir()) == RUN_FILES, "nothing half-written stays"
+    written = {TRAIN_FILE, CHECKPOINT_FILE, EXPORT_FILE, BANK_FILE, *graphs}
+    assert {path.name for path in run.iterdir()} == written, "nothing half-written stays"
     return read_record(run, EXPORT_FILE, ExportRecord)
 
 
@@ -77,10 +84,11 @@ def test_graph_and_bank_work_together_on_a_photograph(run: Path) -> None:
     record = _exported(run, "--bank-rows", "40")
     assert (record.bank_rows, record.bank_parts) == (40, 5)
     assert record.parity_frames >= 8
-    assert max(record.worst_logit_difference, record.worst_anomaly_difference) <= 1e-3
+    assert max(record.differences["fp32"].logits, record.differences["fp32"].distances) <= 1e-3
+    assert 1e-6 < record.differences["fp16"].distances < 0.05
     trained = read_record(run, TRAIN_FILE, TrainRecord)
     bank = bank_from_file(run / BANK_FILE)
-    engine = OrtEngine([run / MODEL_FILE], bank, threads=1)
+    engine = OrtEngine([run / name for name in graph_files()], bank, threads=1)
     kinds = {
         label: score_pixels(read_image(Path(trained.data) / f"{label}/00-0.png"), trained.geometry, engine)[0]
         for label in ("good", *trained.types)
@@ -91,17 +99,17 @@ def test_graph_and_bank_work_together_on_a_photograph(run: Path) -> None:
 
 
 def test_the_same_run_gives_the_same_bank(run: Path) -> None:
-    _exported(run, "--bank-rows", "30")
-    first = (run / BANK_FILE).read_bytes()
-    _exported(run, "--bank-rows", "30")
-    assert (run / BANK_FILE).read_bytes() == first
+    record = read_record(run, TRAIN_FILE, TrainRecord)
+    first, again = (made_bank(model_from_checkpoint(run, record), record, 30, Console(quiet=True)) for _ in range(2))
+    np.testing.assert_array_equal(first.rows, again.rows)
+    assert len(first.rows) == 30
 
 
 def test_good_parts_alone_make_a_graph_without_a_head(tmp_path: Path) -> None:
     run = _trained(tmp_path, 4, {})
-    assert _exported(run).worst_logit_difference == 0.0
+    assert _exported(run).differences["fp32"].logits == 0.0
     bank = bank_from_file(run / BANK_FILE)
-    outputs = OrtEngine([run / MODEL_FILE], bank).infer(np.zeros((1, 96, 96, 1), np.uint8))
+    outputs = OrtEngine([run / name for name in graph_files()], bank).infer(np.zeros((1, 96, 96, 1), np.uint8))
     assert outputs.logits.shape == (1, 0)
 
 
@@ -116,14 +124,43 @@ def test_without_good_parts_the_bank_is_what_masks_leave_of_defect_parts(tmp_pat
 def test_the_bank_and_the_comparison_use_learned_photographs_only(run: Path) -> None:
     record = read_record(run, TRAIN_FILE, TrainRecord)
     assert {(photo.role, photo.label) for photo in bank_photos(record)} == {("train", "good")}
-    compared = parity_photos(record)
+    compared = learned_photos(record, PARITY_FRAMES)
     assert {photo.role for photo in compared} == {"train"}
     assert {photo.label for photo in compared} == {"good", *record.types}
     assert 8 <= len(compared) <= PARITY_FRAMES
 
 
-def test_an_earlier_calibration_does_not_outlive_the_graph_it_was_made_with(run: Path) -> None:
-    (run / CALIBRATION_FILE).write_text("{}")
+def test_classifier_and_extractor_are_calibrated_and_bundled_as_one_graph_is(run: Path) -> None:
+    both = (*graph_files(separate=True), *graph_files("fp16", separate=True), *graph_files("int8", separate=True))
+    record = _exported(run, "--separate", "--int8", "--bank-rows", "40", graphs=both)
+    assert list(record.differences) == ["fp32", "fp16", "int8"]
+    assert record.differences["int8"].distances > record.differences["fp16"].distances
+    calibrate_run(run)
+    bundle = bundle_from_run(run, run.with_name("bundle"), demo_key_from_run(run))
+    assert bundle.separate
+    assert bundle.precisions == PRECISIONS
+    assert check_golden(bundle, OrtEngine(bundle.graphs(), bundle.bank())).passed
+
+
+def test_activations_that_may_overflow_half_precision_leave_fp32_alone(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.export.MAX_ACTIVATION", 1e-3)
+    record = _exported(run, "--int8", graphs=graph_files())
+    assert list(record.differences) == ["fp32"]
+
+
+def test_without_types_there_is_no_classifier_to_separate(tmp_path: Path) -> None:
+    run = _trained(tmp_path, 4, {})
+    result = _export(run, "--separate")
+    assert isinstance(result.exception, ProcunitError)
+    assert "without --separate" in str(result.exception)
+    assert sorted(path.name for path in run.iterdir()) == sorted((TRAIN_FILE, CHECKPOINT_FILE))
+
+
+def test_an_earlier_calibration_and_other_graphs_do_not_outlive_the_graph_that_follows(run: Path) -> None:
+    for name in (CALIBRATION_FILE, *graph_files("int8"), *graph_files(separate=True)):
+        (run / name).write_text("{}")
     _exported(run)
 
 
@@ -152,11 +189,3 @@ def test_a_missing_checkpoint_or_run_says_what_to_run(run: Path) -> None:
     assert "procunit train" in str(_export(run).exception)
     (run / TRAIN_FILE).unlink()
     assert "procunit train" in str(_export(run).exception)
-
-
-def test_efficientnet_b3_is_equal_to_torch(tmp_path: Path) -> None:
-    run = _trained(tmp_path, 6, {"spot": 3}, backbone="efficientnet_b3")
-    record = _exported(run)
-    assert read_record(run, TRAIN_FILE, TrainRecord).backbone == "efficientnet_b3"
-    assert record.feature_size == 184
-    assert max(record.worst_logit_difference, record.worst_anomaly_difference) <= 1e-3

@@ -8,18 +8,30 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tests.export.graphs import SIDE_PX, MadeGraph, make_graph
+from edge.errors import ProcunitError
+from edge.manifest import Precision
+from tests.export.graphs import SIDE_PX, make_graph
 from tests.rtx import built_engine_bytes
 
 
-@pytest.fixture(scope="module", params=[(3, 1), (0, 1), (2, 3)], ids=["head", "no head", "colour"])
-def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> MadeGraph:
-    types, channels = request.param
-    return make_graph(tmp_path_factory.mktemp("graph") / "model.onnx", types, channels)
-
-
-def test_an_engine_is_built_with_a_bank_that_may_grow(made: MadeGraph) -> None:
-    assert built_engine_bytes(made.path, SIDE_PX, made.geometry.channels, made.bank.shape[1]) > 10_000
+@pytest.mark.parametrize(
+    ("precision", "types", "channels", "separate"),
+    [
+        ("fp32", 3, 1, False),
+        ("fp32", 0, 1, False),
+        ("fp32", 2, 3, True),
+        ("fp16", 0, 3, False),
+        ("fp16", 2, 1, True),
+        ("int8", 0, 1, False),
+        ("int8", 2, 1, True),
+    ],
+)
+def test_an_engine_is_built_of_every_graph_with_a_bank_that_may_grow(
+    precision: Precision, types: int, channels: int, separate: bool, tmp_path: Path
+) -> None:
+    made = make_graph(tmp_path, types, channels)
+    for path in made.paths(precision, separate=separate):
+        assert built_engine_bytes(path, tiles=2) > 10_000
 
 
 def test_a_graph_that_turns_pixels_before_the_cast_is_refused(tmp_path: Path) -> None:
@@ -37,5 +49,5 @@ def test_a_graph_that_turns_pixels_before_the_cast_is_refused(tmp_path: Path) ->
     outputs = [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["rows", 8])]
     graph = helper.make_graph(nodes, "turned", inputs, outputs)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), tmp_path / "turned.onnx")
-    with pytest.raises(AssertionError):
-        built_engine_bytes(tmp_path / "turned.onnx", SIDE_PX, 1, 8)
+    with pytest.raises(ProcunitError, match="Transpose"):
+        built_engine_bytes(tmp_path / "turned.onnx")

@@ -19,11 +19,11 @@ from safetensors.torch import save_file
 
 from edge.bundle import open_bundle, trusted_key_from_file
 from edge.dataset import dataset_from_folder
+from edge.manifest import graph_files
 from edge.messages import Verdict
 from edge.runfiles import (
     CALIBRATION_FILE,
     EXPORT_FILE,
-    MODEL_FILE,
     TRAIN_FILE,
     CalibrationRecord,
     ExportRecord,
@@ -122,13 +122,14 @@ def test_the_exported_graph_equals_torch(exported: Path) -> None:
     record = read_record(exported, EXPORT_FILE, ExportRecord)
     assert record.feature_size == 48 + 136  # strides 8 and 16 of EfficientNet-B3
     assert record.parity_frames >= 8
-    assert record.worst_logit_difference < 1e-3
-    assert record.worst_anomaly_difference < 1e-3
+    assert record.differences["fp32"].logits < 1e-3
+    assert record.differences["fp32"].distances < 1e-3
 
 
-def test_tensorrt_builds_the_exported_graph(exported: Path) -> None:
-    features = read_record(exported, EXPORT_FILE, ExportRecord).feature_size
-    assert built_engine_bytes(exported / MODEL_FILE, INPUT_PX, 1, features) > 10_000_000
+def test_tensorrt_builds_the_exported_graphs_and_half_precision_halves_them(exported: Path) -> None:
+    fp32, fp16 = (built_engine_bytes(exported / graph_files(precision)[0]) for precision in ("fp32", "fp16"))
+    assert fp32 > 40_000_000
+    assert fp16 < 0.6 * fp32
 
 
 def test_the_budget_is_the_smallest_that_the_parts_support(calibrated: Path) -> None:
