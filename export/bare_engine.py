@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+from traceback import clear_frames
 from typing import Protocol
 
 import numpy as np
@@ -87,7 +89,11 @@ class BareTrtEngine:
         try:
             with cuda.current():
                 self._load(plan)
-        except BaseException:
+                self._enqueue()
+                cuda.synchronise()
+                self._graph = cuda.captured(self._enqueue)
+        except BaseException as error:
+            clear_frames(error.__traceback__)  # its frames hold TensorRT's objects, which go before the GPU is given up
             self.close()
             raise
 
@@ -109,12 +115,13 @@ class BareTrtEngine:
             self._cuda.synchronise()
 
     def close(self) -> None:
-        """Release the graph, TensorRT's objects, the memory and the GPU, in this order."""
-        if self._graph is not None:
-            with self._cuda.current():
-                self._graph.close()
-            self._graph = None
-        self._context = self._engine = None
+        """Release the graph, TensorRT's objects, the memory and the GPU, in this order; a second call does nothing."""
+        with suppress(EngineError), self._cuda.current():
+            graph, self._graph = self._graph, None
+            if graph is not None:
+                graph.close()
+            self._context = None
+            self._engine = None
         self._cuda.close()
 
     def _load(self, plan: Path) -> None:
@@ -132,9 +139,6 @@ class BareTrtEngine:
         self._output = self._cuda.buffer(size_bytes, mapped=False)
         self._context.set_tensor_address(IMAGE_INPUT, self._image.address)
         self._context.set_tensor_address(BARE_OUTPUT, self._output.address)
-        self._enqueue()
-        self._cuda.synchronise()
-        self._graph = self._cuda.captured(self._enqueue)
 
     def _launch(self) -> None:
         if self._graph is not None:

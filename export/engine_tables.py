@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from rich import box
 from rich.table import Table
-from rich.text import Text
 
 from edge.engine_settings import EngineKind
 from export.engine_bench import BLOCK_S, Bench, Latency, Timed
@@ -22,17 +21,17 @@ _NAMED_PARTS = 10
 
 def compare_table(found: Comparison) -> Table:
     """One row a variant: size, gate, worst drift in spreads, flips against FP32, latency and memory taken."""
-    table = Table("Variant", "Gate", box=box.SIMPLE)
     gpu = any(variant.gpu_mb is not None for variant in found.variants)
-    headings = ("MB", "drift", "golden flips", "parts flipped", "of 1000", "p50 ms", "p99 ms", "RSS MB")
-    for heading in (*headings, *(["GPU MB"] if gpu else [])):
+    headings = ["MB", "drift", "golden\nflips", "parts\nflipped", "of\n1000", "p50\nms", "p99\nms", "RSS\nMB"]
+    table = Table("Variant", "Gate", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for heading in headings + ["GPU\nMB"] * gpu:
         table.add_column(heading, justify="right")
+    for column in table.columns:
+        column.no_wrap = True
     for variant in found.variants:
+        name, gate = f"{variant.precision} {variant.kind}", "passed" if variant.passed else "failed"
         figures = [f"{variant.size_bytes / 1e6:.1f}", *_figures(variant, found.parts)]
-        gate = "passed" if variant.passed else "failed"
-        table.add_row(
-            Text(f"{variant.precision} {variant.kind}", no_wrap=True), gate, *figures[: len(table.columns) - 2]
-        )
+        table.add_row(name, gate, *figures[: len(table.columns) - 2])
     return table
 
 
