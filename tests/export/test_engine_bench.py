@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +20,8 @@ from timm.data import IMAGENET_DEFAULT_STD as IMAGENET_STD
 
 from edge.bundle import open_without_signature_check
 from edge.engine import EngineError
+from edge.engine_progress import BuildCancelledError, BuildProgress
+from edge.engine_trt import TrtEngine
 from edge.errors import ProcunitError
 from edge.preprocess import Geometry
 from edge.tensorrt_library import library_from_kind
@@ -24,11 +29,13 @@ from export import engine_bench
 from export.bare_engine import BareOrtEngine, BareTrtEngine
 from export.bare_graph import bare_graph
 from export.build_monitor import BuildTracker
-from export.engine_bench import bank_of_rows
+from export.engine_bench import bank_of_rows, bench_banks
 from export.engine_from_onnx import build_engine
+from export.engine_runtimes import Work
 from export.engine_tables_cli import bench
 from tests.cuda_double import CudaDouble
 from tests.export.bare_graphs import write_bare_graph
+from tests.publishing import wait_until
 from tests.pycuda_double import cuda_over
 from tests.tensorrt_double import TensorrtDouble, write_plan
 from tests.tiny_bundle import SIDE_PX, TinyBundle, build_tiny_bundle, tiny_bank
@@ -153,6 +160,60 @@ def test_the_bare_engine_computes_what_its_graph_does_and_gives_everything_back(
     engine.close()
     engine.close()
     device.check_released()
+
+
+def test_on_a_gpu_both_are_timed_with_and_without_copies(
+    bare: Path, tiny: TinyBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_bench, "BLOCK_S", 0.05)
+    content = open_without_signature_check(tiny.path)
+    driver = CudaDouble()
+    tensorrt = TensorrtDouble(driver)
+    plan = write_plan(tmp_path / "engine-0.plan", content.graphs()[0], 1)
+    manifest = content.manifest
+    engine = TrtEngine(
+        [plan],
+        content.bank(),
+        geometry=manifest.geometry,
+        types=len(manifest.types),
+        library=tensorrt.library(),
+        cuda=cuda_over(driver),
+    )
+    bare_plan = write_plan(bare.with_suffix(".plan"), bare, 1)
+    yardstick = BareTrtEngine(bare_plan, (1, *IMAGE[1:]), tensorrt.library(), cuda_over(driver))
+    phases: list[BuildProgress] = []
+    stopped = False
+    work = Work(tmp_path, phases.append, lambda _: stopped)
+    (figures,) = bench_banks(content, engine, yardstick, (600,), 0.1, work)
+    assert figures.bank_rows == 600
+    assert figures.engine.resident is not None
+    assert figures.engine.resident.runs > 10
+    assert figures.ratio_resident is not None
+    assert figures.ratio_resident > 0
+    assert phases[-1].phase == "bank of 600 rows"
+    stopped = True
+    with pytest.raises(BuildCancelledError):
+        bench_banks(content, engine, yardstick, (600,), 60, work)
+    yardstick.close()
+    engine.close()
+    gc.collect()
+    assert (driver.held, driver.breaches, tensorrt.alive) == ({}, [], 0)
+
+
+def test_ctrl_c_ends_it_and_leaves_no_figures(tiny: TinyBundle, tmp_path: Path) -> None:
+    command = ["engine", "bench", str(tiny.path), "--seconds", "600", "--json", str(tmp_path / "figures.json")]
+    running = subprocess.Popen(
+        [sys.executable, "-c", "from edge.cli import main; main()", *command], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        wait_until(lambda: "onnxruntime" in Path(f"/proc/{running.pid}/maps").read_text(), 30)
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=20)
+    finally:
+        running.kill()
+    assert running.returncode == 130
+    assert said == "procunit: stopped\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def _no_memory(device: Device) -> None:
