@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from edge.errors import ProcunitError
 from edge.manifest import Precision
 
 PROCUNIT = (sys.executable, "-m", "edge.cli")
+"""Run in the root directory: `-m` would look for packages in the daemon's first."""
 SILENT_S = 120.0
 """The child says something twice a second, once its libraries are loaded; after this long without it is stuck."""
 CANCEL_S = 3.0
@@ -46,15 +47,18 @@ class EngineBuild:
     @property
     def arguments(self) -> tuple[str, ...]:
         """The arguments of `procunit`."""
-        options = {"precision": self.precision, "kind": self.kind, "cache": str(self.cache), "progress": "json"}
-        return ("engine", "build", str(self.bundle), *(f"--{name}={value}" for name, value in options.items()))
+        cache = str(self.cache.absolute())
+        options = {"precision": self.precision, "kind": self.kind, "cache": cache, "progress": "json"}
+        return (
+            "engine",
+            "build",
+            str(self.bundle.absolute()),
+            *(f"--{name}={value}" for name, value in options.items()),
+        )
 
 
 def build_in_child(
-    build: EngineBuild,
-    tell: Callable[[BuildProgress], None],
-    stopping: Callable[[], bool],
-    procunit: Sequence[str] = PROCUNIT,
+    build: EngineBuild, tell: Callable[[BuildProgress], None], stopping: Callable[[], bool]
 ) -> BuildResult:
     """Run the build to its end.
 
@@ -62,9 +66,8 @@ def build_in_child(
         ProcunitError: it failed, died or said nothing for too long.
         BuildCancelledError: `stopping` became true; the child is gone and has left nothing behind.
     """
-    with subprocess.Popen(
-        [*procunit, *build.arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0
-    ) as child:
+    command = [*PROCUNIT, *build.arguments]
+    with subprocess.Popen(command, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as child:
         try:
             last = _follow(child, tell, stopping)
             child.wait(CANCEL_S)

@@ -12,8 +12,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edge.bundle import BundleContent
-from edge.engine import Engine, EngineError, UnfitPlanError
+from edge.engine import Engine, EngineError, Outputs, UnfitPlanError
 from edge.engine_cache import CachedEngine, EngineCache
 from edge.engine_child import EngineBuild, build_in_child
 from edge.engine_key import EngineKey, engine_key, gpu_identity
@@ -100,7 +103,7 @@ def choose_engine(
             raise BuildCancelledError
         try:
             engine = open_one(bundle, one, cache_dir, on_progress, stopping=stopping, on_damage=on_damage)
-            gate = _gate(bundle, engine)
+            gate = _gate(bundle, engine, stopping)
         except (ProcunitError, EngineError) as error:
             failed.append(Failed(one.precision, str(error)))
             continue
@@ -226,9 +229,23 @@ def _key(bundle: BundleContent, settings: EngineSettings) -> EngineKey:
     return engine_key(bundle, settings.precision, library_from_kind(settings.kind), gpu_identity())
 
 
-def _gate(bundle: BundleContent, engine: Engine) -> GateResult:
+class _Interruptible:
+    """An engine that is not asked any more once nobody wants to know."""
+
+    def __init__(self, engine: Engine, stopping: Callable[[], bool]) -> None:
+        self._engine = engine
+        self._stopping = stopping
+        self.swap_bank, self.close = engine.swap_bank, engine.close
+
+    def infer(self, tiles_u8: NDArray[np.uint8]) -> Outputs:
+        if self._stopping():
+            raise BuildCancelledError
+        return self._engine.infer(tiles_u8)
+
+
+def _gate(bundle: BundleContent, engine: Engine, stopping: Callable[[], bool]) -> GateResult:
     try:
-        return check_golden(bundle, engine)
+        return check_golden(bundle, _Interruptible(engine, stopping))
     except BaseException:
         engine.close()
         raise

@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import yaml
 
+from edge.manifest import Precision
 from edge.payloads import Event, Result
 from tests.broker import Received
 from tests.tiny_bundle import build_tiny_bundle, defect_image, good_image
@@ -97,9 +98,16 @@ class Device:
         return self.log.read_text() if self.log.exists() else ""
 
 
-def new_device(folder: Path, port: int, parts: int, *, types: tuple[str, ...] = ("scratch",)) -> Device:
+def new_device(
+    folder: Path,
+    port: int,
+    parts: int,
+    *,
+    types: tuple[str, ...] = ("scratch",),
+    precisions: tuple[Precision, ...] = ("fp32",),
+) -> Device:
     """A device with `parts` photographs, every fifth of them defective; the settings file is written."""
-    build_tiny_bundle(folder, types=types, rejecting=types)
+    build_tiny_bundle(folder, types=types, rejecting=types, precisions=precisions)
     device = Device(folder, port)
     device.photos.mkdir()
     for index in range(parts):

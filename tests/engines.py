@@ -5,14 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.bundle import BundleContent
 from edge.engine import Engine, EngineError, EngineLostError, Outputs
-from edge.engine_choice import ort_engine_from_bundle
+from edge.engine_cache import CachedEngine
+from edge.engine_choice import OnProgress, open_engine, ort_engine_from_bundle
+from edge.engine_ort import OrtEngine
 from edge.engine_settings import EngineSettings
+from edge.manifest import Precision
 
 
 @dataclass
@@ -78,3 +83,34 @@ class TroubledEngine:
         self.closed = True
         self.threads.add(threading.current_thread().name)
         self._engine.close()
+
+
+@dataclass
+class PlanDouble:
+    """A double of TensorRT's runtime: a real plan is opened as ONNX Runtime over the graph that it was built from.
+
+    It proves which plan is opened when, by which thread, and what follows from failures; nothing of the GPU.
+    `problems` gives, precision by precision, the errors of the first openings; `drifts` what their scores drift.
+    """
+
+    problems: dict[Precision, list[Exception]] = field(default_factory=dict)
+    drifts: dict[Precision, float] = field(default_factory=dict)
+    opened: list[Precision] = field(default_factory=list)
+    made: list[TroubledEngine] = field(default_factory=list)
+
+    def open_plans(self, built: CachedEngine, bundle: BundleContent, settings: EngineSettings) -> Engine:
+        """What TensorRT's engine stands for here."""
+        assert all(plan.stat().st_size > 10_000 for plan in built.plans)
+        self.opened.append(settings.precision)
+        if self.problems.get(settings.precision):
+            raise self.problems[settings.precision].pop(0)
+        engine = OrtEngine(bundle.graphs(settings.precision), bundle.bank(), threads=1)
+        trouble = Trouble(drift=self.drifts.get(settings.precision, 0.0))
+        self.made.append(TroubledEngine(engine, trouble, golden_frames=0))
+        return self.made[-1]
+
+    def open(
+        self, bundle: BundleContent, settings: EngineSettings, cache_dir: Path, on_progress: OnProgress, **rest: Any
+    ) -> Engine:
+        """`open_engine` with this double in place of TensorRT's runtime."""
+        return open_engine(bundle, settings, cache_dir, on_progress, open_plans=self.open_plans, **rest)
