@@ -50,7 +50,7 @@ def export(run: Path, bank_rows: int, int8: bool, separate: bool) -> None:
         )
     console.print(
         f"Bank: {record.bank_rows} rows of {record.feature_size} features from {record.bank_parts} parts; "
-        f"no patch that was learned from is farther than {exported.covering_radius:.3f} from it"
+        f"no patch that was learned from is farther than {exported.bank.covering_radius:.3f} from it"
     )
     console.print(f"Next: procunit calibrate {run}")
 

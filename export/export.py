@@ -48,11 +48,20 @@ _PATCH_PX = 16
 
 
 @dataclass(frozen=True, slots=True)
+class MadeBank:
+    """The bank's rows [M, D], what they were scaled by, and how far the farthest patch that was learned from lies."""
+
+    rows: Matrix
+    scale: PatchScale
+    covering_radius: float
+
+
+@dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written, and how far the farthest patch that was learned from lies from the bank."""
+    """What was written, and the bank."""
 
     record: ExportRecord
-    covering_radius: float
+    bank: MadeBank
 
 
 def export_run(run: Path, bank_rows: int, console: Console, *, int8: bool = False, separate: bool = False) -> Exported:
@@ -93,7 +102,7 @@ def export_run(run: Path, bank_rows: int, console: Console, *, int8: bool = Fals
         differences=differences,
     )
     write_record(run, EXPORT_FILE, exported)
-    return Exported(exported, made.covering_radius)
+    return Exported(exported, made)
 
 
 def _variants(
@@ -112,15 +121,6 @@ def _variants(
     yield "fp16", in_half(reference)
     if int8:
         yield "int8", in_int8(reference, taught_u8)
-
-
-@dataclass(frozen=True, slots=True)
-class MadeBank:
-    """The bank's rows [M, D], what they were scaled by, and how far the farthest patch that was learned from lies."""
-
-    rows: Matrix
-    scale: PatchScale
-    covering_radius: float
 
 
 def made_bank(model: InspectionModel, record: TrainRecord, bank_rows: int, console: Console) -> MadeBank:
