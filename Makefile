@@ -4,7 +4,7 @@
 #   make accept DATA=DIR
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-demo demo test lint unit test-py310 accept clean
+.PHONY: help setup setup-demo demo test lint unit test-py310 test-rtx14 accept clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -34,6 +34,9 @@ lint: setup ## ruff, mypy and the import rules of the rooms
 unit: setup ## the tests, fast ones first
 	@$(BIN)/python -m pytest
 
+test-rtx14: setup ## every form of the graph through TensorRT for RTX 1.4 (API of TensorRT 10), in an environment of its own
+	@bash tools/test_rtx14.sh $(VENV)
+
 test-py310: setup ## the device's tests on Python 3.10, or mypy and ruff for it where there is none
 	@bash tools/test_py310.sh $(VENV)
 
@@ -42,4 +45,4 @@ accept: setup-demo ## real photographs through everything (DATA=DIR); figures in
 	@$(BIN)/python tools/accept.py --data "$(DATA)"
 
 clean: ## remove what make created
-	rm -rf $(VENV) .venv310 work build *.egg-info
+	rm -rf $(VENV) .venv310 .venv-rtx14 work build *.egg-info

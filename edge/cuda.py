@@ -97,7 +97,7 @@ class Cuda:
         """The exception for a failed call: whether the GPU can go on is asked of the driver.
 
         After a sticky error (illegal address, ECC, launch failure) every call fails, so one that has nothing to do
-        tells; pycuda's own exceptions do not name these errors.
+        tells; pycuda's exceptions do not, an illegal address is a LogicError like a wrong argument.
         """
         try:
             self._libcuda.call("cuCtxSynchronize")

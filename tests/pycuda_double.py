@@ -16,7 +16,12 @@ from edge.cuda import Cuda
 from edge.cuda_graph import Libcuda
 from tests.cuda_double import FREED, INVALID_CONTEXT, NO_DEVICE, OUT_OF_MEMORY, CudaDouble, Queue
 
-_TEXTS = {OUT_OF_MEMORY: "out of memory", INVALID_CONTEXT: "invalid context", NO_DEVICE: "no device"}
+_TEXTS = {
+    OUT_OF_MEMORY: "out of memory",
+    INVALID_CONTEXT: "invalid context",
+    NO_DEVICE: "no device",
+    700: "an illegal memory access",
+}
 _INTEGRATED, _DEVICEMAP, _NON_BLOCKING = 18, 2, 1
 
 
@@ -29,7 +34,7 @@ class MemoryError(Error):
 
 
 class LogicError(Error):
-    """pycuda's own, which also stands for errors it does not know."""
+    """pycuda's own, which also stands for whatever has no class of its own."""
 
 
 class RuntimeError(Error):
@@ -67,7 +72,7 @@ def _guard(driver: CudaDouble, call: str, *, context: bool = True) -> None:
     code = driver.check(call, context=context)
     if code:
         classes = {OUT_OF_MEMORY: MemoryError, NO_DEVICE: RuntimeError}
-        raise classes.get(code, LogicError)(f"{call} failed: {_TEXTS.get(code, 'invalid/unknown error code')}")
+        raise classes.get(code, LogicError)(f"{call} failed: {_TEXTS.get(code, 'unknown')}")
 
 
 class Device:

@@ -1,0 +1,60 @@
+"""A program that makes the GPU touch an address that is not its own, and tells what the engine made of it.
+
+usage: python -m tests.gpu.broken_engine LIBRARY BUNDLE PLAN...
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from edge.bundle import open_without_signature_check
+from edge.cuda import cuda_from_system
+from edge.engine import EngineError, EngineLostError
+from edge.engine_trt import TrtEngine
+from edge.errors import ProcunitError
+from edge.tensorrt_library import library_from_kind
+
+
+def main(kind: str, bundle: str, plans: list[str]) -> None:
+    """Break it, close it, and try to make it anew in the same process."""
+    content = open_without_signature_check(Path(bundle))
+    library = library_from_kind("tensorrt" if kind == "tensorrt" else "tensorrt_rtx")
+    geometry, types = content.manifest.geometry, len(content.manifest.types)
+    shape = (len(geometry.regions), geometry.input_height_px, geometry.input_width_px, geometry.channels)
+
+    def opened() -> TrtEngine:
+        return TrtEngine(
+            [Path(plan) for plan in plans],
+            content.bank(),
+            geometry=geometry,
+            types=types,
+            library=library,
+            cuda=cuda_from_system(),
+        )
+
+    engine = opened()
+    engine.infer(np.zeros(shape, np.uint8))
+    context, _ = engine._contexts[-1]
+    context.set_tensor_address("bank", 256)
+    engine._graph = None
+    try:
+        engine.infer(np.zeros(shape, np.uint8))
+    except EngineLostError as error:
+        print(f"lost: {error}")
+    except EngineError as error:
+        print(f"not lost: {error}")
+    engine.close()
+    try:
+        again = opened()
+        again.infer(np.zeros(shape, np.uint8))
+        again.close()
+        print("; made anew in the same process")
+    except (EngineError, ProcunitError) as error:
+        print(f"; the same process cannot make it anew: {error}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.argv[3:])
