@@ -56,7 +56,7 @@ def libcuda_from_system() -> Libcuda:
     library = ctypes.CDLL(LIBRARY_FILE)
 
     def function(name: str) -> DriverFunction:
-        found: DriverFunction = library[name]
+        found: DriverFunction = getattr(library, name)  # keeps it, unlike library[name]
         return found
 
     return Libcuda(function)
