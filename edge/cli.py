@@ -19,6 +19,7 @@ _EXTRA_OF_ROOM = {"training": "offline", "export": "offline", "calibration": "of
 _GROUP_HELP = {
     "mqtt": "Find out why a broker takes no results.",
     "bundle": "Build, show and verify bundles.",
+    "engine": "Build, compare and measure engines on this device.",
     "seed": "Run seeded parts and give authority.",
     "command": "Sign commands to a device.",
 }

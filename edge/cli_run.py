@@ -11,6 +11,7 @@ import click
 from edge.config import Settings
 from edge.config_file import ConfigError, settings_from_file
 from edge.daemon import run_daemon
+from edge.engine_settings import EngineSettings
 from edge.errors import ProcunitError
 from edge.log import log_to_stderr
 from edge.topics import root_from_device
@@ -24,7 +25,8 @@ def run(config: Path) -> None:
     """Inspect parts as they come, and send every verdict to the broker.
 
     Runs until SIGTERM or Ctrl-C, or to the end of a replay. Exits with 0 then, with 2 if something must be corrected
-    before it can start, and with 1 if it failed and should be started again.
+    before it can start, and with 1 if it failed and should be started again; that no engine may judge is told first, and
+    under systemd followed by a pause of a minute.
 
     \b
     Examples:
@@ -59,6 +61,12 @@ def check_config(config: Path) -> None:
         click.echo(f"  {name:<11}{value}")
 
 
+def _engine_text(engine: EngineSettings) -> str:
+    if engine.kind == "ort":
+        return f"ort, {engine.threads or 'all'} threads"
+    return f"{engine.kind}, {engine.precision} first; built at the first start"
+
+
 def _summary(settings: Settings) -> list[tuple[str, str]]:
     keys = [f"{path.name}" for path in settings.bundle.trusted_keys]
     keys += [f"{path.name} (demonstration)" for path in settings.bundle.demo_keys]
@@ -70,7 +78,7 @@ def _summary(settings: Settings) -> list[tuple[str, str]]:
         ("broker", f"{mqtt.host}:{mqtt.port}{' with TLS' if mqtt.tls_ca_file else ''}"),
         ("bundle", f"{settings.bundle.path}, signed with {' or '.join(keys)}"),
         ("camera", camera),
-        ("engine", f"{settings.engine.kind}, {settings.engine.threads or 'all'} threads"),
+        ("engine", _engine_text(settings.engine)),
         ("policy", f"review means {policy.review_action}, {policy.audit_rate:.1%} of passes are audited"),
         ("overload", f"beyond {inspection.frame_slots} waiting frames or {inspection.deadline_s:g} s"),
         ("state", f"{settings.state_dir}, images up to {settings.frames.quota_mb} MB"),

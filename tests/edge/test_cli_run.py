@@ -41,6 +41,13 @@ def test_a_good_file_is_summed_up(device: Device) -> None:
         assert shown in checked.stdout
 
 
+def test_an_engine_that_has_to_be_built_is_summed_up_with_its_precision(device: Device) -> None:
+    device.sections["engine"] = {"kind": "tensorrt", "precision": "int8"}
+    device.write_settings()
+    checked = procunit("check-config", str(device.config))
+    assert "tensorrt, int8 first; built at the first start" in checked.stdout
+
+
 def test_every_problem_is_told_and_the_exit_code_is_2(device: Device) -> None:
     device.config.write_text(device.config.read_text().replace("host:", "hots:").replace("threads: 1", "threads: -1"))
     checked = procunit("check-config", str(device.config))

@@ -34,11 +34,14 @@ def test_each_call_is_one_datagram(manager: tuple[str, socket.socket]) -> None:
     notifier.status("camera lost")
     notifier.alive()
     notifier.stopping()
-    assert [listening.recv(4096) for _ in range(4)] == [
+    notifier.extend("building the engine", 1.5)
+    assert notifier.managed
+    assert [listening.recv(4096) for _ in range(5)] == [
         b"READY=1\nSTATUS=judging parts",
         b"STATUS=camera lost",
         b"WATCHDOG=1",
         b"STOPPING=1",
+        b"STATUS=building the engine\nEXTEND_TIMEOUT_USEC=1500000",
     ]
 
 
@@ -46,6 +49,7 @@ def test_without_a_manager_nothing_is_sent() -> None:
     notifier = ServiceNotifier({})
     notifier.ready("judging parts")
     assert notifier.watchdog_s is None
+    assert not notifier.managed
 
 
 def test_a_manager_that_is_gone_is_a_warning_not_an_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
