@@ -93,8 +93,8 @@ def compare(
 ) -> Comparison:
     """Open, gate, judge with, time and close each variant in turn; the first FP32 one is the reference.
 
-    A variant that fails, on the bundle's own frames or on a photograph, is a row that says why. FP32 is put first, as the
-    others are held to it.
+    A variant that fails, on the bundle's own frames or on a photograph, is a row that says why. FP32 is put first:
+    the others are held to it.
 
     Raises:
         BuildCancelledError: it was ended.
