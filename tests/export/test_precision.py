@@ -19,6 +19,7 @@ from export.graph import OPSET, search
 from export.precision import folded, largest_activation
 from export.quantize import QuantizedConv
 from tests.export.graphs import MadeGraph, images, make_graph
+from tests.rtx import built_engine_bytes
 
 LAYOUT = {"Reshape", "Transpose"}
 SEARCH_BOUND = 1e-3
@@ -71,6 +72,15 @@ def test_the_search_is_fp32_on_centred_features(made: MadeGraph, precision: Prec
     np.testing.assert_array_equal(numpy_helper.to_array(nodes.constants[centred.input[1]]).ravel(), made.scale.mean)
     assert nodes.before(centred.input[0], skipping=set()).op_type == "Concat", "averaged and joined in FP32"
     assert nodes.type_of[centred.input[0]] == TensorProto.FLOAT
+
+
+@pytest.mark.parametrize("separate", [False, True], ids=["fused", "separate"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_tensorrt_builds_an_engine_with_a_bank_that_may_grow(
+    made: MadeGraph, precision: Precision, separate: bool
+) -> None:
+    for path in made.paths(precision, separate=separate):
+        assert built_engine_bytes(path) > 10_000
 
 
 def _features(count: int, seed: int) -> Tensor:
