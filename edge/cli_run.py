@@ -25,8 +25,8 @@ def run(config: Path) -> None:
     """Inspect parts as they come, and send every verdict to the broker.
 
     Runs until SIGTERM or Ctrl-C, or to the end of a replay. Exits with 0 then, with 2 if something must be corrected
-    before it can start, and with 1 if it failed and should be started again; that no engine may judge is told first, and
-    under systemd followed by a pause of a minute.
+    before it can start, and with 1 if it failed and should be started again; without an engine that may judge it waits
+    a minute before that under systemd.
 
     \b
     Examples:
