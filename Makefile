@@ -4,7 +4,7 @@
 #   make accept DATA=DIR
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-demo demo test lint unit test-py310 test-rtx14 accept clean
+.PHONY: help setup setup-demo demo test lint unit test-py310 test-rtx14 accept drill-mqtt clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -43,6 +43,9 @@ test-py310: setup ## the device's tests on Python 3.10, or mypy and ruff for it 
 accept: setup-demo ## real photographs through everything (DATA=DIR); figures into docs/measurements.md
 	@test -n "$(DATA)" || { echo "usage: make accept DATA=DIR (good/ and one folder a defect type)"; exit 2; }
 	@$(BIN)/python tools/accept.py --data "$(DATA)"
+
+drill-mqtt: setup ## kills, partitions, loss, an outage, a slow link (all, or DRILLS="loss outage"; SHORT=1)
+	@$(BIN)/python -m tools.drill_mqtt $(if $(SHORT),--short) $(DRILLS)
 
 clean: ## remove what make created
 	rm -rf $(VENV) .venv310 .venv-rtx14 work build *.egg-info

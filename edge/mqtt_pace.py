@@ -5,8 +5,8 @@ from __future__ import annotations
 from random import SystemRandom
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
-FIRST_FRAME_BYTES = 100_000
-"""Size of the first frame, while nothing is known of the link: 0.8 s at 1 Mbit/s."""
+FIRST_FRAME_BYTES = 64_000
+"""Size of the first frame, while nothing is known of the link: half a second at 1 Mbit/s."""
 MIN_FRAME_BYTES, MAX_FRAME_BYTES = 24_000, 900_000
 """Sizes between which a frame is fitted to the link; the larger one is below what common brokers take."""
 FRAME_SHARE_S = 0.4
@@ -59,5 +59,7 @@ class FramePace:
         """The frame's PUBACK is there."""
         took_s = max(now_s - self._sent_s, 1e-3)
         carried = int(self._sent_bytes / took_s * FRAME_SHARE_S)
-        if took_s > FRAME_SHARE_S or carried > self.max_bytes:
-            self.max_bytes = min(max(carried, MIN_FRAME_BYTES), MAX_FRAME_BYTES)
+        if took_s > FRAME_SHARE_S:
+            self.max_bytes = max(carried, MIN_FRAME_BYTES)
+        else:  # what a buffer swallowed says little of more than that
+            self.max_bytes = max(self.max_bytes, min(carried, 2 * self._sent_bytes, MAX_FRAME_BYTES))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
@@ -20,6 +21,18 @@ from paho.mqtt.reasoncodes import ReasonCode
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 10.0
 _SEARCH_PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
+
+
+class Address(Protocol):
+    """Where a broker listens."""
+
+    @property
+    def host(self) -> str:
+        """Name or address."""
+
+    @property
+    def port(self) -> int:
+        """TCP port."""
 
 
 class Broker:
@@ -125,7 +138,7 @@ class Subscriber:
     It reconnects by itself; its session outlives a broker that stops in good order and persists.
     """
 
-    def __init__(self, broker: Broker, topic_filter: str = "#", *, username: str = "", password: str = "") -> None:
+    def __init__(self, broker: Address, topic_filter: str = "#", *, username: str = "", password: str = "") -> None:
         self._messages: list[Received] = []
         self._changed = threading.Condition()
         self._subscriptions = 0

@@ -34,11 +34,20 @@ def test_frames_keep_their_rate() -> None:
     assert pace.due_in_s(100.5) <= 0
 
 
-def test_on_a_fast_link_the_second_frame_may_have_its_full_size() -> None:
+def test_on_a_fast_link_frames_double_until_they_have_their_full_size() -> None:
     pace = FramePace(600)
-    pace.sent(FIRST_FRAME_BYTES, 10.0)
-    pace.acknowledged(10.01)
+    for number in range(1, 5):
+        pace.sent(pace.max_bytes, 10.0)
+        pace.acknowledged(10.01)
+        assert pace.max_bytes == min(FIRST_FRAME_BYTES << number, MAX_FRAME_BYTES)
     assert pace.max_bytes == MAX_FRAME_BYTES
+
+
+def test_what_a_buffer_swallowed_does_not_make_the_next_frame_larger_than_twice_that() -> None:
+    pace = FramePace(600)
+    pace.sent(MIN_FRAME_BYTES, 10.0)
+    pace.acknowledged(10.001)
+    assert pace.max_bytes == FIRST_FRAME_BYTES
 
 
 def test_a_small_frame_on_a_slow_answering_broker_shrinks_nothing() -> None:
@@ -62,4 +71,4 @@ def test_on_a_slow_link_frames_shrink_to_their_share_and_grow_again() -> None:
     assert pace.max_bytes == MIN_FRAME_BYTES
     pace.sent(pace.max_bytes, now_s)
     pace.acknowledged(now_s + 0.01)
-    assert pace.max_bytes == MAX_FRAME_BYTES
+    assert pace.max_bytes == 2 * MIN_FRAME_BYTES
