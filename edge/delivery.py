@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge.faults import FaultId
@@ -62,6 +63,12 @@ class Lasting:
     asides: Asides
 
 
+def put_event(outbox: Outbox, device: str, fault_id: FaultId, detail: str) -> None:
+    """Store an event of the sending thread's own."""
+    event = event_from_fault(fault_id, detail, device=device, epoch=outbox.epoch, created_at_utc=utc_now())
+    outbox.put_event(bytes_from_payload(event))
+
+
 class Delivery:
     """Sends from the outbox over one connection, from the oldest unacknowledged message on.
 
@@ -115,11 +122,11 @@ class Delivery:
         if self._all_read or not self._has_room:
             self._wait()
         self._settle()
-        self._send_messages()
+        self._send_all(self._next_message)
         if self._nothing_waits:
             self._send_last_result()
             self._send_asides()
-            self._send_replays()
+            self._send_all(self._replays.next)
             if not self._in_flight:
                 self._note_start()
                 self._frames.send()
@@ -154,14 +161,7 @@ class Delivery:
         what = f"result {message.seq}" if message.kind is MessageKind.RESULT else f"event {message.message_id}"
         _logger.error("%s is quarantined: %s", what, reason)
         if message.kind is MessageKind.RESULT:  # an event about a refused event would be refused too, and so on
-            event = event_from_fault(
-                FaultId.MESSAGE_QUARANTINED,
-                f"{what}: {reason}",
-                device=self._device,
-                epoch=self._outbox.epoch,
-                created_at_utc=utc_now(),
-            )
-            self._outbox.put_event(bytes_from_payload(event))
+            put_event(self._outbox, self._device, FaultId.MESSAGE_QUARANTINED, f"{what}: {reason}")
 
     @property
     def _packets(self) -> int:
@@ -264,12 +264,8 @@ class Delivery:
         elif self._last_id >= self._doubt.until_id:
             self._doubt.settled()
 
-    def _send_messages(self) -> None:
-        while self._has_room and (message := self._next_message()) is not None:
-            self._send(message)
-
-    def _send_replays(self) -> None:
-        while self._has_room and (message := self._replays.next()) is not None:
+    def _send_all(self, next_message: Callable[[], StoredMessage | None]) -> None:
+        while self._has_room and (message := next_message()) is not None:
             self._send(message)
 
     def _send(self, message: StoredMessage) -> None:

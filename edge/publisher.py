@@ -17,7 +17,7 @@ from importlib.metadata import version
 from typing import Literal
 
 from edge.config import DeviceSettings, MqttSettings
-from edge.delivery import Delivery, Lasting, Tally
+from edge.delivery import Delivery, Lasting, Tally, put_event
 from edge.faults import FaultId
 from edge.frames import FrameStore, StoredFrame
 from edge.mqtt_asides import Aside, Asides
@@ -28,7 +28,7 @@ from edge.mqtt_pace import Backoff, FramePace
 from edge.mqtt_session import Connected, Ended, Session, Will
 from edge.mqtt_tls import TlsFiles
 from edge.outbox import Outbox
-from edge.payloads import Status, bytes_from_payload, event_from_fault
+from edge.payloads import Status, bytes_from_payload
 from edge.pipeline import utc_now
 from edge.topics import COMMAND, METRICS, STATUS, root_from_device
 from edge.wire import clean_text
@@ -215,14 +215,7 @@ class Publisher:
         detail = f"{dropped - self._dropped_told} or more were not looked at"
         self._dropped_told = dropped
         _logger.warning("commands come too fast: %s", detail)
-        event = event_from_fault(
-            FaultId.COMMAND_FLOOD,
-            detail,
-            device=self._lasting.device,
-            epoch=self._outbox.epoch,
-            created_at_utc=utc_now(),
-        )
-        self._outbox.put_event(bytes_from_payload(event))
+        put_event(self._outbox, self._lasting.device, FaultId.COMMAND_FLOOD, detail)
 
     def _show_status(self, delivery: Delivery) -> _Activity | None:
         """Publish how things are; returns what was shown."""
