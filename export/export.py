@@ -34,7 +34,7 @@ from edge.runfiles import (
 )
 from export.bank import Matrix, candidates_per_photo, covering_radius, k_center_greedy, projected
 from export.graph import OPSET, InspectionGraph, PatchScale, graphs_from_model, onnx_from_graph, patch_scale
-from export.parity import check_reference, difference_of_graphs, reference_outputs
+from export.parity import check_difference, difference_of_graphs, reference_outputs
 from export.precision import MAX_ACTIVATION, folded, in_half, largest_activation
 from export.quantize import in_int8
 from training.model import InspectionModel, each_on_one_core, model_from_checkpoint, patch_features
@@ -85,8 +85,7 @@ def export_run(run: Path, bank_rows: int, console: Console, *, int8: bool = Fals
             for graph, path in zip(graphs_from_model(variant, scale, separate=separate), paths, strict=True):
                 onnx_from_graph(graph, record.geometry, path)
             differences[precision] = difference_of_graphs(paths, bank, frames, references)
-            if precision == "fp32":
-                check_reference(differences[precision], paths[0])
+            check_difference(differences[precision], precision, paths[0])
         (Path(directory) / BANK_FILE).write_bytes(safetensors_bytes({BANK_KEY: bank}))
         for outdated in (EXPORT_FILE, CALIBRATION_FILE, *ALL_GRAPH_FILES):
             (run / outdated).unlink(missing_ok=True)

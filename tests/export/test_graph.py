@@ -15,9 +15,10 @@ from onnx import numpy_helper
 
 from edge.engine_ort import OrtEngine
 from edge.errors import ProcunitError
+from edge.manifest import PRECISIONS, Precision
 from edge.runfiles import Difference
 from export.graph import search
-from export.parity import check_reference, difference_of_graphs, reference_outputs
+from export.parity import check_difference, difference_of_graphs, reference_outputs
 from tests.export.graphs import SIDE_PX, MadeGraph, images, make_graph
 
 GRID = SIDE_PX // 16
@@ -86,19 +87,22 @@ def test_a_changed_weight_is_noticed(made: MadeGraph, tmp_path: Path) -> None:
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.01), weight.name))
     onnx.save(model, tmp_path / "changed.onnx")
     with pytest.raises(ProcunitError, match="differs from torch"):
-        check_reference(
-            difference_from_torch(made, tmp_path / "changed.onnx", [images(1, made.geometry.channels)]), tmp_path
+        check_difference(
+            difference_from_torch(made, tmp_path / "changed.onnx", [images(1, made.geometry.channels)]),
+            "fp32",
+            tmp_path,
         )
 
 
-def test_an_output_that_is_no_number_is_noticed(made: MadeGraph, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_an_output_that_is_no_number_is_noticed(made: MadeGraph, precision: Precision, tmp_path: Path) -> None:
     model = onnx.load(made.path)
     stem = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("conv_stem.weight"))
     stem.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(stem) * np.float32(np.nan), stem.name))
     onnx.save(model, tmp_path / "nan.onnx")
     with pytest.raises(ProcunitError, match="differs from torch"):
-        check_reference(
-            difference_from_torch(made, tmp_path / "nan.onnx", [images(1, made.geometry.channels)]), tmp_path
+        check_difference(
+            difference_from_torch(made, tmp_path / "nan.onnx", [images(1, made.geometry.channels)]), precision, tmp_path
         )
 
 
