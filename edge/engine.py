@@ -64,7 +64,13 @@ class Engine(Protocol):
 
 
 def scores_from_outputs(outputs: Outputs) -> Scores:
-    """Tiles merged: each score is its highest over the tiles, the maps are kept tile by tile."""
+    """Tiles merged: each score is its highest over the tiles, the maps are kept tile by tile.
+
+    Raises:
+        EngineError: there are outputs of no tile.
+    """
+    if not len(outputs.anomaly_score):
+        raise EngineError("the engine gave no tile's outputs")
     best = outputs.logits.max(axis=0).astype(np.float64)
     return Scores(
         type_scores=tuple(sigmoid(float(value)) for value in best),
