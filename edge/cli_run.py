@@ -81,5 +81,6 @@ def _summary(settings: Settings) -> list[tuple[str, str]]:
         ("engine", _engine_text(settings.engine)),
         ("policy", f"review means {policy.review_action}, {policy.audit_rate:.1%} of passes are audited"),
         ("overload", f"beyond {inspection.frame_slots} waiting frames or {inspection.deadline_s:g} s"),
+        ("commands", ", ".join(settings.commands.allowed) or "none"),
         ("state", f"{settings.state_dir}, images up to {settings.frames.quota_mb} MB"),
     ]

@@ -22,7 +22,10 @@ from edge.command_schemas import (
     ThresholdArgs,
 )
 from edge.errors import ProcunitError
+from edge.messages import PinAnswer
 
+Envelope = Mapping[str, object]
+"""A command as it was read from JSON: what its signature covers, and the signature."""
 Role = Literal["read", "operate", "release"]
 """read: asks for what is there; operate: tells what the line knows; release: changes decisions and must be signed."""
 
@@ -32,8 +35,8 @@ class DeviceActions:
     """What the daemon does for a command; a ProcunitError says why it cannot, and its text becomes the reply's.
 
     `replay` (epoch, first and last seq) gives how many results will be sent again, `resend_frame` (result id) whether
-    there is such a frame, `claim_part_id` why the id will never find its part (or None), `label` (and who says so) how
-    many frames it keeps.
+    there is such a frame, `claim_part_id` why the id will never find its part (or None). `order` takes the name and the
+    signed envelope of a command that holds until it is changed, also after a restart.
     """
 
     report: Callable[[], DeviceReport]
@@ -41,9 +44,8 @@ class DeviceActions:
     snapshot: Callable[[], None]
     resend_frame: Callable[[str], bool]
     claim_part_id: Callable[[PartIdArgs], str | None]
-    label: Callable[[LabelArgs, str | None], int]
-    set_armed: Callable[[bool], None]
-    set_thresholds: Callable[[ThresholdArgs], None]
+    label: Callable[[LabelArgs], PinAnswer]
+    order: Callable[[CommandName, Envelope], None]
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class CommandKind:
     role: Role
     text: str
     schema: type[Command]
-    read: Callable[[object], Request]
+    read: Callable[[Envelope], Request]
 
     @property
     def signed(self) -> bool:
@@ -90,65 +92,72 @@ def _kind(
     role: Role,
     text: str,
     args_type: type[ArgsT],
-    run: Callable[[DeviceActions, ArgsT, str | None], Answer],
+    run: Callable[[DeviceActions, ArgsT, Envelope], Answer],
 ) -> CommandKind:
     default: object = NoArgs() if args_type is NoArgs else ...
     schema = create_model(
         f"{to_pascal(name.replace('-', '_'))}Command", __base__=Command, __doc__=text, args=(args_type, default)
     )
 
-    def read(data: object) -> Request:
-        command = schema.model_validate(data)
+    def read(envelope: Envelope) -> Request:
+        command = schema.model_validate(envelope)
         args = args_type.model_validate(command.args)
-        return Request(command, lambda actions: run(actions, args, command.by))
+        return Request(command, lambda actions: run(actions, args, envelope))
 
     return CommandKind(name, role, text, schema, read)
 
 
-def _status(actions: DeviceActions, _args: NoArgs, _by: str | None) -> Answer:
+def _status(actions: DeviceActions, _args: NoArgs, _envelope: Envelope) -> Answer:
     return Answer("see the report", report=actions.report())
 
 
-def _replay(actions: DeviceActions, args: ReplayArgs, _by: str | None) -> Answer:
+def _replay(actions: DeviceActions, args: ReplayArgs, _envelope: Envelope) -> Answer:
     count = actions.replay(args.epoch, args.first_seq, args.last_seq)
     return Answer(f"{count} results will be sent again, marked as backfill", count)
 
 
-def _snapshot(actions: DeviceActions, _args: NoArgs, _by: str | None) -> Answer:
+def _snapshot(actions: DeviceActions, _args: NoArgs, _envelope: Envelope) -> Answer:
     actions.snapshot()
     return Answer("the next part's photograph will be published")
 
 
-def _frame(actions: DeviceActions, args: FrameArgs, _by: str | None) -> Answer:
+def _frame(actions: DeviceActions, args: FrameArgs, _envelope: Envelope) -> Answer:
     if not actions.resend_frame(args.result_id):
         raise ProcunitError(f"there is no frame of result {args.result_id}; it may have made room for newer ones")
     return Answer("the photograph will be published again")
 
 
-def _part_id(actions: DeviceActions, args: PartIdArgs, _by: str | None) -> Answer:
+def _part_id(actions: DeviceActions, args: PartIdArgs, _envelope: Envelope) -> Answer:
     problem = actions.claim_part_id(args)
     if problem is not None:
         raise ProcunitError(problem)
     return Answer("held until its part's result is made")
 
 
-def _label(actions: DeviceActions, args: LabelArgs, by: str | None) -> Answer:
-    count = actions.label(args, by)
-    return Answer(f"{count} frames are kept for training as {args.label!r}", count)
+def _label(actions: DeviceActions, args: LabelArgs, _envelope: Envelope) -> Answer:
+    answer = actions.label(args)
+    if answer == PinAnswer():
+        raise ProcunitError("no frame of it is there any more; it made room for newer ones")
+    text = f"{answer.pinned} frames are kept for training as {args.label!r}"
+    if answer.coming:
+        text += f", {answer.coming} more as soon as they are written"
+    if answer.no_room:
+        text += f"; {answer.no_room} found no room, since kept frames take half of frames.quota_mb"
+    return Answer(text, answer.pinned + answer.coming)
 
 
-def _arm(actions: DeviceActions, _args: NoArgs, _by: str | None) -> Answer:
-    actions.set_armed(True)
+def _arm(actions: DeviceActions, _args: NoArgs, envelope: Envelope) -> Answer:
+    actions.order("arm", envelope)
     return Answer("parts are inspected")
 
 
-def _disarm(actions: DeviceActions, _args: NoArgs, _by: str | None) -> Answer:
-    actions.set_armed(False)
+def _disarm(actions: DeviceActions, _args: NoArgs, envelope: Envelope) -> Answer:
+    actions.order("disarm", envelope)
     return Answer("parts are not inspected until `arm`; each is reported as not inspected")
 
 
-def _threshold(actions: DeviceActions, args: ThresholdArgs, _by: str | None) -> Answer:
-    actions.set_thresholds(args)
+def _threshold(actions: DeviceActions, _args: ThresholdArgs, envelope: Envelope) -> Answer:
+    actions.order("threshold", envelope)
     return Answer("the thresholds are in force; a type whose threshold was changed sends to review")
 
 

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from pydantic_core import PydanticCustomError
 
 from edge.camera.source import CameraSettings
+from edge.command_schemas import CommandName
 from edge.config_fields import (
     ExistingFile,
     ExistingFolder,
@@ -150,6 +151,16 @@ class FramesSettings(Section):
     )
 
 
+class CommandSettings(Section):
+    """What the plant may ask of this device; what changes a decision needs a signature besides."""
+
+    allowed: tuple[CommandName, ...] = Field(
+        default=("status", "replay", "snapshot", "frame", "part-id", "label"),
+        title="Allowed",
+        description="Commands that are carried out; arm, disarm and threshold (signed only) have to be added",
+    )
+
+
 class Settings(Section):
     """The whole settings file; relative paths start at its folder."""
 
@@ -165,6 +176,9 @@ class Settings(Section):
         default=InspectionSettings(), title="Inspection", description="When a part comes too fast to be judged"
     )
     frames: FramesSettings = Field(default=FramesSettings(), title="Frames", description="The store of image files")
+    commands: CommandSettings = Field(
+        default=CommandSettings(), title="Commands", description="What the plant may ask of this device"
+    )
     state_dir: FilePath = Field(
         title="State",
         description="Folder for results and frames; it belongs to this device alone and survives restarts",

@@ -1,9 +1,9 @@
 """The daemon: what is started in which order, and how it stops.
 
 Threads: capture (camera -> hand-over), inspect (makes and owns the engine), outbox and frames (write to the disk),
-publisher, and the main thread, which supervises. The publisher runs before there is an engine, so that a plant sees a
-build that takes minutes. The order of stopping follows the data: capture first, the outbox last, so that every trigger
-that was taken in leaves with its result.
+publisher, commands, and the main thread, which supervises. The publisher runs before there is an engine, so that a
+plant sees a build that takes minutes. The order of stopping follows the data: capture first, the outbox last, so that
+every trigger that was taken in leaves with its result.
 """
 
 from __future__ import annotations
@@ -12,31 +12,22 @@ import logging
 import time
 from contextlib import ExitStack
 
-from edge.bundle import Bundle, open_bundle, trusted_key_from_file
-from edge.camera.source import camera_type_from_kind
-from edge.capture import Capture
+from edge.bundle import Bundle, TrustedKey, open_bundle, trusted_key_from_file
 from edge.config import BundleSettings, Settings
 from edge.engine_choice import OpenEngine, open_engine
-from edge.engine_keeper import EngineKeeper
 from edge.errors import ProcunitError
 from edge.fault_board import FaultBoard
 from edge.faults import FaultId
 from edge.frames import FrameStore
-from edge.handover import HandOver
-from edge.health import Heartbeat, ServiceNotifier
-from edge.inspector import Inspector
+from edge.health import ServiceNotifier
+from edge.line import Line, line_from_settings
 from edge.outbox import Outbox
-from edge.payloads import BundleRef
-from edge.pipeline import Pipeline
-from edge.policy import policy_from_manifest
-from edge.publisher import Publisher
-from edge.results import ResultContext
 from edge.stop_signals import StopSignals
-from edge.supervisor import Line, Reason, Supervisor
+from edge.supervisor import Reason, Supervisor
 from edge.topics import RESULT, root_from_device
 
-OUTBOX_FILE, FRAMES_FOLDER, ENGINES_FOLDER = "outbox.db", "frames", "engines"
-"""What lies in the state directory."""
+OUTBOX_FILE, FRAMES_FOLDER = "outbox.db", "frames"
+"""What lies in the state directory, beside what `edge.line` names."""
 CAMERA_STOP_S = 5.0
 DRAIN_S = 10.0
 """How long what waits in the hand-over may take to be judged when the daemon stops."""
@@ -64,10 +55,10 @@ def run_daemon(settings: Settings, open_one: OpenEngine = open_engine) -> int:
         if outbox.set_aside is not None:
             board.report(FaultId.OUTBOX_SET_ASIDE, str(outbox.set_aside))
         notifier.status("checking the bundle")
-        bundle = _bundle_or_event(settings.bundle, board)
-        quota_bytes = settings.frames.quota_mb << 20
-        frames = stack.enter_context(FrameStore(settings.state_dir / FRAMES_FOLDER, quota_bytes))
-        line = _line(settings, bundle, outbox, frames, board, open_one)
+        bundle, keys = _bundle_or_event(settings.bundle, board)
+        folder, quota_bytes = settings.state_dir / FRAMES_FOLDER, settings.frames.quota_mb << 20
+        frames = stack.enter_context(FrameStore(folder, quota_bytes, bundle.manifest.geometry, bundle.bundle_id))
+        line = line_from_settings(settings, bundle, keys, outbox, frames, board, open_one)
         line.inspector.close_interrupted(outbox.open_triggers())
         signals = stack.enter_context(StopSignals())
         try:
@@ -104,11 +95,13 @@ def _run(line: Line, notifier: ServiceNotifier, signals: StopSignals, root: str)
     return supervisor.run(signals)
 
 
-def _bundle_or_event(settings: BundleSettings, board: FaultBoard) -> Bundle:
+def _bundle_or_event(settings: BundleSettings, board: FaultBoard) -> tuple[Bundle, tuple[TrustedKey, ...]]:
+    """The bundle in use, and every key that the device trusts."""
     try:
         trusted = tuple(trusted_key_from_file(path, demo=False) for path in settings.trusted_keys)
         demo = tuple(trusted_key_from_file(path, demo=True) for path in settings.demo_keys)
-        bundle = open_bundle(settings.path, (*trusted, *demo))
+        keys = (*trusted, *demo)
+        bundle = open_bundle(settings.path, keys)
     except ProcunitError as error:
         board.report(FaultId.BUNDLE_REFUSED, str(error))
         raise
@@ -120,43 +113,7 @@ def _bundle_or_event(settings: BundleSettings, board: FaultBoard) -> Bundle:
         bundle.signed_by.name,
         " (demonstration key)" if bundle.signed_by.demo else "",
     )
-    return bundle
-
-
-def _line(
-    settings: Settings, bundle: Bundle, outbox: Outbox, frames: FrameStore, board: FaultBoard, open_one: OpenEngine
-) -> Line:
-    camera_type = camera_type_from_kind(settings.camera.kind)
-    manifest = bundle.manifest
-    policy = policy_from_manifest(manifest, demo_key=bundle.signed_by.demo, audit_rate=settings.policy.audit_rate)
-    context = ResultContext(
-        device=settings.device.device,
-        epoch=outbox.epoch,
-        root=root_from_device(settings.device),
-        bundle=BundleRef(id=bundle.bundle_id, product=manifest.product, version=manifest.version),
-        policy=policy,
-        review_action=settings.policy.review_action,
-        simulated=camera_type.simulated,
-    )
-    handover, heartbeat = HandOver(settings.inspection.frame_slots), Heartbeat()
-    cache_dir = settings.state_dir / ENGINES_FOLDER
-    keeper = EngineKeeper(bundle, settings.engine, cache_dir, board, open_one, heartbeat.beat)
-    pipeline = Pipeline(keeper, manifest.geometry, policy)
-    return Line(
-        outbox=outbox,
-        frames=frames,
-        board=board,
-        handover=handover,
-        capture=Capture(
-            lambda after_counter: camera_type(settings.camera, after_counter=after_counter),
-            outbox,
-            handover,
-            board,
-            settings.inspection.deadline_s,
-        ),
-        inspector=Inspector(keeper, pipeline, context, handover, outbox, frames, board, heartbeat),
-        publisher=Publisher(outbox, frames, settings.mqtt, settings.device),
-    )
+    return bundle, keys
 
 
 def _wait_until_sent(line: Line, signals: StopSignals) -> None:

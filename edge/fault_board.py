@@ -23,6 +23,8 @@ _LASTING = frozenset(
         FaultId.OUTBOX_FAILED,
         FaultId.FRAMES_FAILED,
         FaultId.BROKER_UNREACHABLE,
+        FaultId.DISARMED,
+        FaultId.DISK_LOW,
     }
 )
 _LEVELS: dict[Severity, int] = {

@@ -35,6 +35,9 @@ class FaultId(str, Enum):
     COMMAND_REFUSED = "command_refused"
     PART_ID_UNBOUND = "part_id_unbound"
     COMMAND_FLOOD = "command_flood"
+    DISARMED = "disarmed"
+    ORDER_DROPPED = "order_dropped"
+    DISK_LOW = "disk_low"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +188,24 @@ FAULTS = _table(
         "warning",
         "Commands come faster than they can be looked at; some were dropped. Inspection and results are not affected.",
         "Find who publishes below the device's cmd/ topics, and who may; commands are taken again after a minute.",
+    ),
+    Fault(
+        FaultId.DISARMED,
+        "critical",
+        "The device is disarmed by a signed command; no part is judged.",
+        "Nothing, if that is wanted. Otherwise have whoever holds the key send the command `arm`.",
+    ),
+    Fault(
+        FaultId.ORDER_DROPPED,
+        "warning",
+        "A change that a signed command had made is not in force any more.",
+        "Read the detail; if the change is still wanted, have it signed for the bundle in use and send it again.",
+    ),
+    Fault(
+        FaultId.DISK_LOW,
+        "error",
+        "The disk is nearly full; results go on into room set aside.",
+        "Free space on the state directory's disk.",
     ),
 )
 """One entry for every id."""

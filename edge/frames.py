@@ -17,29 +17,17 @@ from edge.errors import ProcunitError
 from edge.frame_image import Record, frame_at_model_resolution, jpeg_from_file, png_from_pixels
 from edge.frame_labels import checked_label
 from edge.frame_ring import KEPT, RING, UNSENT, FrameRing, StoredFrame, frame_name, part_hash
-from edge.messages import Inspection, PixelArray, Verdict
+from edge.messages import Inspection, PinAnswer, PixelArray, Verdict
 from edge.payloads import shows_frame
 from edge.preprocess import Geometry
 from edge.wire import rounded_score
 
-__all__ = ["FrameStore", "PinAnswer", "StoredFrame", "jpeg_from_frame"]
+__all__ = ["FrameStore", "StoredFrame", "jpeg_from_frame"]
 
 MAX_WAITING_BYTES = 64 << 20
 """Pixels that may wait for the disk; frames of plain passes get half of it."""
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class PinAnswer:
-    """What became of a label: frames that are pinned now, that will be when they are written, and without room.
-
-    All zero: no frame of that part or result is there any more.
-    """
-
-    pinned: int = 0
-    coming: int = 0
-    no_room: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +75,15 @@ class FrameStore:
         self._writer = threading.Thread(target=self._write_loop, name="frames", daemon=True)
         self._writer.start()
 
-    def put(self, inspection: Inspection, result_id: str) -> bool:
+    def put(self, inspection: Inspection, result_id: str, *, snapshot: bool = False) -> bool:
         """Hand an inspection's frame over; returns at once, False if there is none or no room to wait.
 
-        The pixels are not copied and must not change afterwards.
+        A `snapshot` is published whatever the verdict. The pixels are not copied and must not change afterwards.
         """
         frame, decision = inspection.trigger.frame, inspection.decision
         if frame is None:
             return False
-        shown, part_id = shows_frame(decision), inspection.trigger.part_id
+        shown, part_id = snapshot or shows_frame(decision), inspection.trigger.part_id
         waiting = _WaitingFrame(
             result_id,
             None if part_id is None else part_hash(part_id),

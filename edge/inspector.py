@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 
 from edge.engine_choice import EngineUnavailableError
 from edge.engine_keeper import EngineKeeper
@@ -15,11 +16,14 @@ from edge.faults import FaultId
 from edge.frames import FrameStore
 from edge.handover import Closed, HandOver
 from edge.health import Heartbeat
+from edge.latencies import Latencies
 from edge.messages import Decision, NotInspected, Trigger, Verdict
 from edge.outbox import OpenTrigger, Outbox
+from edge.part_ids import PartIds
 from edge.payloads import bytes_from_payload
 from edge.pipeline import Pipeline
 from edge.results import ResultContext, result_from_inspection
+from edge.standing_orders import StandingOrders
 
 _POLL_S = 0.2
 _logger = logging.getLogger(__name__)
@@ -34,7 +38,8 @@ _FAULT_OF_REASON = {
 class Inspector:
     """Judges triggers one after the other, with the engine that the pipeline has from the keeper.
 
-    `ready` is set once the engine has passed the golden gate. `verdicts` counts what was decided since the start.
+    `ready` is set once the engine has passed the golden gate. `verdicts` counts what was decided since the start,
+    `latencies` has the times of inspected parts, `result_bytes` is the newest result's size.
     `failed` tells that the thread ended unexpectedly, `unavailable` that it did because no engine can be had.
     """
 
@@ -48,6 +53,9 @@ class Inspector:
         frames: FrameStore,
         board: FaultBoard,
         heartbeat: Heartbeat,
+        *,
+        orders: StandingOrders,
+        part_ids: PartIds,
     ) -> None:
         self.keeper = keeper
         self._pipeline = pipeline
@@ -56,9 +64,14 @@ class Inspector:
         self._outbox = outbox
         self._frames = frames
         self._board = board
+        self._orders = orders
+        self._part_ids = part_ids
+        self._snapshot = threading.Event()
         self._thread = threading.Thread(target=self._run, name="inspect", daemon=True)
         self.heartbeat = heartbeat
         self.verdicts: Counter[Verdict] = Counter()
+        self.latencies = Latencies()
+        self.result_bytes = 0
         self.ready = False
         self.failed = False
         self.unavailable: EngineUnavailableError | None = None
@@ -77,6 +90,10 @@ class Inspector:
         self._thread.join(timeout_s)
         return not self.running
 
+    def show_next(self) -> None:
+        """Publish the next part's photograph whatever its verdict; any thread may ask."""
+        self._snapshot.set()
+
     def close_interrupted(self, interrupted: list[OpenTrigger]) -> None:
         """Give what a crash left open its result; called before the thread is started."""
         if not interrupted:
@@ -85,7 +102,7 @@ class Inspector:
             FaultId.RESTARTED, f"{len(interrupted)} parts from {interrupted[0].seq} to {interrupted[-1].seq}"
         )
         for trigger in interrupted:
-            self._judge(
+            self._close(
                 Trigger(
                     trigger.seq,
                     trigger.frame_id,
@@ -127,11 +144,33 @@ class Inspector:
                 self.keeper.renew()
 
     def _judge(self, trigger: Trigger) -> None:
+        """Close a trigger under the rules now in force; they change between two parts alone."""
+        rules, passed_unseen = self._orders.rules, trigger.not_inspected is NotInspected.DEVICE_DOWN
+        if rules.policy is not self._context.policy:
+            self._pipeline = replace(self._pipeline, policy=rules.policy)
+            self._context = replace(self._context, policy=rules.policy)
+        binding = self._part_ids.bind(trigger.counter, None if passed_unseen else trigger.triggered_at_utc)
+        if trigger.part_id is None:
+            trigger = replace(trigger, part_id=binding.part_id)
+            if binding.problem is not None:
+                self._board.report(FaultId.PART_ID_UNBOUND, binding.problem)
+        if not rules.armed and not passed_unseen:
+            trigger = replace(trigger, frame=None, not_inspected=NotInspected.DISARMED)
+        self._close(trigger)
+
+    def _close(self, trigger: Trigger) -> None:
         inspection = self._pipeline.inspect(trigger)
-        result = result_from_inspection(inspection, self._context)
-        self._outbox.close_trigger(trigger.seq, bytes_from_payload(result))
-        self._frames.put(inspection, result.result_id)
+        snapshot = trigger.frame is not None and self._snapshot.is_set()
+        if snapshot:
+            self._snapshot.clear()
+        result = result_from_inspection(inspection, self._context, snapshot=snapshot)
+        payload = bytes_from_payload(result)
+        self._outbox.close_trigger(trigger.seq, payload)
+        self._frames.put(inspection, result.result_id, snapshot=snapshot)
         self.verdicts[inspection.decision.verdict] += 1
+        self.result_bytes = len(payload)
+        if inspection.scores is not None:
+            self.latencies.add(inspection.timings)
         self._tell(inspection.decision)
 
     def _tell(self, decision: Decision) -> None:

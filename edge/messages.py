@@ -33,6 +33,7 @@ class NotInspected(str, Enum):
     CAMERA = "camera"
     BAD_FRAME = "bad_frame"
     ENGINE = "engine"
+    DISARMED = "disarmed"
 
 
 Authority = Literal["review", "demo_reject", "reject"]
@@ -132,3 +133,15 @@ class Inspection:
     scores: Scores | None
     timings: Timings
     decided_at_utc: str
+
+
+@dataclass(frozen=True, slots=True)
+class PinAnswer:
+    """What became of a label: frames that are pinned now, that will be when they are written, and without room.
+
+    All zero: no frame of that part or result is there any more.
+    """
+
+    pinned: int = 0
+    coming: int = 0
+    no_room: int = 0

@@ -79,4 +79,5 @@ _TEXTS = {
     NotInspected.CAMERA: "the camera gave no frame for this trigger",
     NotInspected.BAD_FRAME: "the frame is no usable image",
     NotInspected.ENGINE: "the engine failed on this part",
+    NotInspected.DISARMED: "the device is disarmed: parts pass uninspected until the command `arm`",
 }

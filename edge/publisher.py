@@ -111,6 +111,11 @@ class Publisher:
         detail, tally = self._detail, self._lasting.tally
         return PublisherState(not detail, detail, self._connections, tally.sent, tally.quarantined, tally.frames_sent)
 
+    @property
+    def status(self) -> Status:
+        """What it would publish of the device now; any thread may ask."""
+        return self._status("starting" if self._activity else "running", utc_now())
+
     def start(self) -> None:
         """Start the threads."""
         if self._settings.protocol != "5":
@@ -161,7 +166,7 @@ class Publisher:
 
     def _run_session(self) -> None:
         """One connection from its start to its end, which is a LinkError unless it was ended on purpose."""
-        will = Will(f"{self._root}/{STATUS.suffix}", self._status("offline", None))
+        will = Will(f"{self._root}/{STATUS.suffix}", bytes_from_payload(self._status("offline", None)))
         files = TlsFiles(self._settings)
         inlet = self._inlet if self._inlet is not None and self._inlet.open else None
         client_id = self._settings.client_id or self._lasting.device
@@ -177,7 +182,7 @@ class Publisher:
             self._note_link("")
             self._deliver(delivery, files, shown)
             if self._stopping.is_set():
-                delivery.publish_status(self._status("stopped", utc_now()), STATUS_TIMEOUT_S)
+                delivery.publish_status(bytes_from_payload(self._status("stopped", utc_now())), STATUS_TIMEOUT_S)
                 self._detail = "stopped"
             session.close()
         except LinkError as error:
@@ -220,7 +225,7 @@ class Publisher:
     def _show_status(self, delivery: Delivery) -> _Activity | None:
         """Publish how things are; returns what was shown."""
         activity = self._activity
-        delivery.publish_status(self._status("starting" if activity else "running", utc_now()), STATUS_TIMEOUT_S)
+        delivery.publish_status(bytes_from_payload(self.status), STATUS_TIMEOUT_S)
         return activity
 
     def _limits_from_connack(self, session: Session) -> Connected:
@@ -247,19 +252,17 @@ class Publisher:
             self._frames.mark_sent(frame)
         self._suspect = frame or self._suspect
 
-    def _status(self, state: State, time_utc: str | None) -> bytes:
+    def _status(self, state: State, time_utc: str | None) -> Status:
         activity = self._activity if state == "starting" else None
         text = activity.text if activity else None if self._settings.protocol == "5" else UNVERIFIABLE
-        return bytes_from_payload(
-            Status(
-                device=self._lasting.device,
-                epoch=self._outbox.epoch,
-                state=state,
-                time=time_utc,
-                version=self._version,
-                activity=None if text is None else clean_text(text),
-                progress=activity.progress if activity else None,
-            )
+        return Status(
+            device=self._lasting.device,
+            epoch=self._outbox.epoch,
+            state=state,
+            time=time_utc,
+            version=self._version,
+            activity=None if text is None else clean_text(text),
+            progress=activity.progress if activity else None,
         )
 
     def _note_link(self, detail: str) -> None:

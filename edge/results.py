@@ -56,13 +56,13 @@ class ResultContext:
         return hashlib.sha256(deciding.encode()).hexdigest()[:16]
 
 
-def result_from_inspection(inspection: Inspection, context: ResultContext) -> Result:
-    """The result message of an inspection."""
+def result_from_inspection(inspection: Inspection, context: ResultContext, *, snapshot: bool = False) -> Result:
+    """The result message of an inspection; of a `snapshot` the frame is published whatever the verdict."""
     trigger, decision, policy = inspection.trigger, inspection.decision, context.policy
     identity = result_id(context.epoch, trigger.seq)
     inspected = decision.verdict is not Verdict.NOT_INSPECTED
     image = None
-    if trigger.frame is not None and shows_frame(decision):
+    if trigger.frame is not None and (snapshot or shows_frame(decision)):
         image = ImageRef(
             frame_id=clean_text(trigger.frame_id),
             topic=f"{context.root}/{frame_topic(identity)}",
@@ -88,13 +88,21 @@ def result_from_inspection(inspection: Inspection, context: ResultContext) -> Re
         audit=decision.audit,
         why=tuple(_why(reason) for reason in decision.why),
         scores=_score_set(inspection.scores, policy),
-        thresholds=_threshold_set(policy),
+        thresholds=threshold_set_from_policy(policy),
         authority={rule.name: rule.authority for rule in policy.types},
         bundle=context.bundle,
         image=image,
         product_id=context.bundle.product,
         internal_recipe_id=context.bundle.id,
         internal_configuration_id=context.configuration_id,
+    )
+
+
+def threshold_set_from_policy(policy: Policy) -> ScoreSet:
+    """The thresholds in force."""
+    return ScoreSet(
+        types={rule.name: rule.limit.threshold for rule in policy.types},
+        anomaly=policy.anomaly.threshold if policy.anomaly else None,
     )
 
 
@@ -127,11 +135,4 @@ def _score_set(scores: Scores | None, policy: Policy) -> ScoreSet | None:
             for rule, score in zip(policy.types, scores.type_scores, strict=True)
         },
         anomaly=rounded_score(scores.anomaly_score, anomaly_threshold),
-    )
-
-
-def _threshold_set(policy: Policy) -> ScoreSet:
-    return ScoreSet(
-        types={rule.name: rule.limit.threshold for rule in policy.types},
-        anomaly=policy.anomaly.threshold if policy.anomaly else None,
     )

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from dataclasses import dataclass
 from enum import Enum
 
-from edge.capture import Capture
 from edge.engine_keeper import Activity
-from edge.fault_board import FaultBoard
 from edge.faults import FaultId
-from edge.frames import FrameStore
-from edge.handover import HandOver
 from edge.health import ServiceNotifier, WatchdogFeeder
-from edge.inspector import Inspector
-from edge.outbox import Outbox
-from edge.publisher import Publisher
+from edge.line import Line
+from edge.outbox_room import retention_s
+from edge.payloads import bytes_from_payload
 from edge.stop_signals import StopSignals
 
 LINK_PATIENCE_S = 3.0
@@ -25,7 +21,12 @@ START_STEP_S = 120.0
 RETRY_PAUSE_S = 60.0
 """Between a start without an engine and the next: a person can read why, and a build is not repeated all the time."""
 
+METRICS_INTERVAL_S = 10.0
+RATE_KNOWN_S = 60.0
+"""After this long the line's rate is known, and with it how long results are kept."""
+
 _START_POLL_S = 0.1
+_logger = logging.getLogger(__name__)
 
 
 class Reason(Enum):
@@ -34,19 +35,6 @@ class Reason(Enum):
     SIGNAL = "a signal asked for it"
     END_OF_REPLAY = "the replay is over"
     FAILURE = "a thread failed"
-
-
-@dataclass(frozen=True)
-class Line:
-    """Everything that runs between start and stop."""
-
-    outbox: Outbox
-    frames: FrameStore
-    board: FaultBoard
-    handover: HandOver
-    capture: Capture
-    inspector: Inspector
-    publisher: Publisher
 
 
 class Supervisor:
@@ -58,6 +46,8 @@ class Supervisor:
         self._feeder = WatchdogFeeder(notifier, line.inspector.heartbeat)
         self._status = ""
         self._linked_monotonic_s = time.monotonic()
+        self._metrics_due_s = time.monotonic()
+        self._running_since_s: float | None = None
 
     def wait_for_engine(self, signals: StopSignals) -> Reason | None:
         """Tell how the engine comes along until it is ready (None), or until it is time to stop."""
@@ -86,10 +76,12 @@ class Supervisor:
     def run(self, signals: StopSignals) -> Reason:
         """Watch until it is time to stop."""
         line = self._line
+        self._running_since_s = time.monotonic()
         while not signals.wait(self._feeder.interval_s):
             self._feeder.feed()
             self._watch()
             self._tell_status()
+            self._tell_retention()
             if line.inspector.failed:
                 return Reason.FAILURE
             if line.capture.ended:
@@ -108,23 +100,41 @@ class Supervisor:
         self._line.publisher.set_activity(activity.text, shown)
 
     def _watch(self) -> None:
-        """Turn what the writing and sending threads say of themselves into faults."""
+        """Turn what the other threads say of themselves into faults, and publish metrics when they are due."""
         for fault_id, problem in (
             (FaultId.OUTBOX_FAILED, self._line.outbox.error),
             (FaultId.FRAMES_FAILED, self._line.frames.error),
+            (FaultId.DISK_LOW, self._line.outbox.shortage),
             (FaultId.BROKER_UNREACHABLE, self._link_problem()),
+            (FaultId.DISARMED, None if self._line.orders.rules.armed else "until the command `arm`"),
         ):
             if problem is None:
                 self._line.board.end(fault_id)
             else:
                 self._line.board.report(fault_id, str(problem))
         self._line.board.end_quiet()
+        now_s = time.monotonic()
+        if now_s >= self._metrics_due_s:
+            self._metrics_due_s = now_s + METRICS_INTERVAL_S
+            self._line.publisher.offer_metrics(bytes_from_payload(self._line.metrics.read()))
 
     def _link_problem(self) -> str | None:
         link, now_s = self._line.publisher.state, time.monotonic()
         if link.connected:
             self._linked_monotonic_s = now_s
         return link.detail if now_s - self._linked_monotonic_s > LINK_PATIENCE_S else None
+
+    def _tell_retention(self) -> None:
+        """Say once for how long results are kept at this line's rate."""
+        parts = sum(self._line.inspector.verdicts.values())
+        if self._running_since_s is None or not parts:
+            return
+        running_s = time.monotonic() - self._running_since_s
+        if running_s >= RATE_KNOWN_S:
+            kept_s = retention_s(parts / running_s, self._line.inspector.result_bytes)
+            rate = f"{parts / running_s:.2g} parts a second"
+            _logger.info("at %s, acknowledged results are kept for a replay for %.1f days", rate, kept_s / 86_400)
+            self._running_since_s = None
 
     def _tell_status(self) -> None:
         parts = sum(self._line.inspector.verdicts.values())

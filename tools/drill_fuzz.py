@@ -22,10 +22,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge.bundle import TrustedKey
 from edge.command_audit import AuditLog
-from edge.command_schemas import CommandReply, DeviceReport, LabelArgs, PartIdArgs, ThresholdArgs, unix_s_from_utc
-from edge.command_table import COMMANDS, DeviceActions
+from edge.command_schemas import CommandName, CommandReply, DeviceReport, LabelArgs, PartIdArgs, unix_s_from_utc
+from edge.command_table import COMMANDS, DeviceActions, Envelope
 from edge.commands import CommandDesk
 from edge.config_file import ConfigError, settings_from_file
+from edge.messages import PinAnswer
 from edge.mqtt_inlet import Incoming
 from edge.part_ids import PartIds
 from tools.contract.schemas import EXAMPLES_DIR
@@ -71,9 +72,8 @@ class Desk:
             snapshot=lambda: None,
             resend_frame=lambda result_id: result_id.endswith("2"),
             claim_part_id=lambda args: _claim(part_ids, args),
-            label=lambda args, _by: _label(args),
-            set_armed=self._note_armed,
-            set_thresholds=self._note_thresholds,
+            label=_label,
+            order=self._note_order,
         )
         audit = AuditLog(lambda _event: None, device="edge-1", epoch="abc")
         key = TrustedKey("release.pub", Ed25519PrivateKey.generate().public_key(), demo=False)
@@ -111,10 +111,7 @@ class Desk:
             raise AssertionError("a decision was changed without a key")
         return f"command {answer.reason.value if answer.reason else answer.outcome}"
 
-    def _note_armed(self, _armed: bool) -> None:
-        self.changed += 1
-
-    def _note_thresholds(self, _args: ThresholdArgs) -> None:
+    def _note_order(self, _name: CommandName, _envelope: Envelope) -> None:
         self.changed += 1
 
 
@@ -129,8 +126,8 @@ def _claim(part_ids: PartIds, args: PartIdArgs) -> str | None:
     return problem
 
 
-def _label(args: LabelArgs) -> int:
-    return len(args.label)
+def _label(args: LabelArgs) -> PinAnswer:
+    return PinAnswer(pinned=len(args.label))
 
 
 def _id_of(name: str) -> bytes:

@@ -24,7 +24,6 @@ from edge.command_schemas import (
     LabelArgs,
     PartIdArgs,
     Refusal,
-    ThresholdArgs,
     unix_s_from_utc,
     utc_from_unix_s,
 )
@@ -33,6 +32,7 @@ from edge.command_table import COMMANDS, DeviceActions
 from edge.commands import CommandDesk, Reply
 from edge.errors import ProcunitError
 from edge.faults import FaultId
+from edge.messages import PinAnswer
 from edge.mqtt_inlet import Incoming
 from edge.outbox import Outbox
 from edge.payloads import Event
@@ -68,6 +68,7 @@ class Bench:
     events: list[Event] = field(default_factory=list)
     fails: Callable[[], Exception] | None = None
     frames: tuple[str, ...] = ("abc-7",)
+    pinned: PinAnswer = field(default_factory=lambda: PinAnswer(pinned=2, coming=1))
 
     def __post_init__(self) -> None:
         audit = AuditLog(
@@ -94,9 +95,8 @@ class Bench:
             snapshot=lambda: self._do(None, "snapshot"),
             resend_frame=lambda result_id: self._do(result_id in self.frames, "frame", result_id),
             claim_part_id=lambda args: self._do(None, "part-id", args),
-            label=lambda args, by: self._do(3, "label", args, by),
-            set_armed=lambda armed: self._do(None, "armed", armed),
-            set_thresholds=lambda args: self._do(None, "threshold", args),
+            label=lambda args: self._do(self.pinned, "label", args),
+            order=lambda name, envelope: self._do(None, "order", name, envelope),
         )
 
     def _do(self, result: T, *what: object) -> T:
@@ -145,6 +145,11 @@ def test_the_names_in_the_settings_are_those_of_the_table() -> None:
 
 def test_every_command_does_what_it_says_once_and_is_told_as_an_event() -> None:
     bench = Bench()
+    orders: list[tuple[str, str, dict[str, object]]] = [
+        ("arm", "7", {}),
+        ("disarm", "8", {}),
+        ("threshold", "9", THRESHOLDS),
+    ]
     replies = [
         bench.send("status", command("1")),
         bench.send("replay", command("2", **{"epoch": "abc", "from": 3, "to": 5})),
@@ -152,9 +157,7 @@ def test_every_command_does_what_it_says_once_and_is_told_as_an_event() -> None:
         bench.send("frame", command("4", resultId="abc-7")),
         bench.send("part-id", command("5", partId="P1", counter=42)),
         bench.send("label", {**command("6", partId="P1", label="dent"), "by": "quality-2"}),
-        bench.send("arm", signed("arm", "7")),
-        bench.send("disarm", signed("disarm", "8")),
-        bench.send("threshold", signed("threshold", "9", **THRESHOLDS)),
+        *(bench.send(kind, signed(kind, cmd_id, **args)) for kind, cmd_id, args in orders),
     ]
     assert [reply.outcome for reply in replies] == ["done"] * 9
     assert [reply.name for reply in replies] == list(COMMANDS)
@@ -164,10 +167,8 @@ def test_every_command_does_what_it_says_once_and_is_told_as_an_event() -> None:
         ("snapshot",),
         ("frame", "abc-7"),
         ("part-id", PartIdArgs.model_validate({"partId": "P1", "counter": 42})),
-        ("label", LabelArgs.model_validate({"partId": "P1", "label": "dent"}), "quality-2"),
-        ("armed", True),
-        ("armed", False),
-        ("threshold", ThresholdArgs.model_validate(THRESHOLDS)),
+        ("label", LabelArgs.model_validate({"partId": "P1", "label": "dent"})),
+        *(("order", kind, signed(kind, cmd_id, **args)) for kind, cmd_id, args in orders),
     ]
     assert (replies[1].count, replies[5].count) == (3, 3)
     assert replies[0].report is not None

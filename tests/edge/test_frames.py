@@ -15,8 +15,8 @@ import pytest
 from edge import frame_image, frame_ring
 from edge import frames as frames_module
 from edge.errors import ProcunitError
-from edge.frames import FrameStore, PinAnswer
-from edge.messages import Decision, Frame, Inspection, PixelArray, Scores, Timings, Trigger, Verdict
+from edge.frames import FrameStore
+from edge.messages import Decision, Frame, Inspection, PinAnswer, PixelArray, Scores, Timings, Trigger, Verdict
 from edge.preprocess import Geometry
 
 NOW = "2026-01-01T00:00:00.000Z"

@@ -1,0 +1,64 @@
+"""What the daemon does for each command: the table of commands, joined to the parts of one running line."""
+
+from __future__ import annotations
+
+from edge.command_schemas import DeviceReport, LabelArgs
+from edge.command_table import DeviceActions
+from edge.errors import ProcunitError
+from edge.fault_board import FaultBoard
+from edge.frames import FrameStore
+from edge.inspector import Inspector
+from edge.messages import PinAnswer
+from edge.metrics import DeviceMetrics
+from edge.outbox import Outbox
+from edge.part_ids import PartIds
+from edge.payloads import BundleRef
+from edge.publisher import Publisher
+from edge.results import threshold_set_from_policy
+from edge.standing_orders import StandingOrders
+
+
+def actions_of_line(
+    *,
+    outbox: Outbox,
+    frames: FrameStore,
+    board: FaultBoard,
+    inspector: Inspector,
+    publisher: Publisher,
+    orders: StandingOrders,
+    part_ids: PartIds,
+    metrics: DeviceMetrics,
+    bundle: BundleRef,
+) -> DeviceActions:
+    """The actions, each to be called by the commands' thread while the line runs."""
+
+    def report() -> DeviceReport:
+        rules = orders.rules
+        return DeviceReport(
+            status=publisher.status,
+            armed=rules.armed,
+            faults=board.active(),
+            bundle=bundle,
+            thresholds=threshold_set_from_policy(rules.policy),
+            metrics=metrics.read(),
+        )
+
+    def snapshot() -> None:
+        if not orders.rules.armed:
+            raise ProcunitError("the device is disarmed: no part is photographed", remedy="Send `arm` first")
+        inspector.show_next()
+
+    def label(args: LabelArgs) -> PinAnswer:
+        if args.part_id is not None:
+            return frames.pin_part(args.part_id, args.label)
+        return frames.pin_result(args.result_id or "", args.label)  # the schema sees to it that one is given
+
+    return DeviceActions(
+        report=report,
+        replay=outbox.replay,
+        snapshot=snapshot,
+        resend_frame=frames.resend,
+        claim_part_id=part_ids.claim,
+        label=label,
+        order=orders.add,
+    )
