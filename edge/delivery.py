@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from edge.fault_board import put_event
 from edge.faults import FaultId
 from edge.frames import FrameStore, StoredFrame
 from edge.mqtt_asides import Asides
@@ -18,8 +19,6 @@ from edge.mqtt_pace import Backoff, FramePace
 from edge.mqtt_replay import Replays
 from edge.mqtt_session import Acknowledged, Connected, Ended, Session, Subscribed
 from edge.outbox import MessageKind, Outbox, StoredMessage
-from edge.payloads import bytes_from_payload, event_from_fault
-from edge.pipeline import utc_now
 from edge.topics import JSON, RESULT_LAST, STATUS
 
 WINDOW = 20
@@ -37,6 +36,7 @@ _BUSY = frozenset({0x89, 0x91, 0x97})
 """Refusals that pass: server busy, packet identifier in use, quota exceeded."""
 _PACKET_OVERHEAD_BYTES = 64
 _FLUSH_S = 2.0
+_COMMIT_S = 0.1
 
 _logger = logging.getLogger(__name__)
 
@@ -61,12 +61,6 @@ class Lasting:
     doubt: Doubt
     pace: FramePace
     asides: Asides
-
-
-def put_event(outbox: Outbox, device: str, fault_id: FaultId, detail: str) -> None:
-    """Store an event of the sending thread's own."""
-    event = event_from_fault(fault_id, detail, device=device, epoch=outbox.epoch, created_at_utc=utc_now())
-    outbox.put_event(bytes_from_payload(event))
 
 
 class Delivery:
@@ -129,7 +123,7 @@ class Delivery:
             self._send_all(self._replays.next)
             if not self._in_flight:
                 self._note_start()
-                self._frames.send()
+                self._frames.send(self._all_results_sent)
 
     def drain(self, timeout_s: float) -> bool:
         """Send nothing more and wait until everything is acknowledged; False when that took too long."""
@@ -176,6 +170,10 @@ class Delivery:
     @property
     def _nothing_waits(self) -> bool:
         return self._all_read and not self._page and self._has_room
+
+    def _all_results_sent(self) -> bool:
+        """Whether nothing is on its way into the outbox, and nothing in it waits: a frame's own result is out."""
+        return self._outbox.flush(_COMMIT_S) and not self._outbox.unacknowledged(self._last_id, 1)
 
     def _wait(self) -> None:
         now_s = time.monotonic()

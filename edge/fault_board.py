@@ -36,6 +36,12 @@ _LEVELS: dict[Severity, int] = {
 _logger = logging.getLogger(__name__)
 
 
+def put_event(outbox: Outbox, device: str, fault_id: FaultId, detail: str) -> None:
+    """Store the event that tells of a fault."""
+    event = event_from_fault(fault_id, detail, device=device, epoch=outbox.epoch, created_at_utc=utc_now())
+    outbox.put_event(bytes_from_payload(event))
+
+
 @dataclass
 class _Active:
     detail: str
@@ -63,10 +69,7 @@ class FaultBoard:
             return
         fault = FAULTS[fault_id]
         _logger.log(_LEVELS[fault.severity], "%s: %s (%s) %s", fault_id.value, fault.text, detail, fault.action)
-        event = event_from_fault(
-            fault_id, detail, device=self._device, epoch=self._outbox.epoch, created_at_utc=utc_now()
-        )
-        self._outbox.put_event(bytes_from_payload(event))
+        put_event(self._outbox, self._device, fault_id, detail)
 
     def end(self, fault_id: FaultId) -> None:
         """The fault is over, if it was there."""

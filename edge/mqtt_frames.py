@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 from edge.frames import FrameStore, StoredFrame, jpeg_from_frame
 from edge.mqtt_pace import FramePace
@@ -30,8 +31,8 @@ class FrameSender:
         self._max_packet_bytes = max_packet_bytes
         self._packet_id = 0
 
-    def send(self) -> None:
-        """Send the next frame, if there is one and it is due.
+    def send(self, all_results_sent: Callable[[], bool]) -> None:
+        """Send the next frame, if there is one and it is due; asked once it is known, all results have to be sent.
 
         Raises:
             LinkError: the connection is over.
@@ -39,7 +40,7 @@ class FrameSender:
         if self._store is None or self.on_way is not None or self._pace.due_in_s(time.monotonic()) > 0:
             return
         frame = self._store.next_unsent()
-        if frame is None:
+        if frame is None or not all_results_sent():
             return
         jpeg = _jpeg(frame, min(self._max_packet_bytes - _MARGIN_BYTES, self._pace.max_bytes))
         if jpeg is None:

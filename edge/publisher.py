@@ -17,7 +17,8 @@ from importlib.metadata import version
 from typing import Literal
 
 from edge.config import DeviceSettings, MqttSettings
-from edge.delivery import Delivery, Lasting, Tally, put_event
+from edge.delivery import Delivery, Lasting, Tally
+from edge.fault_board import put_event
 from edge.faults import FaultId
 from edge.frames import FrameStore, StoredFrame
 from edge.mqtt_asides import Aside, Asides

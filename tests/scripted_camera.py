@@ -5,6 +5,7 @@ It is found as a third party's camera would be, through the entry-point group `p
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -16,13 +17,14 @@ from edge.messages import Frame
 from edge.pipeline import utc_now
 from tests.tiny_bundle import good_image
 
-Step = int | Literal["break", "bug", "lost", "late", "unreadable", "pause"]
+Step = int | Literal["break", "bug", "lost", "late", "unreadable", "pause", "gate"]
 
 
 class ScriptedSettings(CameraSettings):
     """Steps: a counter is a part; `lost`, `late` and `unreadable` concern the part that follows.
 
-    `break` and `bug` end the connection, with the error a camera should raise and with another one.
+    `break` and `bug` end the connection, with the error a camera should raise and with another one; at a `gate` no part
+    comes until `ScriptedCamera.gate` is set.
     """
 
     kind: Literal["scripted"] = Field(title="Kind", description="A camera for tests")
@@ -37,6 +39,7 @@ class ScriptedCamera:
     simulated: ClassVar[bool] = False
     step: ClassVar[int] = 0
     openings: ClassVar[list[int | None]] = []
+    gate: ClassVar[threading.Event] = threading.Event()
     self_paced = False
 
     def __init__(self, settings: ScriptedSettings, *, after_counter: int | None) -> None:
@@ -51,6 +54,8 @@ class ScriptedCamera:
         if self.step == len(self._steps):
             raise SourceEnded
         step = self._steps[self.step]
+        if step == "gate" and not self.gate.wait(timeout_s):
+            return None
         type(self).step += 1
         if step == "break":
             raise CameraError("the cable is out")
@@ -58,9 +63,9 @@ class ScriptedCamera:
             raise ZeroDivisionError("a driver's mistake")
         if step == "pause":
             time.sleep(timeout_s)
-        elif isinstance(step, str):
+        elif isinstance(step, str) and step != "gate":
             self._flags.add(step)
-        else:
+        elif step != "gate":
             late_ns = 3600 * 10**9 if "late" in self._flags else 0
             return Arrival(f"frame-{step}", None, step, utc_now(), time.monotonic_ns() - late_ns)
         return None
@@ -86,4 +91,5 @@ def install(folder: Path) -> None:
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: scripted-camera\nVersion: 1.0\n")
     (package / "entry_points.txt").write_text("[procunit.cameras]\nscripted = tests.scripted_camera:ScriptedCamera\n")
     ScriptedCamera.step = 0
+    ScriptedCamera.gate.clear()
     ScriptedCamera.openings.clear()

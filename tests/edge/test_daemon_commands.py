@@ -1,0 +1,203 @@
+"""Commands through a real broker to the whole daemon: what each does, and what is refused."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from paho.mqtt import publish
+
+from edge.command_schemas import CommandReply, Refusal
+from edge.config_file import settings_from_file
+from edge.daemon import run_daemon
+from edge.faults import FaultId
+from edge.messages import NotInspected, Verdict
+from edge.payloads import Event, Metrics, Result, Status
+from tests.broker import Broker, Received, Subscriber
+from tests.device import PATIENT, ROOT, Device, events_of, new_device, results_of, stop
+from tests.plant import Plant, connected_plant
+from tests.scripted_camera import ScriptedCamera, install
+
+ALL = ["status", "replay", "snapshot", "frame", "part-id", "label", "arm", "disarm", "threshold"]
+PARTS = 60
+
+
+@pytest.fixture
+def device(tmp_path: Path, broker: Broker) -> Device:
+    """A device with 60 photographs, every fifth of them defective, that allows every command."""
+    device = new_device(tmp_path / "device", broker.port, PARTS)
+    device.camera["at_end"] = "hold"
+    device.sections = {"inspection": PATIENT, "commands": {"allowed": ALL}, "policy": {"audit_rate": 0.0}}
+    return device
+
+
+@contextmanager
+def listening(broker: Broker, device: Device) -> Iterator[tuple[Subscriber, Plant]]:
+    """Somebody who hears everything, and the plant that sends commands."""
+    with Subscriber(broker) as subscriber, connected_plant(broker, ROOT, device.folder / "demo-key.pem") as plant:
+        yield subscriber, plant
+
+
+@contextmanager
+def running(device: Device, plant: Plant, **camera: object) -> Iterator[None]:
+    """The daemon as a process that takes commands, stopped in good order."""
+    device.camera |= camera
+    device.write_settings()
+    process = device.start()
+    try:
+        plant.wait_heard()
+        yield
+    finally:
+        code = stop(process)
+    assert code == 0, device.said
+
+
+def payloads(messages: list[Received], suffix: str) -> list[bytes]:
+    return [m.payload for m in messages if m.topic == f"{ROOT}/{suffix}"]
+
+
+def refusals(messages: list[Received]) -> list[Event]:
+    return [event for event in events_of(messages) if event.fault is FaultId.COMMAND_REFUSED]
+
+
+def test_each_command_that_asks_or_tells_does_what_it_says(device: Device, broker: Broker) -> None:
+    with listening(broker, device) as (subscriber, plant), running(device, plant):
+        results = results_of(subscriber.wait_for(lambda m: len(results_of(m)) == PARTS))
+        shown = [r for r in results if r.image]
+        messages = subscriber.wait_for(lambda m: len([r for r in m if r.topic.endswith("/image")]) == len(shown))
+        place = {m.topic: index for index, m in enumerate(messages)}
+        where = [index for index, m in enumerate(messages) if m.topic == f"{ROOT}/result"]
+        assert all(r.image and place[r.image.topic] > where[results.index(r)] for r in shown)
+        rejected = shown[0]
+
+        report = plant.ask("status").report
+        assert report is not None
+        assert (report.status.state, report.armed, report.bundle) == ("running", True, rejected.bundle)
+        assert report.thresholds == rejected.thresholds
+        parts = {verdict: count for verdict, count in report.metrics.parts.items() if count}
+        assert parts == {Verdict.PASS: 48, Verdict.REJECT: 12}
+        assert report.metrics.latencies.engine.p99_ms
+
+        assert plant.ask("replay", {"epoch": rejected.epoch, "from": 3, "to": 7}).count == 5
+        again = results_of(subscriber.wait_for(lambda m: len(results_of(m)) == PARTS + 5))[PARTS:]
+        assert [(r.seq, r.backfill) for r in again] == [(n, True) for n in range(3, 8)]
+        assert plant.ask("replay", {"epoch": "ab", "from": 3, "to": 7}).reason is Refusal.IMPOSSIBLE
+
+        image = f"frame/{rejected.result_id}/image"
+        assert plant.ask("frame", {"resultId": rejected.result_id}).outcome == "done"
+        subscriber.wait_for(lambda m: len(payloads(m, image)) == 2)
+        assert plant.ask("frame", {"resultId": f"{rejected.epoch}-999"}).reason is Refusal.IMPOSSIBLE
+
+        assert plant.ask("label", {"label": "good", "resultId": rejected.result_id}).count == 1
+        assert plant.ask("label", {"label": "dent", "partId": "00003.png"}).count == 1
+        assert plant.ask("label", {"label": "dent", "partId": "nobody's"}).reason is Refusal.IMPOSSIBLE
+        assert len(list((device.folder / "state/frames/pinned").glob("*.json"))) == 2
+
+        assert "too late" in plant.ask("part-id", {"partId": "P1", "counter": 4}).text
+
+        with Subscriber(broker, f"{ROOT}/result/last") as later:
+            (last,) = later.wait_for(bool)
+        assert last.retained
+        assert Result.model_validate_json(last.payload).seq == PARTS
+        metrics = [Metrics.model_validate_json(payload) for payload in payloads(subscriber.messages, "metrics")]
+        assert metrics[0].device == "edge-1"
+        told = [event.command for event in events_of(subscriber.messages) if event.command]
+        assert {command.name for command in told} == {"status", "replay", "frame", "label", "part-id"}
+
+
+def test_a_snapshot_publishes_one_photograph_whatever_its_verdict(device: Device, broker: Broker) -> None:
+    for defective in range(4, PARTS, 5):
+        (device.photos / f"{defective:05d}.png").unlink()
+    with listening(broker, device) as (subscriber, plant), running(device, plant, parts_per_min=900):
+        assert plant.ask("snapshot").outcome == "done"
+        messages = subscriber.wait_for(lambda m: any(r.topic.endswith("/image") for r in m))
+        (shown,) = [r for r in results_of(messages) if r.image]
+        assert shown.verdict is Verdict.PASS
+        assert shown.image is not None
+        assert payloads(messages, f"frame/{shown.result_id}/image")
+
+
+def test_signed_orders_hold_over_a_restart_until_they_are_changed(device: Device, broker: Broker) -> None:
+    def next_result(subscriber: Subscriber) -> Result:
+        seen = len(results_of(subscriber.messages)) + 1  # one may have been on its way
+        return results_of(subscriber.wait_for(lambda m: len(results_of(m)) > seen))[-1]
+
+    with listening(broker, device) as (subscriber, plant):
+        with running(device, plant, parts_per_min=1200):
+            first = next_result(subscriber)
+            assert first.authority == {"scratch": "demo_reject"}
+            thresholds: dict[str, object] = {"bundleId": first.bundle.id, "types": {"scratch": 0.0}}
+            assert plant.ask("threshold", thresholds).reason is Refusal.SIGNATURE
+            assert plant.ask("threshold", thresholds, sign=True, valid_s=-1).reason is Refusal.EXPIRED
+            assert next_result(subscriber).thresholds == first.thresholds
+            assert plant.ask("threshold", thresholds, sign=True).outcome == "done"
+            changed = next_result(subscriber)
+            assert (changed.verdict, changed.authority) == (Verdict.REVIEW, {"scratch": "review"})
+            assert changed.thresholds.types == {"scratch": 0.0}
+            assert changed.internal_configuration_id != first.internal_configuration_id
+            assert plant.ask("disarm", sign=True).outcome == "done"
+            assert next_result(subscriber).not_inspected is NotInspected.DISARMED
+            assert "disarmed" in plant.ask("snapshot").text
+        with running(device, plant):
+            report = plant.ask("status").report
+            assert report is not None
+            assert not report.armed
+            assert FaultId.DISARMED in report.faults
+            assert next_result(subscriber).not_inspected is NotInspected.DISARMED
+            assert plant.ask("arm", sign=True).outcome == "done"
+            assert next_result(subscriber).thresholds.types == {"scratch": 0.0}
+        results = results_of(subscriber.wait_for(lambda m: payloads(m, "status")[-1].count(b'"stopped"') == 1))
+        assert [r.seq for r in results] == list(range(1, len(results) + 1))
+        assert [event.command.name for event in refusals(subscriber.messages) if event.command] == [
+            *("threshold", "threshold", "snapshot")
+        ]
+        states = [Status.model_validate_json(payload).state for payload in payloads(subscriber.messages, "status")]
+        assert list(dict.fromkeys(states)) == ["starting", "running", "stopped"]
+
+
+def test_a_retained_command_and_one_that_the_plant_does_not_allow_are_refused_and_told(
+    device: Device, broker: Broker
+) -> None:
+    device.sections["commands"] = {"allowed": ["status"]}
+    command = '{"cmdId": "kept", "args": {}}'
+    publish.single(f"{ROOT}/cmd/snapshot", command, 1, True, broker.host, broker.port)
+    with listening(broker, device) as (subscriber, plant), running(device, plant):
+        assert plant.ask("snapshot").reason is Refusal.NOT_ALLOWED
+        told = refusals(subscriber.wait_for(lambda m: len(refusals(m)) == 2))
+        assert "retained" in told[0].detail
+
+
+def test_a_part_id_that_never_comes_costs_no_other_part_its_own(
+    device: Device, broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, dropped = 200, 57
+    install(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    device.sections["camera"] = {"kind": "scripted", "steps": ["gate", *range(1, parts + 1)]}
+    device.write_settings()
+
+    def send_part_ids() -> None:
+        plant.wait_heard()
+        for counter in range(1, parts + 1):
+            if counter != dropped:
+                plant.tell("part-id", {"partId": f"P{counter}", "counter": counter})
+                time.sleep(0.006)  # more than 200 a second are a flood
+        subscriber.wait_for(lambda m: len(payloads(m, "cmd/part-id/reply/plant")) == parts - 1)
+        ScriptedCamera.gate.set()
+
+    with listening(broker, device) as (subscriber, plant):
+        sender = threading.Thread(target=send_part_ids, daemon=True)
+        sender.start()
+        assert run_daemon(settings_from_file(device.config)) == 0
+        sender.join(5)
+        messages = subscriber.wait_for(lambda m: len(results_of(m)) == parts)
+    replies = payloads(messages, "cmd/part-id/reply/plant")
+    assert {CommandReply.model_validate_json(reply).outcome for reply in replies} == {"done"}
+    expected = {n: f"P{n}" if n != dropped else None for n in range(1, parts + 1)}
+    assert {r.counter: r.part_id for r in results_of(messages)} == expected
+    unbound = [event.detail for event in events_of(messages) if event.fault is FaultId.PART_ID_UNBOUND]
+    assert unbound == [f"counter {dropped} has no part id: none came in time"]
