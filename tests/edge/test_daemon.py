@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -307,6 +309,29 @@ def test_a_damaged_outbox_is_set_aside_and_told(device: Device, quick_end: None)
     assert results[0].epoch != first[0].epoch
     assert events[0].fault is FaultId.OUTBOX_SET_ASIDE
     assert "damaged" in events[0].detail
+
+
+def test_a_disk_that_is_nearly_full_is_told_and_results_go_on(
+    device: Device, quick_end: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.camera["parts_per_min"] = 480
+    fills = threading.Timer(1.0, monkeypatch.setattr, ("edge.outbox_room.LOW_DISK_BYTES", 1 << 60))
+    fills.start()
+    assert run_daemon(settings_of(device)) == 0
+    results, events = kept_in(device)
+    assert [r.seq for r in results] == list(range(1, 21))
+    assert [e.fault for e in events].count(FaultId.DISK_LOW) == 1
+
+
+def test_once_the_rate_is_known_it_says_how_long_results_are_kept(
+    device: Device, quick_end: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("edge.supervisor.RATE_KNOWN_S", 0.6)
+    device.camera["parts_per_min"] = 1200
+    with caplog.at_level(logging.INFO):
+        assert run_daemon(settings_of(device)) == 0
+    (said,) = [record.getMessage() for record in caplog.records if "for a replay" in record.getMessage()]
+    assert re.fullmatch(r"at \S+ parts a second, acknowledged results are kept for a replay for \d\.\d days", said)
 
 
 def test_a_faulty_list_of_photographs_stops_the_start(device: Device) -> None:

@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from paho.mqtt import publish
 
+from edge.cli import root as cli
 from edge.command_schemas import CommandReply, Refusal
 from edge.config_file import settings_from_file
 from edge.daemon import run_daemon
@@ -96,6 +98,13 @@ def test_each_command_that_asks_or_tells_does_what_it_says(device: Device, broke
         assert plant.ask("label", {"label": "dent", "partId": "00003.png"}).count == 1
         assert plant.ask("label", {"label": "dent", "partId": "nobody's"}).reason is Refusal.IMPOSSIBLE
         assert len(list((device.folder / "state/frames/pinned").glob("*.json"))) == 2
+
+        labels = device.folder / "labels.csv"
+        labels.write_text("part_id,label\n00007.png,good\n00008.png,dent\nnobody's,dent\n")
+        said = CliRunner().invoke(cli, ["label", str(labels), "--config", str(device.config)])
+        assert said.exit_code == 0
+        assert said.output.startswith("2 of 3 labels; 2 frames are kept for training\n  nobody's: no frame of it is")
+        assert len(list((device.folder / "state/frames/pinned").glob("*.json"))) == 4
 
         assert "too late" in plant.ask("part-id", {"partId": "P1", "counter": 4}).text
 

@@ -39,6 +39,7 @@ def test_the_commands_are_these() -> None:
         "engine compare",
         "evaluate",
         "export",
+        "label",
         "mqtt check",
         "run",
         "seed run",
