@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.heatmap import overlay
 from edge.messages import PixelArray
 from edge.preprocess import MIN_SIDE_PX, Geometry, Placement, Region, placements, tensor_from_pixels
 
@@ -22,6 +23,8 @@ _JPEG_QUALITIES = (90, 75, 50)
 _PNG_COMPRESSION = 1  # nearly as small as the default and several times as fast
 _PNG_HEADER_BYTES = 33  # the signature and the chunk IHDR
 _KEYWORD = b"procunit\0"
+_MAP_CHUNK = b"hmAp"  # of our own: readers of images pass over it
+_PNG_END_BYTES = 12
 _MAX_RECORD_BYTES = 1 << 16
 
 
@@ -60,9 +63,14 @@ def png_from_pixels(pixels: PixelArray, record: Record) -> bytes:
         cv2.error: the pixels are no image.
     """
     png = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, _PNG_COMPRESSION])[1].tobytes()
-    text = b"tEXt" + _KEYWORD + json.dumps(record).encode("ascii")
-    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    chunk = _chunk(b"tEXt", _KEYWORD + json.dumps(record).encode("ascii"))
     return png[:_PNG_HEADER_BYTES] + chunk + png[_PNG_HEADER_BYTES:]
+
+
+def png_with_map(png: bytes, relevance_u8: NDArray[np.uint8]) -> bytes:
+    """The same file, carrying the map of `heatmap.relevance_from_scores` along."""
+    chunk = _chunk(_MAP_CHUNK, cv2.imencode(".png", relevance_u8)[1].tobytes())
+    return png[:-_PNG_END_BYTES] + chunk + png[-_PNG_END_BYTES:]
 
 
 def record_from_png(path: Path) -> Record:
@@ -91,11 +99,47 @@ def jpeg_from_file(path: Path, max_bytes: int) -> bytes | None:
         OSError: the file cannot be read.
         ValueError: it is no image.
     """
-    data = np.frombuffer(path.read_bytes(), np.uint8)
-    decoded = cv2.imdecode(data, cv2.IMREAD_ANYCOLOR) if data.size else None
+    return _jpeg_within(_decoded(path.read_bytes(), path), max_bytes)
+
+
+def heatmap_from_file(path: Path, max_bytes: int) -> bytes | None:
+    """The frame under its map, as a JPEG in the same way; None also if the file carries no map.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no image.
+    """
+    data = path.read_bytes()
+    encoded_map = _map_chunk(data)
+    if encoded_map is None:
+        return None
+    relevance_u8 = _decoded(encoded_map, path)
+    return _jpeg_within(overlay(_decoded(data, path), relevance_u8), max_bytes)
+
+
+def _map_chunk(png: bytes) -> bytes | None:
+    """The content of the file's chunk with the map."""
+    start = _PNG_HEADER_BYTES
+    while start + _PNG_END_BYTES <= len(png):
+        length, kind = struct.unpack(">I4s", png[start : start + 8])
+        if kind == _MAP_CHUNK:
+            return png[start + 8 : start + 8 + length]
+        start += length + 12
+    return None
+
+
+def _decoded(data: bytes, path: Path) -> NDArray[np.uint8]:
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR) if data else None
     if decoded is None:
         raise ValueError(f"{path} is no image")
-    pixels = np.asarray(decoded, np.uint8)
+    return np.asarray(decoded, np.uint8)
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def _jpeg_within(pixels: NDArray[np.uint8], max_bytes: int) -> bytes | None:
     for quality in _JPEG_QUALITIES:
         jpeg = _jpeg(pixels, quality)
         if len(jpeg) <= max_bytes:

@@ -14,15 +14,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge.errors import ProcunitError
-from edge.frame_image import Record, frame_at_model_resolution, jpeg_from_file, png_from_pixels
+from edge.frame_image import (
+    Record,
+    frame_at_model_resolution,
+    heatmap_from_file,
+    jpeg_from_file,
+    png_from_pixels,
+    png_with_map,
+)
 from edge.frame_labels import checked_label
 from edge.frame_ring import KEPT, RING, UNSENT, FrameRing, StoredFrame, frame_name, part_hash
-from edge.messages import Inspection, PinAnswer, PixelArray, Verdict
+from edge.heatmap import relevance_from_scores
+from edge.messages import Inspection, PinAnswer, PixelArray, Scores, Verdict
 from edge.payloads import shows_frame
 from edge.preprocess import Geometry
 from edge.wire import rounded_score
 
-__all__ = ["FrameStore", "StoredFrame", "jpeg_from_frame"]
+__all__ = ["FrameStore", "StoredFrame", "heatmap_from_frame", "jpeg_from_frame"]
 
 MAX_WAITING_BYTES = 64 << 20
 """Pixels that may wait for the disk; frames of plain passes get half of it."""
@@ -39,6 +47,7 @@ class _WaitingFrame:
     shown: bool
     inspected: bool
     record: Record
+    scores: Scores | None
 
 
 class FrameStore:
@@ -92,6 +101,7 @@ class FrameStore:
             shown,
             decision.verdict is not Verdict.NOT_INSPECTED,
             _record(inspection, result_id, self._bundle_id),
+            inspection.scores if shown else None,
         )
         room_bytes = MAX_WAITING_BYTES if shown else MAX_WAITING_BYTES // 2
         with self._waiting_changed:
@@ -219,6 +229,10 @@ class FrameStore:
             files.append((UNSENT if waiting.shown else KEPT, waiting.pixels))
         for folder, pixels in files:
             png = png_from_pixels(pixels, waiting.record)
+            if waiting.scores is not None and pixels is waiting.pixels:
+                height_px, width_px = pixels.shape[:2]
+                relevance_u8 = relevance_from_scores(waiting.scores, height_px, width_px, self._geometry)
+                png = png_with_map(png, relevance_u8)
             with self._ring_lock:
                 self._ring.write(folder, waiting.name, png)
 
@@ -241,6 +255,16 @@ def jpeg_from_frame(frame: StoredFrame, max_bytes: int) -> bytes | None:
         ValueError: it is no image.
     """
     return jpeg_from_file(frame.path, max_bytes)
+
+
+def heatmap_from_frame(frame: StoredFrame, max_bytes: int) -> bytes | None:
+    """Where the frame's scores come from, over the frame, as a JPEG; None if that is not known or never fits.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no image.
+    """
+    return heatmap_from_file(frame.path, max_bytes)
 
 
 def _record(inspection: Inspection, result_id: str, bundle_id: str | None) -> Record:

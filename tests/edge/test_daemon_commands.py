@@ -74,6 +74,8 @@ def test_each_command_that_asks_or_tells_does_what_it_says(device: Device, broke
         place = {m.topic: index for index, m in enumerate(messages)}
         where = [index for index, m in enumerate(messages) if m.topic == f"{ROOT}/result"]
         assert all(r.image and place[r.image.topic] > where[results.index(r)] for r in shown)
+        heatmaps = {r.image.heatmap_topic for r in shown if r.image}
+        subscriber.wait_for(lambda m: {r.topic for r in m} >= heatmaps)
         rejected = shown[0]
 
         report = plant.ask("status").report

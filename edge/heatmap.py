@@ -1,0 +1,41 @@
+"""Where the scores of a frame come from: a small map beside the frame, drawn over it when it is published."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.messages import Scores
+from edge.preprocess import Geometry, frame_map_from_tile_maps
+
+MAP_SIDE_PX = 128
+"""The longer side of a stored map; the network's own grid is coarser."""
+_OPACITY = 0.5
+
+
+def relevance_from_scores(scores: Scores, height_px: int, width_px: int, geometry: Geometry) -> NDArray[np.uint8]:
+    """How much each place of a frame speaks against the part, uint8 [h, w] of the frame's shape but small.
+
+    The higher of two maps: the strongest defect type's (sigmoid), and the anomaly's between its lowest and its highest
+    value in this frame. So it says where to look, and not how bad it is.
+    """
+    anomaly = np.nan_to_num(scores.anomaly_map)
+    span = float(np.ptp(anomaly))
+    relevance = (anomaly - anomaly.min()) / span if span > 0 else np.zeros_like(anomaly)
+    if scores.type_scores:
+        logits = np.nan_to_num(scores.defect_maps[:, int(np.argmax(scores.type_scores))])
+        relevance = np.maximum(relevance, 1 / (1 + np.exp(-np.clip(logits, -30, 30))))
+    scale = min(1.0, MAP_SIDE_PX / max(height_px, width_px))
+    height, width = max(1, round(height_px * scale)), max(1, round(width_px * scale))
+    over_frame = frame_map_from_tile_maps(relevance.astype(np.float32), height, width, geometry)
+    return np.rint(255 * np.clip(over_frame, 0, 1)).astype(np.uint8)
+
+
+def overlay(frame_u8: NDArray[np.uint8], relevance_u8: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The map in cividis (dark blue to yellow, the same for colour-blind eyes) over the grey frame: uint8 BGR."""
+    grey = frame_u8 if frame_u8.ndim == 2 else cv2.cvtColor(frame_u8[:, :, :3], cv2.COLOR_BGR2GRAY)
+    size = (grey.shape[1], grey.shape[0])
+    colours = cv2.applyColorMap(cv2.resize(relevance_u8, size, interpolation=cv2.INTER_LINEAR), cv2.COLORMAP_CIVIDIS)
+    blended = cv2.addWeighted(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), 1 - _OPACITY, colours, _OPACITY, 0)
+    return np.asarray(blended, np.uint8)
