@@ -13,7 +13,11 @@ from pathlib import Path
 import cv2
 import yaml
 
+from edge.config import Settings
+from edge.config_file import settings_from_file
+from edge.daemon import OUTBOX_FILE
 from edge.manifest import Precision
+from edge.outbox import Outbox
 from edge.payloads import Event, Result
 from tests.broker import Received
 from tests.tiny_bundle import build_tiny_bundle, defect_image, good_image
@@ -143,3 +147,19 @@ def distinct(results: list[Result]) -> list[Result]:
     for result in results:
         first.setdefault((result.device, result.epoch, result.seq), result)
     return list(first.values())
+
+
+def settings_of(device: Device) -> Settings:
+    """The settings as `procunit run` reads them, written first."""
+    device.write_settings()
+    return settings_from_file(device.config)
+
+
+def kept_in(device: Device) -> tuple[list[Result], list[Event]]:
+    """What the outbox of a stopped device still has to send."""
+    with Outbox(device.folder / "state" / OUTBOX_FILE) as outbox:
+        assert outbox.open_triggers() == []
+        messages = outbox.unacknowledged(0, 100_000)
+    results = [Result.model_validate_json(m.payload) for m in messages if m.topic == "result"]
+    events = [Event.model_validate_json(m.payload) for m in messages if m.topic == "event"]
+    return results, events

@@ -8,41 +8,17 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from edge.config import Settings
-from edge.config_file import settings_from_file
 from edge.daemon import OUTBOX_FILE, run_daemon
-from edge.engine_choice import open_engine
 from edge.errors import ProcunitError
 from edge.faults import FaultId
 from edge.messages import NotInspected, Verdict
-from edge.outbox import Outbox
-from edge.payloads import Event, Result
 from tests.broker import Broker, Subscriber, free_port
-from tests.device import PATIENT, ROOT, Device, distinct, events_of, new_device, results_of, stop
+from tests.device import PATIENT, ROOT, Device, distinct, events_of, kept_in, new_device, results_of, settings_of, stop
 from tests.engines import Trouble
-from tests.scripted_camera import ScriptedCamera, install
-
-RunScript = Callable[..., tuple[list[Result], list[Event]]]
-
-
-def settings_of(device: Device) -> Settings:
-    device.write_settings()
-    return settings_from_file(device.config)
-
-
-def kept_in(device: Device) -> tuple[list[Result], list[Event]]:
-    """What the outbox of a stopped device still has to send."""
-    with Outbox(device.folder / "state" / OUTBOX_FILE) as outbox:
-        assert outbox.open_triggers() == []
-        messages = outbox.unacknowledged(0, 100_000)
-    results = [Result.model_validate_json(m.payload) for m in messages if m.topic == "result"]
-    events = [Event.model_validate_json(m.payload) for m in messages if m.topic == "event"]
-    return results, events
 
 
 @pytest.fixture
@@ -57,24 +33,6 @@ def quick_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.daemon.STALLED_S", 0.0)
     monkeypatch.setattr("edge.daemon.PUBLISH_STOP_S", 0.0)
     monkeypatch.setattr("edge.capture._FIRST_PAUSE_S", 0.02)
-
-
-@pytest.fixture
-def run_script(device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_end: None) -> RunScript:
-    """Runs the daemon on the scripted camera; gives every result and event that it made."""
-    install(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-
-    def run(
-        *steps: object, trouble: Trouble | None = None, code: int = 0, **camera: object
-    ) -> tuple[list[Result], list[Event]]:
-        device.sections["camera"] = {"kind": "scripted", "steps": list(steps), **camera}
-        device.sections["inspection"] = PATIENT
-        opened = trouble.open if trouble else open_engine
-        assert run_daemon(settings_of(device), opened) == code
-        return kept_in(device)
-
-    return run
 
 
 def test_a_replay_gives_every_part_its_verdict_in_order_and_ends(device: Device, broker: Broker) -> None:
@@ -195,72 +153,6 @@ def test_a_replay_at_full_speed_waits_for_the_inspection(device: Device, quick_e
     assert run_daemon(settings_of(device), Trouble(slow_s=0.06).open) == 0
     results, _ = kept_in(device)
     assert [r.not_inspected for r in results] == [None] * 20
-
-
-def test_a_verdict_that_would_come_too_late_is_overload(run_script: RunScript) -> None:
-    results, _ = run_script(1, "late", 2, 3)
-    assert [r.not_inspected for r in results] == [None, NotInspected.OVERLOAD, None]
-
-
-def test_a_camera_that_fails_is_opened_again_and_goes_on(run_script: RunScript) -> None:
-    results, events = run_script(1, "break", 2, "bug", 3, "unreadable", 4, 5)
-    assert [(r.seq, r.counter) for r in results] == [(n, n) for n in range(1, 6)]
-    assert [r.not_inspected for r in results] == [None, None, None, NotInspected.CAMERA, None]
-    assert ScriptedCamera.openings == [None, 1, 2, 4]
-    assert [e.detail for e in events if e.fault is FaultId.CAMERA_FAILED] == [
-        "the cable is out",
-        "ZeroDivisionError: a driver's mistake",
-        "the cable is out",
-    ]
-    assert not any(r.is_simulated for r in results)
-
-
-def test_a_camera_that_is_absent_at_the_start_is_tried_again(run_script: RunScript) -> None:
-    results, events = run_script(1, 2, refusals=3)
-    assert [r.seq for r in results] == [1, 2]
-    assert [e.fault for e in events] == [FaultId.CAMERA_FAILED, FaultId.CAMERA_ENDED]
-
-
-def test_a_lost_frame_costs_its_own_part_alone(run_script: RunScript) -> None:
-    results, events = run_script(1, "lost", 2, 3)
-    assert [r.not_inspected for r in results] == [None, NotInspected.CAMERA, None]
-    assert ScriptedCamera.openings == [None]
-    assert "half of the frame" in next(e.detail for e in events if e.fault is FaultId.BAD_FRAME)
-
-
-def test_parts_that_only_the_counter_saw_get_results_of_their_own(run_script: RunScript) -> None:
-    results, events = run_script(10, 11, 15, "break", 17)
-    assert [(r.seq, r.counter) for r in results] == [(n, 9 + n) for n in range(1, 9)]
-    missed = [r.counter for r in results if r.not_inspected is NotInspected.DEVICE_DOWN]
-    assert missed == [12, 13, 14, 16]
-    assert "3 parts before counter 15" in [e.detail for e in events if e.fault is FaultId.TRIGGERS_MISSED]
-
-
-def test_parts_that_passed_while_it_was_down_get_results(run_script: RunScript) -> None:
-    run_script(1, 2)
-    ScriptedCamera.step = 0
-    results, _ = run_script(5)
-    assert [(r.seq, r.counter, r.not_inspected) for r in results] == [
-        (1, 1, None),
-        (2, 2, None),
-        (3, 3, NotInspected.DEVICE_DOWN),
-        (4, 4, NotInspected.DEVICE_DOWN),
-        (5, 5, None),
-    ]
-
-
-@pytest.mark.parametrize(("second", "detail"), [(10_003, "counter jumped from 1"), (1, "went back from 1 to 1")])
-def test_a_counter_that_jumps_too_far_or_back_is_an_event(run_script: RunScript, second: int, detail: str) -> None:
-    results, events = run_script(1, second, second + 1)
-    assert [r.counter for r in results] == [1, second, second + 1]
-    assert detail in next(e.detail for e in events if e.fault is FaultId.TRIGGERS_MISSED)
-
-
-def test_a_failing_engine_never_passes_a_part(run_script: RunScript) -> None:
-    results, events = run_script(1, 2, 3, 4, trouble=Trouble(fails_at=(2,), no_number_at=(3,)))
-    assert [r.not_inspected for r in results] == [None, NotInspected.ENGINE, NotInspected.ENGINE, None]
-    assert [r.why[0].text for r in results[1:3]] == ["the engine did not answer", "a score is not a finite number"]
-    assert [e.fault for e in events].count(FaultId.ENGINE_FAILED) == 1
 
 
 def test_when_inspection_dies_it_ends_for_a_restart_and_the_part_is_told(device: Device, quick_end: None) -> None:
