@@ -159,7 +159,9 @@ def test_an_engine_that_fails_does_not_pass(bundle: Bundle) -> None:
     assert "no scores: out of memory" in str(result)
 
 
-@pytest.mark.parametrize(("tiles", "problem"), [(2, "outputs of 2 tiles instead of 1"), (0, "no scores: the engine gave no tile")])
+@pytest.mark.parametrize(
+    ("tiles", "problem"), [(2, "outputs of 2 tiles instead of 1"), (0, "no scores: the engine gave no tile")]
+)
 def test_an_engine_whose_outputs_have_another_shape_does_not_pass(
     bundle: Bundle, engine: OrtEngine, tiles: int, problem: str
 ) -> None:
