@@ -9,10 +9,10 @@ import sqlite3
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from edge.errors import ProcunitError
-from edge.outbox_room import allocate_log, keep_ballast, release_ballast
+from edge.outbox_room import allocate_index, allocate_log, keep_ballast, release_ballast
 from edge.pipeline import utc_now
 
 SCHEMA_VERSION = 2
@@ -61,6 +61,7 @@ class Database:
     epoch: str
     set_aside: Path | None
     lock_file: TextIO
+    index_file: BinaryIO
 
     def close(self) -> None:
         """Close it; the writer's connection last, which folds the write-ahead log into the file.
@@ -69,6 +70,7 @@ class Database:
         """
         self.reader.close()
         self.writer.close()
+        self.index_file.close()
         keep_ballast(self.path)
         self.lock_file.close()
 
@@ -85,9 +87,10 @@ def open_database(path: Path) -> Database:
         writer, set_aside = _open_or_set_aside(path)
         epoch = str(writer.execute("SELECT epoch FROM journal").fetchone()[0])
         reader = _connect(path)
+        index_file = allocate_index(path)
         allocate_log(path)
         keep_ballast(path)
-        return Database(path, writer, reader, epoch, set_aside, lock_file)
+        return Database(path, writer, reader, epoch, set_aside, lock_file, index_file)
     except sqlite3.OperationalError as error:
         lock_file.close()
         raise _cannot_open(path, str(error)) from error

@@ -12,7 +12,9 @@ import os
 import shutil
 import sqlite3
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 RETAINED_BYTES = 1 << 30
 RETAINED_S = 7 * 24 * 3600
@@ -24,6 +26,7 @@ LOW_DISK_BYTES = 64 << 20
 LOG_BYTES = 16 << 20
 """The write-ahead log: the 4 MB after which SQLite folds it into the database, and the largest transactions."""
 BALLAST_BYTES = LOG_BYTES + (1 << 20)
+_INDEX_BYTES = 128 << 10  # enough for a log of 64 MB
 
 _TRIM_ROWS = 500
 _FILLER_BYTES = 2 << 20
@@ -48,6 +51,18 @@ def disk_is_low(path: Path) -> bool:
 def allocate_log(path: Path) -> None:
     """Give the write-ahead log of an open database its room; zeros at its end are no part of it."""
     _allocate(path.with_name(path.name + "-wal"), LOG_BYTES)
+
+
+def allocate_index(path: Path) -> BinaryIO:
+    """Give the log's index its room; the file is to be closed after the database.
+
+    SQLite maps it into memory and makes sure of one byte a page alone; where a disk of smaller blocks is full, touching
+    the rest kills the process (SIGBUS). Closing any file of it drops SQLite's locks on it (fcntl(2)).
+    """
+    index = path.with_name(path.name + "-shm").open("r+b")
+    with suppress(OSError):  # the disk is full already
+        os.posix_fallocate(index.fileno(), 0, _INDEX_BYTES)
+    return index
 
 
 def keep_ballast(path: Path) -> None:

@@ -64,6 +64,14 @@ def test_a_full_disk_is_opened_with_the_room_of_the_ballast(small_disk: Path) ->
             assert outbox.error is None
 
 
+def test_the_log_s_index_has_its_room_before_the_disk_is_full(small_disk: Path) -> None:
+    path = small_disk / "outbox.db"
+    with Outbox(path):
+        index = path.with_name("outbox.db-shm").stat()
+        assert index.st_blocks * 512 >= 128 << 10  # a page in memory without a block on the disk is a SIGBUS
+    assert not path.with_name("outbox.db-shm").exists()
+
+
 def test_without_the_ballast_a_full_disk_is_a_clear_error(small_disk: Path) -> None:
     path = small_disk / "outbox.db"
     with Outbox(path) as outbox:
