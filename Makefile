@@ -4,7 +4,8 @@
 #   make accept DATA=DIR
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-demo demo test lint unit test-py310 test-rtx14 accept drill-mqtt clean
+.PHONY: help setup setup-demo demo test lint unit test-py310 test-rtx14 accept drill-mqtt drill-power drill-disk \
+	drill-backlog drill-fuzz drill-variants clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -46,6 +47,22 @@ accept: setup-demo ## real photographs through everything (DATA=DIR); figures in
 
 drill-mqtt: setup ## kills, partitions, loss, an outage, a slow link (all, or DRILLS="loss outage"; SHORT=1)
 	@$(BIN)/python -m tools.drill_mqtt $(if $(SHORT),--short) $(DRILLS)
+
+drill-power: setup ## 200 power cuts on copies of a disk (root)
+	@$(BIN)/python -m tools.drill_power --cycles 200
+
+drill-disk: setup ## a disk that fills up while it runs, at stop and at start (root)
+	@$(BIN)/python -m tools.drill_disk
+
+drill-backlog: setup ## a million results stored and drained, then 500 a second for 10 minutes
+	@$(BIN)/python -m tools.drill_backlog
+
+drill-fuzz: setup ## a million hostile commands and settings
+	@$(BIN)/python -m tools.drill_fuzz --inputs 1000000
+
+drill-variants: setup ## every precision of a trained run side by side (RUN=DIR)
+	@test -n "$(RUN)" || { echo "usage: make drill-variants RUN=DIR (made by procunit train)"; exit 2; }
+	@$(BIN)/python tools/variant_table.py --run "$(RUN)"
 
 clean: ## remove what make created
 	rm -rf $(VENV) .venv310 .venv-rtx14 work build *.egg-info
