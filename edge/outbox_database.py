@@ -61,6 +61,7 @@ class Database:
     epoch: str
     set_aside: Path | None
     lock_file: TextIO
+    database_file: BinaryIO
     index_file: BinaryIO
 
     def close(self) -> None:
@@ -70,6 +71,7 @@ class Database:
         """
         self.reader.close()
         self.writer.close()
+        self.database_file.close()  # closing it drops SQLite's locks on the file (fcntl(2))
         self.index_file.close()
         keep_ballast(self.path)
         self.lock_file.close()
@@ -87,10 +89,10 @@ def open_database(path: Path) -> Database:
         writer, set_aside = _open_or_set_aside(path)
         epoch = str(writer.execute("SELECT epoch FROM journal").fetchone()[0])
         reader = _connect(path)
-        index_file = allocate_index(path)
+        database_file, index_file = path.open("r+b"), allocate_index(path)
         allocate_log(path)
         keep_ballast(path)
-        return Database(path, writer, reader, epoch, set_aside, lock_file, index_file)
+        return Database(path, writer, reader, epoch, set_aside, lock_file, database_file, index_file)
     except sqlite3.OperationalError as error:
         lock_file.close()
         raise _cannot_open(path, str(error)) from error

@@ -92,15 +92,16 @@ def _allocate(path: Path, size: int) -> None:
 
 
 class Room:
-    """The room of an open database, kept by the thread that writes to it.
+    """The room of an open database, kept by the thread that writes to it; `file` is the database's own.
 
     `shortage` says that the disk is nearly full, and for how much more there is room; None while it is not.
     """
 
-    def __init__(self, path: Path, db: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, db: sqlite3.Connection, file: BinaryIO) -> None:
         self.shortage: str | None = None
         self._path = path
         self._db = db
+        self._file = file
         self._page_bytes = self._pragma("page_size")
         self._watch_disk()
 
@@ -149,7 +150,12 @@ class Room:
         )
 
     def _fill(self) -> None:
-        """More filler; folded into the file at once, because only there its room is sure."""
+        """More filler. The file has its blocks first, so that the log can be folded if the disk fills up meanwhile."""
+        size_bytes = self._pragma("page_count") * self._page_bytes + _FILLER_BYTES + _MEBIBYTE
+        try:
+            os.posix_fallocate(self._file.fileno(), 0, size_bytes)
+        except OSError:
+            return
         self._db.execute("INSERT INTO filler VALUES (zeroblob(?))", (_FILLER_BYTES,))
         self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 

@@ -35,7 +35,7 @@ class OutboxWriter:
         self.backlog = int(pending.fetchone()[0])
         self._database, self._db = database, database.writer
         self._wakeup = wakeup
-        self._room = Room(database.path, database.writer)
+        self._room = Room(database.path, database.writer, database.database_file)
         self._next_housekeeping_s = time.monotonic() + _HOUSEKEEPING_S
         self._changed = threading.Condition()
         self._waiting: deque[Write] = deque()

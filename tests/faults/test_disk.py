@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,21 +14,30 @@ import pytest
 from edge.errors import ProcunitError
 from edge.messages import Trigger
 from edge.outbox import Outbox
-from edge.outbox_room import BALLAST_BYTES
+from edge.outbox_database import open_database
+from edge.outbox_room import BALLAST_BYTES, Room
 
 REPOSITORY = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk to fill")
 
 
+@contextmanager
+def disk_of(size_mb: int, folder: Path) -> Iterator[Path]:
+    """A disk in memory."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_mb}m", "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 40 MB: always nearly full, so that the outbox has neither filler nor room to grow."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(folder)], check=True)
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with disk_of(40, tmp_path / "disk") as disk:
+        yield disk
 
 
 def fill(folder: Path) -> None:
@@ -70,6 +80,18 @@ def test_the_log_s_index_has_its_room_before_the_disk_is_full(small_disk: Path) 
         index = path.with_name("outbox.db-shm").stat()
         assert index.st_blocks * 512 >= 128 << 10  # a page in memory without a block on the disk is a SIGBUS
     assert not path.with_name("outbox.db-shm").exists()
+
+
+def test_a_disk_that_fills_up_under_the_filler_does_not_stop_the_log_from_being_folded(tmp_path: Path) -> None:
+    with disk_of(160, tmp_path / "disk") as disk:
+        database = open_database(disk / "outbox.db")
+        room = Room(database.path, database.writer, database.database_file)
+        database.writer.set_trace_callback(lambda sql: fill(disk) if "wal_checkpoint" in sql else None)
+        room.keep_house()
+        assert database.writer.execute("SELECT COUNT(*) FROM filler").fetchone() == (1,)
+        _, logged, folded = database.writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        assert folded == logged
+        database.close()
 
 
 def test_without_the_ballast_a_full_disk_is_a_clear_error(small_disk: Path) -> None:
