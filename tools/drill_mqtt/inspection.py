@@ -9,8 +9,9 @@ import statistics
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ _FLOOD_TOPIC = b"demo/edge-1/v1/cmd/status"
 
 def inspection(folder: Path, short: bool) -> list[Figure]:
     """Alternating blocks of the real daemon, one kind of broker after the other."""
-    parts = 60 if short else 600
+    parts = 60 if short else 400
     p99_ms: dict[str, list[float]] = {kind: [] for kind in ("healthy", "dead", "slow", "flooding")}
     for block in range(2 if short else BLOCKS):
         for kind, found in p99_ms.items():
@@ -50,13 +51,26 @@ def _p99_ms(folder: Path, port: int, parts: int) -> float:
     device.camera["parts_per_min"] = 1200
     device.sections["inspection"] = PATIENT
     device.write_settings()
-    device.run(timeout_s=60 + parts / 10)
-    with sqlite3.connect(device.folder / "state" / OUTBOX_FILE) as db:
-        payloads = [json.loads(row[0]) for row in db.execute("SELECT payload FROM messages WHERE kind = 'result'")]
-    times = [payload["processingTimes"]["inspectMs"] for payload in payloads]
-    if len(times) != parts:
-        raise RuntimeError(f"{len(times)} of {parts} parts were judged:\n{device.said}")
-    return float(np.quantile(times, 0.99))
+    daemon = device.start()
+    try:
+        times_ms = _inspect_ms(device.folder / "state" / OUTBOX_FILE, parts, 60 + parts / 10)
+    finally:
+        daemon.kill()  # what a slow broker has not taken yet does not matter here
+        daemon.wait()
+    if len(times_ms) != parts:
+        raise RuntimeError(f"{len(times_ms)} of {parts} parts were judged:\n{device.said}")
+    return float(np.quantile(times_ms, 0.99))
+
+
+def _inspect_ms(outbox: Path, parts: int, timeout_s: float) -> list[float]:
+    """The parts' times, as soon as all are in the outbox."""
+    deadline_s = time.monotonic() + timeout_s
+    rows: list[tuple[bytes]] = []
+    while len(rows) < parts and time.monotonic() < deadline_s:
+        time.sleep(1.0)
+        with suppress(sqlite3.OperationalError), closing(sqlite3.connect(f"file:{outbox}?mode=ro", uri=True)) as db:
+            rows = db.execute("SELECT payload FROM messages WHERE kind = 'result'").fetchall()
+    return [json.loads(row[0])["processingTimes"]["inspectMs"] for row in rows]
 
 
 @contextmanager
