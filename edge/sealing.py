@@ -89,7 +89,7 @@ def new_directory(path: Path, *, replace: bool) -> Iterator[Path]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(aside, ignore_errors=True)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def seal(directory: Path, body: ManifestBody, key: SigningKey) -> Bundle:
@@ -112,11 +112,12 @@ def seal(directory: Path, body: ManifestBody, key: SigningKey) -> Bundle:
 
 def _flush(directory: Path) -> None:
     for entry in directory.rglob("*"):
-        _sync(entry)
-    _sync(directory)
+        sync(entry)
+    sync(directory)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file, or the names in a directory, on the disk (fsync(2))."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -21,6 +21,7 @@ from edge.command_signature import signer_of_command
 from edge.command_thresholds import policy_with_thresholds
 from edge.errors import ProcunitError, first_problem
 from edge.policy import Policy
+from edge.sealing import sync
 
 _MAX_FILE_BYTES = 8 << 20
 _logger = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ class StandingOrders:
                 stream.flush()
                 os.fsync(stream.fileno())
             partial.rename(self._path)
-            _sync(self._path.parent)
+            sync(self._path.parent)
         except OSError as error:
             raise ProcunitError(
                 f"the order cannot be stored: {error.strerror}", where=str(self._path), remedy="Check the disk"
@@ -163,11 +164,3 @@ def _thresholds(order: _Order) -> ThresholdArgs:
         return ThresholdArgs.model_validate(order.command.get("args"))
     except ValidationError as error:
         raise ProcunitError(first_problem(error)) from error
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
