@@ -8,7 +8,6 @@ import signal
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -16,23 +15,9 @@ from edge.daemon import OUTBOX_FILE, run_daemon
 from edge.errors import ProcunitError
 from edge.faults import FaultId
 from edge.messages import NotInspected, Verdict
-from tests.broker import Broker, Subscriber, free_port
-from tests.device import PATIENT, ROOT, Device, distinct, events_of, kept_in, new_device, results_of, settings_of, stop
+from tests.broker import Broker, Subscriber
+from tests.device import PATIENT, ROOT, Device, distinct, events_of, kept_in, results_of, settings_of, stop
 from tests.engines import Trouble
-
-
-@pytest.fixture
-def device(tmp_path: Path) -> Device:
-    """A device with 20 photographs and no broker."""
-    return new_device(tmp_path / "device", free_port(), 20)
-
-
-@pytest.fixture
-def quick_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a broker nobody is waited for at the end."""
-    monkeypatch.setattr("edge.daemon.STALLED_S", 0.0)
-    monkeypatch.setattr("edge.daemon.PUBLISH_STOP_S", 0.0)
-    monkeypatch.setattr("edge.capture._FIRST_PAUSE_S", 0.02)
 
 
 def test_a_replay_gives_every_part_its_verdict_in_order_and_ends(device: Device, broker: Broker) -> None:

@@ -12,26 +12,11 @@ from edge.engine_choice import open_engine
 from edge.faults import FaultId
 from edge.messages import NotInspected
 from edge.payloads import Event, Result
-from tests.broker import free_port
-from tests.device import PATIENT, Device, kept_in, new_device, settings_of
+from tests.device import PATIENT, Device, kept_in, settings_of
 from tests.engines import Trouble
 from tests.scripted_camera import ScriptedCamera, install
 
 RunScript = Callable[..., tuple[list[Result], list[Event]]]
-
-
-@pytest.fixture
-def device(tmp_path: Path) -> Device:
-    """A device with 20 photographs and no broker."""
-    return new_device(tmp_path / "device", free_port(), 20)
-
-
-@pytest.fixture
-def quick_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a broker nobody is waited for at the end."""
-    monkeypatch.setattr("edge.daemon.STALLED_S", 0.0)
-    monkeypatch.setattr("edge.daemon.PUBLISH_STOP_S", 0.0)
-    monkeypatch.setattr("edge.capture._FIRST_PAUSE_S", 0.02)
 
 
 @pytest.fixture
