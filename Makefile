@@ -4,8 +4,8 @@
 #   make accept DATA=DIR
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-demo demo test lint unit test-py310 test-rtx14 accept drill-mqtt drill-power drill-disk \
-	drill-backlog drill-fuzz drill-variants clean
+.PHONY: help setup setup-demo demo test lint unit test-py310 test-rtx14 accept bench-peers drill-mqtt drill-power \
+	drill-disk drill-backlog drill-fuzz drill-bank drill-variants clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -45,6 +45,10 @@ accept: setup-demo ## real photographs through everything (DATA=DIR); figures in
 	@test -n "$(DATA)" || { echo "usage: make accept DATA=DIR (good/ and one folder a defect type)"; exit 2; }
 	@$(BIN)/python tools/accept.py --data "$(DATA)"
 
+bench-peers: setup-demo ## our PatchCore beside anomalib's, in speed and accuracy (DATA=DIR; hours, FOLDS=1 for fewer)
+	@test -n "$(DATA)" || { echo "usage: make bench-peers DATA=DIR (good/ and one folder a defect type)"; exit 2; }
+	@bash tools/bench_peers.sh $(VENV) "$(DATA)" $(FOLDS)
+
 drill-mqtt: setup ## kills, partitions, loss, an outage, a slow link (all, or DRILLS="loss outage"; SHORT=1)
 	@$(BIN)/python -m tools.drill_mqtt $(if $(SHORT),--short) $(DRILLS)
 
@@ -60,9 +64,12 @@ drill-backlog: setup ## a million results stored and drained, then 500 a second 
 drill-fuzz: setup ## a million hostile commands and settings
 	@$(BIN)/python -m tools.drill_fuzz --inputs 1000000
 
+drill-bank: setup ## memory banks from 50, 500 and 5000 photographs: time and memory
+	@$(BIN)/python -m tools.drill_bank $(if $(SIZES),--sizes $(SIZES))
+
 drill-variants: setup ## every precision of a trained run side by side (RUN=DIR)
 	@test -n "$(RUN)" || { echo "usage: make drill-variants RUN=DIR (made by procunit train)"; exit 2; }
 	@$(BIN)/python tools/variant_table.py --run "$(RUN)"
 
 clean: ## remove what make created
-	rm -rf $(VENV) .venv310 .venv-rtx14 work build *.egg-info
+	rm -rf $(VENV) .venv310 .venv-rtx14 .venv-peers work build *.egg-info

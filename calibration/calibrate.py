@@ -1,4 +1,7 @@
-"""`procunit calibrate`: scores of held-out good parts through the on-device path, and the limits they support."""
+"""`procunit calibrate`: scores of held-out good parts through the on-device path, and the limits they support.
+
+Held-out good parts are in the bank, so each is scored with the bank that was made without its fold.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,24 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.limits import budget_from_counts, center_and_spread, limits_from_good_parts
-from calibration.scoring import scores_from_photo, with_progress
-from edge.bundle import bank_from_file
+from calibration.limits import budget_from_counts, limits_from_good_parts
+from calibration.held_out import PatchesOf, held_out_bytes
+from calibration.scoring import PhotoScorer, ScoredPhoto, with_progress
+from edge.anomaly import center_and_spread
+from edge.bundle import bank_from_file, tensors_from_bytes
 from edge.dataset import GOOD, read_image
 from edge.engine_ort import OrtEngine
 from edge.errors import ProcunitError
 from edge.imaging import imaging_from_pixels
-from edge.manifest import Budget, ImagingBaseline, ScoreLimit
+from edge.manifest import PATCHES_GRAPH, Budget, ImagingBaseline, ScoreLimit
 from edge.policy import logit, sigmoid
 from edge.preprocess import Geometry
 from edge.runfiles import (
     BANK_FILE,
     CALIBRATION_FILE,
     EXPORT_FILE,
+    FOLD_BANKS_FILE,
+    HELD_OUT_FILE,
     TRAIN_FILE,
     CalibrationRecord,
     ExportRecord,
@@ -33,6 +40,7 @@ from edge.runfiles import (
     write_record,
 )
 
+_NO_FOLD = -1
 UNCALIBRATED = ScoreLimit(threshold=0.5, center=0.0, spread=1.0)
 """A type's limit where there are no good parts: the sigmoid's middle, and no claim about false alarms."""
 
@@ -45,8 +53,7 @@ def calibrate_run(run: Path, asked_rate: float | None = None) -> CalibrationReco
     Raises:
         ProcunitError: a stage or a photograph is missing, or there is neither a type nor a held-out good part.
     """
-    trained = read_record(run, TRAIN_FILE, TrainRecord)
-    graphs = graphs_of_run(run, read_record(run, EXPORT_FILE, ExportRecord))
+    trained, exported = read_record(run, TRAIN_FILE, TrainRecord), read_record(run, EXPORT_FILE, ExportRecord)
     photos = [photo for photo in trained.photos if is_held_out_good(photo) or is_taught_defect(photo)]
     held_out = [photo for photo in photos if is_held_out_good(photo)]
     if not held_out and not trained.types:
@@ -55,7 +62,8 @@ def calibrate_run(run: Path, asked_rate: float | None = None) -> CalibrationReco
             where=str(run / TRAIN_FILE),
             remedy="Add photographs of good parts and train again",
         )
-    scores = _scores(OrtEngine(graphs, bank_from_file(run / BANK_FILE)), trained, photos)
+    scored = _scored(run, trained, exported, photos)
+    scores = [one.scores for one in scored]
     if held_out:
         good = [score for score in scores if score.label == GOOD]
         types, anomaly, budget = limits_from_scores(good, trained.types, asked_rate)
@@ -64,12 +72,14 @@ def calibrate_run(run: Path, asked_rate: float | None = None) -> CalibrationReco
     else:
         types = dict.fromkeys(trained.types, UNCALIBRATED)
         record = CalibrationRecord(types=types, anomaly=None, budget=None, imaging=None, scores=tuple(scores))
+    good, defects = ([one.farthest for one in scored if (one.scores.label == GOOD) is side] for side in (True, False))
+    (run / HELD_OUT_FILE).write_bytes(held_out_bytes(good, defects))
     write_record(run, CALIBRATION_FILE, record)
     return record
 
 
 def is_held_out_good(photo: RunPhoto) -> bool:
-    """A good photograph that neither the head nor the bank was made from."""
+    """A good photograph that the head was not trained on, and that there is a bank without."""
     return photo.role == "calibrate" and photo.label == GOOD
 
 
@@ -114,14 +124,29 @@ def imaging_baseline(paths: Sequence[Path], geometry: Geometry) -> ImagingBaseli
     )
 
 
-def _scores(engine: OrtEngine, trained: TrainRecord, photos: Sequence[RunPhoto]) -> list[PhotoScores]:
+def _scored(run: Path, trained: TrainRecord, exported: ExportRecord, photos: Sequence[RunPhoto]) -> list[ScoredPhoto]:
+    """Scores and farthest patches in the order of the photographs."""
+    banks = _fold_banks(run / FOLD_BANKS_FILE)
+    engine = OrtEngine(graphs_of_run(run, exported), bank_from_file(run / BANK_FILE))
+    scorer = PhotoScorer(Path(trained.data), trained.geometry, engine, PatchesOf(run / PATCHES_GRAPH, trained.geometry))
+    fold_of = {photo.sha256: exported.fold_of.get(photo.part_id, _NO_FOLD) for photo in photos if photo.label == GOOD}
+    by_fold = sorted(photos, key=lambda photo: fold_of.get(photo.sha256, _NO_FOLD))
+    scored, in_force = {}, _NO_FOLD
     try:
-        return [
-            scores_from_photo(Path(trained.data) / photo.file, photo, trained.geometry, engine)
-            for photo in with_progress(photos, "Scoring photographs")
-        ]
+        for photo in with_progress(by_fold, "Scoring photographs"):
+            fold = fold_of.get(photo.sha256, _NO_FOLD)
+            if fold != in_force:
+                engine.swap_bank(banks[fold])
+                in_force = fold
+            scored[photo.sha256] = scorer.scored(photo)
     finally:
         engine.close()
+    return [scored[photo.sha256] for photo in photos]
+
+
+def _fold_banks(path: Path) -> list[NDArray[np.float32]]:
+    tensors = tensors_from_bytes(path.read_bytes(), str(path))
+    return [np.asarray(tensors[str(fold)], np.float32) for fold in range(len(tensors))]
 
 
 def _flagged_parts(good: Sequence[PhotoScores], types: tuple[ScoreLimit, ...], anomaly: ScoreLimit) -> int:

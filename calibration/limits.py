@@ -16,12 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.anomaly import center_and_spread
 from edge.binomial import trials_needed, upper_bound
 from edge.manifest import Budget
 
 CONFIDENCE = 0.95
-_MAD_TO_SIGMA = 1.4826
-_SPREAD_FLOOR, _SPREAD_FLOOR_OF_CENTER = 1e-3, 0.01
 _JUST_ABOVE_SPREADS = 1e-3
 
 
@@ -62,13 +61,6 @@ def leave_one_out_margins(part_scores: NDArray[np.float64]) -> NDArray[np.float6
         center, spread = center_and_spread(np.delete(part_scores, index, axis=0))
         margins[index] = np.max((scores - center) / spread)
     return margins
-
-
-def center_and_spread(part_scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Median and scaled median absolute deviation of each score: float64 [S], the spread with a floor above zero."""
-    center = np.median(part_scores, axis=0)
-    spread = _MAD_TO_SIGMA * np.median(np.abs(part_scores - center), axis=0)
-    return center, np.maximum(spread, np.maximum(_SPREAD_FLOOR, _SPREAD_FLOOR_OF_CENTER * np.abs(center)))
 
 
 def budget_from_counts(flagged_parts: int, good_parts: int) -> Budget:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,8 +11,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from calibration.held_out import Farthest, PatchesOf
 from edge.bundle import file_entry_from_path
-from edge.dataset import read_image
+from edge.dataset import GOOD, read_image
 from edge.engine import Engine, EngineError
 from edge.errors import ProcunitError
 from edge.pipeline import score_pixels
@@ -27,26 +29,48 @@ def with_progress(items: Sequence[ItemT], description: str) -> Iterable[ItemT]:
     return track(items, description, console=console, transient=True, disable=not console.is_terminal)
 
 
-def scores_from_photo(path: Path, photo: RunPhoto, geometry: Geometry, engine: Engine) -> PhotoScores:
-    """One photograph's scores.
+@dataclass(frozen=True, eq=False)
+class ScoredPhoto:
+    """A photograph's scores, and its patches that lie farthest from the bank."""
 
-    Raises:
-        ProcunitError: it is missing, changed since training, unreadable, or the engine failed on it.
-    """
-    if not path.is_file() or file_entry_from_path(path).sha256 != photo.sha256:
-        raise ProcunitError(
-            "missing, or changed since training", where=str(path), remedy="Put the photograph back, or train again"
+    scores: PhotoScores
+    farthest: Farthest
+
+
+@dataclass(frozen=True)
+class PhotoScorer:
+    """Scores photographs of the folder `data` with an engine, whose bank may be swapped between them."""
+
+    data: Path
+    geometry: Geometry
+    engine: Engine
+    patches: PatchesOf
+
+    def scored(self, photo: RunPhoto) -> ScoredPhoto:
+        """One photograph's scores.
+
+        Raises:
+            ProcunitError: it is missing, changed since training, unreadable, or the engine failed on it.
+        """
+        path = self.data / photo.file
+        if not path.is_file() or file_entry_from_path(path).sha256 != photo.sha256:
+            raise ProcunitError(
+                "missing, or changed since training", where=str(path), remedy="Put the photograph back, or train again"
+            )
+        pixels = read_image(path)
+        try:
+            scores, _ = score_pixels(pixels, self.geometry, self.engine)
+        except EngineError as error:
+            raise ProcunitError(str(error), where=str(path)) from error
+        if not np.isfinite([*scores.type_scores, scores.anomaly_score]).all():
+            raise ProcunitError("a score is not a finite number", where=str(path), remedy="Train and export again")
+        return ScoredPhoto(
+            PhotoScores(
+                sha256=photo.sha256,
+                part_id=photo.part_id,
+                label=photo.label,
+                type_scores=scores.type_scores,
+                anomaly_score=scores.anomaly_score,
+            ),
+            self.patches.farthest(pixels, scores, of_highest_tile=photo.label != GOOD),
         )
-    try:
-        scores, _ = score_pixels(read_image(path), geometry, engine)
-    except EngineError as error:
-        raise ProcunitError(str(error), where=str(path)) from error
-    if not np.isfinite([*scores.type_scores, scores.anomaly_score]).all():
-        raise ProcunitError("a score is not a finite number", where=str(path), remedy="Train and export again")
-    return PhotoScores(
-        sha256=photo.sha256,
-        part_id=photo.part_id,
-        label=photo.label,
-        type_scores=scores.type_scores,
-        anomaly_score=scores.anomaly_score,
-    )

@@ -76,7 +76,7 @@ class BundleContent:
         return tuple(self.path / name for name in graph_files(precision, separate=self.separate))
 
     def bank(self) -> NDArray[np.float32]:
-        """The memory bank, float32 [M, D], of centred patch features."""
+        """The memory bank, float32 [M, D + 1]: good patches, their reach as last number (`edge.anomaly`)."""
         return bank_from_file(self.path / BANK)
 
     def golden(self) -> GoldenSet:
@@ -151,7 +151,7 @@ def open_bundle(path: Path, trusted: tuple[TrustedKey, ...]) -> Bundle:
         ProcunitError: anything about it is not as it was signed; the text names the file.
     """
     manifest_bytes = _manifest_bytes(path)
-    signed_by = _signer(manifest_bytes, _read_small(path / SIGNATURE), trusted, str(path / SIGNATURE))
+    signed_by = signer_of_bytes(manifest_bytes, read_small(path / SIGNATURE), trusted, str(path / SIGNATURE))
     content = _content(path, manifest_bytes)
     return Bundle(path, content.manifest, content.bundle_id, signed_by)
 
@@ -166,22 +166,86 @@ def open_without_signature_check(path: Path) -> BundleContent:
 
 
 def bank_from_file(path: Path) -> NDArray[np.float32]:
-    """The bank of a safetensors file, checked: one finite float32 matrix within the cap.
+    """The bank of a safetensors file, checked: one finite float32 matrix within the cap, every reach above 0.
 
     Raises:
         ProcunitError: it is anything else.
     """
-    where = str(path)
     try:
-        tensors = load_safetensors(path.read_bytes())
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise ProcunitError(f"not a readable safetensors file: {error}", where=where) from error
+        data = path.read_bytes()
+    except OSError as error:
+        raise ProcunitError(f"not a readable safetensors file: {error}", where=str(path)) from error
+    return rows_from_bytes(data, str(path))
+
+
+def rows_from_bytes(data: bytes, where: str) -> NDArray[np.float32]:
+    """Rows of a bank from a safetensors file's content, checked in the same way.
+
+    Raises:
+        ProcunitError: it is anything else.
+    """
+    tensors = tensors_from_bytes(data, where)
     bank = tensors.get(BANK_KEY)
     if bank is None or len(tensors) != 1 or bank.dtype != np.float32 or bank.ndim != 2:
         raise ProcunitError(f"the file must hold one float32 matrix named {BANK_KEY!r}", where=where)
-    if not 1 <= bank.shape[0] <= MAX_BANK_ROWS or not np.isfinite(bank).all():
+    rows = np.ascontiguousarray(bank, np.float32)
+    if not 1 <= len(rows) <= MAX_BANK_ROWS or not np.isfinite(rows).all():
         raise ProcunitError(f"the bank must hold 1 to {MAX_BANK_ROWS} rows of finite numbers", where=where)
-    return np.ascontiguousarray(bank)
+    if rows.shape[1] < 2 or not (rows[:, -1] > 0).all():
+        raise ProcunitError(
+            "a row of the bank must hold features and, as its last number, a reach above 0",
+            where=where,
+            remedy="Export and build the bundle again: banks made before had no reach",
+        )
+    return rows
+
+
+def tensors_from_bytes(data: bytes, where: str) -> dict[str, NDArray[np.generic]]:
+    """The tensors of a safetensors file's content, by name.
+
+    Raises:
+        ProcunitError: it is no such content.
+    """
+    try:
+        return load_safetensors(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ProcunitError(f"not a readable safetensors file: {error}", where=where) from error
+
+
+def read_small(path: Path) -> bytes:
+    """A record or a signature, which is a plain file of at most `MAX_MANIFEST_BYTES`.
+
+    Raises:
+        ProcunitError: it is anything else.
+    """
+    try:
+        if path.is_symlink() or not path.is_file():
+            raise ProcunitError("missing, or not a plain file", where=str(path), remedy="Copy the bundle again")
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise ProcunitError(f"larger than {MAX_MANIFEST_BYTES} bytes", where=str(path))
+        return path.read_bytes()
+    except OSError as error:
+        raise ProcunitError(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def signer_of_bytes(data: bytes, signature: bytes, trusted: tuple[TrustedKey, ...], where: str) -> TrustedKey:
+    """The trusted key whose signature over a record's raw bytes this is.
+
+    Raises:
+        ProcunitError: it is by none of them.
+    """
+    for candidate in trusted:
+        try:
+            candidate.key.verify(signature, data)
+        except InvalidSignature:
+            continue
+        return candidate
+    names = ", ".join(key.name for key in trusted) or "none"
+    raise ProcunitError(
+        f"the signature is not by any trusted key ({names})",
+        where=where,
+        remedy="Trust the right public key, or ask who signed it: it may have been changed",
+    )
 
 
 def _manifest_bytes(path: Path) -> bytes:
@@ -189,7 +253,7 @@ def _manifest_bytes(path: Path) -> bytes:
         raise ProcunitError(
             "no bundle here", where=str(path), remedy="Name the directory that `procunit bundle build` made"
         )
-    return _read_small(path / MANIFEST)
+    return read_small(path / MANIFEST)
 
 
 def _content(path: Path, manifest_bytes: bytes) -> BundleContent:
@@ -203,32 +267,6 @@ def _parsed(record: type[RecordT], data: bytes, path: Path) -> RecordT:
         return record.model_validate_json(data)
     except ValidationError as error:
         raise ProcunitError(first_problem(error), where=str(path)) from error
-
-
-def _read_small(path: Path) -> bytes:
-    try:
-        if path.is_symlink() or not path.is_file():
-            raise ProcunitError("missing, or not a plain file", where=str(path), remedy="Copy the bundle again")
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise ProcunitError(f"larger than {MAX_MANIFEST_BYTES} bytes", where=str(path))
-        return path.read_bytes()
-    except OSError as error:
-        raise ProcunitError(f"cannot be read: {error.strerror}", where=str(path)) from error
-
-
-def _signer(manifest_bytes: bytes, signature: bytes, trusted: tuple[TrustedKey, ...], where: str) -> TrustedKey:
-    for candidate in trusted:
-        try:
-            candidate.key.verify(signature, manifest_bytes)
-        except InvalidSignature:
-            continue
-        return candidate
-    names = ", ".join(key.name for key in trusted) or "none"
-    raise ProcunitError(
-        f"the signature is not by any trusted key ({names})",
-        where=where,
-        remedy="Trust the right public key, or ask who built the bundle: it may have been changed",
-    )
 
 
 def _check_files(path: Path, manifest: Manifest) -> None:

@@ -22,6 +22,7 @@ _GROUP_HELP = {
     "engine": "Build, compare and measure engines on this device.",
     "seed": "Run seeded parts and give authority.",
     "command": "Sign commands to a device.",
+    "bank": "Grow the memory bank at the line.",
 }
 
 

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from edge.bank_evidence import can_grow, evidence_from_bundle
 from edge.bundle import (
     Bundle,
     BundleContent,
@@ -22,6 +23,7 @@ from edge.bundle import (
     trusted_key_from_file,
 )
 from edge.errors import ProcunitError
+from edge.geometry_file import areas_in_words
 from edge.manifest import NO_BUDGET, DefectType, Manifest
 from edge.policy import earned_authority
 
@@ -94,7 +96,7 @@ def show(bundle: Path, trust: tuple[Path, ...], demo_trust: tuple[Path, ...]) ->
 @click.argument("bundle", type=_DIRECTORY)
 @trust_options
 def verify(bundle: Path, trust: tuple[Path, ...], demo_trust: tuple[Path, ...]) -> None:
-    """Verify BUNDLE as a device does: signature, names, sizes, hashes, bank and golden records.
+    """Verify BUNDLE as a device does: signature, names, sizes, hashes, bank, golden records and evidence.
 
     \b
     Examples:
@@ -111,6 +113,8 @@ def verify(bundle: Path, trust: tuple[Path, ...], demo_trust: tuple[Path, ...]) 
     content.golden()
     content.known()
     manifest = content.manifest
+    if can_grow(manifest):
+        evidence_from_bundle(content)
     click.echo(f"{manifest.product} version {manifest.version}, {content.bundle_id[:12]}: {signature_line(content)}")
 
 
@@ -125,10 +129,12 @@ def _facts(content: BundleContent) -> Table:
         "Bundle id": content.bundle_id,
         "Signature": signature_line(content),
         "Input": _input_text(manifest),
+        "Judged": areas_in_words(manifest.geometry),
         "Network": f"{manifest.provenance.backbone}, weights: {manifest.provenance.weights}",
         "Data": f"dataset {manifest.provenance.dataset_sha256[:12]}, seed {manifest.provenance.seed}",
         "False alarms": manifest.budget.in_words() if manifest.budget else NO_BUDGET,
         "Anomaly": f"to a person from {manifest.anomaly.threshold:.4f} on" if manifest.anomaly else "not compared",
+        "Memory bank": "can be grown at the line" if can_grow(manifest) else "cannot be grown at the line",
         "Files": f"{len(manifest.files)}, {size_mb:.1f} MB",
     }
     for name, text in facts.items():
@@ -139,8 +145,7 @@ def _facts(content: BundleContent) -> Table:
 def _input_text(manifest: Manifest) -> str:
     geometry = manifest.geometry
     colour = "grey" if geometry.channels == 1 else "colour"
-    regions = f"{len(geometry.regions)} region{'s' if len(geometry.regions) > 1 else ''}"
-    return f"{geometry.input_width_px} x {geometry.input_height_px} px, {colour}, {regions}"
+    return f"{geometry.input_width_px} x {geometry.input_height_px} px, {colour}"
 
 
 def _types_table(types: tuple[DefectType, ...], demo_key: bool) -> Group:

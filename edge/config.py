@@ -51,6 +51,11 @@ class BundleSettings(Section):
         title="Demo keys",
         description="Public key files of demonstrations: their bundles never really reject",
     )
+    bank_keys: tuple[ExistingFile, ...] = Field(
+        default=(),
+        title="Bank keys",
+        description="Public key files (.pub) of whoever may grow the memory bank at the line, and nothing else",
+    )
 
     @model_validator(mode="after")
     def _some_key(self) -> BundleSettings:

@@ -34,11 +34,12 @@ def actions_of_line(
 
     def report() -> DeviceReport:
         rules = orders.rules
+        version = 0 if rules.bank is None else rules.bank.version
         return DeviceReport(
             status=publisher.status,
             armed=rules.armed,
             faults=board.active(),
-            bundle=bundle,
+            bundle=bundle.model_copy(update={"bank_version": version}),
             thresholds=threshold_set_from_policy(rules.policy),
             metrics=metrics.read(),
         )

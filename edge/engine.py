@@ -51,7 +51,7 @@ class Engine(Protocol):
         ...
 
     def swap_bank(self, bank: NDArray[np.float32]) -> None:
-        """Search in another bank [M, D] from the next part on; no engine is built.
+        """Search in another bank [M, D + 1] from the next part on; no engine is built.
 
         Raises:
             ProcunitError: the bank does not fit the graph; the one before stays in use.

@@ -114,13 +114,18 @@ class EngineKeeper:
         try:
             return self._opened.infer(tiles_u8)
         except EngineLostError as error:
-            self.lost = True
-            self._board.report(FaultId.ENGINE_LOST, str(error))
+            self._lose(error)
             raise
 
     def swap_bank(self, bank: NDArray[np.float32]) -> None:
-        """Search in another bank [M, D], also after the engine was made anew; see `Engine`."""
-        self._opened.swap_bank(bank)
+        """Search in another bank [M, D + 1], also after the engine was made anew; see `Engine`.
+
+        An engine that is lost on the way is made anew with it.
+        """
+        try:
+            self._opened.swap_bank(bank)
+        except EngineLostError as error:
+            self._lose(error)
         self._bank = bank
 
     def close(self) -> None:
@@ -134,6 +139,10 @@ class EngineKeeper:
         if self._engine is None:
             raise EngineLostError("there is no engine")
         return self._engine
+
+    def _lose(self, error: EngineLostError) -> None:
+        self.lost = True
+        self._board.report(FaultId.ENGINE_LOST, str(error))
 
     def _tell_choice(self, chosen: ChosenEngine) -> None:
         kind = f"{self._settings.kind} {chosen.precision}"

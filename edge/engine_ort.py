@@ -22,13 +22,13 @@ class OrtEngine:
 
     def __init__(self, graphs: Sequence[Path], bank: NDArray[np.float32], *, threads: int = 0) -> None:
         self._where = str(graphs[-1])
-        sessions = [_session_from_graph(graph, threads) for graph in graphs]
+        sessions = [session_from_graph(graph, threads) for graph in graphs]
         inputs = {node.name: node.shape for session in sessions for node in session.get_inputs()}
         outputs = {node.name for session in sessions for node in session.get_outputs()}
         if set(inputs) != {"image", "bank"} or not {"anomaly_map", "anomaly_score"} <= outputs:
             raise ProcunitError("the graph does not have the bundle's inputs and outputs", where=self._where)
         self._runs = [(s, [i.name for i in s.get_inputs()], [o.name for o in s.get_outputs()]) for s in sessions]
-        self._features = int(inputs["bank"][1])
+        self._columns = int(inputs["bank"][1])
         self.swap_bank(bank)
 
     def infer(self, tiles_u8: NDArray[np.uint8]) -> Outputs:
@@ -44,10 +44,11 @@ class OrtEngine:
         return outputs_from_arrays(arrays)
 
     def swap_bank(self, bank: NDArray[np.float32]) -> None:
-        """Search in another bank [M, D]; see `Engine`."""
-        if bank.shape[1] != self._features:
+        """Search in another bank [M, D + 1]; see `Engine`."""
+        if bank.shape[1] != self._columns:
             raise ProcunitError(
-                f"the bank has {bank.shape[1]} features a row, the graph needs {self._features}", where=self._where
+                f"the bank has {bank.shape[1] - 1} features a row, the graph needs {self._columns - 1}",
+                where=self._where,
             )
         self._bank = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(bank))
 
@@ -56,7 +57,12 @@ class OrtEngine:
         del self._runs, self._bank
 
 
-def _session_from_graph(graph: Path, threads: int) -> ort.InferenceSession:
+def session_from_graph(graph: Path, threads: int) -> ort.InferenceSession:
+    """A session on the CPU.
+
+    Raises:
+        ProcunitError: the file is no graph that ONNX Runtime can load.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -66,7 +66,7 @@ def check_tensors(
 
 
 def largest_bank(engines: Sequence[ICudaEngine]) -> tuple[int, int]:
-    """Rows and features of the largest bank that the engine was built for."""
+    """Rows and columns of the largest bank that the engine was built for."""
     for engine in engines:
         if BANK_INPUT in (engine.get_tensor_name(i) for i in range(engine.num_io_tensors)):
             _, _, largest = engine.get_tensor_profile_shape(BANK_INPUT, 0)

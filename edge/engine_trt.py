@@ -111,7 +111,7 @@ class TrtEngine:
             self._cuda.synchronise()
 
     def swap_bank(self, bank: NDArray[np.float32]) -> None:
-        """Search in another bank [M, D]; see `Engine`.
+        """Search in another bank [M, D + 1]; see `Engine`.
 
         Raises:
             EngineLostError: it failed half-way; the engine has to be made anew.
@@ -159,10 +159,10 @@ class TrtEngine:
             if context is None:
                 raise EngineError(f"no memory for the engine's activations{self._library.told()}")
             self._contexts.append((context, tensors))
-        self._capacity_rows, self._features = largest_bank(self._engines)
+        self._capacity_rows, self._columns = largest_bank(self._engines)
         self._check_bank(bank)
         self._image = self._cuda.buffer(math.prod(self._image_shape), mapped=self._cuda.integrated)
-        self._bank = self._cuda.device_memory(self._capacity_rows * self._features * np.dtype(np.float32).itemsize)
+        self._bank = self._cuda.device_memory(self._capacity_rows * self._columns * np.dtype(np.float32).itemsize)
         self._set_input_shape(IMAGE_INPUT, self._image_shape)
         self._set_input_shape(BANK_INPUT, bank.shape)
         self._allocate_outputs(types)
@@ -188,10 +188,10 @@ class TrtEngine:
                     raise EngineError(f"TensorRT refuses the memory for {name!r}{self._library.told()}")
 
     def _check_bank(self, bank: NDArray[np.float32]) -> None:
-        rows, features = bank.shape
-        if features != self._features:
+        rows, columns = bank.shape
+        if columns != self._columns:
             raise ProcunitError(
-                f"the bank has {features} features a row, the engine needs {self._features}", where=self._where
+                f"the bank has {columns - 1} features a row, the engine needs {self._columns - 1}", where=self._where
             )
         if not 1 <= rows <= self._capacity_rows:
             raise ProcunitError(

@@ -14,6 +14,8 @@ class FaultId(str, Enum):
     """The name of a fault on the wire and in logs."""
 
     BUNDLE_REFUSED = "bundle_refused"
+    BANK_REFUSED = "bank_refused"
+    BANK_CHANGED = "bank_changed"
     CAMERA_ENDED = "camera_ended"
     CAMERA_FAILED = "camera_failed"
     TRIGGERS_MISSED = "triggers_missed"
@@ -61,6 +63,19 @@ FAULTS = _table(
         "The bundle cannot be used; no part is judged.",
         "Read the detail; copy the bundle again or trust the key that signed it, then check it with "
         "`procunit bundle verify`.",
+    ),
+    Fault(
+        FaultId.BANK_REFUSED,
+        "warning",
+        "A version of the memory bank cannot be used; parts are judged by the last good one before it.",
+        "Read the detail; `procunit bank show` tells what is in use. Go back with `procunit bank undo`, or grow the "
+        "bank again.",
+    ),
+    Fault(
+        FaultId.BANK_CHANGED,
+        "info",
+        "Another version of the memory bank judges from the next part on.",
+        "Nothing to do; the event is the record of who changed it.",
     ),
     Fault(
         FaultId.CAMERA_ENDED,

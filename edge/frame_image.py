@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from edge.heatmap import overlay
 from edge.messages import PixelArray
-from edge.preprocess import MIN_SIDE_PX, Geometry, Placement, Region, placements, tensor_from_pixels
+from edge.preprocess import (
+    MIN_SIDE_PX,
+    Geometry,
+    Placement,
+    Region,
+    frame_u8_from_pixels,
+    placements,
+    tensor_from_pixels,
+)
 
 MIN_JPEG_SIDE_PX = 64
 Record = dict[str, object]
@@ -32,7 +40,7 @@ def frame_at_model_resolution(pixels: PixelArray, geometry: Geometry) -> NDArray
     """The whole frame, 8 bits, grey or BGR as the bundle has it, just so large that no region loses what the model saw.
 
     Where the model sees the whole frame, these are the very pixels of its tensor without the padding, and preprocessing
-    them again changes nothing.
+    them again changes nothing. Ignored areas are kept: what is learned from the frame may ignore others.
 
     Raises:
         ProcunitError: the frame is no usable image.
@@ -40,14 +48,11 @@ def frame_at_model_resolution(pixels: PixelArray, geometry: Geometry) -> NDArray
     height_px, width_px = pixels.shape[:2]
     first, *others = placements(height_px, width_px, geometry)
     if geometry.regions == (Region(),) and _is_smaller(first):
-        tile = tensor_from_pixels(pixels, geometry)[0]
+        tile = tensor_from_pixels(pixels, geometry.model_copy(update={"ignored": ()}))[0]
         x, y = first.tile_x_px, first.tile_y_px
         frame_u8 = tile[y : y + first.tile_height_px, x : x + first.tile_width_px]
         return np.ascontiguousarray(frame_u8.squeeze())
-    native = geometry.model_copy(
-        update={"input_height_px": height_px, "input_width_px": width_px, "regions": (Region(),)}
-    )
-    frame_u8 = np.asarray(tensor_from_pixels(pixels, native)[0].squeeze(), np.uint8)
+    frame_u8 = frame_u8_from_pixels(pixels, geometry.channels)
     scales = [p.tile_width_px / p.frame_width_px for p in (first, *others)]
     scale = max(*scales, MIN_SIDE_PX / min(height_px, width_px))
     if scale >= 1:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.messages import Scores
-from edge.preprocess import Geometry, frame_map_from_tile_maps
+from edge.preprocess import Geometry, frame_map_from_tile_maps, patches_with_any, unjudged_pixels
 
 MAP_SIDE_PX = 128
 """The longer side of a stored map; the network's own grid is coarser."""
@@ -18,14 +18,16 @@ def relevance_from_scores(scores: Scores, height_px: int, width_px: int, geometr
     """How much each place of a frame speaks against the part, uint8 [h, w] of the frame's shape but small.
 
     The higher of two maps: the strongest defect type's (sigmoid), and the anomaly's between its lowest and its highest
-    value in this frame. So it says where to look, and not how bad it is.
+    value in this frame. So it says where to look, and not how bad it is. Padding and ignored areas say nothing.
     """
     anomaly = np.nan_to_num(scores.anomaly_map)
-    span = float(np.ptp(anomaly))
-    relevance = (anomaly - anomaly.min()) / span if span > 0 else np.zeros_like(anomaly)
+    judged = patches_with_any(~unjudged_pixels(height_px, width_px, geometry))
+    lowest, span = float(anomaly[judged].min()), float(np.ptp(anomaly[judged]))
+    relevance = (anomaly - lowest) / span if span > 0 else np.zeros_like(anomaly)
     if scores.type_scores:
         logits = np.nan_to_num(scores.defect_maps[:, int(np.argmax(scores.type_scores))])
         relevance = np.maximum(relevance, 1 / (1 + np.exp(-np.clip(logits, -30, 30))))
+    relevance = np.where(judged, relevance, 0)
     scale = min(1.0, MAP_SIDE_PX / max(height_px, width_px))
     height, width = max(1, round(height_px * scale)), max(1, round(width_px * scale))
     over_frame = frame_map_from_tile_maps(relevance.astype(np.float32), height, width, geometry)

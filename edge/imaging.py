@@ -1,6 +1,6 @@
 """How the photographs look, apart from what is on them: brightness and sharpness, compared with those of good parts.
 
-Taken on the tiles that the network sees, without the padding, so that calibration and the device measure the same.
+Taken on the judged pixels of the tiles that the network sees, so that calibration and the device measure the same.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ import cv2
 import numpy as np
 
 from edge.messages import PixelArray
-from edge.preprocess import Geometry, placements, tensor_from_pixels
+from edge.preprocess import Geometry, placements, tensor_from_pixels, unjudged_pixels
+
+_CROSS = np.asarray(cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)), np.uint8)
+"""The pixels that a pixel's Laplacian is made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +26,21 @@ class Imaging:
 
 
 def imaging_from_pixels(pixels: PixelArray, geometry: Geometry) -> Imaging:
-    """Brightness and sharpness of one frame.
+    """Brightness and sharpness of one frame, of what is judged of it.
 
     Raises:
-        ProcunitError: the frame is no usable image.
+        ProcunitError: the frame is no usable image, or a region is wholly ignored.
     """
+    height_px, width_px = pixels.shape[:2]
     tiles_u8 = tensor_from_pixels(pixels, geometry.model_copy(update={"channels": 1}))[..., 0]
+    unjudged = unjudged_pixels(height_px, width_px, geometry)
     brightness, sharpness = [], []
-    for tile_u8, p in zip(tiles_u8, placements(pixels.shape[0], pixels.shape[1], geometry), strict=True):
-        inner = tile_u8[p.tile_y_px : p.tile_y_px + p.tile_height_px, p.tile_x_px : p.tile_x_px + p.tile_width_px]
-        brightness.append(float(inner.mean()))
-        sharpness.append(float(cv2.Laplacian(inner, cv2.CV_64F).var()))
+    for tile_u8, tile_unjudged, p in zip(tiles_u8, unjudged, placements(height_px, width_px, geometry), strict=True):
+        inner = slice(p.tile_y_px, p.tile_y_px + p.tile_height_px), slice(p.tile_x_px, p.tile_x_px + p.tile_width_px)
+        part_u8, judged_u8 = tile_u8[inner], (~tile_unjudged[inner]).view(np.uint8)
+        brightness.append(float(cv2.mean(part_u8, judged_u8)[0]))
+        # Where an ignored pixel begins the Laplacian would see the edge of its filling.
+        clear_of_ignored_u8 = cv2.erode(judged_u8, _CROSS)
+        _, deviation = cv2.meanStdDev(cv2.Laplacian(part_u8, cv2.CV_64F), mask=clear_of_ignored_u8)
+        sharpness.append(float(deviation[0, 0]) ** 2)
     return Imaging(float(np.mean(brightness)), float(np.mean(sharpness)))

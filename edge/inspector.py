@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 
+from edge.bank_store import BankInUse
 from edge.engine_choice import EngineUnavailableError
 from edge.engine_keeper import EngineKeeper
 from edge.engine_progress import BuildCancelledError
@@ -66,6 +67,7 @@ class Inspector:
         self._board = board
         self._orders = orders
         self._part_ids = part_ids
+        self._bank: BankInUse | None = None
         self._snapshot = threading.Event()
         self._thread = threading.Thread(target=self._run, name="inspect", daemon=True)
         self.heartbeat = heartbeat
@@ -146,6 +148,8 @@ class Inspector:
     def _judge(self, trigger: Trigger) -> None:
         """Close a trigger under the rules now in force; they change between two parts alone."""
         rules, passed_unseen = self._orders.rules, trigger.not_inspected is NotInspected.DEVICE_DOWN
+        if rules.bank is not None and rules.bank is not self._bank:
+            self._swap_bank(rules.bank)
         if rules.policy is not self._context.policy:
             self._pipeline = replace(self._pipeline, policy=rules.policy)
             self._context = replace(self._context, policy=rules.policy)
@@ -157,6 +161,12 @@ class Inspector:
         if not rules.armed and not passed_unseen:
             trigger = replace(trigger, frame=None, not_inspected=NotInspected.DISARMED)
         self._close(trigger)
+
+    def _swap_bank(self, bank: BankInUse) -> None:
+        self.keeper.swap_bank(bank.rows)
+        self._bank = bank
+        bundle = self._context.bundle.model_copy(update={"bank_version": bank.version})
+        self._context = replace(self._context, bundle=bundle)
 
     def _close(self, trigger: Trigger) -> None:
         inspection = self._pipeline.inspect(trigger)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edge.bank_delta import keys_for_bank
+from edge.bank_store import BankStore
+from edge.bank_watch import BankWatch
 from edge.bundle import Bundle, TrustedKey
 from edge.camera.source import camera_type_from_kind
 from edge.capture import Capture
@@ -49,6 +52,7 @@ class Line:
     publisher: Publisher
     orders: StandingOrders
     metrics: DeviceMetrics
+    bank_watch: BankWatch | None
 
 
 def line_from_settings(
@@ -60,10 +64,10 @@ def line_from_settings(
     board: FaultBoard,
     open_one: OpenEngine,
 ) -> Line:
-    """A line that is not started; `keys` are all that the device trusts.
+    """A line that is not started; `keys` are all that the device trusts with bundles.
 
     Raises:
-        ProcunitError: there is no such kind of camera.
+        ProcunitError: there is no such kind of camera, or a key of the bank's cannot be read.
     """
     camera_type = camera_type_from_kind(settings.camera.kind)
     device, root, manifest = settings.device.device, root_from_device(settings.device), bundle.manifest
@@ -81,6 +85,7 @@ def line_from_settings(
     orders = StandingOrders(settings.state_dir / ORDERS_FILE, root, command_keys, bundle.bundle_id, policy)
     if orders.dropped:
         board.report(FaultId.ORDER_DROPPED, "; ".join(orders.dropped))
+    bank_watch = _bank_watch(settings, bundle, keys, orders, board)
     handover, heartbeat = HandOver(settings.inspection.frame_slots), Heartbeat()
     cache_dir = settings.state_dir / ENGINES_FOLDER
     keeper = EngineKeeper(bundle, settings.engine, cache_dir, board, open_one, heartbeat.beat)
@@ -122,4 +127,16 @@ def line_from_settings(
         board,
         settings.inspection.deadline_s,
     )
-    return Line(outbox, frames, board, handover, capture, inspector, publisher, orders, metrics)
+    return Line(outbox, frames, board, handover, capture, inspector, publisher, orders, metrics, bank_watch)
+
+
+def _bank_watch(
+    settings: Settings, bundle: Bundle, keys: tuple[TrustedKey, ...], orders: StandingOrders, board: FaultBoard
+) -> BankWatch | None:
+    """The watch over the grown bank, which has looked once; None where the bundle compares with no good parts."""
+    bank_keys = keys_for_bank(settings.bundle.bank_keys, keys, demo_bundle=bundle.signed_by.demo)
+    if bundle.manifest.anomaly is None:
+        return None
+    watch = BankWatch(BankStore(settings.state_dir, bundle, bank_keys), orders, board)
+    watch.look()
+    return watch

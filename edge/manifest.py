@@ -16,7 +16,16 @@ from edge.preprocess import Geometry
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 BANK, GOLDEN, KNOWN = "bank.safetensors", "golden/golden.json", "known.json"
 CALIBRATION, REPORT = "calibration.json", "report.html"
+PATCHES_GRAPH, HELD_OUT = "patches.onnx", "held-out.safetensors"
+"""What a bank is grown by on the device: the features that the graph searches for, and what good parts and defects lie
+like; docs/decisions/0016. A bundle made before them is used as it is."""
 BANK_KEY = "bank"
+PATCHES_KEY, DISTANCES_KEY = "patches", "distances"
+DEFECT_PATCHES_KEY, DEFECT_DISTANCES_KEY = "defect_patches", "defect_distances"
+COUNTED_KEY, DEFECT_COUNTED_KEY = "counted", "defect_counted"
+"""In `HELD_OUT`: of each photograph its K farthest patches, float32 [n, K, D], their distances, float32 [n, K],
+descending, and how many of them make its score, int32 [n], at most K; of a good one over all its tiles, with the
+smallest of their numbers, of a defect those of its highest tile, with its number."""
 MAX_FILES = 256
 
 Precision = Literal["fp32", "fp16", "int8"]

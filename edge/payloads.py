@@ -86,11 +86,12 @@ class ScoreSet(Payload):
 
 
 class BundleRef(Payload):
-    """The bundle that judged the part."""
+    """The bundle that judged the part, and the version of its memory bank: 0 is the bundle's own."""
 
     id: str
     product: str
     version: int
+    bank_version: int = 0
 
 
 class ImageRef(Payload):
@@ -107,8 +108,8 @@ class Result(Payload):
     `thresholds` are exact; scores are rounded to 6 significant digits, except where rounding would cross the threshold.
     `is_partial` says that only the highest of very many type scores are given. `review_action` is what the plant chose
     for parts whose verdict is `review`; it says nothing of others. `internal_recipe_id` is the bundle's id,
-    `internal_configuration_id` changes with any threshold, authority or choice of the plant, `job_id` is None as long
-    as no job is known. `backfill` marks a result that waited for the link or is sent again on request.
+    `internal_configuration_id` changes with any threshold, authority, memory bank or choice of the plant, `job_id` is
+    None as long as no job is known. `backfill` marks a result that waited for the link or is sent again on request.
     """
 
     result_id: str

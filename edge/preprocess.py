@@ -1,12 +1,15 @@
 """Frame to uint8 tensor, from the manifest's geometry alone; the only preprocessing in the project.
 
-Nothing here looks at an image's own statistics, so training, calibration and the device cannot drift apart.
+Nothing here looks at an image's own statistics, so training, calibration and the device cannot drift apart. What is not
+judged, be it left free by letterboxing or ignored by the geometry, is one grey that no pixel of a part has
+(docs/decisions/0017).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from functools import lru_cache
+from typing import Annotated, TypeVar
 
 import cv2
 import numpy as np
@@ -22,7 +25,20 @@ MIN_SIDE_PX = 32
 PADDING_U8 = 114
 """Grey of what letterboxing leaves free; a constant scored better than mirroring (docs/decisions/0002)."""
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+PATCH_PX = 16
+"""Side of a patch on a tile: both scorers' maps are on this grid."""
+
+MAX_POLYGONS, MAX_POLYGON_POINTS = 64, 256
+_SUBPIXEL_BITS = 4
+_FARTHEST_SUBPIXEL = 1 << 30
+_PADDING_BGR_U8 = np.full(3, PADDING_U8, np.uint8)
+_ONE_LEVEL_BGR = np.array((1.0, 1.0, 1.0, 0.0))
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False, strict=True)]
+Point = tuple[Fraction, Fraction]
+"""x and y in fractions of the frame's width and height, (0, 0) its upper left corner."""
+Polygon = Annotated[tuple[Point, ...], Field(min_length=3, max_length=MAX_POLYGON_POINTS)]
+Pixel = TypeVar("Pixel", bound=np.generic)
 
 
 class Region(BaseModel):
@@ -41,9 +57,13 @@ class Region(BaseModel):
             raise ValueError("a region must have an area and lie inside the frame (fractions of width and height)")
         return self
 
+    def in_words(self) -> str:
+        """Where it lies, in fractions of the frame."""
+        return f"x {self.x:.3g} to {self.x + self.width:.3g}, y {self.y:.3g} to {self.y + self.height:.3g}"
+
 
 class Geometry(BaseModel):
-    """How a frame becomes the network's input: regions, each letterboxed onto one tile."""
+    """How a frame becomes the network's input: regions, each letterboxed onto one tile, and what is ignored in them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,7 +71,8 @@ class Geometry(BaseModel):
     input_width_px: Annotated[int, Field(ge=64, le=2048, multiple_of=32)] = 320
     channels: Annotated[int, Field(ge=1, le=3)] = 1
     regions: Annotated[tuple[Region, ...], Field(min_length=1, max_length=64)] = (Region(),)
-    mm_per_px: Annotated[float, Field(gt=0)] | None = None
+    ignored: Annotated[tuple[Polygon, ...], Field(max_length=MAX_POLYGONS)] = ()
+    mm_per_px: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] | None = None
 
     @model_validator(mode="after")
     def _grey_or_bgr(self) -> Geometry:
@@ -84,18 +105,8 @@ def placements(frame_height_px: int, frame_width_px: int, geometry: Geometry) ->
         scale = min(geometry.input_width_px / width, geometry.input_height_px / height)
         tile_width = min(geometry.input_width_px, max(1, round(width * scale)))
         tile_height = min(geometry.input_height_px, max(1, round(height * scale)))
-        result.append(
-            Placement(
-                x,
-                y,
-                width,
-                height,
-                (geometry.input_width_px - tile_width) // 2,
-                (geometry.input_height_px - tile_height) // 2,
-                tile_width,
-                tile_height,
-            )
-        )
+        tile_x, tile_y = (geometry.input_width_px - tile_width) // 2, (geometry.input_height_px - tile_height) // 2
+        result.append(Placement(x, y, width, height, tile_x, tile_y, tile_width, tile_height))
     return tuple(result)
 
 
@@ -103,38 +114,105 @@ def tensor_from_pixels(pixels: PixelArray, geometry: Geometry) -> NDArray[np.uin
     """uint8 [N, H, W, C], one tile a region, C grey or BGR.
 
     Full-scale uint16 is brought to 8 bits, alpha is dropped, grey and colour are converted to what the bundle was
-    taught with. What letterboxing leaves free is filled with one constant grey (`PADDING_U8`).
+    taught with. What letterboxing leaves free and what is ignored is filled with one constant grey (`PADDING_U8`); a
+    pixel of the part that is just this grey becomes one level darker.
+
+    Raises:
+        ProcunitError: the frame is no image, a side is under 32 px, or a region is wholly ignored.
+    """
+    frame_u8 = frame_u8_from_pixels(pixels, geometry.channels)
+    height_px, width_px = frame_u8.shape[:2]
+    tiles_u8 = np.full((len(geometry.regions), *_tile_shape(geometry), *frame_u8.shape[2:]), PADDING_U8, np.uint8)
+    for tile_u8, p in zip(tiles_u8, placements(height_px, width_px, geometry), strict=True):
+        part_u8 = _inner(tile_u8, p)
+        part_u8[...] = _scaled(frame_u8, p)
+        _keep_padding_grey_free(part_u8)
+    if geometry.ignored:
+        padding_u8 = np.full(tiles_u8.shape[1:], PADDING_U8, np.uint8)
+        for tile_u8, unjudged in zip(tiles_u8, unjudged_pixels(height_px, width_px, geometry), strict=True):
+            cv2.copyTo(padding_u8, unjudged.view(np.uint8), tile_u8)
+    return tiles_u8.reshape(*tiles_u8.shape[:3], geometry.channels)
+
+
+def frame_u8_from_pixels(pixels: PixelArray, channels: int) -> NDArray[np.uint8]:
+    """The whole frame with 8 bits a channel: [H, W] for one channel, [H, W, 3] BGR for three.
 
     Raises:
         ProcunitError: the frame is no image, or a side is under 32 px.
     """
-    frame_u8 = _channels(_eight_bit(pixels), geometry.channels)
-    tiles = [
-        _letterboxed(frame_u8, p, geometry, PADDING_U8)
-        for p in placements(frame_u8.shape[0], frame_u8.shape[1], geometry)
-    ]
-    return np.stack(tiles).reshape(len(tiles), geometry.input_height_px, geometry.input_width_px, geometry.channels)
+    return _channels(_eight_bit(pixels), channels)
+
+
+@lru_cache(maxsize=8)
+def unjudged_pixels(frame_height_px: int, frame_width_px: int, geometry: Geometry) -> NDArray[np.bool_]:
+    """The pixels of the tiles that are padding or ignored in frames of this size: [N, H, W], read-only.
+
+    Raises:
+        ProcunitError: nothing is left of a region.
+    """
+    unjudged = np.ones((len(geometry.regions), *_tile_shape(geometry)), np.bool_)
+    for tile, p in zip(unjudged, placements(frame_height_px, frame_width_px, geometry), strict=True):
+        _inner(tile, p)[...] = False
+        ignored = _filled(tile.shape, geometry.ignored, frame_height_px, frame_width_px, p)
+        np.logical_or(tile, ignored, out=tile)
+    for number, (region, tile) in enumerate(zip(geometry.regions, unjudged, strict=True), start=1):
+        if tile.all():
+            raise ProcunitError(
+                f"region {number} ({region.in_words()}) is wholly ignored",
+                remedy="Take the region out of the geometry or ignore less of it",
+            )
+    unjudged.flags.writeable = False
+    return unjudged
+
+
+def judged_patches(tiles_u8: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which patches of tiles [N, H, W, C] have a pixel that is judged: [N, h, w]."""
+    return patches_with_any((tiles_u8 != PADDING_U8).any(axis=3))
+
+
+def patches_with_any(pixels: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which patches hold at least one of the pixels [N, H, W]: [N, h, w]."""
+    tiles, height_px, width_px = pixels.shape
+    patches = pixels.reshape(tiles, height_px // PATCH_PX, PATCH_PX, width_px // PATCH_PX, PATCH_PX)
+    return np.asarray(patches.any(axis=(2, 4)), np.bool_)
+
+
+def ignored_pixels(frame_height_px: int, frame_width_px: int, geometry: Geometry) -> NDArray[np.bool_]:
+    """The pixels of a frame that are ignored: [H, W]."""
+    whole = Placement(0, 0, frame_width_px, frame_height_px, 0, 0, frame_width_px, frame_height_px)
+    return _filled((frame_height_px, frame_width_px), geometry.ignored, frame_height_px, frame_width_px, whole)
 
 
 def mask_tiles(mask_u8: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.float32]:
-    """A mask [H, W] (over 127 = defect) through the frame's own geometry: float32 [N, H, W] in [0, 1]."""
+    """A mask [H, W] (over 127 = defect) through the frame's own geometry: float32 [N, H, W] in [0, 1], 0 where ignored.
+
+    Raises:
+        ProcunitError: a region is wholly ignored.
+    """
     binary = np.where(mask_u8 > 127, np.uint8(255), np.uint8(0)).astype(np.uint8)
-    tiles = [_letterboxed(binary, p, geometry, 0) for p in placements(binary.shape[0], binary.shape[1], geometry)]
-    return (np.stack(tiles) / np.float32(255)).astype(np.float32)
+    height_px, width_px = binary.shape
+    tiles_u8 = np.zeros((len(geometry.regions), *_tile_shape(geometry)), np.uint8)
+    for tile_u8, p in zip(tiles_u8, placements(height_px, width_px, geometry), strict=True):
+        _inner(tile_u8, p)[...] = _scaled(binary, p)
+    tiles_u8[unjudged_pixels(height_px, width_px, geometry)] = 0
+    return (tiles_u8 / np.float32(255)).astype(np.float32)
 
 
 def frame_map_from_tile_maps(
     tile_maps: NDArray[np.float32], frame_height_px: int, frame_width_px: int, geometry: Geometry
 ) -> NDArray[np.float32]:
-    """Maps [N, h, w] of the tiles laid back onto the frame: float32 [H, W], the highest where regions overlap."""
+    """Maps [N, h, w] of the tiles laid back onto the frame: float32 [H, W], the highest where regions overlap.
+
+    What is ignored or in no region has the lowest value.
+    """
     lowest = np.float32(tile_maps.min()) if tile_maps.size else np.float32(0)
     merged = np.full((frame_height_px, frame_width_px), lowest, np.float32)
     for tile_map, p in zip(tile_maps, placements(frame_height_px, frame_width_px, geometry), strict=True):
         full = cv2.resize(tile_map, (geometry.input_width_px, geometry.input_height_px), interpolation=cv2.INTER_LINEAR)
-        inner = full[p.tile_y_px : p.tile_y_px + p.tile_height_px, p.tile_x_px : p.tile_x_px + p.tile_width_px]
-        region = cv2.resize(inner, (p.frame_width_px, p.frame_height_px), interpolation=cv2.INTER_LINEAR)
-        window = merged[p.frame_y_px : p.frame_y_px + p.frame_height_px, p.frame_x_px : p.frame_x_px + p.frame_width_px]
+        region = cv2.resize(_inner(full, p), (p.frame_width_px, p.frame_height_px), interpolation=cv2.INTER_LINEAR)
+        window = _in_frame(merged, p)
         np.maximum(window, region, out=window)
+    merged[ignored_pixels(frame_height_px, frame_width_px, geometry)] = lowest
     return merged
 
 
@@ -166,14 +244,50 @@ def _channels(frame_u8: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
     return frame_u8
 
 
-def _letterboxed(frame_u8: NDArray[np.uint8], p: Placement, geometry: Geometry, padding_u8: int) -> NDArray[np.uint8]:
-    region = frame_u8[p.frame_y_px : p.frame_y_px + p.frame_height_px, p.frame_x_px : p.frame_x_px + p.frame_width_px]
-    if (p.tile_width_px, p.tile_height_px) != (p.frame_width_px, p.frame_height_px):
-        shrinking = p.tile_width_px < p.frame_width_px or p.tile_height_px < p.frame_height_px
-        interpolation = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR_EXACT
-        region = np.asarray(
-            cv2.resize(region, (p.tile_width_px, p.tile_height_px), interpolation=interpolation), np.uint8
-        )
-    tile = np.full((geometry.input_height_px, geometry.input_width_px, *region.shape[2:]), padding_u8, np.uint8)
-    tile[p.tile_y_px : p.tile_y_px + p.tile_height_px, p.tile_x_px : p.tile_x_px + p.tile_width_px] = region
-    return tile
+def _scaled(frame_u8: NDArray[np.uint8], p: Placement) -> NDArray[np.uint8]:
+    """The region of a frame, grey or BGR, at its size on the tile."""
+    region_u8 = _in_frame(frame_u8, p)
+    if (p.tile_width_px, p.tile_height_px) == (p.frame_width_px, p.frame_height_px):
+        return region_u8
+    shrinking = p.tile_width_px < p.frame_width_px or p.tile_height_px < p.frame_height_px
+    interpolation = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR_EXACT
+    return np.asarray(cv2.resize(region_u8, (p.tile_width_px, p.tile_height_px), interpolation=interpolation), np.uint8)
+
+
+def _keep_padding_grey_free(part_u8: NDArray[np.uint8]) -> None:
+    """Make the part's pixels that are just the padding grey, in all channels, one level darker."""
+    if part_u8.ndim == 2:
+        part_u8 -= part_u8 == PADDING_U8
+        return
+    is_grey_u8 = cv2.inRange(part_u8, _PADDING_BGR_U8, _PADDING_BGR_U8)
+    cv2.subtract(part_u8, _ONE_LEVEL_BGR, dst=part_u8, mask=is_grey_u8)
+
+
+def _filled(
+    shape: tuple[int, ...], polygons: tuple[Polygon, ...], frame_height_px: int, frame_width_px: int, p: Placement
+) -> NDArray[np.bool_]:
+    """The pixels of a tile of this shape [H, W] that lie in a polygon or on its outline."""
+    filled_u8 = np.zeros(shape, np.uint8)
+    # From the region's own fractions, so that a frame scaled down has the very same pixels ignored.
+    start = (p.frame_x_px / frame_width_px, p.frame_y_px / frame_height_px)
+    per_region = (frame_width_px / p.frame_width_px, frame_height_px / p.frame_height_px)
+    for polygon in polygons:
+        points_px = (np.array(polygon) - start) * per_region * (p.tile_width_px, p.tile_height_px)
+        points_px += (p.tile_x_px - 0.5, p.tile_y_px - 0.5)  # OpenCV counts from the middle of the first pixel
+        subpixels = np.rint(points_px * (1 << _SUBPIXEL_BITS)).clip(-_FARTHEST_SUBPIXEL, _FARTHEST_SUBPIXEL)
+        cv2.fillPoly(filled_u8, [subpixels.astype(np.int32)], 1.0, shift=_SUBPIXEL_BITS)
+    return filled_u8.view(np.bool_)
+
+
+def _tile_shape(geometry: Geometry) -> tuple[int, int]:
+    return geometry.input_height_px, geometry.input_width_px
+
+
+def _inner(tile: NDArray[Pixel], p: Placement) -> NDArray[Pixel]:
+    """The part of a tile that shows its region."""
+    return tile[p.tile_y_px : p.tile_y_px + p.tile_height_px, p.tile_x_px : p.tile_x_px + p.tile_width_px]
+
+
+def _in_frame(frame: NDArray[Pixel], p: Placement) -> NDArray[Pixel]:
+    """The part of a frame that is a tile's region."""
+    return frame[p.frame_y_px : p.frame_y_px + p.frame_height_px, p.frame_x_px : p.frame_x_px + p.frame_width_px]

@@ -52,7 +52,8 @@ class ResultContext:
         policy = self.policy
         types = [(rule.name, rule.limit.threshold, rule.authority) for rule in policy.types]
         anomaly = policy.anomaly.threshold if policy.anomaly else None
-        deciding = json.dumps([types, anomaly, policy.audit_rate, self.review_action])
+        bank_version = self.bundle.bank_version
+        deciding = json.dumps([types, anomaly, policy.audit_rate, self.review_action, bank_version])
         return hashlib.sha256(deciding.encode()).hexdigest()[:16]
 
 

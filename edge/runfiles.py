@@ -13,6 +13,7 @@ from edge.preprocess import Geometry
 
 TRAIN_FILE, EXPORT_FILE, CALIBRATION_FILE = "train.json", "export.json", "calibration.json"
 CHECKPOINT_FILE, BANK_FILE = "checkpoint.safetensors", "bank.safetensors"
+FOLD_BANKS_FILE, HELD_OUT_FILE = "fold-banks.safetensors", "held-out.safetensors"
 DEMO_KEY_FILE, DEMO_PUBLIC_KEY_FILE = "demo-key.pem", "demo-key.pub"
 
 Role = Literal["train", "calibrate", "seed"]
@@ -54,14 +55,17 @@ class Difference(_Record):
 
 
 class ExportRecord(_Record):
-    """What `procunit export` made, and how far the graphs of each precision are from torch."""
+    """What `procunit export` made, and how far the graphs of each precision are from torch.
+
+    `fold_of` names the fold of each held-out good part, whose score comes from the bank that was made without it.
+    """
 
     separate: bool
-
     opset: int
     bank_rows: int
     feature_size: int
     bank_parts: int
+    fold_of: dict[str, int]
     parity_frames: int
     differences: dict[Precision, Difference]
 

@@ -1,7 +1,8 @@
-"""What signed commands have changed until further notice: whether parts are inspected, and thresholds.
+"""What is in force beyond the bundle: a grown memory bank, and over it what signed commands have changed.
 
-The commands themselves are kept on the disk, with their signatures, and verified again at every start: a file on this
-device changes no decision. Thresholds are for one bundle and are dropped with it.
+Commands say whether parts are inspected, and set thresholds until further notice. They are kept on the disk, with their
+signatures, and verified again at every start: a file on this device changes no decision. Thresholds are for one bundle
+and are dropped with it.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from edge.bank_store import BankInUse
 from edge.bundle import TrustedKey
 from edge.command_schemas import CommandName, ThresholdArgs
 from edge.command_signature import signer_of_command
@@ -29,10 +32,11 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What is in force for the next part."""
+    """What is in force for the next part; without a `bank` it is the bundle's own that judges."""
 
     armed: bool
     policy: Policy
+    bank: BankInUse | None = None
 
 
 class _Order(BaseModel):
@@ -50,8 +54,8 @@ _ORDERS = TypeAdapter(tuple[_Order, ...])
 class StandingOrders:
     """The orders in the file `path` of the device with this `root`, over the bundle's own `policy`.
 
-    `rules` may be read by any thread, and is replaced as a whole by the one that calls `add`. `dropped` says which
-    orders of the file are not in force any more, and why.
+    `rules` may be read by any thread, and is replaced as a whole by those that call `add` and `use_bank`. `dropped`
+    says which orders of the file are not in force any more, and why.
     """
 
     def __init__(self, path: Path, root: str, keys: tuple[TrustedKey, ...], bundle_id: str, policy: Policy) -> None:
@@ -61,6 +65,7 @@ class StandingOrders:
         self._bundle_id = bundle_id
         self._policy = policy
         self._orders: tuple[_Order, ...] = ()
+        self._changing = threading.Lock()
         self.rules = Rules(armed=True, policy=policy)
         self.dropped: tuple[str, ...] = ()
         self._load()
@@ -71,18 +76,24 @@ class StandingOrders:
         Raises:
             ProcunitError: it does not fit the bundle, or cannot be stored; nothing has changed.
         """
-        orders = _without_replaced((*self._orders, _Order(name=name, command=dict(command))))
-        rules = self._rules(orders)
-        self._store(orders)
-        self._orders, self.rules = orders, rules
+        with self._changing:
+            orders = _without_replaced((*self._orders, _Order(name=name, command=dict(command))))
+            rules = self._rules(orders, self.rules.bank)
+            self._store(orders)
+            self._orders, self.rules = orders, rules
 
-    def _rules(self, orders: tuple[_Order, ...]) -> Rules:
-        """What the orders amount to, always counted from the bundle's own policy."""
-        policy = self._policy
+    def use_bank(self, bank: BankInUse) -> None:
+        """Judge by another memory bank of the bundle and its anomaly limit; what orders say lies over it."""
+        with self._changing:
+            self.rules = self._rules(self._orders, bank)
+
+    def _rules(self, orders: tuple[_Order, ...], bank: BankInUse | None = None) -> Rules:
+        """What the orders amount to, always counted from the policy of the bundle and its bank."""
+        policy = self._policy if bank is None else replace(self._policy, anomaly=bank.limit)
         for order in orders:
             if order.name == "threshold":
                 policy = policy_with_thresholds(policy, self._bundle_id, _thresholds(order))
-        return Rules(armed=all(order.name != "disarm" for order in orders), policy=policy)
+        return Rules(armed=all(order.name != "disarm" for order in orders), policy=policy, bank=bank)
 
     def _load(self) -> None:
         try:

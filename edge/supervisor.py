@@ -101,11 +101,15 @@ class Supervisor:
 
     def _watch(self) -> None:
         """Turn what the other threads say of themselves into faults, and publish metrics when they are due."""
+        bank_watch = self._line.bank_watch
+        if bank_watch is not None:
+            bank_watch.look()
         for fault_id, problem in (
             (FaultId.OUTBOX_FAILED, self._line.outbox.error),
             (FaultId.FRAMES_FAILED, self._line.frames.error),
             (FaultId.DISK_LOW, self._line.outbox.shortage),
             (FaultId.BROKER_UNREACHABLE, self._link_problem()),
+            (FaultId.BANK_REFUSED, bank_watch and bank_watch.problem),
             (FaultId.DISARMED, None if self._line.orders.rules.armed else "until the command `arm`"),
         ):
             if problem is None:

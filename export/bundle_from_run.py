@@ -13,7 +13,9 @@ from edge.errors import ProcunitError
 from edge.manifest import (
     BANK,
     CALIBRATION,
+    HELD_OUT,
     KNOWN,
+    PATCHES_GRAPH,
     REPORT,
     DefectType,
     KnownPhoto,
@@ -26,6 +28,7 @@ from edge.runfiles import (
     BANK_FILE,
     CALIBRATION_FILE,
     EXPORT_FILE,
+    HELD_OUT_FILE,
     TRAIN_FILE,
     CalibrationRecord,
     ExportRecord,
@@ -70,6 +73,8 @@ def bundle_from_run(
             for graph in graphs_of_run(run, exported, precision):
                 shutil.copyfile(graph, partial / graph.name)
         shutil.copyfile(run / BANK_FILE, partial / BANK)
+        shutil.copyfile(run / PATCHES_GRAPH, partial / PATCHES_GRAPH)
+        shutil.copyfile(run / HELD_OUT_FILE, partial / HELD_OUT)
         shutil.copyfile(run / CALIBRATION_FILE, partial / CALIBRATION)
         (partial / KNOWN).write_text(_known(trained).model_dump_json(indent=1) + "\n", encoding="utf-8")
         engine = OrtEngine(graphs_of_run(partial, exported), bank_from_file(partial / BANK))

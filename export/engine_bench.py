@@ -167,13 +167,14 @@ def tiles_of(content: BundleContent) -> NDArray[np.uint8]:
 
 
 def bank_of_rows(bank: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
-    """A bank of another size: some of its rows, or all of them and more that repeat them with a little noise."""
+    """A bank of another size: some of its rows, or all of them and more that repeat them, reach and all, but for noise."""
     draw = np.random.default_rng(0)
     if rows <= len(bank):
         return bank[draw.permutation(len(bank))[:rows]]
     repeated = bank[draw.integers(0, len(bank), rows - len(bank))]
-    noise = _NOISE * float(bank.std()) * draw.standard_normal(repeated.shape, np.float32)
-    return np.concatenate([bank, repeated + noise.astype(np.float32)])
+    features = repeated[:, :-1]
+    features += np.float32(_NOISE * bank[:, :-1].std()) * draw.standard_normal(features.shape, np.float32)
+    return np.concatenate([bank, repeated])
 
 
 def bench_banks(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.dataset import read_image
+from edge.dataset import GOOD, read_image
 from edge.drift import clearance, clearances_from_scores, score_names
 from edge.engine import Engine
 from edge.errors import ProcunitError
@@ -55,42 +55,47 @@ def tolerance_from_scores(
 def golden_photos(
     scores: Sequence[PhotoScores], types: tuple[DefectType, ...], anomaly: ScoreLimit | None
 ) -> list[PhotoScores]:
-    """Up to `MAX_FRAMES` photographs clear of every threshold, in turn a passing one and one flagged by each type.
+    """The photographs clear of every threshold, in turn a passing one and one flagged by each type.
 
     Those nearest to a threshold come first, as they tell most, and no part comes twice.
-
-    Raises:
-        ProcunitError: none is clear of the thresholds.
     """
     groups: dict[str | None, dict[str, PhotoScores]] = {None: {}, **{t.name: {} for t in types}, "": {}}
     distances = {photo.sha256: clearance(photo, types, anomaly) for photo in scores}
     for photo in sorted(scores, key=lambda p: (np.abs(distances[p.sha256]).min(), p.sha256)):
-        if np.abs(distances[photo.sha256]).min() > CLEARANCE_SPREADS:
+        if _is_clear(distances[photo.sha256]):
             group = groups[_flagged_by(photo, distances[photo.sha256], types)]
             group.setdefault(photo.part_id, photo)
     in_turn = zip_longest(*(group.values() for group in groups.values()))
-    by_part = {photo.part_id: photo for turn in in_turn for photo in turn if photo is not None}
-    if not by_part:
+    return list({photo.part_id: photo for turn in in_turn for photo in turn if photo is not None}.values())
+
+
+def write_golden(directory: Path, photos: Iterable[tuple[Path, PhotoScores]], judge: Judge, tolerance: float) -> None:
+    """Write up to `MAX_FRAMES` photographs as lossless PNG at native resolution and their references.
+
+    References are taken from those very files with the bundle's bank, which has seen the held-out good parts: one that
+    is no longer clear of every threshold is left out.
+
+    Raises:
+        ProcunitError: no photograph is clear, a score is not the one it was calibrated with, or the disk is full.
+    """
+    (directory / GOLDEN).parent.mkdir()
+    frames: list[GoldenFrame] = []
+    for path, calibrated in photos:
+        file = f"{Path(GOLDEN).parent.name}/frame-{len(frames) + 1}.png"
+        if not cv2.imwrite(str(directory / file), read_image(path)):
+            raise ProcunitError("cannot be written", where=str(directory / file), remedy="Free space on the disk")
+        frame = _reference(directory, file, calibrated, judge, tolerance)
+        if _is_clear(clearance(frame, judge.types, judge.anomaly)):
+            frames.append(frame)
+        else:
+            (directory / file).unlink()
+        if len(frames) == MAX_FRAMES:
+            break
+    if not frames:
         raise ProcunitError(
             "no photograph lies clear of every threshold, so none can serve as a golden frame",
             remedy="Add photographs of good parts and of defects, and train again",
         )
-    return list(by_part.values())[:MAX_FRAMES]
-
-
-def write_golden(directory: Path, photos: Sequence[tuple[Path, PhotoScores]], judge: Judge, tolerance: float) -> None:
-    """Write the photographs as lossless PNG at native resolution and their references, taken from those very files.
-
-    Raises:
-        ProcunitError: a photograph's scores are no longer those it was calibrated with, or the disk is full.
-    """
-    (directory / GOLDEN).parent.mkdir()
-    frames = []
-    for number, (path, calibrated) in enumerate(photos, start=1):
-        file = f"{Path(GOLDEN).parent.name}/frame-{number}.png"
-        if not cv2.imwrite(str(directory / file), read_image(path)):
-            raise ProcunitError("cannot be written", where=str(directory / file), remedy="Free space on the disk")
-        frames.append(_reference(directory, file, calibrated, judge, tolerance))
     golden = GoldenSet(tolerance=tolerance, frames=tuple(frames))
     (directory / GOLDEN).write_text(golden.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
@@ -98,6 +103,8 @@ def write_golden(directory: Path, photos: Sequence[tuple[Path, PhotoScores]], ju
 def _reference(directory: Path, file: str, calibrated: PhotoScores, judge: Judge, tolerance: float) -> GoldenFrame:
     scores, _ = score_pixels(read_image(directory / file), judge.geometry, judge.engine)
     drift = clearance(scores, judge.types, judge.anomaly) - clearance(calibrated, judge.types, judge.anomaly)
+    if judge.anomaly is not None and calibrated.label == GOOD:
+        drift[-1] = 0.0  # it was calibrated with a bank made without its part, to which it is nearer or farther
     if not np.abs(drift).max() <= tolerance:
         raise ProcunitError(
             "the model does not give the scores it was calibrated with",
@@ -110,6 +117,10 @@ def _reference(directory: Path, file: str, calibrated: PhotoScores, judge: Judge
         anomaly_score=scores.anomaly_score,
         verdict=decision.verdict,
     )
+
+
+def _is_clear(distances: NDArray[np.float64]) -> bool:
+    return bool(np.abs(distances).min() > CLEARANCE_SPREADS)
 
 
 def _flagged_by(photo: PhotoScores, distances: NDArray[np.float64], types: tuple[DefectType, ...]) -> str | None:

@@ -2,49 +2,33 @@
 
 The bank is an input, so that it can grow or be swapped without building an engine. The Cast comes first, because
 TensorRT does not transpose uint8. Whatever the trunk computes in, the features that are searched for become FP32 before
-they are averaged and centred, and the search is FP32: half precision ruins its distances.
+they are averaged and centred, and the search is FP32: half precision ruins its distances. Patches without a pixel that
+is judged have no distance and do not count (docs/decisions/0017).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edge.anomaly import PATCHES_PER_COUNTED, counted_patches
 from edge.errors import ProcunitError
-from edge.preprocess import Geometry
+from edge.manifest import PATCHES_KEY
+from edge.preprocess import PADDING_U8, PATCH_PX, Geometry
+from export.space import PatchSpace
 from training.model import DefectHead, InspectionModel, Taps, head_features, patch_features
 
 OPSET = 18
-ANOMALOUS_PATCHES = 10
-"""A tile's anomaly score is the mean distance of this many of its farthest patches; chosen by cross-validation."""
 HEAD_OUTPUTS, ANOMALY_OUTPUTS = ("logits", "defect_maps"), ("anomaly_map", "anomaly_score")
 
 
-@dataclass(frozen=True, slots=True)
-class PatchScale:
-    """What patches are centred and divided by before the search: their mean [D] and `spread` [D].
-
-    The spread is each feature's deviation times the root of D, so that distances are about 1 and no feature outweighs
-    the others.
-    """
-
-    mean: NDArray[np.float32]
-    spread: NDArray[np.float32]
-
-    def apply(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Patches [n, D] as the bank's rows are stored."""
-        return (patches - self.mean) / self.spread
-
-
 class Nearest(NamedTuple):
-    """For each tile: `anomaly_map` [N, h, w], the distance of each patch to the bank, and `anomaly_score` [N]."""
+    """For each tile: `anomaly_map` [N, h, w], each judged patch's distance to the bank, and `anomaly_score` [N]."""
 
     anomaly_map: Tensor
     anomaly_score: Tensor
@@ -69,80 +53,104 @@ class ClassifierGraph(nn.Module):
         return _head_outputs(self.head, self.model.taps(image))
 
 
-class ExtractorGraph(nn.Module):
-    """`image` uint8 [N, H, W, C] and `bank` [M, D] to the anomaly's outputs."""
+class PatchesGraph(nn.Module):
+    """`image` uint8 [N, H, W, C] to `patches` [N, D, h, w]: what the bank's rows are taken from."""
 
-    outputs: tuple[str, ...] = ANOMALY_OUTPUTS
+    outputs: tuple[str, ...] = (PATCHES_KEY,)
     mean: Tensor
-    spread: Tensor
+    projection: Tensor
 
-    def __init__(self, model: InspectionModel, scale: PatchScale) -> None:
+    def __init__(self, model: InspectionModel, space: PatchSpace) -> None:
         super().__init__()
         self.model = model
-        self.register_buffer("mean", torch.from_numpy(scale.mean).view(1, -1, 1, 1))
-        self.register_buffer("spread", torch.from_numpy(scale.spread).view(1, -1, 1, 1))
+        self.register_buffer("mean", torch.from_numpy(space.mean).view(1, -1, 1, 1))
+        self.register_buffer("projection", torch.from_numpy(space.projection).t()[:, :, None, None].contiguous())
         self.eval()
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Outputs in the order of `outputs`."""
+        return (self.patches(self.model.taps(image)),)
+
+    def patches(self, taps: Taps) -> Tensor:
+        """The patches [N, D, h, w] in the bank's space, FP32."""
+        features = patch_features(Taps(*(tap.float() for tap in taps)))
+        return F.conv2d(features - self.mean, self.projection)
+
+
+class ExtractorGraph(PatchesGraph):
+    """`image` uint8 [N, H, W, C] and `bank` [M, D + 1] to the anomaly's outputs."""
+
+    outputs: tuple[str, ...] = ANOMALY_OUTPUTS
 
     def forward(self, image: Tensor, bank: Tensor) -> tuple[Tensor, ...]:
         """Outputs in the order of `outputs`."""
-        return tuple(search(self.scaled_patches(self.model.taps(image)), bank))
-
-    def scaled_patches(self, taps: Taps) -> Tensor:
-        """The patches [N, D, h, w] that are searched for in the bank, FP32."""
-        return (patch_features(Taps(*(tap.float() for tap in taps))) - self.mean) / self.spread
+        return tuple(search(self.patches(self.model.taps(image)), judged_patches(image), bank))
 
 
 class InspectionGraph(ExtractorGraph):
-    """`image` uint8 [N, H, W, C] and `bank` [M, D] to the contract's outputs; without types, the anomaly's alone."""
+    """`image` and `bank` [M, D + 1] to the contract's outputs; without types, the anomaly's alone."""
 
-    def __init__(self, model: InspectionModel, scale: PatchScale) -> None:
-        super().__init__(model, scale)
+    def __init__(self, model: InspectionModel, space: PatchSpace) -> None:
+        super().__init__(model, space)
         self.outputs = ANOMALY_OUTPUTS if model.head is None else HEAD_OUTPUTS + ANOMALY_OUTPUTS
 
     def forward(self, image: Tensor, bank: Tensor) -> tuple[Tensor, ...]:
         """Outputs in the order of `outputs`."""
         taps = self.model.taps(image)
-        anomaly = search(self.scaled_patches(taps), bank)
+        anomaly = search(self.patches(taps), judged_patches(image), bank)
         if self.model.head is None:
             return tuple(anomaly)
         return (*_head_outputs(self.model.head, taps), *anomaly)
 
 
-Graph = ClassifierGraph | ExtractorGraph
+Graph = ClassifierGraph | PatchesGraph
 
 
-def graphs_from_model(model: InspectionModel, scale: PatchScale, *, separate: bool) -> tuple[Graph, ...]:
+def graphs_from_model(model: InspectionModel, space: PatchSpace, *, separate: bool) -> tuple[Graph, ...]:
     """The graphs of a form, in the order of `edge.manifest.graph_files`.
 
     Raises:
         ProcunitError: there is no head to separate.
     """
     if separate:
-        return ClassifierGraph(model), ExtractorGraph(model, scale)
-    return (InspectionGraph(model, scale),)
+        return ClassifierGraph(model), ExtractorGraph(model, space)
+    return (InspectionGraph(model, space),)
 
 
-def patch_scale(patches: NDArray[np.float32]) -> PatchScale:
-    """The scale of the patches [n, D] that the bank is chosen from; a feature that hardly varies is not blown up."""
-    deviation = patches.std(0, dtype=np.float64)
-    deviation = np.maximum(deviation, max(float(np.median(deviation)) / 20, 1e-6))
-    spread = deviation * np.sqrt(patches.shape[1])
-    return PatchScale(patches.mean(0, dtype=np.float64).astype(np.float32), spread.astype(np.float32))
+def judged_patches(image: Tensor) -> Tensor:
+    """Which patches of `image` uint8 [N, H, W, C] have a pixel that is judged: bool [N, h, w].
+
+    As `edge.preprocess.judged_patches`: no judged pixel is the padding grey.
+    """
+    differs = (image.float() - PADDING_U8).abs().amax(3)
+    return F.max_pool2d(differs[:, None], PATCH_PX)[:, 0] > 0
 
 
-def search(patches: Tensor, bank: Tensor) -> Nearest:
-    """Exact nearest neighbour of each patch [N, D, h, w] in the bank [M, D].
+def search(patches: Tensor, judged: Tensor, bank: Tensor) -> Nearest:
+    """Exact nearest neighbour of each patch [N, D, h, w] in the bank [M, D + 1], whose last column is the rows' reach.
 
-    The nearest row maximises x.b - |b|^2 / 2, one matrix product; its distance is then taken from the difference, so
-    that nothing cancels.
+    With w = 1 / reach^2 the nearest row b minimises w |x - b|^2 = w |b|^2 - 2 w b.x + w |x|^2, which is one matrix
+    product with |x|^2 as one more feature; its distance is then taken from the difference, so that nothing cancels.
     """
     tiles, size, height, width = patches.shape
     queries = patches.permute(0, 2, 3, 1).reshape(-1, size)
-    closeness = torch.addmm(-0.5 * (bank * bank).sum(1), queries, bank.t())
+    rows, reach = bank[:, :size], bank[:, size:]
+    weights = reach.square().reciprocal()
+    columns = torch.cat((2 * weights * rows, -weights), 1).t()
+    offsets = -(weights * rows.square()).sum(1)
+    closeness = torch.addmm(offsets, torch.cat((queries, queries.square().sum(1, keepdim=True)), 1), columns)
     winners = bank.index_select(0, closeness.topk(1).indices[:, 0])  # faster than ArgMax in ONNX Runtime
-    distances = (queries - winners).square().sum(1).sqrt().reshape(tiles, height * width)
-    score = distances.topk(min(ANOMALOUS_PATCHES, height * width)).values.mean(1)
-    return Nearest(distances.reshape(tiles, height, width), score)
+    distances = (queries - winners[:, :size]).square().sum(1).sqrt() / winners[:, size]
+    distances = torch.where(judged.reshape(tiles, -1), distances.reshape(tiles, height * width), 0.0)
+    return Nearest(distances.reshape(tiles, height, width), _score(distances, judged.reshape(tiles, -1)))
+
+
+def _score(distances: Tensor, judged: Tensor) -> Tensor:
+    """The mean of each tile's farthest patches, as many as `edge.anomaly.counted_patches` says: [N] of [N, P]."""
+    farthest = distances.topk(counted_patches(distances.shape[1])).values
+    counted = (judged.float().sum(1, keepdim=True) / PATCHES_PER_COUNTED).ceil().clamp(min=1)
+    counts = torch.arange(farthest.shape[1], device=farthest.device) < counted
+    return (farthest * counts).sum(1) / counted[:, 0]
 
 
 def onnx_from_graph(graph: Graph, geometry: Geometry, path: Path) -> None:
@@ -154,7 +162,7 @@ def onnx_from_graph(graph: Graph, geometry: Geometry, path: Path) -> None:
     image = torch.zeros(2, geometry.input_height_px, geometry.input_width_px, geometry.channels, dtype=torch.uint8)
     inputs, free = {"image": image}, {"image": {0: torch.export.Dim("tiles")}}
     if isinstance(graph, ExtractorGraph):
-        inputs["bank"], free["bank"] = torch.zeros(8, graph.mean.numel()), {0: torch.export.Dim("rows")}
+        inputs["bank"], free["bank"] = torch.ones(8, len(graph.projection) + 1), {0: torch.export.Dim("rows")}
     program = torch.onnx.export(
         graph,
         tuple(inputs.values()),

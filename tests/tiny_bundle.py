@@ -1,8 +1,7 @@
-"""A real, signed bundle around a graph of a few nodes, for tests of everything but the network itself.
+"""A real, signed bundle around the graph of `tests.tiny_graph`.
 
-The graph keeps the bundle's contract. Each of the 8 x 8 cells of a 64 x 64 tile has three features: how dark its
-darkest pixel is, how bright its brightest, and its mean. Types in even places look for dark, in odd places for bright,
-so a `defect_image` of a type is flagged by that type's score and by its distance from the bank; a `good_image` by none.
+A `defect_image` of a type is flagged by that type's score and by its distance from the bank, a `stained_image` by the
+latter alone, a `good_image` by none.
 """
 
 from __future__ import annotations
@@ -12,18 +11,27 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
+from edge.anomaly import distances_to_rows
+from edge.dataset import GOOD
 from edge.engine_ort import OrtEngine
 from edge.manifest import (
     BANK,
     BANK_KEY,
+    CALIBRATION,
+    COUNTED_KEY,
+    DEFECT_COUNTED_KEY,
+    DEFECT_DISTANCES_KEY,
+    DEFECT_PATCHES_KEY,
+    DISTANCES_KEY,
     GOLDEN,
+    HELD_OUT,
+    PATCHES_GRAPH,
+    PATCHES_KEY,
     Budget,
     DefectType,
     GoldenFrame,
@@ -39,16 +47,15 @@ from edge.manifest import (
 from edge.messages import Scores
 from edge.pipeline import score_pixels
 from edge.policy import decide, logit, policy_without_authority, sigmoid
-from edge.preprocess import Geometry, tensor_from_pixels
+from edge.preprocess import PATCH_PX, Geometry, tensor_from_pixels
+from edge.runfiles import CalibrationRecord, PhotoScores
 from edge.sealing import DEMO_MARK, SigningKey, new_directory, seal
+from tests.tiny_graph import CENTER, COUNTED, FEATURES, GRID, SIDE_PX, write_tiny_graph, write_tiny_patches_graph
 
-TINY_GEOMETRY = Geometry(input_height_px=64, input_width_px=64, channels=1)
-SIDE_PX = 64
-CELL_PX = 8
-FEATURES = 3
-_HEAD_GAIN, _HEAD_OFFSET = 24.0, -6.0
+TINY_GEOMETRY = Geometry(input_height_px=SIDE_PX, input_width_px=SIDE_PX, channels=1)
 _MARGIN_SPREADS = 6.0
-_BANK_SEEDS, _LIMIT_SEEDS = range(1000, 1008), range(2000, 2020)
+_NEIGHBOURS = 9
+_BANK_SEEDS, _LIMIT_SEEDS, _DEFECT_SEEDS = range(1000, 1008), range(2000, 2020), range(3000, 3003)
 
 
 @dataclass(frozen=True)
@@ -61,17 +68,25 @@ class TinyBundle:
 
 
 def good_image(seed: int) -> NDArray[np.uint8]:
-    """A plain grey part with grain: uint8 [64, 64]."""
+    """A plain grey part with grain: uint8 [128, 128]."""
     grain = np.random.default_rng(seed).normal(120, 4, (SIDE_PX, SIDE_PX))
     return np.clip(np.rint(grain), 0, 255).astype(np.uint8)
 
 
 def defect_image(seed: int, type_index: int = 0) -> NDArray[np.uint8]:
-    """A good part with a line across it, dark for types in even places and bright in odd ones: uint8 [64, 64]."""
+    """A good part with a line across it, dark for types in even places and bright in odd ones: uint8 [128, 128]."""
     image = good_image(seed)
     ends = np.random.default_rng(seed + 1).integers(8, SIDE_PX - 8, 2)
     grey = 10.0 if type_index % 2 == 0 else 245.0
     return np.asarray(cv2.line(image, (8, int(ends[0])), (SIDE_PX - 8, int(ends[1])), grey, 2), np.uint8)
+
+
+def stained_image(seed: int) -> NDArray[np.uint8]:
+    """A good part with a smooth stain, unlike the good parts and yet of no type: uint8 [128, 128]."""
+    image = good_image(seed)
+    stain = slice(SIDE_PX // 4, SIDE_PX * 3 // 4)
+    image[stain, stain] = np.linspace(108, 120, SIDE_PX // 2).astype(np.uint8)
+    return image
 
 
 def build_tiny_bundle(
@@ -80,11 +95,13 @@ def build_tiny_bundle(
     rejecting: tuple[str, ...] = (),
     version: int = 1,
     precisions: tuple[Precision, ...] = ("fp32",),
+    grows: bool = False,
 ) -> TinyBundle:
     """Build `directory`/bundle and the demo key pair beside it.
 
     Types in `rejecting` carry evidence and a simulated seeded run, so that they may reject where the key is trusted as
     a demo key. Every precision has a graph of its own name, all of the same content but for a comment.
+    A bundle that `grows` has what its memory bank is grown by, with three photographs of a scratch.
     """
     key = write_demo_key(directory)
     tiny = TinyBundle(directory / "bundle", directory / "demo-key.pub", directory / "demo-key.pem")
@@ -97,6 +114,8 @@ def build_tiny_bundle(
         anomaly = _limit([s.anomaly_score for s in scores])
         defects = tuple(_defect_type(name, i, scores, name in rejecting) for i, name in enumerate(types))
         _write_golden(partial, engine, defects, anomaly)
+        if grows:
+            _write_growth(partial, engine, scores, defects, anomaly)
         engine.close()
         seal(partial, _body(defects, anomaly, version), key)
     return tiny
@@ -115,85 +134,18 @@ def write_demo_key(directory: Path) -> SigningKey:
 
 
 def tiny_bank() -> NDArray[np.float32]:
-    """Features of good parts, float32 [512, 3], as the graph computes them."""
-    rows = []
-    for seed in _BANK_SEEDS:
-        tile = tensor_from_pixels(good_image(seed), TINY_GEOMETRY)[0, :, :, 0].astype(np.float32) / 255
-        cells = tile.reshape(SIDE_PX // CELL_PX, CELL_PX, SIDE_PX // CELL_PX, CELL_PX).swapaxes(1, 2)
-        rows.append(np.stack([1 - cells.min((2, 3)), cells.max((2, 3)), cells.mean((2, 3))], axis=-1))
-    return np.concatenate(rows).reshape(-1, FEATURES).astype(np.float32)
+    """Patches of good parts and, last, their reach: float32 [512, 4]."""
+    patches = np.concatenate([tiny_patches(good_image(seed)) for seed in _BANK_SEEDS])
+    apart = np.sort(np.linalg.norm(patches[:, np.newaxis] - patches, axis=2), axis=1)
+    return np.column_stack([patches, apart[:, 1 : 1 + _NEIGHBOURS].mean(axis=1)]).astype(np.float32)
 
 
-def write_tiny_graph(path: Path, types: int, comment: str = "") -> None:
-    """A graph of the bundle's contract for `types` defect types; without types it has no head."""
-    nodes = [
-        helper.make_node("Cast", ["image"], ["image_f32"], to=TensorProto.FLOAT),
-        helper.make_node("Transpose", ["image_f32"], ["nchw"], perm=[0, 3, 1, 2]),
-        helper.make_node("Div", ["nchw", "full_scale"], ["bright"]),
-        helper.make_node("Sub", ["one", "bright"], ["dark"]),
-        _pool("MaxPool", "dark", "darkest"),
-        _pool("MaxPool", "bright", "brightest"),
-        _pool("AveragePool", "bright", "mean"),
-        helper.make_node("Concat", ["darkest", "brightest", "mean"], ["features"], axis=1),
-        *_anomaly_nodes(),
-    ]
-    constants: dict[str, np.generic | NDArray[np.float32] | NDArray[np.int64]] = {
-        "full_scale": np.float32(255),
-        "one": np.float32(1),
-        "zero": np.float32(0),
-        "minus_two": np.float32(-2),
-        "last": np.array([-1], np.int64),
-        "first": np.array([1], np.int64),
-    }
-    outputs = [_float("anomaly_map", ["N", "h", "w"]), _float("anomaly_score", ["N"])]
-    if types:
-        nodes += [
-            helper.make_node("Conv", ["features", "weight", "offset"], ["defect_maps"]),
-            helper.make_node("GlobalMaxPool", ["defect_maps"], ["strongest"]),
-            helper.make_node("Flatten", ["strongest"], ["logits"]),
-        ]
-        weight = np.zeros((types, FEATURES, 1, 1), np.float32)
-        weight[np.arange(types), np.arange(types) % 2] = _HEAD_GAIN
-        constants["weight"] = weight
-        constants["offset"] = np.full(types, _HEAD_OFFSET - _HEAD_GAIN / 2, np.float32)
-        outputs += [_float("logits", ["N", types]), _float("defect_maps", ["N", types, "h", "w"])]
-    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", SIDE_PX, SIDE_PX, 1])
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [image, _float("bank", ["M", FEATURES])],
-        outputs,
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, doc_string=comment)
-    onnx.checker.check_model(model)
-    onnx.save(model, str(path))
-
-
-def _anomaly_nodes() -> list[onnx.NodeProto]:
-    """Euclidean distance of each cell's features from the nearest row of the bank."""
-    return [
-        helper.make_node("Transpose", ["features"], ["queries"], perm=[0, 2, 3, 1]),
-        helper.make_node("Transpose", ["bank"], ["bank_columns"], perm=[1, 0]),
-        helper.make_node("MatMul", ["queries", "bank_columns"], ["products"]),
-        helper.make_node("Mul", ["products", "minus_two"], ["cross"]),
-        helper.make_node("ReduceSumSquare", ["queries"], ["query_norms"], axes=[-1], keepdims=1),
-        helper.make_node("ReduceSumSquare", ["bank"], ["bank_norms"], axes=[1], keepdims=0),
-        helper.make_node("Add", ["cross", "query_norms"], ["partly"]),
-        helper.make_node("Add", ["partly", "bank_norms"], ["squared"]),
-        helper.make_node("ReduceMin", ["squared"], ["nearest"], axes=[-1], keepdims=0),
-        helper.make_node("Max", ["nearest", "zero"], ["not_negative"]),
-        helper.make_node("Sqrt", ["not_negative"], ["anomaly_map"]),
-        helper.make_node("ReduceMax", ["anomaly_map"], ["anomaly_score"], axes=[1, 2], keepdims=0),
-    ]
-
-
-def _pool(kind: str, source: str, result: str) -> onnx.NodeProto:
-    return helper.make_node(kind, [source], [result], kernel_shape=[CELL_PX] * 2, strides=[CELL_PX] * 2)
-
-
-def _float(name: str, shape: list[str | int]) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+def tiny_patches(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The patches of an image, float32 [64, 3], as the graph computes them."""
+    tile = tensor_from_pixels(image, TINY_GEOMETRY)[0, :, :, 0].astype(np.float32) / 255
+    patches = tile.reshape(GRID, PATCH_PX, GRID, PATCH_PX).swapaxes(1, 2)
+    features = np.stack([1 - patches.min((2, 3)), patches.max((2, 3)), patches.mean((2, 3))], axis=-1)
+    return features.reshape(-1, FEATURES).astype(np.float32) - CENTER
 
 
 def _limit(values: list[float]) -> ScoreLimit:
@@ -245,6 +197,51 @@ def _write_golden(partial: Path, engine: OrtEngine, types: tuple[DefectType, ...
         )
     golden = GoldenSet(tolerance=0.1, frames=tuple(frames))
     (partial / GOLDEN).write_text(golden.model_dump_json(indent=1), encoding="utf-8")
+
+
+def _write_growth(
+    partial: Path, engine: OrtEngine, good: list[Scores], types: tuple[DefectType, ...], anomaly: ScoreLimit
+) -> None:
+    """The patches' graph, the calibration scores, and the farthest patches of the photographs that they are of."""
+    write_tiny_patches_graph(partial / PATCHES_GRAPH)
+    defects = [score_pixels(defect_image(seed), TINY_GEOMETRY, engine)[0] for seed in _DEFECT_SEEDS]
+    photos = [_photo(seed, GOOD, scores) for seed, scores in zip(_LIMIT_SEEDS, good, strict=True)]
+    photos += [_photo(seed, "scratch", scores) for seed, scores in zip(_DEFECT_SEEDS, defects, strict=True)]
+    limits = {defect_type.name: defect_type.limit for defect_type in types}
+    record = CalibrationRecord(types=limits, anomaly=anomaly, budget=None, imaging=None, scores=tuple(photos))
+    (partial / CALIBRATION).write_text(record.model_dump_json(), encoding="utf-8")
+    good_patches, good_distances = _farthest([good_image(seed) for seed in _LIMIT_SEEDS])
+    defect_patches, defect_distances = _farthest([defect_image(seed) for seed in _DEFECT_SEEDS])
+    tensors = {
+        PATCHES_KEY: good_patches,
+        DISTANCES_KEY: good_distances,
+        COUNTED_KEY: np.full(len(good), COUNTED, np.int32),
+        DEFECT_PATCHES_KEY: defect_patches,
+        DEFECT_DISTANCES_KEY: defect_distances,
+        DEFECT_COUNTED_KEY: np.full(len(defects), COUNTED, np.int32),
+    }
+    save_file(tensors, partial / HELD_OUT)
+
+
+def _farthest(images: list[NDArray[np.uint8]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Of each image its patches farthest from the bank, float32 [n, K, 3], and their distances, float32 [n, K]."""
+    patches = np.stack([tiny_patches(image) for image in images])
+    distances = distances_to_rows(patches, tiny_bank())
+    order = np.argsort(-distances, axis=1)[:, : 2 * COUNTED]
+    return (
+        np.take_along_axis(patches, order[:, :, np.newaxis], axis=1),
+        np.take_along_axis(distances, order, axis=1),
+    )
+
+
+def _photo(seed: int, label: str, scores: Scores) -> PhotoScores:
+    return PhotoScores(
+        sha256=f"{seed:064x}",
+        part_id=f"{label}-{seed}",
+        label=label,
+        type_scores=scores.type_scores,
+        anomaly_score=scores.anomaly_score,
+    )
 
 
 def _body(types: tuple[DefectType, ...], anomaly: ScoreLimit, version: int) -> ManifestBody:

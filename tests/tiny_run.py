@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from edge.dataset import GOOD, Dataset, Photo, dataset_from_folder
-from edge.manifest import BANK_KEY, graph_files
+from edge.manifest import BANK_KEY, PATCHES_GRAPH, graph_files
 from edge.runfiles import (
     BANK_FILE,
     EXPORT_FILE,
+    FOLD_BANKS_FILE,
     TRAIN_FILE,
     Difference,
     ExportRecord,
@@ -25,9 +26,11 @@ from edge.runfiles import (
     TrainRecord,
     write_record,
 )
-from tests.tiny_bundle import FEATURES, TINY_GEOMETRY, defect_image, good_image, tiny_bank, write_tiny_graph
+from tests.tiny_bundle import TINY_GEOMETRY, defect_image, good_image, tiny_bank
+from tests.tiny_graph import FEATURES, write_tiny_graph, write_tiny_patches_graph
 
 _PHOTOS_PER_PART = 2
+_FOLDS = 2
 _GOOD_ROLES: tuple[Role, ...] = ("train", "calibrate", "train", "seed", "calibrate")
 _DEFECT_ROLES: tuple[Role, ...] = ("train", "seed", "train")
 
@@ -59,14 +62,20 @@ def build_tiny_run(directory: Path, good_parts: int = 20, defect_parts: dict[str
     dataset = dataset_from_folder(run.data)
     run.path.mkdir()
     write_tiny_graph(run.path / graph_files()[0], len(dataset.types))
+    write_tiny_patches_graph(run.path / PATCHES_GRAPH)
     save_file({BANK_KEY: tiny_bank()}, run.path / BANK_FILE)
-    write_record(run.path, TRAIN_FILE, _train_record(dataset))
+    # The tiny bank is of other photographs, so it is without any fold as it is.
+    save_file({str(fold): tiny_bank() for fold in range(_FOLDS)}, run.path / FOLD_BANKS_FILE)
+    trained = _train_record(dataset)
+    write_record(run.path, TRAIN_FILE, trained)
+    held_out = dict.fromkeys(p.part_id for p in trained.photos if p.label == GOOD and p.role == "calibrate")
     exported = ExportRecord(
         opset=17,
         separate=False,
         bank_rows=len(tiny_bank()),
         feature_size=FEATURES,
         bank_parts=good_parts,
+        fold_of={part_id: number % _FOLDS for number, part_id in enumerate(held_out)},
         parity_frames=0,
         differences={"fp32": Difference(logits=0.0, distances=0.0)},
     )

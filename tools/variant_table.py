@@ -30,6 +30,7 @@ from edge.engine_ort import OrtEngine
 from edge.manifest import DefectType
 from edge.messages import Verdict
 from edge.policy import decide, policy_without_authority
+from edge.preprocess import judged_patches
 from edge.runfiles import (
     CHECKPOINT_FILE,
     TRAIN_FILE,
@@ -41,7 +42,9 @@ from edge.runfiles import (
 from edge.tensorrt_library import library_from_kind
 from export.build_monitor import BuildTracker
 from export.engine_from_onnx import build_engine
-from export.export import MadeBank, export_run, tiles_from_photo
+from export.bank import MadeBank
+from export.candidates import tiles_from_photo
+from export.export import export_run
 from export.graph import InspectionGraph
 from export.parity import reference_outputs
 from training.model import model_from_checkpoint
@@ -104,12 +107,12 @@ def variant_table(run: Path, frames: int) -> None:
 
 
 def shown_from_run(run: Path, bank: MadeBank, count: int) -> Shown:
-    """Calibrate an exported run and choose photographs that nothing was learned from, evenly over the folders."""
+    """Calibrate an exported run and choose photographs that neither head nor bank has seen, evenly over the folders."""
     record = read_record(run, TRAIN_FILE, TrainRecord)
     calibrated = calibrate_run(run)
-    unseen = [photo for photo in record.photos if photo.role != "train"]
+    unseen = [photo for photo in record.photos if photo.role == "seed"]
     frames = [tiles_from_photo(photo, record) for photo in unseen[:: max(1, len(unseen) // count)][:count]]
-    graph = InspectionGraph(model_from_checkpoint(run, record), bank.scale)
+    graph = InspectionGraph(model_from_checkpoint(run, record), bank.space)
     return Shown(frames, reference_outputs(graph, bank.rows, frames), bank.rows, calibrated)
 
 
@@ -150,18 +153,21 @@ def built(graphs: Sequence[Path], tiles: int) -> tuple[float, int]:
 
 
 def worst_search_error(graph: Path, shown: Shown) -> float:
-    """The largest relative error of any distance from float64, over the frames' own features."""
+    """The largest relative error of any judged patch's distance from float64, over the frames' own features."""
     model = onnx.load(graph)
     product = next(n for n in model.graph.node if n.op_type == "Gemm" and _follows(model, n.input[1], "bank"))
     model.graph.output.append(onnx.helper.make_tensor_value_info(product.input[0], onnx.TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    bank, worst = shown.bank.astype(np.float64), 0.0
+    rows, reaches = shown.bank[:, :-1].astype(np.float64), shown.bank[:, -1].astype(np.float64)
+    worst = 0.0
     for tiles in shown.frames:
-        anomaly_map, queries = session.run(["anomaly_map", product.input[0]], {"image": tiles, "bank": shown.bank})
-        wide = np.asarray(queries, np.float64)
-        squares = (wide**2).sum(1)[:, None] - 2 * wide @ bank.T + (bank**2).sum(1)
-        exact = np.linalg.norm(wide - bank[squares.argmin(1)], axis=1)
-        worst = max(worst, float(np.abs(anomaly_map.ravel() / exact - 1).max()))
+        anomaly_map, joined = session.run(["anomaly_map", product.input[0]], {"image": tiles, "bank": shown.bank})
+        judged = judged_patches(tiles).ravel()
+        wide = np.asarray(joined, np.float64)[judged, :-1]  # the last column is the squares' sum
+        squares = ((wide**2).sum(1)[:, None] - 2 * wide @ rows.T + (rows**2).sum(1)) / reaches**2
+        nearest = squares.argmin(1)
+        exact = np.linalg.norm(wide - rows[nearest], axis=1) / reaches[nearest]
+        worst = max(worst, float(np.abs(anomaly_map.ravel()[judged] / exact - 1).max()))
     return worst
 
 

@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from edge.dataset import GOOD
+from edge.geometry_file import areas_in_words
 from training.train import Trained, TrainSettings
 from training.train import train as run_training
 
-DEFAULT_BACKBONE, DEFAULT_INPUT_PX = "efficientnet_b3", 320
+DEFAULT_BACKBONE, DEFAULT_INPUT_PX = "efficientnet_b3", 384
 
 
 @click.command()
@@ -47,6 +48,10 @@ def train(
     DIR holds good/ and one folder a defect type (either may be the only one), optionally masks/TYPE/ with one PNG a
     photograph and parts.csv (file,part_id). Part of the parts is set aside to calibrate and to prove the result.
 
+    Two more files tell what of a frame is judged, where that is not all of it: ignored.png, painted over a
+    photograph, white where nothing is judged and black elsewhere; and geometry.yaml with any of regions (each becomes
+    a tile of its own), ignored (polygons) and mm_per_px, in fractions of the frame. Both become part of the bundle.
+
     \b
     Examples:
       procunit train --data parts/ --out run/
@@ -67,6 +72,7 @@ def _print_summary(trained: Trained, out: Path, console: Console) -> None:
         f"[bold]{record.product}[/]: {record.backbone} ({record.weights}), input {geometry.input_width_px} x "
         f"{geometry.input_height_px} px, {'grey' if geometry.channels == 1 else 'colour'}"
     )
+    console.print(f"Judged: {areas_in_words(geometry)}")
     table = Table(
         box=box.SIMPLE,
         caption="taught, cal., seeded: parts. AUC by part, each scored by a head that never saw it, 95 % interval",

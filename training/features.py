@@ -16,12 +16,14 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from edge.dataset import Photo, read_image, read_mask
+from edge.dataset import MASKS, Dataset, Photo, read_image, read_mask
+from edge.errors import ProcunitError
+from edge.geometry_file import geometry_from_folder
 from edge.messages import PixelArray
-from edge.preprocess import Geometry, mask_tiles, tensor_from_pixels
+from edge.preprocess import PATCH_PX, Geometry, mask_tiles, tensor_from_pixels
 from training.model import InspectionModel, each_on_one_core, head_features
 
-PATCH_PX = 16
+_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +40,32 @@ class Lesson:
     coverage: Tensor | None
 
 
-def checked_geometry(photos: Sequence[Photo], input_px: int, console: Console) -> Geometry:
+def checked_geometry(dataset: Dataset, input_px: int, console: Console) -> Geometry:
     """Decode every photograph and mask, so that nothing fails later, and tell grey from colour.
 
+    Regions and ignored areas are the data folder's own (`edge.geometry_file`).
+
     Raises:
-        ProcunitError: a photograph or a mask is not usable; the text names the file.
+        ProcunitError: a photograph, a mask or the folder's geometry is not usable; the text names the file.
     """
-    colour = False
-    for photo in track(photos, "Reading photographs", console=console):
+    asked = geometry_from_folder(dataset.root, input_px)
+    colour, unseen = False, []
+    for photo in track(dataset.photos, "Reading photographs", console=console):
         pixels = read_image(photo.path)
         colour = colour or _is_colour(pixels)
+        asked.check_frame(photo.path, *pixels.shape[:2])
         if photo.mask is not None:
-            read_mask(photo.mask, *pixels.shape[:2])
-    return Geometry(input_height_px=input_px, input_width_px=input_px, channels=3 if colour else 1)
+            mask_u8 = read_mask(photo.mask, *pixels.shape[:2])
+            if (mask_u8 > 127).any() and not mask_tiles(mask_u8, asked.geometry).any():
+                unseen.append(photo.file)
+    if unseen:
+        raise ProcunitError(
+            f"the whole defect lies where nothing is judged, in {len(unseen)} of the photographs: "
+            f"{', '.join(unseen[:_NAMED])}{', ...' if len(unseen) > _NAMED else ''}",
+            where=str(dataset.root / MASKS),
+            remedy="Judge that place, or take these photographs out: nothing of their defect would be taught",
+        )
+    return asked.geometry.model_copy(update={"channels": 3 if colour else 1})
 
 
 def lessons_from_photos(

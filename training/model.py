@@ -6,8 +6,10 @@ Grids: h and w are the input's height and width over 16; the strides' channels a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -116,6 +118,11 @@ class InspectionModel(nn.Module):
         self.head = DefectHead(features, types) if types else None
         self.eval()
 
+    @property
+    def channels_of_stride8(self) -> int:
+        """How many of a patch's features are stride 8's; they come first."""
+        return _feature_info(self.trunk).channels()[0]
+
     def taps(self, image_u8: Tensor) -> Taps:
         """The trunk's features of `image_u8` [N, H, W, C], grey or BGR."""
         pixels = image_u8.float().permute(0, 3, 1, 2)
@@ -140,15 +147,28 @@ def patch_features(taps: Taps) -> Tensor:
 def each_on_one_core(
     compute: Callable[[Item], Result], items: Sequence[Item], description: str, console: Console
 ) -> list[Result]:
-    """`compute` over all items, with progress: one item a core, torch's own threads off.
+    """`compute` over all items, with progress; see `in_turn_on_one_core`."""
+    return list(in_turn_on_one_core(compute, items, description, console))
 
-    Cores that share one item wait for each other after every layer, which on a busy machine takes most of the time.
+
+def in_turn_on_one_core(
+    compute: Callable[[Item], Result], items: Sequence[Item], description: str, console: Console
+) -> Iterator[Result]:
+    """`compute` over all items, in order and with progress: one item a core, torch's own threads off.
+
+    Cores that share one item wait for each other after every layer, which on a busy machine takes most of the time. Few
+    items are computed ahead of what is asked for, so that results do not pile up.
     """
     cores = min(len(os.sched_getaffinity(0)), MAX_CORES)
     threads, executor = torch.get_num_threads(), ThreadPoolExecutor(cores)
     torch.set_num_threads(1)
+    waiting = iter(items)
+    ahead = deque(executor.submit(compute, item) for item in islice(waiting, 2 * cores))
     try:
-        return list(track(executor.map(compute, items), description, total=len(items), console=console))
+        for _ in track(range(len(items)), description, console=console):
+            done = ahead.popleft().result()
+            ahead.extend(executor.submit(compute, item) for item in islice(waiting, 1))
+            yield done
     finally:
         executor.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)

@@ -60,7 +60,7 @@ def train(settings: TrainSettings, console: Console) -> Trained:
     check_place(settings.run, force=settings.force)
     dataset = dataset_from_folder(settings.data)
     product = checked_names(settings.product or settings.data.resolve().name, dataset.types)
-    geometry = checked_geometry(dataset.photos, settings.input_px, console)
+    geometry = checked_geometry(dataset, settings.input_px, console)
     weights = trunk_weights(settings.backbone, settings.weights)
     if weights.warning:
         console.print(f"[yellow]Warning:[/] {weights.warning}")

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from calibration.limits import (
     CONFIDENCE,
-    center_and_spread,
     leave_one_out_margins,
     limits_from_good_parts,
     most_flagged,
     parts_needed,
 )
+from edge.anomaly import center_and_spread
 from edge.binomial import upper_bound
 from edge.manifest import ScoreLimit
 from edge.messages import Scores

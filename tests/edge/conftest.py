@@ -1,13 +1,17 @@
-"""What the tests of the whole daemon start from."""
+"""What the tests of the whole daemon, and of a memory bank that grows, start from."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from edge.bundle import Bundle, open_bundle, trusted_key_from_file
 from tests.broker import free_port
-from tests.device import Device, new_device
+from tests.device import PATIENT, Device, new_device
+from tests.tiny_bundle import build_tiny_bundle
 
 
 @pytest.fixture
@@ -22,3 +26,26 @@ def quick_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.daemon.STALLED_S", 0.0)
     monkeypatch.setattr("edge.daemon.PUBLISH_STOP_S", 0.0)
     monkeypatch.setattr("edge.capture._FIRST_PAUSE_S", 0.02)
+
+
+@pytest.fixture(scope="session")
+def growing(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle whose memory bank can grow; it is only read."""
+    tiny = build_tiny_bundle(tmp_path_factory.mktemp("growing"), grows=True)
+    return open_bundle(tiny.path, (trusted_key_from_file(tiny.public_key, demo=True),))
+
+
+@pytest.fixture
+def growing_device(tmp_path: Path) -> Device:
+    """A device whose bank may be grown with the key `line-bank.pem`; it has no photographs and no broker yet."""
+    device = Device(tmp_path / "device", free_port())
+    build_tiny_bundle(device.folder, grows=True)
+    device.photos.mkdir()
+    key = Ed25519PrivateKey.from_private_bytes(b"\5" * 32)
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (device.folder / "line-bank.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    (device.folder / "line-bank.pub").write_bytes(public)
+    bundle = {"path": "bundle", "demo_keys": ["demo-key.pub"], "bank_keys": ["line-bank.pub"]}
+    device.sections = {"bundle": bundle, "inspection": PATIENT, "policy": {"audit_rate": 0.0}}
+    device.write_settings()
+    return device

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.tiny_bundle import TinyBundle, build_tiny_bundle
+from edge.bundle import Bundle, open_without_signature_check
+from edge.manifest import HELD_OUT, MANIFEST, SIGNATURE, ManifestBody
+from edge.preprocess import Geometry, Region
+from edge.sealing import seal
+from tests.tiny_bundle import TinyBundle, build_tiny_bundle, write_demo_key
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +56,22 @@ def test_verify_names_the_changed_file_and_exits_with_2(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_the_evidence_of_a_bundle_that_can_grow_is_verified_too(tmp_path: Path) -> None:
+    tiny = build_tiny_bundle(tmp_path, grows=True)
+    manifest = open_without_signature_check(tiny.path).manifest
+    assert _procunit("bundle", "verify", tiny.path, "--demo-trust", tiny.public_key).returncode == 0
+    (tiny.path / HELD_OUT).write_bytes(b"signed, and yet no evidence")
+    seal(tiny.path, manifest, write_demo_key(tmp_path))
+    done = _procunit("bundle", "verify", tiny.path, "--demo-trust", tiny.public_key)
+    assert done.returncode == 2
+    assert f"{tiny.path}/{HELD_OUT}: not a readable safetensors file" in done.stderr
+
+
+def test_show_tells_whether_the_bank_can_grow(tiny: TinyBundle, growing: Bundle) -> None:
+    assert "cannot be grown at the line" in _procunit("bundle", "show", tiny.path).stdout
+    assert "can be grown at the line" in _procunit("bundle", "show", growing.path).stdout
+
+
 def test_show_without_a_key_says_not_verified(tiny: TinyBundle) -> None:
     done = _procunit("bundle", "show", tiny.path)
     assert done.returncode == 0
@@ -65,6 +86,20 @@ def test_show_tells_evidence_authority_and_the_key(tiny: TinyBundle) -> None:
     assert "demo_reject" in shown
     assert "no seeded run yet" in shown
     assert "at most 14.00% of good parts" in shown
+
+
+def test_show_tells_what_of_a_frame_is_judged(tiny: TinyBundle, tmp_path: Path) -> None:
+    assert "the whole frame, nothing ignored" in _procunit("bundle", "show", tiny.path).stdout
+    upper_half = ((0.0, 0.0), (1.0, 0.0), (1.0, 0.5), (0.0, 0.5))
+    regions = (Region(width=0.5), Region(x=0.5, width=0.25))
+    body = ManifestBody(**open_without_signature_check(tiny.path).manifest.model_dump(exclude={"files"}))
+    body = body.model_copy(update={"geometry": Geometry(regions=regions, ignored=(upper_half,))})
+    bundle = Path(shutil.copytree(tiny.path, tmp_path / "bundle"))
+    for name in (MANIFEST, SIGNATURE):
+        (bundle / name).unlink()
+    seal(bundle, body, write_demo_key(tmp_path))
+    shown = _procunit("bundle", "show", bundle).stdout
+    assert "2 regions (1: x 0 to 0.5, y 0 to 1; 2: x 0.5 to 0.75, y 0 to 1), 50.0% of it ignored" in shown
 
 
 def test_show_cuts_a_demonstrations_authority_where_the_key_is_a_production_key(tiny: TinyBundle) -> None:

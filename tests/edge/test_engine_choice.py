@@ -174,7 +174,7 @@ def test_here_the_real_engine_says_that_there_is_no_gpu(built: tuple[BundleConte
 def test_a_bank_that_does_not_fit_is_a_reason_with_both_widths(
     built: tuple[BundleContent, Path], no_child: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(BundleContent, "bank", lambda _self: np.zeros((7, 5), np.float32))
+    monkeypatch.setattr(BundleContent, "bank", lambda _self: np.ones((7, 6), np.float32))
     with pytest.raises(EngineUnavailableError, match="the bank has 5 features a row, the graph needs 3"):
         choose(built, "fp32", PlanDouble())
 

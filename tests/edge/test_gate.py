@@ -192,8 +192,8 @@ def test_too_many_predicted_flips_fail_though_every_frame_passes(
     engine = OrtEngine(calibrated.graphs(), calibrated.bank(), threads=1)
     wide = calibrated.golden().model_copy(update={"tolerance": 0.5})
     monkeypatch.setattr(Bundle, "golden", lambda _: wide)
-    assert calibrated.manifest.anomaly is not None
-    result = check_golden(calibrated, ChangedEngine(engine, anomaly=0.15 * calibrated.manifest.anomaly.spread))
+    limit = calibrated.manifest.types[1].limit
+    result = check_golden(calibrated, ChangedEngine(engine, logits=0.15 * limit.spread))
     assert all(check.problem is None for check in result.checks)
     assert not result.passed
     assert "flips in 1000 parts predicted (1 allowed)" in str(result)

@@ -13,7 +13,7 @@ from edge.heatmap import MAP_SIDE_PX, overlay, relevance_from_scores
 from edge.messages import Scores
 from edge.preprocess import Geometry, Region
 
-GEOMETRY = Geometry(input_height_px=64, input_width_px=64, regions=(Region(width=0.5), Region(x=0.5, width=0.5)))
+GEOMETRY = Geometry(input_height_px=128, input_width_px=128, regions=(Region(width=0.5), Region(x=0.5, width=0.5)))
 HEIGHT_PX, WIDTH_PX = 200, 400
 
 
@@ -46,6 +46,23 @@ def test_the_strongest_types_map_counts_and_other_types_do_not() -> None:
     scores.defect_maps[1, 0, 2, 2] = 20
     x, _ = hottest(relevance_from_scores(scores, HEIGHT_PX, WIDTH_PX, GEOMETRY))
     assert x < 0.5
+
+
+def test_ignored_areas_and_padding_show_nothing_and_do_not_count_as_the_lowest_value() -> None:
+    left = ((0.0, 0.0), (0.25, 0.0), (0.25, 1.0), (0.0, 1.0))
+    geometry = GEOMETRY.model_copy(update={"ignored": (left,)})
+    anomaly = np.full((2, 8, 8), 7, np.float32)
+    anomaly[0, :, :4] = 0  # what is not searched for has no distance
+    anomaly[0, 5, 6] = 9
+    scores = scores_of(anomaly)
+    scores.defect_maps[0, :, :, :4] = 20
+    relevance_u8 = relevance_from_scores(scores, HEIGHT_PX, WIDTH_PX, geometry)
+    quarter = MAP_SIDE_PX // 4
+    assert relevance_u8[:, : quarter + 4].max() == 0, "nor does what is said of an ignored patch reach the part"
+    assert np.median(relevance_u8[:, quarter:]) == 0, "what is usual on the part lies at the lower end"
+    x, y = hottest(relevance_u8)
+    assert abs(x - 0.5 * 6.5 / 8) < 0.04
+    assert abs(y - 5.5 / 8) < 0.08
 
 
 def test_scores_that_are_no_numbers_still_give_a_map() -> None:

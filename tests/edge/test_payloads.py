@@ -103,7 +103,7 @@ def test_a_rejected_part_says_everything_that_an_mes_asks() -> None:
         "scores": {"types": {"scratch": 0.912346, "dent": 0.1}, "anomaly": 10.0},
         "thresholds": {"types": {"scratch": 0.5, "dent": 0.5}, "anomaly": 30.0},
         "authority": {"scratch": "reject", "dent": "reject"},
-        "bundle": {"id": "b" * 64, "product": "bracket", "version": 3},
+        "bundle": {"id": "b" * 64, "product": "bracket", "version": 3, "bankVersion": 0},
         "image": {
             "frameId": "f7",
             "topic": f"works/edge-1/v1/frame/{EPOCH}-7/image",
@@ -115,6 +115,12 @@ def test_a_rejected_part_says_everything_that_an_mes_asks() -> None:
         "internalConfigurationId": context_of(policy).configuration_id,
         "backfill": False,
     }
+
+
+def test_another_version_of_the_memory_bank_is_another_configuration() -> None:
+    context = context_of(policy_of("scratch"))
+    grown = replace(context, bundle=context.bundle.model_copy(update={"bank_version": 1}))
+    assert grown.configuration_id != context.configuration_id
 
 
 @pytest.mark.parametrize(

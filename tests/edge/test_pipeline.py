@@ -17,6 +17,7 @@ from edge.errors import ProcunitError
 from edge.messages import Frame, NotInspected, PixelArray, Trigger, Verdict
 from edge.pipeline import Pipeline, score_pixels
 from edge.policy import policy_from_manifest
+from edge.preprocess import tensor_from_pixels
 from tests.tiny_bundle import build_tiny_bundle, defect_image, good_image
 
 
@@ -102,11 +103,12 @@ def test_an_engine_that_fails_costs_the_part_its_inspection_and_nothing_else(con
 
 
 def test_tiles_are_merged_by_their_highest_score(content: BundleContent, engine: OrtEngine) -> None:
-    tiles = np.stack([good_image(1), defect_image(2, 1)])[:, :, :, None]
+    geometry = content.manifest.geometry
+    tiles = np.concatenate([tensor_from_pixels(image, geometry) for image in (good_image(1), defect_image(2, 1))])
     both = engine.infer(tiles)
     alone = engine.infer(tiles[1:])
     np.testing.assert_allclose(both.logits[1], alone.logits[0], rtol=1e-5)
-    scores, _ = score_pixels(defect_image(2, 1), content.manifest.geometry, engine)
+    scores, _ = score_pixels(defect_image(2, 1), geometry, engine)
     assert scores.anomaly_score == pytest.approx(float(both.anomaly_score.max()), rel=1e-5)
 
 
@@ -127,7 +129,7 @@ def test_a_damaged_graph_and_a_foreign_bank_are_refused(tmp_path: Path, content:
     with pytest.raises(ProcunitError, match=r"model\.onnx"):
         OrtEngine([tmp_path / "model.onnx"], content.bank())
     with pytest.raises(ProcunitError, match="4 features a row, the graph needs 3"):
-        OrtEngine(content.graphs(), np.zeros((5, 4), np.float32))
+        OrtEngine(content.graphs(), np.ones((5, 5), np.float32))
 
 
 def test_a_tile_of_the_wrong_size_is_the_engines_error(engine: OrtEngine) -> None:

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from edge.errors import ProcunitError
 from edge.preprocess import (
+    MAX_POLYGON_POINTS,
+    MAX_POLYGONS,
     PADDING_U8,
     Geometry,
     Region,
     frame_map_from_tile_maps,
+    judged_patches,
     mask_tiles,
+    patches_with_any,
     placements,
     tensor_from_pixels,
+    unjudged_pixels,
 )
 
 GREY = Geometry(input_height_px=96, input_width_px=128, channels=1)
 BGR = Geometry(input_height_px=96, input_width_px=128, channels=3)
+UPPER_LEFT = ((0.0, 0.0), (0.5, 0.0), (0.5, 0.5), (0.0, 0.5))
+fractions = st.floats(0.0, 1.0)
+polygons = st.lists(st.tuples(fractions, fractions), min_size=3, max_size=6).map(tuple)
 
 
 def _ramp(height_px: int, width_px: int) -> np.ndarray:
@@ -45,9 +53,45 @@ def test_any_frame_becomes_one_tile_of_the_input_size(height_px: int, width_px: 
     assert tensor_u8.flags.c_contiguous
 
 
-def test_a_frame_of_the_input_size_passes_unchanged() -> None:
+def test_a_frame_of_the_input_size_passes_unchanged_but_for_the_grey_of_padding() -> None:
     frame = _ramp(96, 128)
-    np.testing.assert_array_equal(tensor_from_pixels(frame, GREY)[0, :, :, 0], frame)
+    tile = tensor_from_pixels(frame, GREY)[0, :, :, 0]
+    is_grey = frame == PADDING_U8
+    np.testing.assert_array_equal(tile[~is_grey], frame[~is_grey])
+    assert is_grey.any()
+    assert (tile[is_grey] == PADDING_U8 - 1).all()
+    assert (frame[is_grey] == PADDING_U8).all(), "the camera's frame is not written to"
+
+
+def test_a_colour_is_the_grey_of_padding_in_all_channels_or_not_at_all() -> None:
+    frame = np.full((96, 128, 3), PADDING_U8, np.uint8)
+    frame[:48, :, 0] = 10
+    tile = tensor_from_pixels(frame, BGR)[0]
+    assert (tile[:48] == (10, PADDING_U8, PADDING_U8)).all()
+    assert (tile[48:] == PADDING_U8 - 1).all()
+    assert judged_patches(tile[None]).all()
+
+
+@given(
+    height_px=st.integers(32, 200),
+    width_px=st.integers(32, 200),
+    channels=st.sampled_from([1, 3]),
+    grey=st.integers(PADDING_U8 - 2, PADDING_U8 + 2),
+    grain=st.integers(0, 3),
+    ignored=st.lists(polygons, max_size=3).map(tuple),
+)
+def test_a_patch_is_all_padding_grey_where_nothing_is_judged_and_nowhere_else(
+    height_px: int, width_px: int, channels: int, grey: int, grain: int, ignored: tuple[tuple[tuple[float, float], ...]]
+) -> None:
+    geometry = BGR.model_copy(update={"channels": channels, "ignored": ignored})
+    frame = np.random.default_rng(0).integers(grey, grey + grain + 1, (height_px, width_px), np.uint8)
+    try:
+        judged = ~unjudged_pixels(height_px, width_px, geometry)
+    except ProcunitError:
+        assume(False)
+    tiles_u8 = tensor_from_pixels(frame, geometry)
+    np.testing.assert_array_equal((tiles_u8 != PADDING_U8).any(axis=3), judged)
+    np.testing.assert_array_equal(judged_patches(tiles_u8), patches_with_any(judged))
 
 
 def test_padding_is_one_constant_whatever_the_frame_shows() -> None:
@@ -114,6 +158,77 @@ def test_a_mask_lands_where_the_frame_does() -> None:
     np.testing.assert_allclose(tile[inner], frame_tile[inner] / 255, atol=1e-6)
     assert tile.sum() > 0
     assert tile[:, : p.tile_x_px].max() == 0
+
+
+def test_what_is_ignored_is_grey_and_takes_no_part_of_a_mask() -> None:
+    geometry = GREY.model_copy(update={"ignored": (UPPER_LEFT,)})
+    frame = np.full((96, 128), 255, np.uint8)
+    tile, mask = tensor_from_pixels(frame, geometry)[0, :, :, 0], mask_tiles(frame, geometry)[0]
+    assert (tile[:48, :64] == PADDING_U8).all()
+    assert (tile[49:] == 255).all()
+    assert (tile[:, 65:] == 255).all()
+    np.testing.assert_array_equal(mask > 0, tile == 255)
+
+
+def test_ignored_areas_that_overlap_are_both_ignored() -> None:
+    left = ((0.0, 0.0), (0.6, 0.0), (0.6, 1.0), (0.0, 1.0))
+    middle = ((0.3, 0.0), (0.8, 0.0), (0.8, 1.0), (0.3, 1.0))
+    unjudged = unjudged_pixels(96, 128, GREY.model_copy(update={"ignored": (left, middle)}))[0]
+    assert unjudged[:, :102].all()
+    assert not unjudged[:, 104:].any()
+
+
+def test_ignored_areas_are_fractions_of_the_frame_in_every_region() -> None:
+    halves = (Region(width=0.5), Region(x=0.5, width=0.5))
+    around_the_middle = ((0.4, 0.0), (0.6, 0.0), (0.6, 1.0), (0.4, 1.0))
+    geometry = Geometry(input_height_px=64, input_width_px=64, regions=halves, ignored=(around_the_middle,))
+    left, right = unjudged_pixels(100, 200, geometry)
+    assert not left[:, :50].any()
+    assert left[:, 52:].all()
+    assert right[:, :12].all()
+    assert not right[:, 14:].any()
+
+
+@given(ignored=polygons, scale=st.integers(2, 9))
+def test_a_frame_scaled_down_has_the_same_pixels_ignored(ignored: tuple[tuple[float, float], ...], scale: int) -> None:
+    geometry = GREY.model_copy(update={"ignored": (ignored,)})
+    try:
+        small = unjudged_pixels(96, 128, geometry)
+    except ProcunitError:
+        assume(False)
+    np.testing.assert_array_equal(unjudged_pixels(96 * scale, 128 * scale, geometry), small)
+
+
+def test_a_region_that_is_wholly_ignored_is_named() -> None:
+    regions = (Region(x=0.5, y=0.5, width=0.5, height=0.5), Region(width=0.25, height=0.5))
+    geometry = GREY.model_copy(update={"regions": regions, "ignored": (UPPER_LEFT,)})
+    with pytest.raises(ProcunitError, match=r"region 2 \(x 0 to 0.25, y 0 to 0.5\) is wholly ignored"):
+        tensor_from_pixels(_ramp(96, 128), geometry)
+
+
+def test_a_map_shows_nothing_where_the_frame_is_ignored() -> None:
+    geometry = Geometry(input_height_px=64, input_width_px=64, ignored=(UPPER_LEFT,))
+    tile_map = np.full((1, 4, 4), 5, np.float32)
+    tile_map[0, 3, 3] = 2
+    back = frame_map_from_tile_maps(tile_map, 100, 100, geometry)
+    assert (back[:50, :50] == 2).all()
+    assert (back[:50, 52:] == 5).all()
+
+
+@pytest.mark.parametrize(
+    "ignored",
+    [
+        (UPPER_LEFT[:2],),
+        (UPPER_LEFT,) * (MAX_POLYGONS + 1),
+        (UPPER_LEFT + ((0.1, 0.1),) * MAX_POLYGON_POINTS,),
+        (((0.0, 0.0), (1.0, 0.0), (1.0, float("nan"))),),
+        (((0.0, 0.0), (1.0, 0.0), (1.0, 1.1)),),
+    ],
+    ids=["two points", "too many", "too long", "no number", "outside"],
+)
+def test_polygons_are_bounded(ignored: tuple[tuple[tuple[float, float], ...], ...]) -> None:
+    with pytest.raises(ValidationError):
+        Geometry(ignored=ignored)
 
 
 @pytest.mark.parametrize("region", [{"x": 0.6, "width": 0.6}, {"height": 0.0}, {"x": -0.1}])

@@ -14,6 +14,7 @@ RECORD = ExportRecord(
     bank_rows=10,
     feature_size=3,
     bank_parts=2,
+    fold_of={"g1": 0},
     parity_frames=8,
     separate=False,
     differences={"fp32": Difference(logits=1e-6, distances=1e-6)},

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from edge.bank_store import BankInUse
 from edge.bundle import TrustedKey
 from edge.command_schemas import CommandName
 from edge.command_signature import signature_from_key
@@ -112,6 +114,22 @@ def test_another_bundle_drops_the_thresholds_for_good_and_stays_disarmed(tmp_pat
     assert "for bundle c0c0c0c0c0c0" in other.dropped[0]
     back = opened(tmp_path)
     assert (back.rules, back.dropped) == (Rules(armed=False, policy=POLICY), ())
+
+
+def test_a_grown_bank_brings_its_own_anomaly_limit_and_orders_lie_over_it(tmp_path: Path) -> None:
+    orders = opened(tmp_path)
+    lower = LIMIT.model_copy(update={"threshold": 0.4})
+    grown, own = BankInUse(1, np.ones((3, 2), np.float32), lower), BankInUse(0, np.zeros((2, 2), np.float32), LIMIT)
+    orders.use_bank(grown)
+    assert orders.rules.bank is grown
+    assert in_force(orders.rules) == (True, {"dent": (0.5, "reject"), "scratch": (0.5, "review")}, 0.4)
+    orders.add("threshold", thresholds(dent=0.6))
+    assert orders.rules.bank is grown
+    assert in_force(orders.rules)[2] == 0.4
+    orders.add("threshold", thresholds(anomaly=3.0))
+    orders.use_bank(own)
+    assert orders.rules.bank is own
+    assert in_force(orders.rules) == (True, {"dent": (0.6, "review"), "scratch": (0.5, "review")}, 3.0)
 
 
 def test_a_key_that_is_not_trusted_any_more_takes_its_orders_with_it(tmp_path: Path) -> None:

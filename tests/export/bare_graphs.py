@@ -11,7 +11,7 @@ from tests.tiny_bundle import SIDE_PX
 
 
 def write_bare_graph(path: Path) -> Path:
-    """`image` uint8 [N, 64, 64, 1] to `logits` [N, 1], its mean."""
+    """`image` uint8 [N, 128, 128, 1] to `logits` [N, 1], its mean."""
     nodes = [
         helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["pixels"], ["mean"], axes=[1, 2], keepdims=0),

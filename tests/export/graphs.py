@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from edge.manifest import Precision, graph_files
 from edge.preprocess import Geometry
-from export.graph import InspectionGraph, PatchScale, graphs_from_model, onnx_from_graph
+from export.bank import rows_with_reach
+from export.graph import InspectionGraph, graphs_from_model, onnx_from_graph
 from export.precision import folded, in_half
 from export.quantize import in_int8
+from export.space import PatchSpace, space_from_patches
 from tests.photographs import BACKBONE
 from training.model import InspectionModel, patch_features
 
@@ -28,7 +30,7 @@ class MadeGraph:
     """A graph in torch, rows that fit its search, and where its files are written when they are asked for."""
 
     graph: InspectionGraph
-    scale: PatchScale
+    space: PatchSpace
     bank: Floats
     geometry: Geometry
     directory: Path
@@ -43,7 +45,7 @@ class MadeGraph:
         paths = [self.directory / name for name in graph_files(precision, separate=separate)]
         if not all(path.exists() for path in paths):
             model = self.model(precision)
-            for graph, path in zip(graphs_from_model(model, self.scale, separate=separate), paths, strict=True):
+            for graph, path in zip(graphs_from_model(model, self.space, separate=separate), paths, strict=True):
                 onnx_from_graph(graph, self.geometry, path)
         return paths
 
@@ -66,9 +68,9 @@ def make_graph(directory: Path, types: int, channels: int) -> MadeGraph:
     geometry = Geometry(input_height_px=SIDE_PX, input_width_px=SIDE_PX, channels=channels)
     with torch.no_grad():
         patches = patch_features(model.taps(torch.from_numpy(images(4, channels)))).permute(0, 2, 3, 1).flatten(0, 2)
-    found = patches.numpy()
-    scale = PatchScale(found.mean(0), found.std(0) * np.float32(found.shape[1] ** 0.5))
-    return MadeGraph(InspectionGraph(model, scale), scale, scale.apply(found), geometry, directory)
+    space = space_from_patches(patches.numpy(), model.channels_of_stride8)
+    bank = rows_with_reach(torch.from_numpy(space.apply(patches.numpy()))).numpy()
+    return MadeGraph(InspectionGraph(model, space), space, bank, geometry, directory)
 
 
 def images(count: int, channels: int, seed: int = 0) -> NDArray[np.uint8]:

@@ -1,75 +1,123 @@
-"""The coreset against the textbook's algorithm, and its radius against all distances."""
+"""The memory bank of a run: what its rows are, how far they reach, and what the banks without a fold hold."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
+from rich.console import Console
 
-from export.bank import (
-    CHOICE_DIMENSIONS,
-    MAX_CANDIDATES,
-    candidates_per_photo,
-    covering_radius,
-    k_center_greedy,
-    projected,
-)
+from edge.runfiles import TRAIN_FILE, RunPhoto, TrainRecord, read_record
+from export.bank import FOLDS, REACH_ROWS, MadeBank, bank_photos, folds_of_held_out, made_bank, rows_with_reach
+from export.candidates import patches_from_photo, selection_from_photos
+from tests.export import textbook
+from tests.export.textbook import Floats
+from training.model import InspectionModel, model_from_checkpoint
 
-
-def _points(count: int, size: int, seed: int) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).normal(size=(count, size)).astype(np.float32)
+ROWS = 100
+QUIET = Console(quiet=True)
 
 
-def _textbook(points: NDArray[np.float32], count: int, first: int) -> list[int]:
-    """Gonzalez: all distances in float64, the farthest point next."""
-    exact = points.astype(np.float64)
-    chosen = [first]
-    while len(chosen) < count:
-        to_chosen = np.linalg.norm(exact[:, None] - exact[chosen], axis=2).min(1)
-        chosen.append(int(to_chosen.argmax()))
-    return chosen
+@pytest.fixture(scope="module")
+def record(trained: Path) -> TrainRecord:
+    return read_record(trained, TRAIN_FILE, TrainRecord)
 
 
-@given(count=st.integers(2, 60), size=st.integers(1, 20), seed=st.integers(0, 100))
-def test_rows_are_the_textbook_s(count: int, size: int, seed: int) -> None:
-    points = _points(count, size, seed)
-    chosen = list(k_center_greedy(points, count // 2 + 1, seed))
-    assert chosen == _textbook(points, count // 2 + 1, chosen[0])
+@pytest.fixture(scope="module")
+def model(trained: Path, record: TrainRecord) -> InspectionModel:
+    return model_from_checkpoint(trained, record)
 
 
-def test_the_same_seed_chooses_the_same_rows() -> None:
-    points = _points(500, 8, 0)
-    assert list(k_center_greedy(points, 20, 1)) == list(k_center_greedy(points, 20, 1))
-    assert list(k_center_greedy(points, 1, 1)) != list(k_center_greedy(points, 1, 2))
+@pytest.fixture(scope="module")
+def made(model: InspectionModel, record: TrainRecord) -> MadeBank:
+    return made_bank(model, record, ROWS, QUIET)
 
 
-def test_equal_points_are_chosen_once() -> None:
-    points = np.repeat(_points(5, 8, 0), 40, axis=0)
-    assert sorted(np.asarray(list(k_center_greedy(points, 100, 0))) // 40) == [0, 1, 2, 3, 4]
+def _patches(model: InspectionModel, record: TrainRecord, made: MadeBank, part_id: str) -> Floats:
+    """All patches of a good part in the bank's space."""
+    photos = [photo for photo in bank_photos(record) if photo.part_id == part_id]
+    return np.concatenate([made.space.apply(patches_from_photo(model, photo, record).features) for photo in photos])
 
 
-def test_the_radius_is_the_largest_of_all_distances_and_shrinks_with_rows() -> None:
-    points = _points(9000, 6, 0)
-    chosen = list(k_center_greedy(points, 200, 0))
-    radii = [covering_radius(points, points[chosen[:rows]]) for rows in (1, 20, 200)]
-    from_first = np.linalg.norm(points.astype(np.float64) - points[chosen[0]], axis=1)
-    assert radii[0] == pytest.approx(from_first.max(), abs=1e-4)
-    assert radii == sorted(radii, reverse=True)
+def _shared(rows: Floats, patches: Floats) -> int:
+    """How many rows are one of the patches."""
+    return len({row.tobytes() for row in rows[:, :-1]} & {patch.tobytes() for patch in patches})
 
 
-def test_projection_keeps_distances_about_right() -> None:
-    points = _points(300, 500, 0)
-    few = projected(points, 0)
-    assert few.shape == (300, CHOICE_DIMENSIONS)
-    ratio = np.linalg.norm(few[::2] - few[1::2], axis=1) / np.linalg.norm(points[::2] - points[1::2], axis=1)
-    assert 0.9 < ratio.mean() < 1.1
-    np.testing.assert_array_equal(projected(points[:, :10], 0), points[:, :10])
+def _held_out(part: int, role: str) -> RunPhoto:
+    sha256 = f"{part:064x}"
+    return RunPhoto.model_validate(
+        {"sha256": sha256, "part_id": f"p{part}", "label": "good", "role": role, "file": f"good/{part}.png"}
+    )
 
 
-@given(photos=st.integers(1, 100_000), patches=st.integers(1, 5000))
-def test_candidates_are_bounded(photos: int, patches: int) -> None:
-    each = candidates_per_photo(photos, patches)
-    assert 1 <= each <= patches
-    assert each * photos <= max(MAX_CANDIDATES, photos)
+@given(rows=st.integers(1, 60), size=st.integers(2, 63), seed=st.integers(0, 1000))
+def test_a_row_reaches_as_far_as_its_nine_nearest_lie_on_average(rows: int, size: int, seed: int) -> None:
+    features = np.random.default_rng(seed).normal(size=(rows, size)).astype(np.float32)
+    found = rows_with_reach(torch.from_numpy(features)).numpy()
+    np.testing.assert_array_equal(found[:, :-1], features)
+    exact = features.astype(np.float64)
+    apart = np.sort(np.linalg.norm(exact[:, np.newaxis] - exact, axis=2), axis=1)[:, 1 : 1 + REACH_ROWS]
+    wanted = apart.mean(1) if rows > 1 else np.ones(1)
+    np.testing.assert_allclose(found[:, -1], wanted, rtol=1e-3)
+
+
+def test_rows_that_lie_on_each_other_still_reach_somewhere() -> None:
+    found = rows_with_reach(torch.full((20, 5), 3.0)).numpy()
+    assert (found[:, -1] > 0).all()
+    assert np.isfinite(textbook.distances(found[:, :-1], found)).all()
+
+
+@given(held_out=st.integers(0, 40), others=st.integers(0, 10), seed=st.integers(0, 100))
+def test_every_held_out_part_has_one_fold_and_folds_are_of_a_size(held_out: int, others: int, seed: int) -> None:
+    photos = [_held_out(part, "calibrate") for part in range(held_out)] * 2
+    photos += [_held_out(100 + part, "train") for part in range(others)]
+    folds = folds_of_held_out(photos, seed)
+    assert set(folds) == {f"p{part}" for part in range(held_out)}
+    sizes = np.bincount(list(folds.values()), minlength=1)
+    assert len(sizes) == max(1, min(FOLDS, held_out))
+    assert sizes.max() - sizes.min() <= 1
+    assert folds == folds_of_held_out(photos[::-1], seed)
+
+
+def test_the_bank_is_made_of_good_parts_that_are_not_seeded(record: TrainRecord, made: MadeBank) -> None:
+    photos = bank_photos(record)
+    assert {(photo.role, photo.label) for photo in photos} == {("train", "good"), ("calibrate", "good")}
+    assert set(made.fold_of) == {photo.part_id for photo in photos if photo.role == "calibrate"}
+    assert len(made.fold_rows) == len(set(made.fold_of.values())) == 3
+    assert [len(rows) for rows in (made.rows, *made.fold_rows)] == [ROWS] * 4
+
+
+def test_the_same_run_gives_the_same_banks(model: InspectionModel, record: TrainRecord, made: MadeBank) -> None:
+    again = made_bank(model, record, ROWS, QUIET)
+    for first, other in zip((made.rows, *made.fold_rows), (again.rows, *again.fold_rows), strict=True):
+        np.testing.assert_array_equal(first, other)
+
+
+def test_a_fold_s_bank_has_seen_the_other_parts_and_no_patch_of_its_own(
+    model: InspectionModel, record: TrainRecord, made: MadeBank
+) -> None:
+    for part_id, fold in made.fold_of.items():
+        patches = _patches(model, record, made, part_id)
+        assert _shared(made.rows, patches) > 0
+        shared = [_shared(rows, patches) for rows in made.fold_rows]
+        assert shared[fold] == 0
+        assert all(count > 0 for other, count in enumerate(shared) if other != fold)
+
+
+@pytest.mark.parametrize("most", [250_000, 200])
+def test_no_patch_that_may_be_in_the_bank_is_farther_than_the_covering_radius(
+    model: InspectionModel, record: TrainRecord, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr("export.candidates.MAX_CANDIDATES", most)
+    made = made_bank(model, record, ROWS, QUIET)
+    photos = bank_photos(record)
+    selection = selection_from_photos(model, photos, record, QUIET)
+    for photo in photos:
+        found = patches_from_photo(model, photo, record)
+        allowed = made.space.apply(found.features[found.marks <= selection.mark_limit])
+        assert textbook.covering_radius(allowed, made.rows[:, :-1]) <= made.covering_radius + 1e-3

@@ -107,15 +107,16 @@ def test_a_larger_bank_repeats_the_bundles_and_a_smaller_one_is_part_of_it() -> 
     np.testing.assert_array_equal(larger[:512], bank)
     assert larger.shape == (700, bank.shape[1])
     assert larger.dtype == np.float32
-    nearest = np.linalg.norm(larger[512:, None] - bank[None], axis=2).min(axis=1)
-    assert 0 < nearest.mean() < bank.std()
+    nearest = np.linalg.norm(larger[512:, None, :-1] - bank[None, :, :-1], axis=2).min(axis=1)
+    assert 0 < nearest.mean() < bank[:, :-1].std()
+    assert set(larger[:, -1]) <= set(bank[:, -1]), "every row reaches as far as the one that it repeats"
     rows = {row.tobytes() for row in bank}
     assert all(row.tobytes() in rows for row in bank_of_rows(bank, 100))
 
 
 def test_the_bare_graph_is_timms_network_and_tensorrt_builds_it(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX has wheels for x86-64 alone")
-    path, geometry = tmp_path / "bare.onnx", Geometry(input_height_px=64, input_width_px=64, channels=1)
+    path, geometry = tmp_path / "bare.onnx", Geometry(input_height_px=SIDE_PX, input_width_px=SIDE_PX, channels=1)
     torch.manual_seed(0)
     bare_graph("mobilenetv3_small_050", geometry, "fp16", path)
     tiles = np.random.default_rng(0).integers(0, 256, IMAGE, np.uint8)

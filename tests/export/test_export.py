@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from rich.console import Console
 
 from calibration.calibrate import calibrate_run
 from edge.bundle import bank_from_file
@@ -18,39 +15,28 @@ from edge.dataset import read_image
 from edge.engine_ort import OrtEngine
 from edge.errors import ProcunitError
 from edge.gate import check_golden
-from edge.manifest import PRECISIONS, graph_files
+from edge.manifest import PATCHES_GRAPH, PRECISIONS, graph_files
 from edge.pipeline import score_pixels
 from edge.runfiles import (
     BANK_FILE,
     CALIBRATION_FILE,
     CHECKPOINT_FILE,
     EXPORT_FILE,
+    FOLD_BANKS_FILE,
+    HELD_OUT_FILE,
     TRAIN_FILE,
     ExportRecord,
     TrainRecord,
     read_record,
 )
+from export.bank import bank_photos
 from export.bundle_from_run import bundle_from_run
 from export.cli import export
-from export.export import PARITY_FRAMES, bank_photos, learned_photos, made_bank
+from export.export import PARITY_FRAMES, learned_photos
 from export.signing import demo_key_from_run
-from tests.photographs import BACKBONE, write_photographs, write_weights
-from training.cli import train
-from training.model import model_from_checkpoint
+from tests.export.trained import trained_run
 
-TYPES = {"spot": 7, "line": 7}
 FUSED = (*graph_files(), *graph_files("fp16"))
-
-
-def _trained(
-    directory: Path, good_parts: int, defect_parts: Mapping[str, int], *options: str, backbone: str = BACKBONE
-) -> Path:
-    data = write_photographs(directory / "data", good_parts, defect_parts)
-    weights = write_weights(directory / "w.safetensors", backbone)
-    arguments = ["--data", str(data), "--out", str(directory / "run"), "--weights", str(weights)]
-    result = CliRunner().invoke(train, [*arguments, "--backbone", backbone, "--input-px", "96", *options])
-    assert result.exception is None, result.output
-    return directory / "run"
 
 
 def _export(run: Path, *options: str) -> Result:
@@ -60,29 +46,15 @@ def _export(run: Path, *options: str) -> Result:
 def _exported(run: Path, *options: str, graphs: tuple[str, ...] = FUSED) -> ExportRecord:
     result = _export(run, *options)
     assert result.exception is None, result.output
-    written = {TRAIN_FILE, CHECKPOINT_FILE, EXPORT_FILE, BANK_FILE, *graphs}
+    written = {TRAIN_FILE, CHECKPOINT_FILE, EXPORT_FILE, BANK_FILE, FOLD_BANKS_FILE, PATCHES_GRAPH, *graphs}
     assert {path.name for path in run.iterdir()} == written, "nothing half-written stays"
     return read_record(run, EXPORT_FILE, ExportRecord)
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _trained(tmp_path_factory.mktemp("trained"), 10, TYPES)
-
-
-@pytest.fixture
-def run(trained: Path, tmp_path: Path) -> Path:
-    """A copy of the run with photographs of its own, which a test may spoil."""
-    shutil.copytree(trained.parent / "data", tmp_path / "data")
-    copy = Path(shutil.copytree(trained, tmp_path / "run"))
-    record = read_record(copy, TRAIN_FILE, TrainRecord).model_copy(update={"data": str(tmp_path / "data")})
-    (copy / TRAIN_FILE).write_text(record.model_dump_json())
-    return copy
-
-
 def test_graph_and_bank_work_together_on_a_photograph(run: Path) -> None:
     record = _exported(run, "--bank-rows", "40")
-    assert (record.bank_rows, record.bank_parts) == (40, 5)
+    assert (record.bank_rows, record.bank_parts) == (40, 8)
+    assert sorted(record.fold_of.values()) == [0, 1, 2]
     assert record.parity_frames >= 8
     assert max(record.differences["fp32"].logits, record.differences["fp32"].distances) <= 1e-3
     assert 1e-6 < record.differences["fp16"].distances < 0.05
@@ -98,15 +70,8 @@ def test_graph_and_bank_work_together_on_a_photograph(run: Path) -> None:
     assert kinds["spot"].anomaly_score > kinds["good"].anomaly_score
 
 
-def test_the_same_run_gives_the_same_bank(run: Path) -> None:
-    record = read_record(run, TRAIN_FILE, TrainRecord)
-    first, again = (made_bank(model_from_checkpoint(run, record), record, 30, Console(quiet=True)) for _ in range(2))
-    np.testing.assert_array_equal(first.rows, again.rows)
-    assert len(first.rows) == 30
-
-
 def test_good_parts_alone_make_a_graph_without_a_head(tmp_path: Path) -> None:
-    run = _trained(tmp_path, 4, {})
+    run = trained_run(tmp_path, 4, {})
     assert _exported(run).differences["fp32"].logits == 0.0
     bank = bank_from_file(run / BANK_FILE)
     outputs = OrtEngine([run / name for name in graph_files()], bank).infer(np.zeros((1, 96, 96, 1), np.uint8))
@@ -114,16 +79,15 @@ def test_good_parts_alone_make_a_graph_without_a_head(tmp_path: Path) -> None:
 
 
 def test_without_good_parts_the_bank_is_what_masks_leave_of_defect_parts(tmp_path: Path) -> None:
-    run = _trained(tmp_path, 0, {"spot": 3})
+    run = trained_run(tmp_path, 0, {"spot": 3})
     record = _exported(run)
     photos = bank_photos(read_record(run, TRAIN_FILE, TrainRecord))
     assert {photo.label for photo in photos} == {"spot"}
     assert record.bank_rows < len(photos) * 36, "covered patches are left out"
 
 
-def test_the_bank_and_the_comparison_use_learned_photographs_only(run: Path) -> None:
+def test_the_comparison_uses_learned_photographs_only(run: Path) -> None:
     record = read_record(run, TRAIN_FILE, TrainRecord)
-    assert {(photo.role, photo.label) for photo in bank_photos(record)} == {("train", "good")}
     compared = learned_photos(record, PARITY_FRAMES)
     assert {photo.role for photo in compared} == {"train"}
     assert {photo.label for photo in compared} == {"good", *record.types}
@@ -151,7 +115,7 @@ def test_activations_that_may_overflow_half_precision_leave_fp32_alone(
 
 
 def test_without_types_there_is_no_classifier_to_separate(tmp_path: Path) -> None:
-    run = _trained(tmp_path, 4, {})
+    run = trained_run(tmp_path, 4, {})
     result = _export(run, "--separate")
     assert isinstance(result.exception, ProcunitError)
     assert "without --separate" in str(result.exception)
@@ -159,7 +123,7 @@ def test_without_types_there_is_no_classifier_to_separate(tmp_path: Path) -> Non
 
 
 def test_an_earlier_calibration_and_other_graphs_do_not_outlive_the_graph_that_follows(run: Path) -> None:
-    for name in (CALIBRATION_FILE, *graph_files("int8"), *graph_files(separate=True)):
+    for name in (CALIBRATION_FILE, HELD_OUT_FILE, *graph_files("int8"), *graph_files(separate=True)):
         (run / name).write_text("{}")
     _exported(run)
 

@@ -17,8 +17,11 @@ from edge.engine_ort import OrtEngine
 from edge.errors import ProcunitError
 from edge.manifest import PRECISIONS, Precision
 from edge.runfiles import Difference
-from export.graph import search
+from edge.preprocess import PADDING_U8
+from edge.preprocess import judged_patches as judged_patches_of_pixels
+from export.graph import judged_patches, search
 from export.parity import check_difference, difference_of_graphs, reference_outputs
+from tests.export import textbook
 from tests.export.graphs import SIDE_PX, MadeGraph, images, make_graph
 
 GRID = SIDE_PX // 16
@@ -106,27 +109,76 @@ def test_an_output_that_is_no_number_is_noticed(made: MadeGraph, precision: Prec
         )
 
 
-def test_distances_of_the_graph_are_those_of_float64(made: MadeGraph) -> None:
+def test_distances_and_score_of_the_graph_are_those_of_float64(made: MadeGraph) -> None:
     tiles_u8, bank = images(2, made.geometry.channels, seed=3), made.bank[::2]
+    tiles_u8[1, :40] = PADDING_U8
     engine = OrtEngine([made.path], bank)
-    found = engine.infer(tiles_u8).anomaly_map
+    found = engine.infer(tiles_u8)
     engine.close()
     with torch.no_grad():
-        patches = made.graph.scaled_patches(made.graph.model.taps(torch.from_numpy(tiles_u8)))
-    queries = patches.permute(0, 2, 3, 1).flatten(0, 2).double().numpy()
-    wanted = np.linalg.norm(queries[:, None] - bank.astype(np.float64), axis=2).min(1).reshape(found.shape)
-    np.testing.assert_allclose(found, wanted, atol=1e-4)
+        patches = made.graph.patches(made.graph.model.taps(torch.from_numpy(tiles_u8))).permute(0, 2, 3, 1).numpy()
+    wanted = textbook.distances(patches.reshape(-1, patches.shape[3]), bank).reshape(found.anomaly_map.shape)
+    wanted[1, :2] = 0  # 32 px hold padding alone, the next patches 8 px of it
+    np.testing.assert_allclose(found.anomaly_map, wanted, atol=1e-4)
+    scores = [textbook.tile_score(wanted[0].ravel()), textbook.tile_score(wanted[1, 2:].ravel())]
+    np.testing.assert_allclose(found.anomaly_score, scores, atol=1e-4)
 
 
 @given(seed=st.integers(0, 1000), rows=st.integers(1, 40), shift=st.sampled_from([0.0, 3.0, 100.0]))
 def test_the_search_is_exact_also_far_from_zero(seed: int, rows: int, shift: float) -> None:
     draw = np.random.default_rng(seed)
-    patches = (draw.normal(size=(2, 9, 3, 4)) + shift).astype(np.float32)
-    bank = (draw.normal(size=(rows, 9)) + shift).astype(np.float32)
-    found = search(torch.from_numpy(patches), torch.from_numpy(bank))
-    queries = patches.transpose(0, 2, 3, 1).reshape(-1, 9).astype(np.float64)
-    wanted = np.linalg.norm(queries[:, None] - bank.astype(np.float64), axis=2).min(1).reshape(2, 3, 4)
-    tolerance = 1e-4 if shift < 100 else 1e-2
-    np.testing.assert_allclose(found.anomaly_map.numpy(), wanted, atol=tolerance)
-    strongest = np.sort(wanted.reshape(2, -1), axis=1)[:, -10:].mean(1)
-    np.testing.assert_allclose(found.anomaly_score.numpy(), strongest, atol=tolerance)
+    patches = (draw.normal(size=(2, 9, 8, 9)) + shift).astype(np.float32)
+    bank = np.column_stack([draw.normal(size=(rows, 9)) + shift, draw.uniform(0.5, 2, rows)]).astype(np.float32)
+    judged = draw.random((2, 8, 9)) < draw.choice([0.1, 0.5, 1.0])
+    found = search(torch.from_numpy(patches), torch.from_numpy(judged), torch.from_numpy(bank))
+    wanted = textbook.distances(patches.transpose(0, 2, 3, 1).reshape(-1, 9), bank).reshape(judged.shape)
+    tolerance = 1e-4 if shift < 100 else 3e-2
+    np.testing.assert_allclose(found.anomaly_map.numpy(), np.where(judged, wanted, 0), atol=tolerance)
+    for tile in range(2):
+        if judged[tile].any():
+            score = textbook.tile_score(wanted[tile][judged[tile]])
+            assert found.anomaly_score[tile].item() == pytest.approx(score, abs=tolerance)
+        else:
+            assert found.anomaly_score[tile] == 0
+
+
+@given(seed=st.integers(0, 1000), height=st.integers(1, 12), width=st.integers(1, 12), noise=st.floats(0.0, 50.0))
+def test_one_noisy_patch_moves_the_score_by_no_more_than_its_share(
+    seed: int, height: int, width: int, noise: float
+) -> None:
+    draw = np.random.default_rng(seed)
+    patches = torch.from_numpy(draw.normal(size=(1, 5, height, width)).astype(np.float32))
+    bank = torch.from_numpy(np.column_stack([draw.normal(size=(30, 5)), np.ones(30)]).astype(np.float32))
+    judged = torch.ones(1, height, width, dtype=torch.bool)
+    before = search(patches, judged, bank)
+    noisy = patches.clone()
+    noisy[0, :, -1, -1] += noise
+    after = search(noisy, judged, bank)
+    risen = abs(float(after.anomaly_map[0, -1, -1] - before.anomaly_map[0, -1, -1]))
+    share = max(1, -(-height * width // 32))
+    assert abs(float(after.anomaly_score - before.anomaly_score)) <= risen / share + 1e-4
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@given(seed=st.integers(0, 1000), share=st.sampled_from([0.0, 0.9, 0.999]))
+def test_the_graph_judges_the_patches_that_the_device_does(channels: int, seed: int, share: float) -> None:
+    draw = np.random.default_rng(seed)
+    tiles_u8 = draw.integers(0, 256, (2, 48, 64, channels), np.uint8)
+    tiles_u8[draw.random((2, 48, 64)) < share] = PADDING_U8
+    found = judged_patches(torch.from_numpy(tiles_u8)).numpy()
+    np.testing.assert_array_equal(found, judged_patches_of_pixels(tiles_u8))
+
+
+def test_padding_never_counts_and_a_frame_of_another_grey_does(made: MadeGraph) -> None:
+    tiles_u8 = np.full((3, SIDE_PX, SIDE_PX, made.geometry.channels), PADDING_U8, np.uint8)
+    tiles_u8[1] = PADDING_U8 - 1
+    tiles_u8[:2, 16:-16, 16:-16] = images(1, made.geometry.channels)[0, 16:-16, 16:-16]
+    engine = OrtEngine([made.path], made.bank)
+    framed, other_grey, empty = engine.infer(tiles_u8).anomaly_map
+    engine.close()
+    inside = np.zeros((GRID, GRID), np.bool_)
+    inside[1:-1, 1:-1] = True
+    assert (framed[~inside] == 0).all()
+    assert (framed[inside] > 0).all()
+    assert (other_grey > 0).all()
+    assert (empty == 0).all()

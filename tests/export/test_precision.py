@@ -9,16 +9,18 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
-from torch import Tensor, nn
+from torch import nn
 
 from edge.engine_ort import OrtEngine
 from edge.manifest import PRECISIONS, Precision
+from export.bank import rows_with_reach
 from export.graph import OPSET, search
 from export.precision import folded, largest_activation
 from export.quantize import QuantizedConv
-from tests.export.graphs import MadeGraph, images, make_graph
+from export.space import FEATURES
+from tests.export import textbook
+from tests.export.graphs import Floats, MadeGraph, images, make_graph
 from tests.rtx import built_engine_bytes
 
 LAYOUT = {"Reshape", "Transpose"}
@@ -51,6 +53,14 @@ class Nodes:
                 found.append(node)
         return found
 
+    @property
+    def queries(self) -> str:
+        """The patches [P, D] that are searched for, before their squares are joined to them for the matrix product."""
+        (product,) = [node for node in self.that_depend_on("bank") if node.op_type in ("Gemm", "MatMul")]
+        joined = self.before(product.input[0], skipping=set())
+        assert joined.op_type == "Concat"
+        return joined.input[0]
+
     def before(self, name: str, *, skipping: set[str]) -> onnx.NodeProto:
         node = self.maker[name]
         return self.before(node.input[0], skipping=skipping) if node.op_type in skipping else node
@@ -64,12 +74,13 @@ def test_the_search_is_fp32_on_centred_features(made: MadeGraph, precision: Prec
     halves = {TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.INT8}
     for node in searching:
         assert not halves & {nodes.type_of[name] for name in (*node.input, *node.output) if name}, node
-    (product,) = [node for node in searching if node.op_type in ("Gemm", "MatMul")]
-    scaled = nodes.before(product.input[0], skipping=LAYOUT)
-    assert scaled.op_type == "Div"
-    centred = nodes.before(scaled.input[0], skipping=set())
+    projected = nodes.before(nodes.queries, skipping=LAYOUT)
+    assert projected.op_type == "Conv"
+    projection = numpy_helper.to_array(nodes.constants[projected.input[1]])
+    np.testing.assert_array_equal(projection[:, :, 0, 0].T, made.space.projection)
+    centred = nodes.before(projected.input[0], skipping=set())
     assert centred.op_type == "Sub"
-    np.testing.assert_array_equal(numpy_helper.to_array(nodes.constants[centred.input[1]]).ravel(), made.scale.mean)
+    np.testing.assert_array_equal(numpy_helper.to_array(nodes.constants[centred.input[1]]).ravel(), made.space.mean)
     assert nodes.before(centred.input[0], skipping=set()).op_type == "Concat", "averaged and joined in FP32"
     assert nodes.type_of[centred.input[0]] == TensorProto.FLOAT
 
@@ -83,30 +94,58 @@ def test_tensorrt_builds_an_engine_with_a_bank_that_may_grow(
         assert built_engine_bytes(path) > 10_000
 
 
-def _features(count: int, seed: int) -> Tensor:
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_distances_of_every_precision_are_those_of_float64(made: MadeGraph, precision: Precision) -> None:
+    path, tiles_u8, bank = made.paths(precision)[0], images(3, 1, seed=5), made.bank[::2]
+    model, name = onnx.load(path), Nodes(path).queries
+    model.graph.output.append(onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    found, queries = session.run(["anomaly_map", name], {"image": tiles_u8, "bank": bank})
+    rounded, _ = session.run(["anomaly_map", name], {"image": tiles_u8, "bank": _rounded(bank)})
+    error, of_half_precision = (_worst_relative_error(one, queries, bank) for one in (found, rounded))
+    assert error < SEARCH_BOUND / 10 < of_half_precision
+
+
+def _features(count: int, seed: int) -> Floats:
     """Patches [count, D] as a trunk gives them: far from zero against how little they vary."""
-    draw = np.random.default_rng(seed)
-    return torch.from_numpy((20 + 0.5 * draw.normal(size=(count, 184))).astype(np.float32))
+    return (20 + 0.5 * np.random.default_rng(seed).normal(size=(count, FEATURES))).astype(np.float32)
 
 
-def _worst_relative_error(found: NDArray[np.float32], queries: Tensor, bank: Tensor) -> float:
-    exact = torch.cdist(queries.double(), bank.double(), compute_mode="donot_use_mm_for_euclid_dist").min(1).values
-    return float(np.abs(found.ravel() / exact.numpy() - 1).max())
+def _rounded(values: Floats) -> Floats:
+    """To half precision's ten bits, which are TF32's, too."""
+    return values.astype(np.float16).astype(np.float32)
 
 
-def _searched(queries: Tensor, bank: Tensor) -> NDArray[np.float32]:
-    return search(queries.t().reshape(1, -1, 1, len(queries)), bank).anomaly_map.float().numpy()
+def _worst_relative_error(found: Floats, queries: Floats, bank: Floats) -> float:
+    return float(np.abs(found.ravel() / textbook.distances(queries, bank) - 1).max())
+
+
+def _searched(queries: Floats, bank: Floats) -> Floats:
+    patches = torch.from_numpy(queries.T.reshape(1, -1, 1, len(queries)))
+    judged = torch.ones(1, 1, len(queries), dtype=torch.bool)
+    return search(patches, judged, torch.from_numpy(bank)).anomaly_map.numpy()
+
+
+def _searched_in_tf32(queries: Floats, bank: Floats) -> Floats:
+    """The search with the factors of its matrix product rounded; distances still from the difference."""
+    weights = 1 / np.square(bank[:, -1])
+    columns = np.column_stack([2 * weights[:, np.newaxis] * bank[:, :-1], -weights])
+    offsets = weights * np.square(bank[:, :-1]).sum(1)
+    squares = np.square(queries).sum(1)
+    winners = bank[(_rounded(np.column_stack([queries, squares])) @ _rounded(columns).T - offsets).argmax(1)]
+    return np.asarray(np.linalg.norm(queries - winners[:, :-1], axis=1) / winners[:, -1], np.float32)
 
 
 def test_the_search_keeps_its_bound_and_the_bound_tells_a_wrong_one() -> None:
-    bank, queries = _features(500, 0), _features(100, 1)
-    mean = bank.mean(0)
-    assert _worst_relative_error(_searched(queries - mean, bank - mean), queries, bank) < SEARCH_BOUND / 10
-    rounded = _searched(queries.half().float(), bank.half().float())
-    assert _worst_relative_error(rounded, queries, bank) > SEARCH_BOUND, "half precision"
-    closeness = queries.half().float() @ bank.half().float().t() - 0.5 * (bank * bank).sum(1)
-    winners = (queries - bank[closeness.argmax(1)]).norm(dim=1)
-    assert _worst_relative_error(winners.numpy(), queries, bank) > SEARCH_BOUND, "TF32, which has half's ten bits"
+    rows, queries = _features(500, 0), _features(100, 1)
+    mean = rows.mean(0)
+    far = rows_with_reach(torch.from_numpy(rows)).numpy()
+    centred = np.column_stack([rows - mean, far[:, -1]])
+    assert _worst_relative_error(_searched(queries - mean, centred), queries, far) < SEARCH_BOUND / 10
+    in_half = _searched(_rounded(queries), _rounded(far))
+    assert _worst_relative_error(in_half, queries, far) > SEARCH_BOUND, "half precision"
+    in_tf32 = _searched_in_tf32(queries, far)
+    assert _worst_relative_error(in_tf32, queries, far) > SEARCH_BOUND, "TF32 on features that are not centred"
 
 
 def test_folded_batch_norms_change_nothing(made: MadeGraph) -> None:
@@ -125,7 +164,8 @@ def test_folded_batch_norms_change_nothing(made: MadeGraph) -> None:
 def test_trunk_and_head_are_in_half_precision(made: MadeGraph, precision: Precision) -> None:
     nodes = Nodes(made.paths(precision)[0])
     convolutions = [node for node in nodes.all if node.op_type == "Conv"]
-    whole = [node for node in convolutions if nodes.type_of[node.output[0]] == TensorProto.FLOAT]
+    projected = nodes.before(nodes.queries, skipping=LAYOUT)
+    whole = [n for n in convolutions if nodes.type_of[n.output[0]] == TensorProto.FLOAT and n != projected]
     assert all(nodes.maker[node.input[0]].op_type == "DequantizeLinear" for node in whole)
     assert bool(whole) == (precision == "int8")
     heads = [node for node in nodes.all if node.op_type in ("Gemm", "MatMul") and "bank" not in node.input]

@@ -15,9 +15,15 @@ import pytest
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
-from edge.dataset import read_image
+from calibration.cli import calibrate
+from edge.bundle import open_without_signature_check
+from edge.dataset import read_image, read_mask
+from edge.engine_ort import OrtEngine
 from edge.errors import ProcunitError
+from edge.pipeline import score_pixels
+from edge.preprocess import Region, ignored_pixels
 from edge.runfiles import CHECKPOINT_FILE, TRAIN_FILE, TrainRecord, read_record
+from export.cli import bundle_build, export
 from tests.photographs import BACKBONE, HEIGHT_PX, WIDTH_PX, write_photographs, write_weights
 from training.cli import train
 from training.model import model_from_checkpoint
@@ -112,6 +118,63 @@ def test_one_type_of_one_part_is_taught(weights: Path, tmp_path: Path) -> None:
     assert record.out_of_fold_auc == {}, "no part was left out to tell"
 
 
+def test_what_the_folder_ignores_and_its_regions_are_part_of_the_run(data: Path, weights: Path, tmp_path: Path) -> None:
+    background = np.zeros((2 * HEIGHT_PX, 2 * WIDTH_PX), np.uint8)
+    background[:20] = 255
+    cv2.imwrite(str(data / "ignored.png"), background)
+    (data / "geometry.yaml").write_text("regions: [{width: 0.6}, {x: 0.4, width: 0.6}]\nmm_per_px: 0.05\n")
+    result = _train(data, tmp_path / "run", weights)
+    assert result.exception is None, result.output
+    assert "Judged: 2 regions (1: x 0 to 0.6, y 0 to 1; 2: x 0.4 to 1, y 0 to 1), 17.1% of it ignored" in " ".join(
+        result.output.split()
+    )
+    record = read_record(tmp_path / "run", TRAIN_FILE, TrainRecord)
+    assert record.geometry.regions == (Region(width=0.6), Region(x=0.4, width=0.6))
+    assert record.geometry.mm_per_px == 0.05
+    assert ignored_pixels(HEIGHT_PX, WIDTH_PX, record.geometry)[:9].all()
+    assert not ignored_pixels(HEIGHT_PX, WIDTH_PX, record.geometry)[11:].any()
+    assert min(record.out_of_fold_auc.values()) > 0.9, "what is left of the defects is still learned"
+
+
+def test_what_happens_in_an_ignored_area_changes_nothing_of_what_is_learned(
+    data: Path, weights: Path, tmp_path: Path
+) -> None:
+    (data / "geometry.yaml").write_text("ignored: [[[0, 0], [1, 0], [1, 0.25], [0, 0.25]]]")
+    checkpoints = []
+    for name in ("quiet", "noisy"):
+        _trained(data, tmp_path / name, weights)
+        checkpoints.append((tmp_path / name / CHECKPOINT_FILE).read_bytes())
+        for photo in (path for label in ("good", *TYPES) for path in (data / label).iterdir()):
+            pixels = read_image(photo)
+            pixels[: HEIGHT_PX // 4 - 1] = np.random.default_rng(len(photo.name)).integers(0, 255, pixels.shape[1])
+            cv2.imwrite(str(photo), pixels)
+    assert checkpoints[0] == checkpoints[1]
+
+
+def test_what_the_folder_ignores_is_ignored_by_the_bundle(weights: Path, tmp_path: Path) -> None:
+    """Every stage once: the bundle's own geometry and graph give the same scores whatever the ignored area shows."""
+    data, run = write_photographs(tmp_path / "data", 8, {"spot": 3}), tmp_path / "run"
+    background = np.zeros((HEIGHT_PX, WIDTH_PX), np.uint8)
+    background[:14] = 255
+    cv2.imwrite(str(data / "ignored.png"), background)
+    record = _trained(data, run, weights)
+    stages = ((export, [run]), (calibrate, [run]), (bundle_build, [run, "--out", tmp_path / "bundle"]))
+    for command, arguments in stages:
+        CliRunner().invoke(command, [str(argument) for argument in arguments], catch_exceptions=False)
+    bundle = open_without_signature_check(tmp_path / "bundle")
+    assert bundle.manifest.geometry == record.geometry
+    assert len(record.geometry.ignored) == 1
+    quiet = read_image(data / "good/00-0.png")
+    noisy, seen = quiet.copy(), quiet.copy()
+    noisy[:13] = np.random.default_rng(0).integers(0, 256, (13, WIDTH_PX), np.uint8)
+    seen[20:33] = noisy[:13]
+    engine = OrtEngine(bundle.graphs(), bundle.bank(), threads=1)
+    scores = [score_pixels(frame, bundle.manifest.geometry, engine)[0] for frame in (quiet, noisy, seen)]
+    engine.close()
+    assert scores[0].type_scores == scores[1].type_scores
+    assert scores[0].anomaly_score == scores[1].anomaly_score < scores[2].anomaly_score
+
+
 def test_one_colour_photograph_makes_three_channels(weights: Path, tmp_path: Path) -> None:
     data = write_photographs(tmp_path / "data", 3, {"spot": 3})
     grey = read_image(data / "good/00-0.png")
@@ -137,6 +200,23 @@ def _mask_of_another_shape(data: Path) -> None:
     cv2.imwrite(str(data / "masks/spot/00-0.png"), np.zeros((80, 80), np.uint8))
 
 
+def _defect_where_nothing_is_judged(data: Path) -> None:
+    mask_u8 = read_mask(data / "masks/spot/00-0.png", HEIGHT_PX, WIDTH_PX)
+    cv2.imwrite(str(data / "ignored.png"), cv2.dilate(mask_u8, np.ones((9, 9), np.uint8)))
+
+
+def _ignored_of_another_shape(data: Path) -> None:
+    cv2.imwrite(str(data / "ignored.png"), np.zeros((80, 80), np.uint8))
+
+
+def _everything_ignored(data: Path) -> None:
+    cv2.imwrite(str(data / "ignored.png"), np.full((HEIGHT_PX, WIDTH_PX), 255, np.uint8))
+
+
+def _unknown_key(data: Path) -> None:
+    (data / "geometry.yaml").write_text("ignore: []")
+
+
 def _odd_name(data: Path) -> None:
     (data / "spot").rename(data / "spot (new)")
     (data / "parts.csv").unlink()
@@ -149,6 +229,13 @@ def _odd_name(data: Path) -> None:
         (_unreadable, "spot/00-0.png: not a readable image"),
         (_small, "line/01-1.png: 200 x 31 px"),
         (_mask_of_another_shape, "masks/spot/00-0.png: the mask is 80 x 80 px"),
+        (
+            _defect_where_nothing_is_judged,
+            "the whole defect lies where nothing is judged, in 1 of the photographs: spot/00",
+        ),
+        (_ignored_of_another_shape, "good/00-0.png: 80 x 56 px, but ignored.png has the shape of 80 x 80 px"),
+        (_everything_ignored, "region 1 (x 0 to 1, y 0 to 1) is wholly ignored"),
+        (_unknown_key, "geometry.yaml:1: ignore: unknown key"),
         (_odd_name, "the name 'spot (new)' cannot be used"),
     ],
 )

@@ -30,10 +30,13 @@ from edge.runfiles import (
     TrainRecord,
     read_record,
 )
+from export.space import FEATURES
 from tests.broker import Broker, Subscriber
 from tests.device import PROCUNIT, REPOSITORY
 from tests.rtx import built_engine_bytes
 
+pytestmark = pytest.mark.timeout(180)
+"""A fixture is a whole command of the product, and a trace of its network takes long where cores are shared."""
 INPUT_PX = 128
 GOOD, SCRATCHES = 20, 8
 
@@ -41,7 +44,7 @@ GOOD, SCRATCHES = 20, 8
 def command(*arguments: str | Path) -> str:
     """Run a command of the product; its output."""
     finished = subprocess.run(
-        [*PROCUNIT, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False
+        [*PROCUNIT, *map(str, arguments)], capture_output=True, text=True, timeout=150, check=False
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return finished.stdout
@@ -120,7 +123,7 @@ def test_training_keeps_parts_apart(trained: Path) -> None:
 
 def test_the_exported_graph_equals_torch(exported: Path) -> None:
     record = read_record(exported, EXPORT_FILE, ExportRecord)
-    assert record.feature_size == 48 + 136  # strides 8 and 16 of EfficientNet-B3
+    assert record.feature_size == FEATURES
     assert record.parity_frames >= 8
     assert record.differences["fp32"].logits < 1e-3
     assert record.differences["fp32"].distances < 1e-3

@@ -27,6 +27,9 @@ ALL = dict(commands(root))
 
 def test_the_commands_are_these() -> None:
     assert {" ".join(path) for path in ALL} == {
+        "bank add",
+        "bank show",
+        "bank undo",
         "bundle build",
         "bundle show",
         "bundle verify",

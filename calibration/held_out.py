@@ -1,0 +1,77 @@
+"""What a bundle keeps of the calibration's photographs so that a bank grown at the line is held to them without them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save as safetensors_bytes
+
+from edge.anomaly import counted_patches
+from edge.engine_ort import session_from_graph
+from edge.manifest import (
+    COUNTED_KEY,
+    DEFECT_COUNTED_KEY,
+    DEFECT_DISTANCES_KEY,
+    DEFECT_PATCHES_KEY,
+    DISTANCES_KEY,
+    PATCHES_KEY,
+)
+from edge.messages import PixelArray, Scores
+from edge.preprocess import Geometry, judged_patches, tensor_from_pixels
+
+
+@dataclass(frozen=True, eq=False)
+class Farthest:
+    """A photograph's farthest patches [K, D], their distances [K], descending, and how many of them make its score."""
+
+    patches: NDArray[np.float32]
+    distances: NDArray[np.float32]
+    counted: int
+
+
+class PatchesOf:
+    """The features of a run's patches, by its graph for them.
+
+    Raises:
+        ProcunitError: the graph cannot be loaded.
+    """
+
+    def __init__(self, graph: Path, geometry: Geometry) -> None:
+        self._session = session_from_graph(graph, threads=0)
+        self._geometry = geometry
+
+    def farthest(self, pixels: PixelArray, scores: Scores, *, of_highest_tile: bool) -> Farthest:
+        """A photograph's farthest patches, over all tiles or of the tile with the highest score.
+
+        A score from them is never too low for all tiles, as the fewest patches of a tile are counted, and never too
+        high for one.
+        """
+        tiles_u8 = tensor_from_pixels(pixels, self._geometry)
+        (maps,) = self._session.run([PATCHES_KEY], {"image": tiles_u8})
+        patches = np.asarray(maps, np.float32).transpose(0, 2, 3, 1).reshape(len(tiles_u8), -1, maps.shape[1])
+        distances = scores.anomaly_map.reshape(len(tiles_u8), -1)
+        counted = np.array([counted_patches(int(judged.sum())) for judged in judged_patches(tiles_u8)])
+        kept = min(patches.shape[1], 2 * counted_patches(patches.shape[1]))
+        if of_highest_tile:
+            means = [np.sort(own)[-count:].mean() for own, count in zip(distances, counted, strict=True)]
+            highest = slice(int(np.argmax(means)), int(np.argmax(means)) + 1)
+            patches, distances, counted = patches[highest], distances[highest], counted[highest]
+        patches, distances = patches.reshape(-1, patches.shape[2]), distances.reshape(-1)
+        order = np.argsort(-distances, kind="stable")[:kept]
+        return Farthest(patches[order], distances[order], int(counted.min()))
+
+
+def held_out_bytes(good: Sequence[Farthest], defects: Sequence[Farthest]) -> bytes:
+    """The tensors of `edge.manifest.HELD_OUT` as a safetensors file; `edge.bank_evidence` reads them."""
+    names = (PATCHES_KEY, DISTANCES_KEY, COUNTED_KEY), (DEFECT_PATCHES_KEY, DEFECT_DISTANCES_KEY, DEFECT_COUNTED_KEY)
+    size = (good or defects)[0].patches.shape
+    tensors: dict[str, NDArray[np.generic]] = {}
+    for (patches, distances, counted), photographs in zip(names, (good, defects), strict=True):
+        tensors[patches] = np.array([one.patches for one in photographs], np.float32).reshape(-1, *size)
+        tensors[distances] = np.array([one.distances for one in photographs], np.float32).reshape(-1, size[0])
+        tensors[counted] = np.array([one.counted for one in photographs], np.int32)
+    return safetensors_bytes(tensors)

@@ -1,0 +1,51 @@
+"""Distances to a bank, exact also where they are small, and the score that is made of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge.anomaly import counted_patches, distances_to_rows, score_from_distances
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 1 << 30), rows=st.integers(1, 40), tiles=st.integers(1, 3))
+def test_each_patch_has_the_distance_to_the_row_that_is_nearest_in_its_reaches(
+    seed: int, rows: int, tiles: int
+) -> None:
+    numbers = np.random.default_rng(seed)
+    features = numbers.normal(size=(rows, 5)).astype(np.float32)
+    reaches = numbers.uniform(0.1, 10, rows).astype(np.float32)
+    patches = numbers.normal(size=(tiles, 7, 5)).astype(np.float32)
+    expected = (np.linalg.norm(patches[:, :, np.newaxis] - features, axis=-1) / reaches).min(axis=-1)
+    np.testing.assert_allclose(distances_to_rows(patches, np.column_stack([features, reaches])), expected, rtol=1e-4)
+
+
+def test_of_two_rows_as_far_the_one_that_reaches_farther_counts() -> None:
+    rows = np.array([[0, 1], [4, 4]], np.float32)
+    assert distances_to_rows(np.array([[2]], np.float32), rows)[0] == pytest.approx(0.5)
+
+
+def test_small_distances_far_from_the_origin_are_exact() -> None:
+    row = np.full((1, 100), 30, np.float32)
+    patch = row + np.float32(1e-3)
+    bank = np.column_stack([row, np.full((1, 1), 2, np.float32)])
+    assert distances_to_rows(row, bank)[0] == 0
+    assert distances_to_rows(patch, bank)[0] == pytest.approx(np.linalg.norm(patch - row) / 2, rel=1e-6)
+
+
+def test_without_rows_every_patch_is_infinitely_far() -> None:
+    assert np.isinf(distances_to_rows(np.zeros((2, 3, 4), np.float32), np.zeros((0, 5), np.float32))).all()
+
+
+@pytest.mark.parametrize(("judged", "counted"), [(1, 1), (32, 1), (33, 2), (64, 2), (400, 13)])
+def test_one_patch_in_32_is_counted(judged: int, counted: int) -> None:
+    assert counted_patches(judged) == counted
+
+
+def test_the_score_is_the_mean_of_the_farthest_patches() -> None:
+    distances = np.array([5, *range(20), 7], np.float32)
+    assert score_from_distances(distances, 3) == pytest.approx(18)
+    assert score_from_distances(distances, 1) == 19
