@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.limits import budget_from_counts, limits_from_good_parts
 from calibration.held_out import PatchesOf, held_out_bytes
+from calibration.limits import budget_from_counts, limits_from_good_parts
 from calibration.scoring import PhotoScorer, ScoredPhoto, with_progress
 from edge.anomaly import center_and_spread
 from edge.bundle import bank_from_file, tensors_from_bytes
@@ -72,8 +72,8 @@ def calibrate_run(run: Path, asked_rate: float | None = None) -> CalibrationReco
     else:
         types = dict.fromkeys(trained.types, UNCALIBRATED)
         record = CalibrationRecord(types=types, anomaly=None, budget=None, imaging=None, scores=tuple(scores))
-    good, defects = ([one.farthest for one in scored if (one.scores.label == GOOD) is side] for side in (True, False))
-    (run / HELD_OUT_FILE).write_bytes(held_out_bytes(good, defects))
+    farthest = ([one.farthest for one in scored if (one.scores.label == GOOD) is side] for side in (True, False))
+    (run / HELD_OUT_FILE).write_bytes(held_out_bytes(*farthest))
     write_record(run, CALIBRATION_FILE, record)
     return record
 

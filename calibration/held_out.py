@@ -1,4 +1,4 @@
-"""What a bundle keeps of the calibration's photographs so that a bank grown at the line is held to them without them."""
+"""What a bundle keeps of the calibration's photographs, so that a bank grown at the line is held to them."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ class PatchesOf:
             means = [np.sort(own)[-count:].mean() for own, count in zip(distances, counted, strict=True)]
             highest = slice(int(np.argmax(means)), int(np.argmax(means)) + 1)
             patches, distances, counted = patches[highest], distances[highest], counted[highest]
-        patches, distances = patches.reshape(-1, patches.shape[2]), distances.reshape(-1)
-        order = np.argsort(-distances, kind="stable")[:kept]
-        return Farthest(patches[order], distances[order], int(counted.min()))
+        flat, far = patches.reshape(-1, patches.shape[2]), distances.reshape(-1)
+        order = np.argsort(-far, kind="stable")[:kept]
+        return Farthest(flat[order], far[order], int(counted.min()))
 
 
 def held_out_bytes(good: Sequence[Farthest], defects: Sequence[Farthest]) -> bytes:

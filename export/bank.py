@@ -6,25 +6,32 @@ new part would be, there are banks without a fold of them; the thresholds are ta
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
 from edge.dataset import GOOD
 from edge.runfiles import RunPhoto, TrainRecord
-from export.candidates import candidates_from_photos, selection_from_photos
+from export.candidates import Candidates, candidates_from_photos, selection_from_photos
 from export.coreset import Coreset, k_center_greedy
 from export.space import Matrix, PatchSpace
+from export.suspects import Suspect, suspects_from_candidates
 from training.model import InspectionModel
 
 REACH_ROWS = 9
 """A row's reach is its mean distance to this many of the other rows, as PatchCore re-weights by nine neighbours."""
 FOLDS = 5
+LIKELY_LOGIT, MOST_LIKELY = 1.0, 0.1
+"""Logit of the head from which a good part is left out whole (a probability of 0.73), and the share of parts that may
+be: not all of a defect is marked by its map."""
 _LEAST_REACH = 1e-3
 _BLOCK_VALUES = 1 << 24
 
@@ -34,12 +41,18 @@ class MadeBank:
     """The bank's rows [M, D + 1], the space they are in, and the banks without each fold of the held-out good parts.
 
     `fold_of` names the fold of each held-out good part. No clean patch of the photographs is farther than
-    `covering_radius` from a row, in the space's own units.
+    `covering_radius` from a row, in the space's own units; `lost_radius` of it comes from photographs that gave a share
+    of their patches. `part_of_row` [M] names the part that each row is of, `left_out` is the share of the patches that
+    the defect maps kept out, and `suspects` are good parts to look at again.
     """
 
     rows: Matrix
     space: PatchSpace
+    part_of_row: NDArray[np.str_]
     covering_radius: float
+    lost_radius: float
+    left_out: float
+    suspects: tuple[Suspect, ...]
     fold_of: Mapping[str, int]
     fold_rows: tuple[Matrix, ...]
 
@@ -59,18 +72,41 @@ def made_bank(model: InspectionModel, record: TrainRecord, bank_rows: int, conso
     photos = bank_photos(record)
     selection = selection_from_photos(model, photos, record, console)
     candidates = candidates_from_photos(model, photos, record, selection, console)
+    allowed = torch.from_numpy(~_of_likely_defects(photos, candidates))[candidates.photo]
+    chosen_from = replace(candidates, patches=candidates.patches[allowed], photo=candidates.photo[allowed])
     folds = folds_of_held_out(photos, record.seed)
     with Progress(console=console) as progress:
-        coreset = _chosen(candidates.patches, bank_rows, record.seed, progress, "Choosing the bank's rows")
+        coreset = _chosen(chosen_from.patches, bank_rows, record.seed, progress, "Choosing the bank's rows")
         fold_rows = []
         for fold in range(max(folds.values(), default=-1) + 1):
-            others = torch.tensor([folds.get(photo.part_id) != fold for photo in photos])[candidates.photo]
-            patches = candidates.patches[others]
+            others = torch.tensor([folds.get(photo.part_id) != fold for photo in photos])[chosen_from.photo]
+            patches = chosen_from.patches[others]
             chosen = _chosen(patches, bank_rows, record.seed, progress, f"Bank without fold {fold + 1} of {FOLDS}")
             fold_rows.append(rows_with_reach(patches[chosen.indices]).numpy())
-    rows = rows_with_reach(candidates.patches[coreset.indices])
-    radius = coreset.covering_radius + candidates.lost_radius
-    return MadeBank(rows.numpy(), selection.space, radius, folds, tuple(fold_rows))
+    rows = rows_with_reach(chosen_from.patches[coreset.indices]).numpy()
+    part_of_row = np.array([photo.part_id for photo in photos])[chosen_from.photo[coreset.indices].numpy()]
+    return MadeBank(
+        rows=rows,
+        space=selection.space,
+        part_of_row=part_of_row,
+        covering_radius=coreset.covering_radius + candidates.lost_radius,
+        lost_radius=candidates.lost_radius,
+        left_out=float(candidates.marked.mean()),
+        suspects=suspects_from_candidates(photos, candidates, rows, part_of_row, record.types),
+        fold_of=folds,
+        fold_rows=tuple(fold_rows),
+    )
+
+
+def _of_likely_defects(photos: Sequence[RunPhoto], candidates: Candidates) -> NDArray[np.bool_]:
+    """Which photographs are of good parts that the head is nearly sure are defects; few at most."""
+    places: dict[str, list[int]] = {}
+    for place, photo in enumerate(photos):
+        places.setdefault(photo.part_id, []).append(place)
+    sure = {part: float(candidates.logits[own].mean(0).max(initial=-np.inf)) for part, own in places.items()}
+    likely = sorted((part for part in sure if sure[part] > LIKELY_LOGIT), key=lambda part: -sure[part])
+    out = set(likely[: min(math.ceil(MOST_LIKELY * len(places)), len(places) - 1)])
+    return np.array([photo.part_id in out for photo in photos])
 
 
 def folds_of_held_out(photos: Sequence[RunPhoto], seed: int) -> dict[str, int]:
@@ -86,7 +122,7 @@ def rows_with_reach(rows: Tensor) -> Tensor:
     if not others:
         return torch.cat((rows, torch.ones(1, 1)), 1)
     block = max(1, _BLOCK_VALUES // len(rows))
-    nearest = [torch.cdist(part, rows).topk(others + 1, largest=False).values for part in rows.split(block)]
+    nearest = [torch.cdist(part, rows).topk(others + 1, largest=False).values for part in torch.split(rows, block)]
     reach = torch.cat(nearest)[:, 1:].mean(1, keepdim=True)  # the nearest of all is the row itself
     return torch.cat((rows, reach.clamp(min=_LEAST_REACH)), 1)
 

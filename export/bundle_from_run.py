@@ -38,7 +38,8 @@ from edge.runfiles import (
 )
 from edge.sealing import SigningKey, new_directory, seal
 from export.golden import Judge, golden_photos, tolerance_from_scores, write_golden
-from export.report import report_html
+from export.pictures import galleries_from_run
+from export.report import SUSPECTS_FILE, report_html
 
 
 def bundle_from_run(
@@ -79,10 +80,14 @@ def bundle_from_run(
         (partial / KNOWN).write_text(_known(trained).model_dump_json(indent=1) + "\n", encoding="utf-8")
         engine = OrtEngine(graphs_of_run(partial, exported), bank_from_file(partial / BANK))
         try:
-            _write_golden(partial, trained, calibrated, Judge(body.types, body.anomaly, body.geometry, engine))
+            judge = Judge(body.types, body.anomaly, body.geometry, engine)
+            _write_golden(partial, trained, calibrated, judge)
+            galleries = galleries_from_run(run, trained, exported, calibrated, judge)
         finally:
             engine.close()
-        (partial / REPORT).write_text(report_html(body, trained, exported), encoding="utf-8")
+        has_suspects = (run / SUSPECTS_FILE).exists()
+        report = report_html(body, trained, exported, galleries, has_suspects=has_suspects)
+        (partial / REPORT).write_text(report, encoding="utf-8")
         sealed = seal(partial, body, key)
     return Bundle(out, sealed.manifest, sealed.bundle_id, sealed.signed_by)
 

@@ -168,4 +168,4 @@ def _clean(tiles_u8: NDArray[np.uint8], photo: RunPhoto, record: TrainRecord) ->
     data = Path(record.data)
     mask = read_mask(data / photo.mask, *read_image(data / photo.file).shape[:2])
     covered = F.max_pool2d(torch.from_numpy(mask_tiles(mask, record.geometry)), PATCH_PX) > 0
-    return judged & ~covered.flatten().numpy()
+    return np.asarray(judged & ~covered.flatten().numpy(), np.bool_)

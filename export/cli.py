@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -10,9 +12,14 @@ from rich.console import Console
 from edge.bundle import MAX_BANK_ROWS
 from edge.sealing import signing_key_from_file
 from export.bundle_from_run import bundle_from_run
+from export.report import SUSPECTS_FILE
 from export.signing import demo_key_from_run
 
+if TYPE_CHECKING:  # torch is slow to import, and bundles need none
+    from export.suspects import Suspect
+
 DEFAULT_BANK_ROWS = 4096
+SUSPECTS_PRINTED = 8
 
 
 @click.command()
@@ -48,11 +55,25 @@ def export(run: Path, bank_rows: int, int8: bool, separate: bool) -> None:
         console.print(
             f"  {precision}: {difference.logits:.1e} (logits), {difference.distances:.1e} (distances) at most"
         )
+    bank = exported.bank
     console.print(
         f"Bank: {record.bank_rows} rows of {record.feature_size} features from {record.bank_parts} parts; "
-        f"no patch that was learned from is farther than {exported.bank.covering_radius:.3f} from it"
+        f"{bank.left_out:.1%} of their patches were left out, as a defect map marks them; no other patch is farther "
+        f"than {bank.covering_radius:.3f} from a row"
+        + (f", {bank.lost_radius:.3f} of it because each photograph gave a share" if bank.lost_radius else "")
     )
+    _print_suspects(bank.suspects, run / SUSPECTS_FILE, console)
     console.print(f"Next: procunit calibrate {run}")
+
+
+def _print_suspects(suspects: Sequence[Suspect], page: Path, console: Console) -> None:
+    if not suspects:
+        return
+    console.print(f"Good parts to look at again, as they may be mislabelled ({page} shows them):", style="yellow")
+    for suspect in suspects[:SUSPECTS_PRINTED]:
+        console.print(f"  {suspect.part_id}: {suspect.reason}", markup=False)
+    if len(suspects) > SUSPECTS_PRINTED:
+        console.print(f"  and {len(suspects) - SUSPECTS_PRINTED} more")
 
 
 @click.command()

@@ -62,7 +62,7 @@ def _picks(farthest: torch.return_types.topk, points: Tensor, squares: Tensor, b
     """Rows among the farthest points, in order, as long as no other point can be farther than they are."""
     members, nearest = points[farthest.indices], farthest.values.clone()
     member_squares = squares[farthest.indices]
-    picks = []
+    picks: list[Tensor] = []
     for _ in range(wanted):
         value, place = nearest.max(0)
         if picks and (float(value) < bound or float(value) == 0):

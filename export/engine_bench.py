@@ -167,7 +167,7 @@ def tiles_of(content: BundleContent) -> NDArray[np.uint8]:
 
 
 def bank_of_rows(bank: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
-    """A bank of another size: some of its rows, or all of them and more that repeat them, reach and all, but for noise."""
+    """A bank of another size: some of its rows, or all and more that repeat them, reach too, but for noise."""
     draw = np.random.default_rng(0)
     if rows <= len(bank):
         return bank[draw.permutation(len(bank))[:rows]]

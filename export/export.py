@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from safetensors.numpy import save as safetensors_bytes
 
+from edge.engine_ort import OrtEngine
 from edge.manifest import BANK_KEY, PATCHES_GRAPH, PRECISIONS, Precision, graph_files
 from edge.runfiles import (
     BANK_FILE,
@@ -34,6 +35,8 @@ from export.graph import OPSET, InspectionGraph, PatchesGraph, graphs_from_model
 from export.parity import check_difference, difference_of_graphs, reference_outputs
 from export.precision import MAX_ACTIVATION, folded, in_half, largest_activation
 from export.quantize import in_int8
+from export.report import SUSPECTS_FILE
+from export.suspects import suspects_page
 from training.model import InspectionModel, model_from_checkpoint
 
 PARITY_FRAMES = 12
@@ -77,7 +80,10 @@ def export_run(run: Path, bank_rows: int, console: Console, *, int8: bool = Fals
         (Path(directory) / BANK_FILE).write_bytes(safetensors_bytes({BANK_KEY: bank}))
         folds = {str(fold): rows for fold, rows in enumerate(made.fold_rows)}
         (Path(directory) / FOLD_BANKS_FILE).write_bytes(safetensors_bytes(folds))
-        for outdated in (EXPORT_FILE, CALIBRATION_FILE, HELD_OUT_FILE, *ALL_GRAPH_FILES):
+        if made.suspects:
+            page = _suspects_page(made, record, [Path(directory) / name for name in graph_files(separate=separate)])
+            (Path(directory) / SUSPECTS_FILE).write_text(page, encoding="utf-8")
+        for outdated in (EXPORT_FILE, CALIBRATION_FILE, HELD_OUT_FILE, SUSPECTS_FILE, *ALL_GRAPH_FILES):
             (run / outdated).unlink(missing_ok=True)
         for path in Path(directory).iterdir():
             path.replace(run / path.name)
@@ -93,6 +99,14 @@ def export_run(run: Path, bank_rows: int, console: Console, *, int8: bool = Fals
     )
     write_record(run, EXPORT_FILE, exported)
     return Exported(exported, made)
+
+
+def _suspects_page(made: MadeBank, record: TrainRecord, graphs: Sequence[Path]) -> str:
+    engine = OrtEngine(graphs, made.rows)
+    try:
+        return suspects_page(made.suspects, made.rows, made.part_of_row, record, engine)
+    finally:
+        engine.close()
 
 
 def _variants(

@@ -53,10 +53,10 @@ class ClassifierGraph(nn.Module):
         return _head_outputs(self.head, self.model.taps(image))
 
 
-class PatchesGraph(nn.Module):
-    """`image` uint8 [N, H, W, C] to `patches` [N, D, h, w]: what the bank's rows are taken from."""
+class _PatchSpaceGraph(nn.Module):
+    """A network and the space that its patches are compared in."""
 
-    outputs: tuple[str, ...] = (PATCHES_KEY,)
+    outputs: tuple[str, ...]
     mean: Tensor
     projection: Tensor
 
@@ -67,17 +67,23 @@ class PatchesGraph(nn.Module):
         self.register_buffer("projection", torch.from_numpy(space.projection).t()[:, :, None, None].contiguous())
         self.eval()
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Outputs in the order of `outputs`."""
-        return (self.patches(self.model.taps(image)),)
-
     def patches(self, taps: Taps) -> Tensor:
         """The patches [N, D, h, w] in the bank's space, FP32."""
         features = patch_features(Taps(*(tap.float() for tap in taps)))
         return F.conv2d(features - self.mean, self.projection)
 
 
-class ExtractorGraph(PatchesGraph):
+class PatchesGraph(_PatchSpaceGraph):
+    """`image` uint8 [N, H, W, C] to `patches` [N, D, h, w]: what the bank's rows are taken from."""
+
+    outputs: tuple[str, ...] = (PATCHES_KEY,)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Outputs in the order of `outputs`."""
+        return (self.patches(self.model.taps(image)),)
+
+
+class ExtractorGraph(_PatchSpaceGraph):
     """`image` uint8 [N, H, W, C] and `bank` [M, D + 1] to the anomaly's outputs."""
 
     outputs: tuple[str, ...] = ANOMALY_OUTPUTS
@@ -103,7 +109,7 @@ class InspectionGraph(ExtractorGraph):
         return (*_head_outputs(self.model.head, taps), *anomaly)
 
 
-Graph = ClassifierGraph | PatchesGraph
+Graph = ClassifierGraph | ExtractorGraph | PatchesGraph
 
 
 def graphs_from_model(model: InspectionModel, space: PatchSpace, *, separate: bool) -> tuple[Graph, ...]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 
 from edge.dataset import GOOD
 from edge.manifest import NO_BUDGET, ManifestBody
 from edge.policy import MIN_IMAGES, MIN_PARTS, earned_authority
 from edge.runfiles import ExportRecord, Role, TrainRecord
+from export.pictures import Gallery, legend_html, pictures_html
 
 _ROLES: dict[Role, str] = {"train": "Taught", "calibrate": "Held out for thresholds", "seed": "Set aside for seeding"}
 _STYLE = """
@@ -16,39 +17,89 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 h1 { margin-bottom: 0; } h2 { margin-top: 2rem; }
 table { border-collapse: collapse; width: 100%; } caption { text-align: left; color: #55606f; padding-bottom: .3rem; }
 th, td { text-align: left; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid #d5dae1; vertical-align: top; }
-p.note { color: #55606f; }
+p.note, figcaption { color: #55606f; } .legend img { vertical-align: middle; }
+.pictures { display: flex; flex-wrap: wrap; gap: 1.2rem; } figure { margin: 0; } img { max-width: 100%; }
 """
+SUSPECTS_FILE = "suspects.html"
+"""The page in the run that shows good parts to look at again."""
+_SUSPECTS_TEXT = (
+    f"Some of the good parts look as if they were defects: {SUSPECTS_FILE} in the run shows them. If one is, move its "
+    "photographs into its type's folder and train again."
+)
+_CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def report_html(body: ManifestBody, trained: TrainRecord, exported: ExportRecord) -> str:
-    """The report of a newly built bundle as one self-contained HTML page; every text in it is escaped."""
-    title = f"{body.product}, version {body.version}"
-    return "\n".join(
+def report_html(
+    body: ManifestBody,
+    trained: TrainRecord,
+    exported: ExportRecord,
+    galleries: Sequence[Gallery],
+    *,
+    has_suspects: bool,
+) -> str:
+    """The report of a newly built bundle; `has_suspects` tells whether the run has good parts to look at again."""
+    return page_html(
+        f"{body.product}, version {body.version}",
         [
-            "<!doctype html>",
-            '<html lang="en"><head><meta charset="utf-8">',
-            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
-            f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
-            f"<h1>{escape(title)}</h1>",
-            _note(f"Built {body.created_at_utc} from dataset {body.provenance.dataset_sha256[:12]}."),
+            note(f"Built {body.created_at_utc} from dataset {body.provenance.dataset_sha256[:12]}."),
             "<h2>Photographs</h2>",
             _data_table(trained),
+            *([paragraph(_SUSPECTS_TEXT)] if has_suspects else []),
             "<h2>Defect types</h2>",
             _types_table(body, trained),
-            _note(
+            note(
                 f"A type may reject only with {MIN_IMAGES} taught images of {MIN_PARTS} parts and a passed seeded run. "
                 "This page was written when the bundle was built; `procunit bundle show` tells what a seeded run has "
                 "given since."
             ),
             "<h2>False alarms</h2>",
-            _paragraph(f"Held-out good parts support: {body.budget.in_words() if body.budget else NO_BUDGET}."),
-            _paragraph(_anomaly_text(body)),
+            paragraph(f"Held-out good parts support: {body.budget.in_words() if body.budget else NO_BUDGET}."),
+            paragraph(_anomaly_text(body)),
+            "<h2>What the bank takes to be unusual</h2>",
+            *_galleries(galleries),
             "<h2>Where it comes from</h2>",
             _table("", ("", ""), _provenance_rows(body, exported)),
+        ],
+    )
+
+
+def page_html(title: str, content: Iterable[str]) -> str:
+    """A self-contained page that may load nothing; the title is escaped, the content is HTML already."""
+    return "\n".join(
+        [
+            "<!doctype html>",
+            '<html lang="en"><head><meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{_CONTENT_POLICY}">',
+            f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
+            f"<h1>{escape(title)}</h1>",
+            *content,
             "</body></html>",
             "",
         ]
     )
+
+
+def paragraph(text: str) -> str:
+    """A paragraph of plain text, which is escaped."""
+    return f"<p>{escape(text)}</p>"
+
+
+def note(text: str) -> str:
+    """A paragraph that says less than the others."""
+    return f'<p class="note">{escape(text)}</p>'
+
+
+def _galleries(galleries: Sequence[Gallery]) -> list[str]:
+    shown = [
+        note(
+            "The good parts with the highest anomaly scores, judged by a bank without them, and of each type the parts "
+            "with the highest scores and the photograph with the lowest, which the bank alone finds hardest to tell."
+        ),
+        legend_html(),
+    ]
+    for gallery in galleries:
+        shown += [f"<h3>{escape(gallery.title)}</h3>", pictures_html(gallery.pictures)]
+    return shown
 
 
 def _data_table(trained: TrainRecord) -> str:
@@ -65,7 +116,7 @@ def _data_table(trained: TrainRecord) -> str:
 
 def _types_table(body: ManifestBody, trained: TrainRecord) -> str:
     if not body.types:
-        return _paragraph("None taught: the anomaly score alone, which sends to review and never rejects.")
+        return paragraph("None taught: the anomaly score alone, which sends to review and never rejects.")
     rows = []
     for t in body.types:
         auc = trained.out_of_fold_auc.get(t.name)
@@ -112,11 +163,3 @@ def _table(caption: str, header: Iterable[str], rows: Iterable[Iterable[str]]) -
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     lines = ("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><caption>{escape(caption)}</caption><tr>{head}</tr>{''.join(lines)}</table>"
-
-
-def _paragraph(text: str) -> str:
-    return f"<p>{escape(text)}</p>"
-
-
-def _note(text: str) -> str:
-    return f'<p class="note">{escape(text)}</p>'

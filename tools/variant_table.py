@@ -40,10 +40,10 @@ from edge.runfiles import (
     read_record,
 )
 from edge.tensorrt_library import library_from_kind
-from export.build_monitor import BuildTracker
-from export.engine_from_onnx import build_engine
 from export.bank import MadeBank
+from export.build_monitor import BuildTracker
 from export.candidates import tiles_from_photo
+from export.engine_from_onnx import build_engine
 from export.export import export_run
 from export.graph import InspectionGraph
 from export.parity import reference_outputs

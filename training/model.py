@@ -121,7 +121,7 @@ class InspectionModel(nn.Module):
     @property
     def channels_of_stride8(self) -> int:
         """How many of a patch's features are stride 8's; they come first."""
-        return _feature_info(self.trunk).channels()[0]
+        return int(_feature_info(self.trunk).channels()[0])
 
     def taps(self, image_u8: Tensor) -> Taps:
         """The trunk's features of `image_u8` [N, H, W, C], grey or BGR."""

@@ -8,12 +8,27 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from safetensors.numpy import save_file
 
 from calibration.calibrate import UNCALIBRATED, calibrate_run, limits_from_scores
 from calibration.cli import calibrate
+from edge.dataset import read_image
+from edge.engine_ort import OrtEngine
 from edge.errors import ProcunitError
-from edge.runfiles import CALIBRATION_FILE, EXPORT_FILE, CalibrationRecord, PhotoScores, read_record
-from tests.tiny_bundle import good_image
+from edge.manifest import graph_files
+from edge.pipeline import score_pixels
+from edge.runfiles import (
+    CALIBRATION_FILE,
+    EXPORT_FILE,
+    FOLD_BANKS_FILE,
+    TRAIN_FILE,
+    CalibrationRecord,
+    ExportRecord,
+    PhotoScores,
+    TrainRecord,
+    read_record,
+)
+from tests.tiny_bundle import good_image, tiny_bank
 from tests.tiny_run import build_tiny_run
 
 
@@ -33,6 +48,30 @@ def test_held_out_good_parts_set_the_limits_and_pass_them(tmp_path: Path) -> Non
         flagged = {name for name, limit in record.types.items() if by_type[name] >= limit.threshold}
         assert (score.label in flagged) == (score.label != "good")
         assert (score.anomaly_score >= record.anomaly.threshold) == (score.label != "good")
+
+
+def test_a_held_out_part_is_scored_by_the_bank_made_without_its_fold_and_a_defect_by_the_whole(tmp_path: Path) -> None:
+    run = build_tiny_run(tmp_path)
+    folds = {"0": tiny_bank()[::2], "1": tiny_bank()[1::7]}
+    save_file({name: np.ascontiguousarray(rows) for name, rows in folds.items()}, run.path / FOLD_BANKS_FILE)
+    record = calibrate_run(run.path)
+    trained = read_record(run.path, TRAIN_FILE, TrainRecord)
+    exported = read_record(run.path, EXPORT_FILE, ExportRecord)
+    graphs = [run.path / name for name in graph_files()]
+    engines = {name: OrtEngine(graphs, rows, threads=1) for name, rows in {**folds, "whole": tiny_bank()}.items()}
+    files = {photo.sha256: run.data / photo.file for photo in trained.photos}
+    told_apart = 0
+    for scores in record.scores:
+        fold = str(exported.fold_of[scores.part_id]) if scores.label == "good" else "whole"
+        found = {
+            name: score_pixels(read_image(files[scores.sha256]), trained.geometry, engine)[0].anomaly_score
+            for name, engine in engines.items()
+        }
+        assert scores.anomaly_score == pytest.approx(found[fold], rel=1e-6)
+        told_apart += all(abs(found[other] - found[fold]) > 1e-4 for other in found if other != fold)
+    assert told_apart > 0, "the banks differ enough to tell which one was in force"
+    scored = {scores.part_id for scores in record.scores}
+    assert [sum(exported.fold_of.get(part) == place for part in scored) for place in (0, 1)] == [4, 4]
 
 
 def test_the_imaging_baseline_is_that_of_good_photographs(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def inspection_of(
 ) -> Inspection:
     """A verdict on a frame."""
     frame = None if pixels is None else Frame("f", part_id, 1, NOW, 0, pixels)
-    maps = np.zeros((1, 2, 2, 2), np.float32)
+    maps = np.zeros((1, 2, 4, 4), np.float32)
     scores = None if verdict is Verdict.NOT_INSPECTED else Scores((0.25, float("nan")), 3.5, maps, maps[:, 0])
     trigger = Trigger(1, "f", part_id, 1, NOW, 0, frame)
     return Inspection(trigger, Decision(verdict, (), audit=audit), scores, Timings(), NOW)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from edge.dataset import GOOD
 from edge.runfiles import TRAIN_FILE, RunPhoto, TrainRecord, read_record
 from export.bank import FOLDS, REACH_ROWS, MadeBank, bank_photos, folds_of_held_out, made_bank, rows_with_reach
 from export.candidates import patches_from_photo, selection_from_photos
@@ -121,3 +122,19 @@ def test_no_patch_that_may_be_in_the_bank_is_farther_than_the_covering_radius(
         found = patches_from_photo(model, photo, record)
         allowed = made.space.apply(found.features[found.marks <= selection.mark_limit])
         assert textbook.covering_radius(allowed, made.rows[:, :-1]) <= made.covering_radius + 1e-3
+
+
+def test_a_good_part_that_the_head_is_sure_of_gives_no_row(trained: Path) -> None:
+    """Not all of a defect is marked by its map, so the part stays out whole; its photographs are still shown."""
+    record = read_record(trained, TRAIN_FILE, TrainRecord)
+    hidden = next(photo.part_id for photo in record.photos if photo.label == "line" and photo.role == "train")
+    photos = tuple(
+        photo.model_copy(update={"label": GOOD, "mask": None}) if photo.part_id == hidden else photo
+        for photo in record.photos
+    )
+    mislabelled = record.model_copy(update={"photos": photos})
+    made = made_bank(model_from_checkpoint(trained, record), mislabelled, 60, QUIET)
+    assert hidden in {suspect.part_id for suspect in made.suspects}
+    sure = next(suspect for suspect in made.suspects if suspect.part_id == hidden)
+    assert sure.reason.startswith("looks like line")
+    assert hidden not in set(made.part_of_row.tolist())

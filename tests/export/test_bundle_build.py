@@ -36,7 +36,7 @@ from edge.runfiles import (
 from edge.sealing import signing_key_from_file
 from export.bundle_from_run import bundle_from_run
 from export.cli import bundle_build
-from export.golden import CLEARANCE_SPREADS, golden_photos
+from export.golden import CLEARANCE_SPREADS, MAX_FRAMES, golden_photos
 from export.signing import demo_key_from_run
 from tests.tiny_run import TinyRun, build_tiny_run
 
@@ -95,7 +95,7 @@ def test_golden_frames_pass_the_gate_and_show_both_verdicts(run: TinyRun) -> Non
             assert abs(distance) > CLEARANCE_SPREADS * defect_type.limit.spread
 
 
-def test_golden_frames_are_at_most_eight_parts_and_none_near_a_threshold() -> None:
+def test_golden_frames_show_each_part_once_in_turn_and_none_near_a_threshold() -> None:
     limit = ScoreLimit(threshold=1.0, center=0.0, spread=0.1)
 
     def photo(index: int, score: float) -> PhotoScores:
@@ -106,11 +106,10 @@ def test_golden_frames_are_at_most_eight_parts_and_none_near_a_threshold() -> No
     near = [photo(100 + index, 1.0 + offset) for index, offset in enumerate((-0.019, 0.0, 0.019))]
     clear = [photo(index, 0.5 + index / 40) for index in range(60) if abs(index - 20) > 1]
     chosen = golden_photos([*near, *clear], (), limit)
-    assert len({p.part_id for p in chosen}) == len(chosen) == 8
-    assert sorted(p.anomaly_score >= 1 for p in chosen) == [False] * 4 + [True] * 4
+    assert len({p.part_id for p in chosen}) == len(chosen)
+    assert sorted(p.anomaly_score >= 1 for p in chosen[:MAX_FRAMES]) == [False] * 4 + [True] * 4
     assert all(abs(p.anomaly_score - 1) > 0.02 for p in chosen)
-    with pytest.raises(ProcunitError, match="no photograph lies clear"):
-        golden_photos(near, (), limit)
+    assert golden_photos(near, (), limit) == []
 
 
 def test_the_demo_key_is_made_once_and_readable_by_its_owner_alone(run: TinyRun) -> None:
@@ -153,7 +152,7 @@ def test_a_photograph_gone_leaves_nothing_half_written(run: TinyRun, tmp_path: P
 
 def test_a_model_exported_after_calibration_is_noticed(run: TinyRun) -> None:
     record = read_record(run.path, CALIBRATION_FILE, CalibrationRecord)
-    stale = [s.model_copy(update={"anomaly_score": s.anomaly_score + 0.01}) for s in record.scores]
+    stale = [s.model_copy(update={"anomaly_score": s.anomaly_score + 1}) for s in record.scores]
     write_record(run.path, CALIBRATION_FILE, record.model_copy(update={"scores": tuple(stale)}))
     with pytest.raises(ProcunitError, match="procunit calibrate"):
         _build(run)
@@ -214,8 +213,12 @@ def test_the_report_says_what_was_taught_and_what_is_missing_and_loads_nothing(r
     html = (_build(run) / "report.html").read_text(encoding="utf-8")
     page = _Page()
     page.feed(html)
-    assert not page.tags & {"script", "img", "link", "iframe"}
-    assert not page.attributes & {"src", "href", "onload"}
+    assert not page.tags & {"script", "link", "iframe"}
+    assert not page.attributes & {"href", "onload"}
+    sources = re.findall(r'src="([^"]*)"', html)
+    assert len(sources) > 6, "the legend, good parts and both types"
+    assert all(source.startswith("data:image/") for source in sources)
+    assert len(html) < 2_000_000
     text = re.sub(r"\s+", " ", page.text)
     assert "8 images, 4 parts" in text
     assert "8 images of 4 parts; 30 images of 10 parts needed" in text

@@ -90,9 +90,7 @@ def test_a_mislabelled_part_s_defect_stays_out(model: InspectionModel, record: T
     assert candidates.marked[-1] > candidates.marked[:-1].mean()
 
 
-def test_a_head_that_marks_everything_takes_no_more_than_its_share(
-    model: InspectionModel, record: TrainRecord
-) -> None:
+def test_a_head_that_marks_everything_takes_no_more_than_its_share(model: InspectionModel, record: TrainRecord) -> None:
     assert model.head is not None
     model.head.bias.data += 100
     photos = bank_photos(record)

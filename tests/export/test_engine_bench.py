@@ -38,7 +38,8 @@ from tests.export.bare_graphs import write_bare_graph
 from tests.publishing import wait_until
 from tests.pycuda_double import cuda_over
 from tests.tensorrt_double import TensorrtDouble, write_plan
-from tests.tiny_bundle import SIDE_PX, TinyBundle, build_tiny_bundle, tiny_bank
+from tests.tiny_bundle import TinyBundle, build_tiny_bundle, tiny_bank
+from tests.tiny_graph import SIDE_PX
 
 IMAGE = (2, SIDE_PX, SIDE_PX, 1)
 

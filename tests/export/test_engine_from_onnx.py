@@ -24,7 +24,8 @@ from export import engine_build
 from export.build_monitor import BuildTracker
 from export.engine_build import engine_from_bundle
 from export.engine_from_onnx import BuiltEngine, available_memory_bytes, build_engine
-from tests.tiny_bundle import build_tiny_bundle, write_tiny_graph
+from tests.tiny_bundle import build_tiny_bundle
+from tests.tiny_graph import write_tiny_graph
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX has wheels for x86-64 alone")
 

@@ -16,9 +16,9 @@ from onnx import numpy_helper
 from edge.engine_ort import OrtEngine
 from edge.errors import ProcunitError
 from edge.manifest import PRECISIONS, Precision
-from edge.runfiles import Difference
 from edge.preprocess import PADDING_U8
 from edge.preprocess import judged_patches as judged_patches_of_pixels
+from edge.runfiles import Difference
 from export.graph import judged_patches, search
 from export.parity import check_difference, difference_of_graphs, reference_outputs
 from tests.export import textbook

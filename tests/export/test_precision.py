@@ -59,7 +59,7 @@ class Nodes:
         (product,) = [node for node in self.that_depend_on("bank") if node.op_type in ("Gemm", "MatMul")]
         joined = self.before(product.input[0], skipping=set())
         assert joined.op_type == "Concat"
-        return joined.input[0]
+        return str(joined.input[0])
 
     def before(self, name: str, *, skipping: set[str]) -> onnx.NodeProto:
         node = self.maker[name]
@@ -132,7 +132,8 @@ def _searched_in_tf32(queries: Floats, bank: Floats) -> Floats:
     columns = np.column_stack([2 * weights[:, np.newaxis] * bank[:, :-1], -weights])
     offsets = weights * np.square(bank[:, :-1]).sum(1)
     squares = np.square(queries).sum(1)
-    winners = bank[(_rounded(np.column_stack([queries, squares])) @ _rounded(columns).T - offsets).argmax(1)]
+    joined = np.column_stack([queries, squares]).astype(np.float32)
+    winners = bank[(np.matmul(_rounded(joined), _rounded(columns.astype(np.float32)).T) - offsets).argmax(1)]
     return np.asarray(np.linalg.norm(queries - winners[:, :-1], axis=1) / winners[:, -1], np.float32)
 
 

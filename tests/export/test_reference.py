@@ -11,7 +11,6 @@ from sklearn.neighbors import NearestNeighbors
 
 from edge.anomaly import distances_to_rows
 from edge.bundle import bank_from_file
-from edge.dataset import read_image
 from edge.engine_ort import OrtEngine, session_from_graph
 from edge.manifest import PATCHES_GRAPH, PATCHES_KEY
 from edge.preprocess import judged_patches
