@@ -43,7 +43,7 @@ class MadeBank:
     `fold_of` names the fold of each held-out good part. No clean patch of the photographs is farther than
     `covering_radius` from a row, in the space's own units; `lost_radius` of it comes from photographs that gave a share
     of their patches. `part_of_row` [M] names the part that each row is of, `left_out` is the share of the patches that
-    the defect maps kept out, and `suspects` are good parts to look at again.
+    look like a defect and were kept out, and `suspects` are good parts to look at again.
     """
 
     rows: Matrix
@@ -72,7 +72,9 @@ def made_bank(model: InspectionModel, record: TrainRecord, bank_rows: int, conso
     photos = bank_photos(record)
     selection = selection_from_photos(model, photos, record, console)
     candidates = candidates_from_photos(model, photos, record, selection, console)
-    allowed = torch.from_numpy(~_of_likely_defects(photos, candidates))[candidates.photo]
+    likely = _of_likely_defects(photos, candidates)
+    candidates = replace(candidates, marked=np.where(likely, np.float32(1), candidates.marked))
+    allowed = torch.from_numpy(~likely)[candidates.photo]
     chosen_from = replace(candidates, patches=candidates.patches[allowed], photo=candidates.photo[allowed])
     folds = folds_of_held_out(photos, record.seed)
     with Progress(console=console) as progress:

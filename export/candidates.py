@@ -92,7 +92,7 @@ def selection_from_photos(
         raise ProcunitError(
             "the masks leave nothing of any photograph", where=record.data, remedy="Add photographs of good parts"
         )
-    limit = MARKED_FROM if model.head is None else max(MARKED_FROM, float(np.quantile(marks, 1 - MOST_MARKED)))
+    limit = max(MARKED_FROM, float(np.quantile(marks, 1 - MOST_MARKED, method="higher")))
     return Selection(space_from_patches(features[marks <= limit], model.channels_of_stride8), limit)
 
 

@@ -58,7 +58,7 @@ def export(run: Path, bank_rows: int, int8: bool, separate: bool) -> None:
     bank = exported.bank
     console.print(
         f"Bank: {record.bank_rows} rows of {record.feature_size} features from {record.bank_parts} parts; "
-        f"{bank.left_out:.1%} of their patches were left out, as a defect map marks them; no other patch is farther "
+        f"{bank.left_out:.1%} of their patches were left out, as they look like a defect; no other patch is farther "
         f"than {bank.covering_radius:.3f} from a row"
         + (f", {bank.lost_radius:.3f} of it because each photograph gave a share" if bank.lost_radius else "")
     )

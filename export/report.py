@@ -18,7 +18,8 @@ h1 { margin-bottom: 0; } h2 { margin-top: 2rem; }
 table { border-collapse: collapse; width: 100%; } caption { text-align: left; color: #55606f; padding-bottom: .3rem; }
 th, td { text-align: left; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid #d5dae1; vertical-align: top; }
 p.note, figcaption { color: #55606f; } .legend img { vertical-align: middle; }
-.pictures { display: flex; flex-wrap: wrap; gap: 1.2rem; } figure { margin: 0; } img { max-width: 100%; }
+.pictures { display: flex; flex-wrap: wrap; gap: 1.2rem; } img { max-width: 100%; }
+figure { display: table; margin: 0; } figcaption { display: table-caption; caption-side: bottom; }
 """
 SUSPECTS_FILE = "suspects.html"
 """The page in the run that shows good parts to look at again."""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
 from click.testing import CliRunner
+from rich.console import Console
 
+from edge.anomaly import counted_patches, distances_to_rows, score_from_distances
 from edge.dataset import GOOD
 from edge.runfiles import TRAIN_FILE, RunPhoto, TrainRecord, read_record
-from export.bank import rows_with_reach
-from export.candidates import Candidates
+from export.bank import MadeBank, made_bank, rows_with_reach
+from export.candidates import Candidates, patches_from_photo
 from export.cli import export
 from export.report import SUSPECTS_FILE
 from export.suspects import LEAST_PARTS, Suspect, suspects_from_candidates
+from training.model import model_from_checkpoint
 
 PARTS, PATCHES, SIZE = 20, 64, 8
 
@@ -70,27 +72,51 @@ def test_too_few_parts_tell_nothing_of_what_is_usual() -> None:
     assert _suspects(patches) == ()
 
 
-def test_a_mislabelled_part_is_shown_in_a_page_that_loads_nothing(trained: Path, tmp_path: Path) -> None:
-    """A defect among the good ones: its photographs carry the label good in the run's record."""
-    run = Path(shutil.copytree(trained, tmp_path / "run"))
-    record = read_record(run, TRAIN_FILE, TrainRecord)
+def _with_hidden_part(record: TrainRecord, part_id: str) -> TrainRecord:
+    """The record with a taught defect among the good ones: a line's part has the label good and another part id."""
     hidden = next(photo.part_id for photo in record.photos if photo.label == "line" and photo.role == "train")
-    photos = tuple(
-        photo.model_copy(update={"label": GOOD, "part_id": "<b>hidden</b>", "mask": None})
-        if photo.part_id == hidden
-        else photo
-        for photo in record.photos
-    )
+    mislabelled = {"label": GOOD, "part_id": part_id, "mask": None}
+    photos = tuple(p.model_copy(update=mislabelled) if p.part_id == hidden else p for p in record.photos)
+    return record.model_copy(update={"photos": photos})
+
+
+def test_a_mislabelled_part_is_shown_in_a_page_that_loads_nothing(run: Path) -> None:
+    record = _with_hidden_part(read_record(run, TRAIN_FILE, TrainRecord), "<b>hidden</b>")
+    data = Path(record.data)
+    first = next(photo for photo in record.photos if photo.part_id == "<b>hidden</b>")
+    (data / first.file).rename(data / "line/<i>&.png")
+    photos = tuple(p.model_copy(update={"file": "line/<i>&.png"}) if p is first else p for p in record.photos)
     (run / TRAIN_FILE).write_text(record.model_copy(update={"photos": photos}).model_dump_json())
     result = CliRunner().invoke(export, [str(run), "--bank-rows", "60"])
     assert result.exception is None, result.output
     assert "<b>hidden</b>: looks like line" in result.output
     page = (run / SUSPECTS_FILE).read_text(encoding="utf-8")
     assert "&lt;b&gt;hidden&lt;/b&gt;" in page
+    assert page.count("line/&lt;i&gt;&amp;.png") == 2, "below the picture and in the list"
     assert "<b>hidden" not in page
+    assert "<i>" not in page
     assert 'src="data:image/jpeg;base64,' in page
     assert "http:" not in page.replace("http-equiv", "")
     assert "https:" not in page
+
+
+def test_a_mislabelled_part_does_not_silence_the_scorer_for_its_kind(trained: Path) -> None:
+    """Lines on seeded parts score as they do with a bank that never saw a line."""
+    record = read_record(trained, TRAIN_FILE, TrainRecord)
+    model = model_from_checkpoint(trained, record)
+    clean, hidden = (
+        made_bank(model, one, 60, Console(quiet=True)) for one in (record, _with_hidden_part(record, "hidden"))
+    )
+    assert "hidden" in {suspect.part_id for suspect in hidden.suspects}
+
+    def scores(made: MadeBank, label: str) -> list[float]:
+        photos = [photo for photo in record.photos if (photo.label, photo.role) == (label, "seed")]
+        shown = [patches_from_photo(model, photo.model_copy(update={"mask": None}), record) for photo in photos]
+        patches = [made.space.apply(one.features) for one in shown]
+        return [score_from_distances(distances_to_rows(own, made.rows), counted_patches(len(own))) for own in patches]
+
+    assert min(scores(hidden, "line")) > max(scores(hidden, GOOD))
+    assert np.mean(scores(hidden, "line")) > 0.9 * np.mean(scores(clean, "line"))
 
 
 def test_a_page_of_an_earlier_export_does_not_outlive_it(run: Path) -> None:
