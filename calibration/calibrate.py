@@ -15,7 +15,7 @@ from calibration.held_out import PatchesOf, held_out_bytes
 from calibration.limits import budget_from_counts, limits_from_good_parts
 from calibration.scoring import PhotoScorer, ScoredPhoto, with_progress
 from edge.anomaly import center_and_spread
-from edge.bundle import bank_from_file, tensors_from_bytes
+from edge.bundle import bank_from_file
 from edge.dataset import GOOD, read_image
 from edge.engine_ort import OrtEngine
 from edge.errors import ProcunitError
@@ -27,7 +27,6 @@ from edge.runfiles import (
     BANK_FILE,
     CALIBRATION_FILE,
     EXPORT_FILE,
-    FOLD_BANKS_FILE,
     HELD_OUT_FILE,
     TRAIN_FILE,
     CalibrationRecord,
@@ -35,6 +34,7 @@ from edge.runfiles import (
     PhotoScores,
     RunPhoto,
     TrainRecord,
+    fold_banks_of_run,
     graphs_of_run,
     read_record,
     write_record,
@@ -126,7 +126,7 @@ def imaging_baseline(paths: Sequence[Path], geometry: Geometry) -> ImagingBaseli
 
 def _scored(run: Path, trained: TrainRecord, exported: ExportRecord, photos: Sequence[RunPhoto]) -> list[ScoredPhoto]:
     """Scores and farthest patches in the order of the photographs."""
-    banks = _fold_banks(run / FOLD_BANKS_FILE)
+    banks = fold_banks_of_run(run)
     engine = OrtEngine(graphs_of_run(run, exported), bank_from_file(run / BANK_FILE))
     scorer = PhotoScorer(Path(trained.data), trained.geometry, engine, PatchesOf(run / PATCHES_GRAPH, trained.geometry))
     fold_of = {photo.sha256: exported.fold_of.get(photo.part_id, _NO_FOLD) for photo in photos if photo.label == GOOD}
@@ -142,11 +142,6 @@ def _scored(run: Path, trained: TrainRecord, exported: ExportRecord, photos: Seq
     finally:
         engine.close()
     return [scored[photo.sha256] for photo in photos]
-
-
-def _fold_banks(path: Path) -> list[NDArray[np.float32]]:
-    tensors = tensors_from_bytes(path.read_bytes(), str(path))
-    return [np.asarray(tensors[str(fold)], np.float32) for fold in range(len(tensors))]
 
 
 def _flagged_parts(good: Sequence[PhotoScores], types: tuple[ScoreLimit, ...], anomaly: ScoreLimit) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save as safetensors_bytes
 
-from edge.anomaly import counted_patches
+from edge.anomaly import counted_patches, score_from_distances
 from edge.engine_ort import session_from_graph
 from edge.manifest import (
     COUNTED_KEY,
@@ -57,8 +57,8 @@ class PatchesOf:
         counted = np.array([counted_patches(int(judged.sum())) for judged in judged_patches(tiles_u8)])
         kept = min(patches.shape[1], 2 * counted_patches(patches.shape[1]))
         if of_highest_tile:
-            means = [np.sort(own)[-count:].mean() for own, count in zip(distances, counted, strict=True)]
-            highest = slice(int(np.argmax(means)), int(np.argmax(means)) + 1)
+            tile = int(np.argmax([score_from_distances(own, n) for own, n in zip(distances, counted, strict=True)]))
+            highest = slice(tile, tile + 1)
             patches, distances, counted = patches[highest], distances[highest], counted[highest]
         flat, far = patches.reshape(-1, patches.shape[2]), distances.reshape(-1)
         order = np.argsort(-far, kind="stable")[:kept]

@@ -6,12 +6,11 @@ The distance of a patch to a grown bank is the smaller one of its distance to th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.bundle import BundleContent, tensors_from_bytes
+from edge.bundle import BundleContent
 from edge.dataset import GOOD
 from edge.errors import ProcunitError
 from edge.manifest import (
@@ -28,6 +27,7 @@ from edge.manifest import (
     Manifest,
 )
 from edge.runfiles import CalibrationRecord, PhotoScores, read_record
+from edge.tensor_file import tensors_from_file
 
 _GROWTH_FILES = frozenset({CALIBRATION, HELD_OUT, PATCHES_GRAPH})
 _GOOD_KEYS = (PATCHES_KEY, DISTANCES_KEY, COUNTED_KEY)
@@ -102,7 +102,7 @@ def evidence_from_bundle(content: BundleContent) -> Evidence:
     scores = read_record(content.path, CALIBRATION, CalibrationRecord).scores
     good = [photo for photo in scores if photo.label == GOOD]
     defects = [photo for photo in scores if photo.label != GOOD]
-    tensors = _tensors(content.path / HELD_OUT)
+    tensors = tensors_from_file(content.path / HELD_OUT)
     if set(tensors) != {*_GOOD_KEYS, *_DEFECT_KEYS}:
         raise ProcunitError(f"holds the tensors {', '.join(sorted(tensors)) or 'none'}", where=where)
     features = content.bank().shape[1] - 1
@@ -136,14 +136,6 @@ def flagged_by_type(type_scores: tuple[float, ...], types: tuple[DefectType, ...
             f"{len(type_scores)} scores for the bundle's {len(types)} types", remedy="Calibrate and build it again"
         )
     return any(score >= t.limit.threshold for score, t in zip(type_scores, types, strict=True))
-
-
-def _tensors(path: Path) -> _Tensors:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ProcunitError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    return tensors_from_bytes(data, str(path))
 
 
 def _farthest(

@@ -8,7 +8,6 @@ bundle's own bank. The list says only which signed versions count, so it needs n
 from __future__ import annotations
 
 import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from edge.bundle import Bundle, TrustedKey, read_small
 from edge.errors import ProcunitError, first_problem
 from edge.manifest import ScoreLimit
 from edge.pipeline import utc_now
-from edge.sealing import SigningKey, new_directory, sync
+from edge.sealing import SigningKey, new_directory, write_whole
 
 BANK_FOLDER = "bank"
 IN_USE = "in-use.json"
@@ -193,14 +192,8 @@ class BankStore:
 
     def _put_in_use(self, numbers: tuple[int, ...]) -> None:
         path = self._folder / IN_USE
-        partial = path.with_name(f".{path.name}.partial")
         try:
-            with partial.open("wb") as stream:
-                stream.write(_NUMBERS.dump_json(numbers))
-                stream.flush()
-                os.fsync(stream.fileno())
-            partial.rename(path)
-            sync(path.parent)
+            write_whole(path, _NUMBERS.dump_json(numbers))
         except OSError as error:
             raise _not_stored(path, error) from error
 

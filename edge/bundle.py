@@ -18,8 +18,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_safetensors
 
 from edge.errors import ProcunitError, first_problem
 from edge.manifest import (
@@ -37,6 +35,7 @@ from edge.manifest import (
     Precision,
     graph_files,
 )
+from edge.tensor_file import tensors_from_bytes
 
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_BANK_ROWS = 16_384
@@ -198,18 +197,6 @@ def rows_from_bytes(data: bytes, where: str) -> NDArray[np.float32]:
             remedy="Export and build the bundle again: banks made before had no reach",
         )
     return rows
-
-
-def tensors_from_bytes(data: bytes, where: str) -> dict[str, NDArray[np.generic]]:
-    """The tensors of a safetensors file's content, by name.
-
-    Raises:
-        ProcunitError: it is no such content.
-    """
-    try:
-        return load_safetensors(data)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise ProcunitError(f"not a readable safetensors file: {error}", where=where) from error
 
 
 def read_small(path: Path) -> bytes:

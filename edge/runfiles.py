@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edge.errors import ProcunitError, first_problem
 from edge.manifest import Budget, ImagingBaseline, KnownPhoto, Precision, ScoreLimit, graph_files
 from edge.preprocess import Geometry
+from edge.tensor_file import tensors_from_file
 
 TRAIN_FILE, EXPORT_FILE, CALIBRATION_FILE = "train.json", "export.json", "calibration.json"
 CHECKPOINT_FILE, BANK_FILE = "checkpoint.safetensors", "bank.safetensors"
@@ -113,6 +116,16 @@ def read_record(run: Path, name: str, record: type[RecordT]) -> RecordT:
 def graphs_of_run(run: Path, exported: ExportRecord, precision: Precision = "fp32") -> tuple[Path, ...]:
     """The ONNX graphs of one precision that together give the contract's outputs."""
     return tuple(run / name for name in graph_files(precision, separate=exported.separate))
+
+
+def fold_banks_of_run(run: Path) -> tuple[NDArray[np.float32], ...]:
+    """The banks that were made without each fold of the held-out good parts, by fold; see `ExportRecord.fold_of`.
+
+    Raises:
+        ProcunitError: they cannot be read.
+    """
+    tensors = tensors_from_file(run / FOLD_BANKS_FILE)
+    return tuple(np.asarray(tensors[str(fold)], np.float32) for fold in range(len(tensors)))
 
 
 def write_record(run: Path, name: str, record: TrainRecord | ExportRecord | CalibrationRecord) -> None:

@@ -110,6 +110,21 @@ def seal(directory: Path, body: ManifestBody, key: SigningKey) -> Bundle:
     return open_bundle(directory, (key.trusted,))
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, and have it and its name on the disk.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.rename(path)
+    sync(path.parent)
+
+
 def _flush(directory: Path) -> None:
     for entry in directory.rglob("*"):
         sync(entry)

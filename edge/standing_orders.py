@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from edge.command_signature import signer_of_command
 from edge.command_thresholds import policy_with_thresholds
 from edge.errors import ProcunitError, first_problem
 from edge.policy import Policy
-from edge.sealing import sync
+from edge.sealing import write_whole
 
 _MAX_FILE_BYTES = 8 << 20
 _logger = logging.getLogger(__name__)
@@ -133,14 +132,8 @@ class StandingOrders:
             raise ProcunitError("not signed by a key that this device trusts now")
 
     def _store(self, orders: tuple[_Order, ...]) -> None:
-        partial = self._path.with_name(f".{self._path.name}.partial")
         try:
-            with partial.open("w", encoding="utf-8") as stream:
-                json.dump([order.model_dump() for order in orders], stream, indent=1)
-                stream.flush()
-                os.fsync(stream.fileno())
-            partial.rename(self._path)
-            sync(self._path.parent)
+            write_whole(self._path, json.dumps([order.model_dump() for order in orders], indent=1).encode())
         except OSError as error:
             raise ProcunitError(
                 f"the order cannot be stored: {error.strerror}", where=str(self._path), remedy="Check the disk"

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from edge.dataset import GOOD
 from edge.runfiles import RunPhoto, TrainRecord
-from export.candidates import Candidates, candidates_from_photos, selection_from_photos
+from export.candidates import Candidates, candidates_from_photos, places_by_part, selection_from_photos
 from export.coreset import Coreset, k_center_greedy
 from export.space import Matrix, PatchSpace
 from export.suspects import Suspect, suspects_from_candidates
@@ -102,9 +102,7 @@ def made_bank(model: InspectionModel, record: TrainRecord, bank_rows: int, conso
 
 def _of_likely_defects(photos: Sequence[RunPhoto], candidates: Candidates) -> NDArray[np.bool_]:
     """Which photographs are of good parts that the head is nearly sure are defects; few at most."""
-    places: dict[str, list[int]] = {}
-    for place, photo in enumerate(photos):
-        places.setdefault(photo.part_id, []).append(place)
+    places = places_by_part(photos)
     sure = {part: float(candidates.logits[own].mean(0).max(initial=-np.inf)) for part, own in places.items()}
     likely = sorted((part for part in sure if sure[part] > LIKELY_LOGIT), key=lambda part: -sure[part])
     out = set(likely[: min(math.ceil(MOST_LIKELY * len(places)), len(places) - 1)])

@@ -72,6 +72,20 @@ class Candidates:
     logits: Matrix
 
 
+def evenly_spaced(photos: Sequence[RunPhoto], count: int) -> list[RunPhoto]:
+    """At most so many of the photographs, evenly spaced over them and so over the folders."""
+    count = min(count, len(photos))
+    return [photos[(2 * place + 1) * len(photos) // (2 * count)] for place in range(count)]
+
+
+def places_by_part(photos: Sequence[RunPhoto]) -> dict[str, list[int]]:
+    """The places of each part's photographs."""
+    places: dict[str, list[int]] = {}
+    for place, photo in enumerate(photos):
+        places.setdefault(photo.part_id, []).append(place)
+    return places
+
+
 def selection_from_photos(
     model: InspectionModel, photos: Sequence[RunPhoto], record: TrainRecord, console: Console
 ) -> Selection:
@@ -80,8 +94,7 @@ def selection_from_photos(
     Raises:
         ProcunitError: a photograph is gone or changed, or the masks leave nothing of any.
     """
-    count = min(SPACE_PHOTOS, len(photos))
-    shown = [photos[(2 * place + 1) * len(photos) // (2 * count)] for place in range(count)]
+    shown = evenly_spaced(photos, SPACE_PHOTOS)
 
     def read(photo: RunPhoto) -> Patches:
         return patches_from_photo(model, photo, record)

@@ -30,7 +30,7 @@ from edge.runfiles import (
     write_record,
 )
 from export.bank import MadeBank, bank_photos, made_bank
-from export.candidates import tiles_from_photo
+from export.candidates import evenly_spaced, tiles_from_photo
 from export.graph import OPSET, InspectionGraph, PatchesGraph, graphs_from_model, onnx_from_graph
 from export.parity import check_difference, difference_of_graphs, reference_outputs
 from export.precision import MAX_ACTIVATION, folded, in_half, largest_activation
@@ -129,6 +129,4 @@ def _variants(
 
 def learned_photos(record: TrainRecord, count: int) -> list[RunPhoto]:
     """At most so many photographs that were learned from, evenly spaced over the folders."""
-    taught = [photo for photo in record.photos if photo.role == "train"]
-    count = min(count, len(taught))
-    return [taught[(2 * place + 1) * len(taught) // (2 * count)] for place in range(count)]
+    return evenly_spaced([photo for photo in record.photos if photo.role == "train"], count)

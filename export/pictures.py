@@ -15,14 +15,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.bundle import bank_from_file, tensors_from_bytes
+from edge.bundle import bank_from_file
 from edge.dataset import GOOD, read_image
 from edge.heatmap import overlay, relevance_from_scores
 from edge.manifest import ScoreLimit
 from edge.messages import PixelArray, Scores
 from edge.pipeline import score_pixels
 from edge.preprocess import Geometry, frame_u8_from_pixels
-from edge.runfiles import BANK_FILE, FOLD_BANKS_FILE, CalibrationRecord, ExportRecord, PhotoScores, TrainRecord
+from edge.runfiles import BANK_FILE, CalibrationRecord, ExportRecord, PhotoScores, TrainRecord, fold_banks_of_run
 from export.golden import Judge
 
 PICTURE_PX = 320
@@ -66,12 +66,11 @@ def galleries_from_run(
     max_bytes = PICTURES_BYTES // max(1, sum(map(len, chosen.values())))
     files = {photo.sha256: Path(trained.data) / photo.file for photo in trained.photos}
     final = bank_from_file(run / BANK_FILE)
-    folds = tensors_from_bytes((run / FOLD_BANKS_FILE).read_bytes(), str(run / FOLD_BANKS_FILE))
+    folds = fold_banks_of_run(run)
 
     def picture(photo: PhotoScores) -> Picture:
         held_out = photo.label == GOOD
-        bank = np.asarray(folds[str(exported.fold_of[photo.part_id])], np.float32) if held_out else final
-        judge.engine.swap_bank(bank)
+        judge.engine.swap_bank(folds[exported.fold_of[photo.part_id]] if held_out else final)
         pixels = read_image(files[photo.sha256])
         scores, _ = score_pixels(pixels, judge.geometry, judge.engine)
         caption = f"Part {photo.part_id}: {_against(scores.anomaly_score, judge.anomaly)}"

@@ -23,7 +23,7 @@ from edge.engine import Engine
 from edge.pipeline import score_pixels
 from edge.policy import sigmoid
 from edge.runfiles import RunPhoto, TrainRecord
-from export.candidates import Candidates
+from export.candidates import Candidates, places_by_part
 from export.pictures import Picture, bank_alone, legend_html, picture_from_scores, pictures_html, type_alone
 from export.report import note, page_html, paragraph
 from export.space import Matrix
@@ -68,9 +68,7 @@ def suspects_from_candidates(
     """
     if any(photo.label != GOOD for photo in photos):
         return ()
-    places_of: dict[str, list[int]] = {}
-    for place, photo in enumerate(photos):
-        places_of.setdefault(photo.part_id, []).append(place)
+    places_of = places_by_part(photos)
     photo_scores = _scores_among_others(places_of, candidates, rows, part_of_row)
     part_scores = {part: _mean_known(photo_scores[places]) for part, places in places_of.items()}
     usual, limit = _usual_and_limit([score for score in part_scores.values() if score is not None])

@@ -19,14 +19,14 @@ from rich.console import Console
 
 from edge.dataset import GOOD, dataset_from_folder
 from edge.preprocess import Geometry
-from edge.runfiles import RunPhoto, TrainRecord
 from export.bank import made_bank
+from tools.good_parts_run import model_without_types, record_of_good_parts
 from tools.line_simulator.writing import dataset_photos, write_dataset
 from training.cli import DEFAULT_INPUT_PX
-from training.model import InspectionModel
 from training.weights import STAND_IN, trunk_weights
 
 BANK_ROWS = 4096
+SEED = 0
 MAX_GROWTH = 1.5
 """How much more memory the largest set may take than the one a tenth of its size."""
 
@@ -42,29 +42,13 @@ class Building:
     covering_radius: float
 
 
-def main_of_size(data: Path, photographs: int) -> Building:
+def built_from_folder(data: Path, photographs: int) -> Building:
     """Make the bank of the folder's first photographs, in this process."""
     dataset = dataset_from_folder(data)
     weights = trunk_weights(STAND_IN, None)
-    model = InspectionModel(weights.backbone, 0, 1)
-    model.trunk.load_state_dict(weights.state)
-    record = TrainRecord(
-        data=str(data),
-        dataset_sha256=dataset.sha256,
-        product="drill",
-        seed=0,
-        backbone=weights.backbone,
-        weights=weights.source,
-        geometry=Geometry(input_height_px=DEFAULT_INPUT_PX, input_width_px=DEFAULT_INPUT_PX),
-        types=(),
-        photos=tuple(
-            RunPhoto(sha256=photo.sha256, part_id=photo.part_id, label=GOOD, role="train", file=photo.file)
-            for photo in dataset.photos[:photographs]
-        ),
-        out_of_fold_auc={},
-        packages={},
-        code_version="drill",
-    )
+    geometry = Geometry(input_height_px=DEFAULT_INPUT_PX, input_width_px=DEFAULT_INPUT_PX)
+    model = model_without_types(weights, geometry)
+    record = record_of_good_parts(dataset, dataset.photos[:photographs], weights, geometry, SEED, "drill")
     started = time.monotonic()
     bank = made_bank(model, record, BANK_ROWS, Console(stderr=True, quiet=True))
     seconds = time.monotonic() - started
@@ -80,12 +64,12 @@ def main(sizes: str) -> None:
     with tempfile.TemporaryDirectory(prefix="drill-bank-") as folder:
         data = Path(folder) / "parts"
         click.echo(f"rendering {max(counts)} parts", err=True)
-        write_dataset(data, 0, dataset_photos({GOOD: max(counts)}))
+        write_dataset(data, SEED, dataset_photos({GOOD: max(counts)}))
         built = []
         for count in counts:
             click.echo(f"bank of {count} photographs", err=True)
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
-                built.append(alone.submit(main_of_size, data, count).result())
+                built.append(alone.submit(built_from_folder, data, count).result())
     click.echo("| photographs | seconds | a photograph, ms | peak memory, MB | rows | covering radius |")
     click.echo("|---|---|---|---|---|---|")
     for one in built:
