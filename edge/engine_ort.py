@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from edge.anomaly import folded_rows
 from edge.engine import EngineError, Outputs, outputs_from_arrays
 from edge.errors import ProcunitError
 
@@ -28,7 +29,7 @@ class OrtEngine:
         if set(inputs) != {"image", "bank"} or not {"anomaly_map", "anomaly_score"} <= outputs:
             raise ProcunitError("the graph does not have the bundle's inputs and outputs", where=self._where)
         self._runs = [(s, [i.name for i in s.get_inputs()], [o.name for o in s.get_outputs()]) for s in sessions]
-        self._columns = int(inputs["bank"][1])
+        self._features = int(inputs["bank"][1]) - 2
         self.swap_bank(bank)
 
     def infer(self, tiles_u8: NDArray[np.uint8]) -> Outputs:
@@ -45,12 +46,12 @@ class OrtEngine:
 
     def swap_bank(self, bank: NDArray[np.float32]) -> None:
         """Search in another bank [M, D + 1]; see `Engine`."""
-        if bank.shape[1] != self._columns:
+        if bank.shape[1] != self._features + 1:
             raise ProcunitError(
-                f"the bank has {bank.shape[1] - 1} features a row, the graph needs {self._columns - 1}",
+                f"the bank has {bank.shape[1] - 1} features a row, the graph needs {self._features}",
                 where=self._where,
             )
-        self._bank = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(bank))
+        self._bank = ort.OrtValue.ortvalue_from_numpy(folded_rows(bank))
 
     def close(self) -> None:
         """Drop the sessions and the bank."""

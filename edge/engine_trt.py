@@ -16,6 +16,7 @@ from traceback import clear_frames
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.anomaly import folded_rows
 from edge.cuda import Buffer, Cuda
 from edge.cuda_graph import CudaCallError, CudaGraph
 from edge.engine import EngineError, EngineLostError, Outputs, outputs_from_arrays
@@ -74,8 +75,9 @@ class TrtEngine:
         self._usable = False
         try:
             with cuda.current():
-                self._load(plans, types, bank)
-                self._set_bank(bank)
+                rows = folded_rows(bank)
+                self._load(plans, types, rows)
+                self._set_bank(rows)
         except BaseException as error:
             _forget_frames(error)
             self.close()
@@ -116,12 +118,13 @@ class TrtEngine:
         Raises:
             EngineLostError: it failed half-way; the engine has to be made anew.
         """
-        self._check_bank(bank)
+        rows = folded_rows(bank)
+        self._check_bank(rows)
         self._check_usable()
         self._usable = False
         try:
             with self._cuda.current():
-                self._set_bank(bank)
+                self._set_bank(rows)
         except (EngineError, ProcunitError) as error:
             raise EngineLostError(f"the bank was swapped half-way: {error}") from error
 
@@ -151,7 +154,7 @@ class TrtEngine:
         if graph is not None:
             graph.close()
 
-    def _load(self, plans: Sequence[Path], types: int, bank: NDArray[np.float32]) -> None:
+    def _load(self, plans: Sequence[Path], types: int, rows: NDArray[np.float32]) -> None:
         self._engines += [engine_from_plan(plan, self._library) for plan in plans]
         names = check_tensors(self._engines, self._library, self._image_shape, types, self._where)
         for engine, tensors in zip(self._engines, names, strict=True):
@@ -160,11 +163,11 @@ class TrtEngine:
                 raise EngineError(f"no memory for the engine's activations{self._library.told()}")
             self._contexts.append((context, tensors))
         self._capacity_rows, self._columns = largest_bank(self._engines)
-        self._check_bank(bank)
+        self._check_bank(rows)
         self._image = self._cuda.buffer(math.prod(self._image_shape), mapped=self._cuda.integrated)
         self._bank = self._cuda.device_memory(self._capacity_rows * self._columns * np.dtype(np.float32).itemsize)
         self._set_input_shape(IMAGE_INPUT, self._image_shape)
-        self._set_input_shape(BANK_INPUT, bank.shape)
+        self._set_input_shape(BANK_INPUT, rows.shape)
         self._allocate_outputs(types)
 
     def _allocate_outputs(self, types: int) -> None:
@@ -187,24 +190,24 @@ class TrtEngine:
                 if not context.set_tensor_address(name, addresses[name]):
                     raise EngineError(f"TensorRT refuses the memory for {name!r}{self._library.told()}")
 
-    def _check_bank(self, bank: NDArray[np.float32]) -> None:
-        rows, columns = bank.shape
+    def _check_bank(self, rows: NDArray[np.float32]) -> None:
+        count, columns = rows.shape
         if columns != self._columns:
             raise ProcunitError(
-                f"the bank has {columns - 1} features a row, the engine needs {self._columns - 1}", where=self._where
+                f"the bank has {columns - 2} features a row, the engine needs {self._columns - 2}", where=self._where
             )
-        if not 1 <= rows <= self._capacity_rows:
+        if not 1 <= count <= self._capacity_rows:
             raise ProcunitError(
-                f"the bank has {rows} rows, the engine was built for 1 to {self._capacity_rows}", where=self._where
+                f"the bank has {count} rows, the engine was built for 1 to {self._capacity_rows}", where=self._where
             )
 
-    def _set_bank(self, bank: NDArray[np.float32]) -> None:
-        """Copy the bank in; a captured graph holds for as many rows, whatever is in them."""
-        self._cuda.write(self._bank, bank)
-        if len(bank) != self._bank_rows:
+    def _set_bank(self, rows: NDArray[np.float32]) -> None:
+        """Copy the folded rows in; a captured graph holds for as many, whatever is in them."""
+        self._cuda.write(self._bank, rows)
+        if len(rows) != self._bank_rows:
             self._drop_graph()
-            self._set_input_shape(BANK_INPUT, bank.shape)
-            self._bank_rows = len(bank)
+            self._set_input_shape(BANK_INPUT, rows.shape)
+            self._bank_rows = len(rows)
             self._warm_up()
         self._usable = True
 

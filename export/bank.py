@@ -27,7 +27,7 @@ from export.suspects import Suspect, suspects_from_candidates
 from training.model import InspectionModel
 
 REACH_ROWS = 9
-"""A row's reach is its mean distance to this many of the other rows, as PatchCore re-weights by nine neighbours."""
+"""A row's reach is the root of its mean distance to this many of the other rows, as PatchCore re-weights by nine."""
 FOLDS = 5
 LIKELY_LOGIT, MOST_LIKELY = 1.0, 0.1
 """Logit of the head from which a good part is left out whole (a probability of 0.73), and the share of parts that may
@@ -123,7 +123,7 @@ def rows_with_reach(rows: Tensor) -> Tensor:
         return torch.cat((rows, torch.ones(1, 1)), 1)
     block = max(1, _BLOCK_VALUES // len(rows))
     nearest = [torch.cdist(part, rows).topk(others + 1, largest=False).values for part in torch.split(rows, block)]
-    reach = torch.cat(nearest)[:, 1:].mean(1, keepdim=True)  # the nearest of all is the row itself
+    reach = torch.cat(nearest)[:, 1:].mean(1, keepdim=True).sqrt()  # the nearest of all is the row itself
     return torch.cat((rows, reach.clamp(min=_LEAST_REACH)), 1)
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edge.anomaly import PATCHES_PER_COUNTED, counted_patches
+from edge.anomaly import LEAST_DISTANCE, PATCHES_PER_COUNTED, counted_patches
 from edge.errors import ProcunitError
 from edge.manifest import PATCHES_KEY
 from edge.preprocess import PADDING_U8, PATCH_PX, Geometry
@@ -84,7 +84,7 @@ class PatchesGraph(_PatchSpaceGraph):
 
 
 class ExtractorGraph(_PatchSpaceGraph):
-    """`image` uint8 [N, H, W, C] and `bank` [M, D + 1] to the anomaly's outputs."""
+    """`image` uint8 [N, H, W, C] and `bank` [M, D + 2] (`edge.anomaly.folded_rows`) to the anomaly's outputs."""
 
     outputs: tuple[str, ...] = ANOMALY_OUTPUTS
 
@@ -94,7 +94,7 @@ class ExtractorGraph(_PatchSpaceGraph):
 
 
 class InspectionGraph(ExtractorGraph):
-    """`image` and `bank` [M, D + 1] to the contract's outputs; without types, the anomaly's alone."""
+    """`image` and `bank` [M, D + 2] to the contract's outputs; without types, the anomaly's alone."""
 
     def __init__(self, model: InspectionModel, space: PatchSpace) -> None:
         super().__init__(model, space)
@@ -128,25 +128,22 @@ def judged_patches(image: Tensor) -> Tensor:
 
     As `edge.preprocess.judged_patches`: no judged pixel is the padding grey.
     """
-    differs = (image.float() - PADDING_U8).abs().amax(3)
-    return F.max_pool2d(differs[:, None], PATCH_PX)[:, 0] > 0
+    pixels = image.float().permute(0, 3, 1, 2)
+    brightest, darkest = F.max_pool2d(pixels, PATCH_PX), -F.max_pool2d(-pixels, PATCH_PX)
+    return torch.maximum(brightest - PADDING_U8, PADDING_U8 - darkest).amax(1) > 0
 
 
 def search(patches: Tensor, judged: Tensor, bank: Tensor) -> Nearest:
-    """Exact nearest neighbour of each patch [N, D, h, w] in the bank [M, D + 1], whose last column is the rows' reach.
+    """Exact nearest neighbour of each patch [N, D, h, w] in the bank [M, D + 2] of `edge.anomaly.folded_rows`.
 
-    With w = 1 / reach^2 the nearest row b minimises w |x - b|^2 = w |b|^2 - 2 w b.x + w |x|^2, which is one matrix
-    product with |x|^2 as one more feature; its distance is then taken from the difference, so that nothing cancels.
+    One matrix product gives every squared distance, so patches that coincide with a row would be told apart by
+    rounding alone: no distance is below `LEAST_DISTANCE`.
     """
     tiles, size, height, width = patches.shape
     queries = patches.permute(0, 2, 3, 1).reshape(-1, size)
-    rows, reach = bank[:, :size], bank[:, size:]
-    weights = reach.square().reciprocal()
-    columns = torch.cat((2 * weights * rows, -weights), 1).t()
-    offsets = -(weights * rows.square()).sum(1)
-    closeness = torch.addmm(offsets, torch.cat((queries, queries.square().sum(1, keepdim=True)), 1), columns)
-    winners = bank.index_select(0, closeness.topk(1).indices[:, 0])  # faster than ArgMax in ONNX Runtime
-    distances = (queries - winners[:, :size]).square().sum(1).sqrt() / winners[:, size]
+    squares = queries.square().sum(1, keepdim=True)
+    closeness = torch.cat((queries, squares, torch.ones_like(squares)), 1) @ bank.t()
+    distances = (-closeness.amax(1)).clamp(min=LEAST_DISTANCE**2).sqrt()
     distances = torch.where(judged.reshape(tiles, -1), distances.reshape(tiles, height * width), 0.0)
     return Nearest(distances.reshape(tiles, height, width), _score(distances, judged.reshape(tiles, -1)))
 
@@ -168,7 +165,7 @@ def onnx_from_graph(graph: Graph, geometry: Geometry, path: Path) -> None:
     image = torch.zeros(2, geometry.input_height_px, geometry.input_width_px, geometry.channels, dtype=torch.uint8)
     inputs, free = {"image": image}, {"image": {0: torch.export.Dim("tiles")}}
     if isinstance(graph, ExtractorGraph):
-        inputs["bank"], free["bank"] = torch.ones(8, len(graph.projection) + 1), {0: torch.export.Dim("rows")}
+        inputs["bank"], free["bank"] = torch.ones(8, len(graph.projection) + 2), {0: torch.export.Dim("rows")}
     program = torch.onnx.export(
         graph,
         tuple(inputs.values()),

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edge.anomaly import folded_rows
 from edge.engine import Outputs, outputs_from_arrays
 from edge.engine_ort import OrtEngine
 from edge.errors import ProcunitError
@@ -25,8 +26,9 @@ def reference_outputs(
     graph: InspectionGraph, bank: NDArray[np.float32], frames_u8: Sequence[NDArray[np.uint8]]
 ) -> list[Outputs]:
     """What torch gives for each photograph's tiles [N, H, W, C]."""
+    rows = torch.from_numpy(folded_rows(bank))
     with torch.inference_mode():
-        results = [graph(torch.from_numpy(tiles_u8), torch.from_numpy(bank)) for tiles_u8 in frames_u8]
+        results = [graph(torch.from_numpy(tiles_u8), rows) for tiles_u8 in frames_u8]
     return [
         outputs_from_arrays({name: value.numpy() for name, value in zip(graph.outputs, values, strict=True)})
         for values in results

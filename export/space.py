@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 Matrix = NDArray[np.float32]
 
-FEATURES = 63
-"""Directions that are kept. With its reach a bank's row is 64 numbers, which matrix products like."""
+FEATURES = 62
+"""Directions that are kept. A bank's row, folded for the search, is 64 numbers, which matrix products like."""
 FINE_WEIGHT = 0.15
 """How much stride 8 says beside stride 16: the share of variance that it is given (docs/decisions/0018)."""
 

@@ -40,9 +40,10 @@ def write_tiny_graph(path: Path, types: int, comment: str = "") -> None:
     """A graph of the bundle's contract for `types` defect types; without types it has no head."""
     nodes = [*_patch_nodes(), *_search_nodes()]
     constants = _patch_constants() | {
-        "minus_two": np.float32(-2),
-        "features_and_reach": np.array([FEATURES, 1], np.int64),
+        "two": np.float32(2),
+        "features_weight_norm": np.array([FEATURES, 1, 1], np.int64),
         "columns": np.array([1], np.int64),
+        "last": np.array([-1], np.int64),
         "counted": np.array([COUNTED], np.int64),
     }
     outputs = [_float("anomaly_map", ["N", "h", "w"]), _float("anomaly_score", ["N"])]
@@ -57,7 +58,7 @@ def write_tiny_graph(path: Path, types: int, comment: str = "") -> None:
         constants["weight"] = weight
         constants["offset"] = np.full(types, _HEAD_OFFSET - _HEAD_GAIN / 2, np.float32)
         outputs += [_float("logits", ["N", types]), _float("defect_maps", ["N", types, "h", "w"])]
-    _write_graph(path, nodes, [_float("bank", ["M", FEATURES + 1])], outputs, constants, comment)
+    _write_graph(path, nodes, [_float("bank", ["M", FEATURES + 2])], outputs, constants, comment)
 
 
 def _write_graph(
@@ -96,27 +97,32 @@ def _patch_constants() -> _Constants:
 
 
 def _search_nodes() -> list[onnx.NodeProto]:
-    """As `edge.anomaly.distances_to_rows`: which row is nearest, and then the distance from the difference itself."""
+    """As `edge.anomaly.distances_to_rows`: which row is nearest, and then the distance from the difference itself.
+
+    The bank's rows are folded (`edge.anomaly.folded_rows`): features, weight and norm, the last two negative.
+    """
     return [
         helper.make_node("Transpose", [PATCHES_KEY], ["queries"], perm=[0, 2, 3, 1]),
-        helper.make_node("Split", ["bank", "features_and_reach"], ["rows", "reach_column"], axis=1),
-        helper.make_node("Squeeze", ["reach_column", "columns"], ["reaches"]),
+        helper.make_node("Split", ["bank", "features_weight_norm"], ["rows", "weight_column", "norm_column"], axis=1),
+        helper.make_node("Squeeze", ["weight_column", "columns"], ["weights"]),
+        helper.make_node("Squeeze", ["norm_column", "columns"], ["norms"]),
         helper.make_node("Transpose", ["rows"], ["row_columns"], perm=[1, 0]),
-        helper.make_node("MatMul", ["queries", "row_columns"], ["products"]),
-        helper.make_node("Mul", ["products", "minus_two"], ["cross"]),
+        helper.make_node("MatMul", ["queries", "row_columns"], ["cross"]),
         helper.make_node("ReduceSumSquare", ["queries"], ["query_norms"], axes=[-1], keepdims=1),
-        helper.make_node("ReduceSumSquare", ["rows"], ["row_norms"], axes=[1], keepdims=0),
-        helper.make_node("Add", ["cross", "query_norms"], ["partly"]),
-        helper.make_node("Add", ["partly", "row_norms"], ["squared"]),
-        helper.make_node("Mul", ["reaches", "reaches"], ["squared_reaches"]),
-        helper.make_node("Div", ["squared", "squared_reaches"], ["in_reaches"]),
-        helper.make_node("ArgMin", ["in_reaches"], ["winners"], axis=-1, keepdims=0),
-        helper.make_node("Gather", ["rows", "winners"], ["nearest"], axis=0),
-        helper.make_node("Gather", ["reaches", "winners"], ["reach"], axis=0),
+        helper.make_node("Mul", ["query_norms", "weights"], ["weighted"]),
+        helper.make_node("Add", ["cross", "weighted"], ["partly"]),
+        helper.make_node("Add", ["partly", "norms"], ["closeness"]),
+        helper.make_node("ArgMax", ["closeness"], ["winners"], axis=-1, keepdims=0),
+        helper.make_node("Gather", ["rows", "winners"], ["weighted_nearest"], axis=0),
+        helper.make_node("Gather", ["weight_column", "winners"], ["minus_weight"], axis=0),
+        helper.make_node("Neg", ["minus_weight"], ["winner_weight"]),
+        helper.make_node("Mul", ["winner_weight", "two"], ["divisor"]),
+        helper.make_node("Div", ["weighted_nearest", "divisor"], ["nearest"]),
         helper.make_node("Sub", ["queries", "nearest"], ["difference"]),
-        helper.make_node("ReduceSumSquare", ["difference"], ["squared_length"], axes=[-1], keepdims=0),
-        helper.make_node("Sqrt", ["squared_length"], ["length"]),
-        helper.make_node("Div", ["length", "reach"], ["anomaly_map"]),
+        helper.make_node("ReduceSumSquare", ["difference"], ["squared_length"], axes=[-1], keepdims=1),
+        helper.make_node("Mul", ["squared_length", "winner_weight"], ["squared_distance"]),
+        helper.make_node("Sqrt", ["squared_distance"], ["distance"]),
+        helper.make_node("Squeeze", ["distance", "last"], ["anomaly_map"]),
         helper.make_node("Flatten", ["anomaly_map"], ["distances"]),
         helper.make_node("TopK", ["distances", "counted"], ["farthest", "places"], axis=1),
         helper.make_node("ReduceMean", ["farthest"], ["anomaly_score"], axes=[1], keepdims=0),

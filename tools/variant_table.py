@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from calibration.calibrate import calibrate_run
+from edge.anomaly import folded_rows
 from edge.engine import Outputs, scores_from_outputs
 from edge.engine_ort import OrtEngine
 from edge.manifest import DefectType
@@ -155,15 +156,19 @@ def built(graphs: Sequence[Path], tiles: int) -> tuple[float, int]:
 def worst_search_error(graph: Path, shown: Shown) -> float:
     """The largest relative error of any judged patch's distance from float64, over the frames' own features."""
     model = onnx.load(graph)
-    product = next(n for n in model.graph.node if n.op_type == "Gemm" and _follows(model, n.input[1], "bank"))
+    product = next(
+        n for n in model.graph.node if n.op_type in {"Gemm", "MatMul"} and _follows(model, n.input[1], "bank")
+    )
     model.graph.output.append(onnx.helper.make_tensor_value_info(product.input[0], onnx.TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     rows, reaches = shown.bank[:, :-1].astype(np.float64), shown.bank[:, -1].astype(np.float64)
     worst = 0.0
     for tiles in shown.frames:
-        anomaly_map, joined = session.run(["anomaly_map", product.input[0]], {"image": tiles, "bank": shown.bank})
+        anomaly_map, joined = session.run(
+            ["anomaly_map", product.input[0]], {"image": tiles, "bank": folded_rows(shown.bank)}
+        )
         judged = judged_patches(tiles).ravel()
-        wide = np.asarray(joined, np.float64)[judged, :-1]  # the last column is the squares' sum
+        wide = np.asarray(joined, np.float64)[judged, :-2]  # the last two columns are the squares' sum and 1
         squares = ((wide**2).sum(1)[:, None] - 2 * wide @ rows.T + (rows**2).sum(1)) / reaches**2
         nearest = squares.argmin(1)
         exact = np.linalg.norm(wide - rows[nearest], axis=1) / reaches[nearest]

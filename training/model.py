@@ -182,7 +182,8 @@ def _feature_info(trunk: nn.Module) -> FeatureInfo:
 
 
 def _locally_averaged(features: Tensor) -> Tensor:
-    return F.avg_pool2d(features, kernel_size=3, stride=1, padding=1, count_include_pad=False)
+    """3 x 3; what lies outside counts as zero, which damps the border's own noise (docs/decisions/0018)."""
+    return F.avg_pool2d(features, kernel_size=3, stride=1, padding=1)
 
 
 def save_checkpoint(model: InspectionModel, run: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.anomaly import counted_patches, distances_to_rows, score_from_distances
+from edge.anomaly import LEAST_DISTANCE, counted_patches, distances_to_rows, folded_rows, score_from_distances
 
 
 @settings(max_examples=60, deadline=None)
@@ -20,7 +20,11 @@ def test_each_patch_has_the_distance_to_the_row_that_is_nearest_in_its_reaches(
     reaches = numbers.uniform(0.1, 10, rows).astype(np.float32)
     patches = numbers.normal(size=(tiles, 7, 5)).astype(np.float32)
     expected = (np.linalg.norm(patches[:, :, np.newaxis] - features, axis=-1) / reaches).min(axis=-1)
-    np.testing.assert_allclose(distances_to_rows(patches, np.column_stack([features, reaches])), expected, rtol=1e-4)
+    bank, expected = np.column_stack([features, reaches]), np.maximum(expected, LEAST_DISTANCE)
+    np.testing.assert_allclose(distances_to_rows(patches, bank), expected, rtol=1e-4)
+    queries = np.concatenate([patches, np.square(patches).sum(-1, keepdims=True), np.ones((tiles, 7, 1))], axis=-1)
+    squares = -(queries @ folded_rows(bank).T.astype(np.float64)).max(-1)
+    np.testing.assert_allclose(np.sqrt(np.maximum(squares, LEAST_DISTANCE**2)), expected, rtol=2e-3)
 
 
 def test_of_two_rows_as_far_the_one_that_reaches_farther_counts() -> None:
@@ -30,9 +34,9 @@ def test_of_two_rows_as_far_the_one_that_reaches_farther_counts() -> None:
 
 def test_small_distances_far_from_the_origin_are_exact() -> None:
     row = np.full((1, 100), 30, np.float32)
-    patch = row + np.float32(1e-3)
+    patch = row + np.float32(0.01)
     bank = np.column_stack([row, np.full((1, 1), 2, np.float32)])
-    assert distances_to_rows(row, bank)[0] == 0
+    assert distances_to_rows(row, bank)[0] == np.float32(LEAST_DISTANCE)
     assert distances_to_rows(patch, bank)[0] == pytest.approx(np.linalg.norm(patch - row) / 2, rel=1e-6)
 
 

@@ -12,6 +12,7 @@ import torch
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
+from edge.anomaly import folded_rows
 from edge.engine_ort import OrtEngine
 from edge.manifest import PRECISIONS, Precision
 from export.bank import rows_with_reach
@@ -100,8 +101,8 @@ def test_the_distances_of_every_precision_are_those_of_float64(made: MadeGraph, 
     model, name = onnx.load(path), Nodes(path).queries
     model.graph.output.append(onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    found, queries = session.run(["anomaly_map", name], {"image": tiles_u8, "bank": bank})
-    rounded, _ = session.run(["anomaly_map", name], {"image": tiles_u8, "bank": _rounded(bank)})
+    found, queries = session.run(["anomaly_map", name], {"image": tiles_u8, "bank": folded_rows(bank)})
+    rounded, _ = session.run(["anomaly_map", name], {"image": tiles_u8, "bank": _rounded(folded_rows(bank))})
     error, of_half_precision = (_worst_relative_error(one, queries, bank) for one in (found, rounded))
     assert error < SEARCH_BOUND / 10 < of_half_precision
 
@@ -123,7 +124,7 @@ def _worst_relative_error(found: Floats, queries: Floats, bank: Floats) -> float
 def _searched(queries: Floats, bank: Floats) -> Floats:
     patches = torch.from_numpy(queries.T.reshape(1, -1, 1, len(queries)))
     judged = torch.ones(1, 1, len(queries), dtype=torch.bool)
-    return search(patches, judged, torch.from_numpy(bank)).anomaly_map.numpy()
+    return search(patches, judged, torch.from_numpy(folded_rows(bank))).anomaly_map.numpy()
 
 
 def _searched_in_tf32(queries: Floats, bank: Floats) -> Floats:

@@ -11,6 +11,8 @@ Exact = NDArray[np.float64]
 SINGLE_PRECISION = 4e-6
 """Of the largest square: how far apart two squared distances are that single precision cannot tell from each other."""
 
+LEAST = 0.03
+
 
 def worst_pick(points: Floats, rows: NDArray[np.int64]) -> float:
     """How much nearer than the farthest point any row was when it was picked, in squared distances (Gonzalez, 1985).
@@ -35,11 +37,14 @@ def covering_radius(points: Floats, rows: Floats) -> float:
 
 
 def distances(patches: Floats, bank: Floats) -> Exact:
-    """PatchCore: each patch [n, D] to the row of the bank [M, D + 1] that is nearest in reaches, its last column."""
+    """PatchCore: each patch [n, D] to the row of the bank [M, D + 1] that is nearest in reaches, its last column.
+
+    What is nearer than `LEAST` counts as that far.
+    """
     nearest = np.full(len(patches), np.inf)
     for row in bank.astype(np.float64):
         nearest = np.minimum(nearest, np.linalg.norm(patches - row[:-1], axis=1) / row[-1])
-    return nearest
+    return np.asarray(np.maximum(nearest, LEAST), np.float64)
 
 
 def tile_score(patch_distances: Exact) -> float:
