@@ -14,11 +14,19 @@ from calibration.seeded import Targets, seeded_run
 from calibration.tables import closing_lines, score_table, seeded_table, verdict_table
 from edge.bundle import Bundle, open_bundle
 from edge.cli_bundle import open_with_keys, signature_line, trust_options, trusted_keys_from_files
-from edge.dataset import dataset_from_folder
+from edge.dataset import dataset_from_path
 from edge.errors import ProcunitError
 from edge.manifest import NO_BUDGET, Budget
 from edge.policy import MAX_TARGET_FALSE_REJECT, MIN_TARGET_DETECTION
 from edge.sealing import signing_key_from_file
+
+_data_option = click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR|CSV",
+    help="The labelled photographs: a folder, or a CSV file of file, label and part_id.",
+)
 
 
 @click.command()
@@ -49,7 +57,7 @@ def calibrate(run: Path, asked_rate: float | None) -> None:
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--data", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The labelled photographs.")
+@_data_option
 @click.option(
     "--key",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -89,20 +97,20 @@ def seed_run(bundle: Path, data: Path, key: Path | None, target_detection: float
     signing_key = signing_key_from_file(key)
     opened = open_bundle(bundle, (signing_key.trusted,))
     targets = Targets(target_detection, target_false_reject)
-    sealed = seeded_run(opened, dataset_from_folder(data), signing_key, targets)
+    sealed = seeded_run(opened, dataset_from_path(data), signing_key, targets)
     Console().print(seeded_table(sealed.manifest.types, demo_key=signing_key.demo))
     click.echo(f"Sealed again as {sealed.bundle_id[:12]} with {signing_key.name}.")
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--data", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The labelled photographs.")
+@_data_option
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Figures.")
 @trust_options
 def evaluate(
     bundle: Path, data: Path, json_file: Path | None, trust: tuple[Path, ...], demo_trust: tuple[Path, ...]
 ) -> None:
-    """Judge a labelled folder with BUNDLE through the on-device path; parts that it was made from are left out.
+    """Judge labelled photographs with BUNDLE through the on-device path; parts that it was made from are left out.
 
     Figures are by part. A part's score is the mean of its photographs', its verdict the severest of theirs.
 
@@ -115,7 +123,7 @@ def evaluate(
         raise ProcunitError("the folder for the figures does not exist", where=str(json_file.parent))
     content = open_with_keys(bundle, trusted_keys_from_files(trust, demo_trust))
     demo_key = content.signed_by.demo if isinstance(content, Bundle) else True
-    evaluation = evaluate_folder(content, dataset_from_folder(data), demo_key=demo_key)
+    evaluation = evaluate_folder(content, dataset_from_path(data), demo_key=demo_key)
     if json_file is not None:
         partial = json_file.with_name(f".{json_file.name}.partial")
         partial.write_text(evaluation.model_dump_json(indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`procunit evaluate`: a labelled folder through the whole on-device path, known parts left out."""
+"""`procunit evaluate`: labelled photographs through the whole on-device path, known parts left out."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from edge.config_yaml import MAX_BYTES, KeyPath, LocatedYaml, YamlError, located_yaml_from_bytes
 from edge.dataset import read_image
 from edge.errors import ProcunitError
+from edge.folder_yaml import folder_yaml_from_file, words_from_details
 from edge.preprocess import (
     MAX_POLYGON_POINTS,
     MAX_POLYGONS,
@@ -32,7 +31,6 @@ _REMEDIES = {
     "ignored": f"Give a list of polygons, each a list of 3 to {MAX_POLYGON_POINTS} points [x, y] in fractions",
     "mm_per_px": "Give the size of a pixel in millimetres, a number above 0",
 }
-_SHOWN_CHARACTERS = 60
 _PAINTED_U8 = 127
 _MAX_GREY_SHARE, _BLACK_U8, _WHITE_U8 = 0.05, 32, 223
 """A painted file has hardly any pixels between black and white; a photograph with a few white strokes has many."""
@@ -96,25 +94,18 @@ def geometry_from_yaml(path: Path, base: Geometry) -> Geometry:
     Raises:
         ProcunitError: it cannot be read, is no YAML, or a key or value does not fit.
     """
-    document = _document(path)
-    data = {} if document.data is None else document.data
-    if not isinstance(data, dict):
-        raise ProcunitError("holds no keys", where=str(path), remedy=f"Known keys: {', '.join(_REMEDIES)}")
-    for key, line in document.duplicates:
-        raise ProcunitError(f"{_dotted(key)}: the key stands twice", where=f"{path}:{line}", remedy="Remove one")
-    for name, value in data.items():
+    file = folder_yaml_from_file(path, _REMEDIES)
+    for name, value in file.keys.items():
         if name not in _REMEDIES:
-            line, remedy = document.line((name,)), _known(name, list(_REMEDIES))
-            raise _problem(path, line, (name,), value, "unknown key", remedy)
+            raise file.unknown_key((name,), value, _REMEDIES)
     try:
-        return Geometry.model_validate(base.model_dump() | data)
+        return Geometry.model_validate(base.model_dump() | file.keys)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        loc, what, remedy = first["loc"], first["msg"].removeprefix("Value error, "), _REMEDIES[str(first["loc"][0])]
-        what = what.replace("tuple", "list").replace("Tuple", "List").replace(" after validation", "")
+        loc, value = first["loc"], first["input"]
         if first["type"] == "extra_forbidden":
-            what, remedy = "unknown key", _known(str(loc[-1]), list(Region.model_fields))
-        raise _problem(path, document.line(loc), loc, first["input"], what[:1].lower() + what[1:], remedy) from error
+            raise file.unknown_key(loc, value, Region.model_fields) from error
+        raise file.problem(loc, value, words_from_details(first), _REMEDIES[str(loc[0])]) from error
 
 
 def painted_pixels(path: Path) -> NDArray[np.bool_]:
@@ -222,40 +213,3 @@ def _too_many() -> ProcunitError:
         f"more than {MAX_POLYGONS} ignored areas",
         remedy=f"Join areas, fill small holes, or remove some from {GEOMETRY_YAML} and {IGNORED_PNG}",
     )
-
-
-def _document(path: Path) -> LocatedYaml:
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        remedy = "Make it a file that this user may read, or remove it"
-        raise ProcunitError(f"cannot be read: {error.strerror}", where=str(path), remedy=remedy) from error
-    try:
-        return located_yaml_from_bytes(data)
-    except YamlError as error:
-        raise ProcunitError(error.what, where=f"{path}:{error.line}", remedy=error.remedy) from error
-
-
-def _problem(path: Path, line: int, key: KeyPath, value: object, what: str, remedy: str) -> ProcunitError:
-    return ProcunitError(f"{_dotted(key)}: {what}{_shown(value)}", where=f"{path}:{line}", remedy=remedy)
-
-
-def _shown(value: object) -> str:
-    """A value in brackets; nothing for lists and mappings."""
-    if isinstance(value, (dict, list)):
-        return ""
-    try:
-        text = repr(value)
-    except ValueError:  # Python prints no integer of thousands of digits
-        text = "a number of thousands of digits"
-    return f" (it is {text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + '...'})"
-
-
-def _known(key: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"Did you mean {near[0]!r}?" if near else f"Known keys here: {', '.join(known)}"
-
-
-def _dotted(key: KeyPath) -> str:
-    return ".".join(str(part) for part in key)

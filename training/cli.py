@@ -22,7 +22,7 @@ DEFAULT_BACKBONE, DEFAULT_INPUT_PX = "efficientnet_b3", 384
     "--data",
     required=True,
     type=click.Path(path_type=Path, resolve_path=True),
-    help="Folder of good/ and one folder a type.",
+    help="Folder of good/ and one folder a type, or a CSV file.",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path, resolve_path=True), help="RUN directory to make.")
 @click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, help="The trunk's name in timm.")
@@ -45,8 +45,12 @@ def train(
 ) -> None:
     """Teach a product from photographs, split by part.
 
-    DIR holds good/ and one folder a defect type (either may be the only one), optionally masks/TYPE/ with one PNG a
-    photograph and parts.csv (file,part_id). Part of the parts is set aside to calibrate and to prove the result.
+    A folder holds good/ and one folder a defect type (either may be the only one), optionally masks/TYPE/ with one PNG
+    a photograph. A CSV has the columns file and label (good or the type), optionally part_id and mask; its paths are
+    relative to its own folder. Part of the parts is set aside to calibrate and to prove the result.
+
+    Photographs of one part belong together: name it in the CSV, in the folder's parts.csv (file,part_id), or by
+    part_id_pattern in dataset.yaml, a regular expression such as '(?P<part>T[0-9]+)_' that finds it in the file's name.
 
     Two more files tell what of a frame is judged, where that is not all of it: ignored.png, painted over a
     photograph, white where nothing is judged and black elsewhere; and geometry.yaml with any of regions (each becomes
@@ -55,6 +59,7 @@ def train(
     \b
     Examples:
       procunit train --data parts/ --out run/
+      procunit train --data photos.csv --out run/
       procunit train --data parts/ --out run/ --weights b3.safetensors --product bracket
       procunit train --data parts/ --out run/ --backbone tf_efficientnet_lite2 --seed 7 --force
     """

@@ -12,7 +12,7 @@ import cv2
 import torch
 from rich.console import Console
 
-from edge.dataset import Dataset, Photo, dataset_from_folder
+from edge.dataset import Dataset, Photo, dataset_from_path
 from edge.errors import ProcunitError
 from edge.manifest import NAME_PATTERN
 from edge.preprocess import Geometry
@@ -58,8 +58,8 @@ def train(settings: TrainSettings, console: Console) -> Trained:
         ProcunitError: the folder, the weights or the place for the run is not usable; nothing is written then.
     """
     check_place(settings.run, force=settings.force)
-    dataset = dataset_from_folder(settings.data)
-    product = checked_names(settings.product or settings.data.resolve().name, dataset.types)
+    dataset = dataset_from_path(settings.data)
+    product = checked_names(settings.product or dataset.root.resolve().name, dataset.types)
     geometry = checked_geometry(dataset, settings.input_px, console)
     weights = trunk_weights(settings.backbone, settings.weights)
     if weights.warning:

@@ -88,6 +88,14 @@ def test_parts_that_the_bundle_was_made_from_are_left_out_and_counted(made: Tiny
     assert "verified by demo-key.pub" in output
 
 
+def test_a_csv_names_the_photographs_too(made: TinyRun, tmp_path: Path) -> None:
+    write_tiny_dataset(tmp_path / "new", 4, {}, first_seed=500)
+    first = next(iter(sorted((tmp_path / "new" / "good").iterdir())))
+    (tmp_path / "new" / "photos.csv").write_text(f"file,label,part_id\ngood/{first.name},good,g500\n")
+    figures, _ = _evaluate(made.path.parent / "bundle", tmp_path / "new" / "photos.csv", tmp_path)
+    assert (figures["images"], figures["parts"]) == (1, 1)
+
+
 def test_a_new_photograph_of_a_known_part_is_left_out_too(made: TinyRun, tmp_path: Path) -> None:
     write_tiny_dataset(tmp_path / "new", 4, {}, first_seed=500)
     known = next(iter(sorted((made.data / "good").glob("g000-*.png"))))

@@ -51,8 +51,14 @@ def test_parts_csv_names_the_parts_and_changes_the_hash(folder: Path) -> None:
     ("csv_text", "message"),
     [
         ("name,part\nx,y\n", "columns file and part_id"),
-        ("file,part_id\ngood/a.png,\n", "line 2"),
-        ("file,part_id\ngood/zzz.png,T1\n", "good/zzz.png"),
+        ("file,part_id\ngood/a.png,\n", r"parts\.csv:2: part_id is empty"),
+        ("file,part_id\ngood/zzz.png,T1\n", r"parts\.csv:2: names good/zzz\.png, which is not there"),
+        ("file,part_id\ngood/a.png,T1\ngood/a.png,T2\n", r"parts\.csv:3: good/a\.png stands on line 2 already"),
+        ("file,part_id,label\ngood/a.png,T1,\nscratch/c.png,T1,good\n", "labelled 'good', but lies in the folder 'scr"),
+        (
+            "file,part_id,defect_type\ngood/a.png,T1,dent\n",
+            r"parts\.csv:2: good/a\.png is labelled 'dent', but lies in",
+        ),
         ("file,part_id\n\udcff\n", "cannot be read"),
     ],
 )
@@ -61,6 +67,57 @@ def test_a_parts_csv_that_does_not_fit_is_refused(folder: Path, csv_text: str, m
     with pytest.raises(ProcunitError, match=message) as caught:
         dataset_from_folder(folder)
     assert "parts.csv" in str(caught.value)
+
+
+def test_a_label_that_contradicts_the_folder_says_what_to_do(folder: Path) -> None:
+    (folder / "parts.csv").write_text("file,part_id,label\ngood/a.png,T1,scratch\n")
+    with pytest.raises(ProcunitError, match="Move the photograph to scratch/, or write good in this line"):
+        dataset_from_folder(folder)
+
+
+def test_a_parts_csv_of_other_columns_and_of_some_photographs_is_read(folder: Path) -> None:
+    text = "exposure, file, label, part_id\n3, good/a.png, good, T1\n\n4, ./good/b.JPG, , T1\n"
+    (folder / "parts.csv").write_text(text)
+    assert [p.part_id for p in dataset_from_folder(folder).photos] == ["T1", "T1", "scratch/c.png"]
+
+
+def test_a_parts_csv_without_lines_names_no_part(folder: Path) -> None:
+    (folder / "parts.csv").write_text("file,part_id\n")
+    assert not dataset_from_folder(folder).has_parts
+
+
+def test_the_pattern_finds_parts_in_the_files_names_across_labels(folder: Path) -> None:
+    for file in ("good/a.png", "good/b.JPG", "scratch/c.png"):
+        (folder / file).unlink()
+    for file in ("good/T01_1.png", "good/T02_1.png", "scratch/T01_2.png"):
+        photo(folder / file)
+    (folder / "dataset.yaml").write_text("part_id_pattern: '^(?P<part>T[0-9]+)_'\n")
+    dataset = dataset_from_folder(folder)
+    assert [p.part_id for p in dataset.photos] == ["T01", "T02", "T01"]
+    assert dataset.has_parts
+
+
+@pytest.mark.parametrize("pattern", ["^(?P<part>T[0-9]+)", "^(?P<part>[0-9]*)"], ids=["none", "an empty one"])
+def test_a_photograph_whose_name_tells_no_part_is_named(folder: Path, pattern: str) -> None:
+    (folder / "dataset.yaml").write_text(f"part_id_pattern: '{pattern}'\n")
+    with pytest.raises(ProcunitError, match=r"finds no part in the name of good/a\.png") as caught:
+        dataset_from_folder(folder)
+    assert caught.value.where == str(folder / "dataset.yaml")
+
+
+def test_parts_named_in_two_ways_are_refused(folder: Path) -> None:
+    (folder / "parts.csv").write_text("file,part_id\ngood/a.png,T1\n")
+    (folder / "dataset.yaml").write_text("part_id_pattern: '(?P<part>.)'\n")
+    with pytest.raises(ProcunitError, match=r"parts\.csv names the parts, too\. Keep one of the two"):
+        dataset_from_folder(folder)
+    (folder / "dataset.yaml").write_text("augmentation: {scratch: {direction: isotropic}}\n")
+    assert dataset_from_folder(folder).has_parts, "a dataset.yaml that says nothing about parts"
+
+
+def test_labels_that_differ_in_capitals_only_are_refused(folder: Path) -> None:
+    photo(folder / "Good/d.png")
+    with pytest.raises(ProcunitError, match="'good' and 'Good' differ in capitals only"):
+        dataset_from_folder(folder)
 
 
 def test_an_empty_class_folder_is_named(folder: Path) -> None:
@@ -118,3 +175,5 @@ def test_a_mask_is_scaled_where_its_shape_fits_and_refused_where_not(tmp_path: P
     path.write_bytes(b"")
     with pytest.raises(ProcunitError, match="mask"):
         read_mask(path, 20, 25)
+    with pytest.raises(ProcunitError, match="not a readable mask"):
+        read_mask(tmp_path / "nowhere.png", 20, 25)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 import subprocess
@@ -87,6 +88,17 @@ def test_the_same_seed_gives_the_same_checkpoint(photographs: Path, weights: Pat
     assert first.photos != other.photos
     checkpoints = [(tmp_path / name / CHECKPOINT_FILE).read_bytes() for name in "abc"]
     assert checkpoints[0] == checkpoints[1] != checkpoints[2]
+
+
+def test_a_csv_teaches_the_same_as_its_folder(data: Path, weights: Path, tmp_path: Path) -> None:
+    of_folder = _trained(data, tmp_path / "a", weights)
+    with (data / "photos.csv").open("w", newline="") as stream:
+        rows = [(photo.file, photo.label, photo.part_id, photo.mask) for photo in of_folder.photos]
+        csv.writer(stream).writerows([("file", "label", "part_id", "mask"), *rows])
+    of_csv = _trained(data / "photos.csv", tmp_path / "b", weights)
+    assert of_csv == of_folder
+    assert of_csv.data == str(data), "where the later stages find the photographs"
+    assert (tmp_path / "a" / CHECKPOINT_FILE).read_bytes() == (tmp_path / "b" / CHECKPOINT_FILE).read_bytes()
 
 
 def test_the_trunk_stays_as_the_weights_file_has_it(photographs: Path, weights: Path, tmp_path: Path) -> None:

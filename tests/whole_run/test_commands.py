@@ -27,6 +27,7 @@ ALL = dict(commands(root))
 
 def test_the_commands_are_these() -> None:
     assert {" ".join(path) for path in ALL} == {
+        "augment-preview",
         "bank add",
         "bank show",
         "bank undo",
