@@ -34,7 +34,10 @@ class RunPhoto(KnownPhoto):
 
 
 class TrainRecord(_Record):
-    """What `procunit train` did: `data` is the dataset's folder, `types` are the heads' order."""
+    """What `procunit train` did: `data` is the dataset's folder, `types` are the heads' order.
+
+    `fine_tuned` tells whether the network's last stages were taught, too.
+    """
 
     data: str
     dataset_sha256: str
@@ -44,6 +47,7 @@ class TrainRecord(_Record):
     weights: str
     geometry: Geometry
     types: tuple[str, ...]
+    fine_tuned: bool = False
     photos: tuple[RunPhoto, ...]
     out_of_fold_auc: dict[str, float]
     packages: dict[str, str]

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from edge.bundle import MAX_BANK_ROWS, BundleContent
 from edge.cli_bundle import open_with_keys, signature_line, trust_options, trusted_keys_from_files
-from edge.dataset import dataset_from_folder
+from edge.dataset import dataset_from_path
 from edge.engine import EngineError
 from edge.engine_progress import BuildCancelledError, BuildProgress
 from edge.engine_settings import EngineKind
@@ -59,7 +59,7 @@ def _rows_from_text(_ctx: click.Context, _param: click.Parameter, value: str | N
 
 @click.command(name="compare")
 @click.argument("bundle", type=_DIRECTORY)
-@click.option("--data", type=_DIRECTORY, metavar="DIR", help="Labelled photographs to look for flipped parts in.")
+@click.option("--data", type=_DIRECTORY, metavar="DIR|CSV", help="Labelled photographs to look for flipped parts in.")
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
@@ -91,7 +91,7 @@ def compare(
     """
     _check_folder(json_file)
     content = open_with_keys(bundle, trusted_keys_from_files(trust, demo_trust))
-    photos = () if data is None else dataset_from_folder(data).photos
+    photos = () if data is None else dataset_from_path(data).photos
     absent = {kind: reason for kind, reason in runtimes_here().items() if reason is not None}
     kinds = [kind for kind in get_args(EngineKind) if kind not in absent]
     wanted = precision or precision_to_run(best_runtime(), content)

@@ -1,47 +1,30 @@
-"""Photographs beside their heat maps as small JPEGs inside of a page: what the bank takes to be unusual, and why.
+"""What the bank takes to be unusual, and why: photographs beside their heat maps for a page.
 
 A held-out good part is in the final bank, so its picture is made with the bank that was made without it.
 """
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from pathlib import Path
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from edge.bundle import bank_from_file
 from edge.dataset import GOOD, read_image
-from edge.heatmap import overlay, relevance_from_scores
+from edge.heatmap import relevance_from_scores
 from edge.manifest import ScoreLimit
 from edge.messages import PixelArray, Scores
+from edge.page_pictures import Picture, picture_from_map
 from edge.pipeline import score_pixels
 from edge.preprocess import Geometry, frame_u8_from_pixels
 from edge.runfiles import BANK_FILE, CalibrationRecord, ExportRecord, PhotoScores, TrainRecord, fold_banks_of_run
 from export.golden import Judge
 
-PICTURE_PX = 320
-"""The longer side of a photograph in a page; its heat map is as large."""
 PICTURES_BYTES = 1_400_000
 """All JPEGs of a page together: as base64 they grow by a third, and a page stays under 2 MB."""
 GOOD_PARTS_SHOWN, TYPE_PARTS_SHOWN = 6, 2
-_GAP_PX = 8
-_JPEG_QUALITY = 80
-_LEAST_PX = 32
-_LEGEND_HEIGHT_PX, _LEGEND_WIDTH_PX, _MIDDLE_GREY_U8 = 16, 256, 128
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A photograph, its heat map to the right of it, as one JPEG, and the line below."""
-
-    jpeg: bytes
-    caption: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +95,7 @@ def picture_from_scores(
     frame_u8 = frame_u8_from_pixels(pixels, geometry.channels)
     height_px, width_px = frame_u8.shape[:2]
     relevance_u8 = relevance_from_scores(scores, height_px, width_px, geometry)
-    scale = min(1.0, PICTURE_PX / max(height_px, width_px))
-    size = (max(1, round(width_px * scale)), max(1, round(height_px * scale)))
-    small_u8 = np.asarray(cv2.resize(frame_u8, size, interpolation=cv2.INTER_AREA), np.uint8)
-    small_bgr_u8 = small_u8 if small_u8.ndim == 3 else np.asarray(cv2.cvtColor(small_u8, cv2.COLOR_GRAY2BGR), np.uint8)
-    gap_bgr_u8 = np.full((size[1], _GAP_PX, 3), 255, np.uint8)
-    both_bgr_u8 = np.hstack([small_bgr_u8, gap_bgr_u8, overlay(small_u8, relevance_u8)])
-    return Picture(_jpeg_within(both_bgr_u8, max_bytes), caption)
+    return picture_from_map(frame_u8, relevance_u8, caption, max_bytes)
 
 
 def bank_alone(scores: Scores) -> Scores:
@@ -136,45 +113,8 @@ def type_alone(scores: Scores, place: int) -> Scores:
     )
 
 
-def pictures_html(pictures: Sequence[Picture]) -> str:
-    """The pictures beside each other as far as the page is wide; captions are escaped."""
-    figures = (
-        f'<figure><img alt="Photograph and heat map" src="{_data_uri(picture.jpeg, "jpeg")}">'
-        f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
-        for picture in pictures
-    )
-    return f'<div class="pictures">{"".join(figures)}</div>'
-
-
-def legend_html() -> str:
-    """How the colours are read: a bar drawn as the heat maps are, and a sentence."""
-    frame_u8 = np.full((_LEGEND_HEIGHT_PX, _LEGEND_WIDTH_PX), _MIDDLE_GREY_U8, np.uint8)
-    ramp_u8 = np.tile(np.linspace(0, 255, _LEGEND_WIDTH_PX).astype(np.uint8), (_LEGEND_HEIGHT_PX, 1))
-    png = cv2.imencode(".png", overlay(frame_u8, ramp_u8))[1].tobytes()
-    return (
-        f'<p class="legend">usual <img alt="From dark blue to yellow" src="{_data_uri(png, "png")}"> unusual</p>'
-        '<p class="note">Each photograph has its heat map to the right: dark blue says nothing against the part, '
-        "yellow marks the place that says most. The colours tell where to look; how bad it is, the score tells.</p>"
-    )
-
-
 def _against(score: float, limit: ScoreLimit | None) -> str:
     if limit is None:
         return f"anomaly score {score:.3f}, no threshold"
     side = "at or above" if score >= limit.threshold else "below"
     return f"anomaly score {score:.3f}, {side} the threshold of {limit.threshold:.3f}"
-
-
-def _data_uri(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{b64encode(data).decode('ascii')}"
-
-
-def _jpeg_within(pixels_bgr_u8: NDArray[np.uint8], max_bytes: int) -> bytes:
-    """At full size, or halved until it fits or hardly shows anything any more."""
-    while True:
-        jpeg = cv2.imencode(".jpg", pixels_bgr_u8, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
-        height_px, width_px = pixels_bgr_u8.shape[:2]
-        if len(jpeg) <= max_bytes or min(height_px, width_px) < 2 * _LEAST_PX:
-            return jpeg
-        half = (width_px // 2, height_px // 2)
-        pixels_bgr_u8 = np.asarray(cv2.resize(pixels_bgr_u8, half, interpolation=cv2.INTER_AREA), np.uint8)

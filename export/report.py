@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 
-from edge.dataset import GOOD
 from edge.manifest import NO_BUDGET, ManifestBody
+from edge.page import note, page_html, paragraph, photographs_table, table
+from edge.page_pictures import legend_html, pictures_html
 from edge.policy import MIN_IMAGES, MIN_PARTS, earned_authority
-from edge.runfiles import ExportRecord, Role, TrainRecord
-from export.pictures import Gallery, legend_html, pictures_html
+from edge.runfiles import ExportRecord, TrainRecord
+from export.pictures import Gallery
 
-_ROLES: dict[Role, str] = {"train": "Taught", "calibrate": "Held out for thresholds", "seed": "Set aside for seeding"}
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1c2430; }
-h1 { margin-bottom: 0; } h2 { margin-top: 2rem; }
-table { border-collapse: collapse; width: 100%; } caption { text-align: left; color: #55606f; padding-bottom: .3rem; }
-th, td { text-align: left; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid #d5dae1; vertical-align: top; }
-p.note, figcaption { color: #55606f; } .legend img { vertical-align: middle; }
-.pictures { display: flex; flex-wrap: wrap; gap: 1.2rem; } img { max-width: 100%; }
-figure { display: table; margin: 0; } figcaption { display: table-caption; caption-side: bottom; }
-"""
 SUSPECTS_FILE = "suspects.html"
 """The page in the run that shows good parts to look at again."""
 _SUSPECTS_TEXT = (
     f"Some of the good parts look as if they were defects: {SUSPECTS_FILE} in the run shows them. If one is, move its "
     "photographs into its type's folder and train again."
 )
-_CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def report_html(
@@ -44,7 +34,7 @@ def report_html(
         [
             note(f"Built {body.created_at_utc} from dataset {body.provenance.dataset_sha256[:12]}."),
             "<h2>Photographs</h2>",
-            _data_table(trained),
+            photographs_table(trained),
             *([paragraph(_SUSPECTS_TEXT)] if has_suspects else []),
             "<h2>Defect types</h2>",
             _types_table(body, trained),
@@ -59,35 +49,9 @@ def report_html(
             "<h2>What the bank takes to be unusual</h2>",
             *_galleries(galleries),
             "<h2>Where it comes from</h2>",
-            _table("", ("", ""), _provenance_rows(body, exported)),
+            table("", ("", ""), _provenance_rows(body, exported)),
         ],
     )
-
-
-def page_html(title: str, content: Iterable[str]) -> str:
-    """A self-contained page that may load nothing; the title is escaped, the content is HTML already."""
-    return "\n".join(
-        [
-            "<!doctype html>",
-            '<html lang="en"><head><meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{_CONTENT_POLICY}">',
-            f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
-            f"<h1>{escape(title)}</h1>",
-            *content,
-            "</body></html>",
-            "",
-        ]
-    )
-
-
-def paragraph(text: str) -> str:
-    """A paragraph of plain text, which is escaped."""
-    return f"<p>{escape(text)}</p>"
-
-
-def note(text: str) -> str:
-    """A paragraph that says less than the others."""
-    return f'<p class="note">{escape(text)}</p>'
 
 
 def _galleries(galleries: Sequence[Gallery]) -> list[str]:
@@ -101,18 +65,6 @@ def _galleries(galleries: Sequence[Gallery]) -> list[str]:
     for gallery in galleries:
         shown += [f"<h3>{escape(gallery.title)}</h3>", pictures_html(gallery.pictures)]
     return shown
-
-
-def _data_table(trained: TrainRecord) -> str:
-    rows = []
-    for label in (GOOD, *trained.types):
-        cells = [label]
-        for role in _ROLES:
-            parts = [photo.part_id for photo in trained.photos if photo.label == label and photo.role == role]
-            cells.append(f"{len(parts)} images, {len(set(parts))} parts" if parts else "none")
-        rows.append(cells)
-    caption = "Split by part: all photographs of one part are on one side."
-    return _table(caption, ("", *_ROLES.values()), rows)
 
 
 def _types_table(body: ManifestBody, trained: TrainRecord) -> str:
@@ -132,7 +84,7 @@ def _types_table(body: ManifestBody, trained: TrainRecord) -> str:
             ]
         )
     header = ("Type", "Taught", "AUC on parts left out", "Flagged from", "Authority: review, because")
-    return _table("AUC: 1 separates the type from good parts fully, 0.5 not at all.", header, rows)
+    return table("AUC: 1 separates the type from good parts fully, 0.5 not at all.", header, rows)
 
 
 def _anomaly_text(body: ManifestBody) -> str:
@@ -158,9 +110,3 @@ def _provenance_rows(body: ManifestBody, exported: ExportRecord) -> list[list[st
         ["Code and seed", f"procunit-edge {p.code_version}, seed {p.seed}"],
         ["Packages", ", ".join(f"{name} {version}" for name, version in sorted(p.packages.items()))],
     ]
-
-
-def _table(caption: str, header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    lines = ("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><caption>{escape(caption)}</caption><tr>{head}</tr>{''.join(lines)}</table>"

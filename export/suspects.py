@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from edge.anomaly import center_and_spread, counted_patches, distances_to_rows, score_from_distances
 from edge.dataset import GOOD, read_image
 from edge.engine import Engine
+from edge.page import note, page_html, paragraph
+from edge.page_pictures import Picture, legend_html, pictures_html
 from edge.pipeline import score_pixels
 from edge.policy import sigmoid
 from edge.runfiles import RunPhoto, TrainRecord
 from export.candidates import Candidates, places_by_part
-from export.pictures import Picture, bank_alone, legend_html, picture_from_scores, pictures_html, type_alone
-from export.report import note, page_html, paragraph
+from export.pictures import bank_alone, picture_from_scores, type_alone
 from export.space import Matrix
 
 LOOKS_LIKE_LOGIT = 0.25

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from edge.dataset import GOOD, dataset_from_folder
+from edge.dataset import GOOD, dataset_from_path
 from edge.dataset_file import dataset_file_from_folder
 from edge.errors import ProcunitError
 from training.augment import types_varied_beyond_good
@@ -21,7 +21,7 @@ from training.features import checked_geometry
     "--data",
     required=True,
     type=click.Path(path_type=Path, resolve_path=True),
-    help="Folder of good/ and one folder a type.",
+    help="Folder of good/ and one folder a type, or a CSV file.",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="PNG file to write.")
 @click.option(
@@ -31,20 +31,21 @@ from training.features import checked_geometry
 def augment_preview(data: Path, out: Path, input_px: int, seed: int) -> None:
     """Show what the network will see of each label, before anything is taught.
 
-    The sheet has two parts a label: the photograph as it is, and views of it as `augmentation` in DIR/dataset.yaml
-    declares them. Whoever knows the defects can veto a view that the line could never make: an isotropic pore may lie
-    at any angle, a scratch along the travel direction may not.
+    The sheet has two parts a label: the photograph as it is, and views of it as `augmentation` in dataset.yaml declares
+    them, a file in the folder or beside the CSV. Whoever knows the defects can veto a view that the line could never
+    make: an isotropic pore may lie at any angle, a scratch along the travel direction may not.
 
     \b
     Examples:
       procunit augment-preview --data parts/ --out sheet.png
+      procunit augment-preview --data photos.csv --out sheet.png
       procunit augment-preview --data parts/ --out sheet.png --seed 1     other parts, other views
     """
     if input_px % 32:
         raise click.BadParameter("must be a multiple of 32", param_hint="--input-px")
     console = Console(stderr=True)
-    dataset = dataset_from_folder(data)
-    dataset_file = dataset_file_from_folder(data)
+    dataset = dataset_from_path(data)
+    dataset_file = dataset_file_from_folder(dataset.root)
     dataset_file.check_labels(sorted({photo.label for photo in dataset.photos}))
     geometry = checked_geometry(dataset, input_px, console)
     png = png_from_sheet(contact_sheet(dataset.photos, dataset_file, geometry, seed))

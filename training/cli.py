@@ -7,10 +7,13 @@ from pathlib import Path
 import click
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from edge.dataset import GOOD
 from edge.geometry_file import areas_in_words
+from training.report import REPORT_FILE
+from training.teach import Plan
 from training.train import Trained, TrainSettings
 from training.train import train as run_training
 
@@ -32,6 +35,17 @@ DEFAULT_BACKBONE, DEFAULT_INPUT_PX = "efficientnet_b3", 384
 @click.option(
     "--input-px", default=DEFAULT_INPUT_PX, show_default=True, type=click.IntRange(64, 2048), help="Side of the input."
 )
+@click.option("--seeded", type=click.Path(path_type=Path), help="Earlier RUN whose seeded parts stay out of training.")
+@click.option(
+    "--fine-tune/--frozen", default=False, show_default=True, help="Tune the network's last stages, or only the head."
+)
+@click.option(
+    "--loo",
+    type=click.Choice(["head", "full"]),
+    default="head",
+    show_default=True,
+    help="What each part is left out of: the head's fit, or the whole fine-tune (long).",
+)
 @click.option("--force", is_flag=True, help="Replace an earlier run at RUN.")
 def train(
     data: Path,
@@ -41,6 +55,9 @@ def train(
     product: str | None,
     seed: int,
     input_px: int,
+    seeded: Path | None,
+    fine_tune: bool,
+    loo: str,
     force: bool,
 ) -> None:
     """Teach a product from photographs, split by part.
@@ -62,11 +79,17 @@ def train(
       procunit train --data photos.csv --out run/
       procunit train --data parts/ --out run/ --weights b3.safetensors --product bracket
       procunit train --data parts/ --out run/ --backbone tf_efficientnet_lite2 --seed 7 --force
+      procunit train --data parts/ --out run/ --fine-tune --loo full
+      procunit train --data more-parts/ --out run2/ --seeded run/
     """
     if input_px % 32:
         raise click.BadParameter("must be a multiple of 32", param_hint="--input-px")
     console = Console(stderr=True)
-    trained = run_training(TrainSettings(data, out, backbone, weights, product, seed, input_px, force), console)
+    if loo == "full" and not fine_tune:
+        raise click.BadParameter("full leaves parts out of the fine-tune: give --fine-tune, too", param_hint="--loo")
+    plan = Plan(fine_tune, full=loo == "full")
+    settings = TrainSettings(data, out, backbone, weights, product, seeded, plan, seed, input_px, force)
+    trained = run_training(settings, console)
     _print_summary(trained, out, console)
 
 
@@ -89,7 +112,7 @@ def _print_summary(trained: Trained, out: Path, console: Console) -> None:
         photos = [photo for photo in record.photos if photo.label == label]
         parts = {photo.part_id: photo.role for photo in photos}
         roles = list(parts.values())
-        auc = trained.accuracy.get(label)
+        auc = trained.findings.accuracy.get(label)
         table.add_row(
             label,
             str(len(photos)),
@@ -98,6 +121,7 @@ def _print_summary(trained: Trained, out: Path, console: Console) -> None:
             f"{auc.auc:.3f} [{auc.low:.2f}, {auc.high:.2f}]" if auc else "-",
         )
     console.print(table)
-    for note in trained.split.notes:
-        console.print(f"Note: {note}")
+    for note in trained.findings.notes:
+        console.print(f"Note: {escape(note)}")
+    console.print(f"Report: {out / REPORT_FILE}")
     console.print(f"Next: procunit export {out}")

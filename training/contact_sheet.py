@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edge.dataset import GOOD, Photo, read_image, read_mask
 from edge.dataset_file import DatasetFile
 from edge.messages import PixelArray
+from edge.page_pictures import draw_outline
 from edge.preprocess import Geometry, mask_tiles, tensor_from_pixels
 from training.augment import augmentation_in_geometry, augmented
 
@@ -26,9 +27,7 @@ _GAP_PX, _ORIGINAL_GAP_PX, _MARGIN_PX, _LEAST_WIDTH_PX = 6, 18, 16, 960
 _PAPER_U8 = 255
 _TEXT_LINE_PX, _TITLE_LINE_PX = 20, 28
 _TEXT_SCALE, _TITLE_SCALE = 0.45, 0.6
-_INK_BGR, _FAINT_BGR, _OUTLINE_BGR = (40.0, 40.0, 40.0), (100.0, 100.0, 100.0), (0.0, 190.0, 255.0)
-_OUTLINE_DISTANCE_PX = 3
-"""An outline stays this far off its mask, so that a small defect can still be seen."""
+_INK_BGR, _FAINT_BGR = (40.0, 40.0, 40.0), (100.0, 100.0, 100.0)
 
 
 def contact_sheet(
@@ -103,10 +102,7 @@ def _cell(pixels: PixelArray, mask_u8: NDArray[np.uint8] | None, tile: int, geom
     cell_bgr_u8 = np.asarray(cv2.resize(tile_bgr_u8, (width_px, height_px), interpolation=interpolation), np.uint8)
     if mask_u8 is not None:
         defect = cv2.resize(mask_tiles(mask_u8, geometry)[tile], (width_px, height_px), interpolation=interpolation)
-        around = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _OUTLINE_DISTANCE_PX + 1,) * 2)
-        near_u8 = cv2.dilate((defect > 0).astype(np.uint8), around)
-        contours, _ = cv2.findContours(near_u8, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(cell_bgr_u8, contours, -1, _OUTLINE_BGR, 1)
+        draw_outline(cell_bgr_u8, defect > 0)
     return cell_bgr_u8
 
 

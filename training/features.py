@@ -79,8 +79,13 @@ def lessons_from_photos(
 def _lesson(model: InspectionModel, geometry: Geometry, photo: Photo) -> Lesson:
     pixels = read_image(photo.path)
     features = head_features(model.taps(torch.from_numpy(tensor_from_pixels(pixels, geometry))))
+    return lesson_from_features(photo.label, photo.part_id, features, _coverage(photo, pixels, geometry))
+
+
+def lesson_from_features(label: str, part_id: str, features: Tensor, coverage: Tensor | None) -> Lesson:
+    """What a photograph of tiles with the features [N, D, h, w] teaches; P is N h w."""
     patches = features.permute(0, 2, 3, 1).flatten(0, 2)
-    return Lesson(photo.label, photo.part_id, patches.half(), patches.mean(0), _coverage(photo, pixels, geometry))
+    return Lesson(label, part_id, patches.half(), patches.mean(0), coverage)
 
 
 def _coverage(photo: Photo, pixels: PixelArray, geometry: Geometry) -> Tensor | None:

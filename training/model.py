@@ -20,12 +20,12 @@ from rich.console import Console
 from rich.progress import track
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from safetensors.torch import save as safetensors_bytes
 from timm.models import FeatureInfo, PretrainedCfg
 from torch import Tensor, nn
 
 from edge.errors import ProcunitError
 from edge.runfiles import CHECKPOINT_FILE, TrainRecord
+from training.checkpoint import check_origin
 
 STRIDES = (8, 16, 32)
 STRONGEST_PATCHES = 3
@@ -111,7 +111,8 @@ class InspectionModel(nn.Module):
         self.channels = channels
         self.trunk = trunk_from_name(backbone)
         self.trunk.requires_grad_(False)
-        features = sum(_feature_info(self.trunk).channels())
+        of_stride8, of_stride16, of_stride32 = _feature_info(self.trunk).channels()
+        features = of_stride8 + 2 * of_stride16 + of_stride32
         config = pretrained_config(backbone)
         self.register_buffer("pixel_mean", 255 * torch.tensor(config.mean).view(1, 3, 1, 1))
         self.register_buffer("pixel_std", 255 * torch.tensor(config.std).view(1, 3, 1, 1))
@@ -132,10 +133,14 @@ class InspectionModel(nn.Module):
 
 
 def head_features(taps: Taps) -> Tensor:
-    """All three strides on the stride-16 grid: [N, D, h, w]."""
-    fine = F.avg_pool2d(taps.stride8, 2)
-    coarse = F.interpolate(taps.stride32, scale_factor=2.0, mode="bilinear")
-    return torch.cat((fine, taps.stride16, coarse), dim=1)
+    """All three strides on the stride-16 grid, the middle one also locally averaged: [N, D, h, w]."""
+    return joined_features(F.avg_pool2d(taps.stride8, 2), taps.stride16, taps.stride32)
+
+
+def joined_features(fine: Tensor, middle: Tensor, coarse: Tensor) -> Tensor:
+    """The head's features of stride 8 on the stride-16 grid, stride 16 and stride 32 on its own: [N, D, h, w]."""
+    coarse = F.interpolate(coarse, scale_factor=2.0, mode="bilinear")
+    return torch.cat((fine, middle, _locally_averaged(middle), coarse), dim=1)
 
 
 def patch_features(taps: Taps) -> Tensor:
@@ -186,19 +191,14 @@ def _locally_averaged(features: Tensor) -> Tensor:
     return F.avg_pool2d(features, kernel_size=3, stride=1, padding=1)
 
 
-def save_checkpoint(model: InspectionModel, run: Path) -> None:
-    """Every weight and constant of the model into the run's safetensors file."""
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    (run / CHECKPOINT_FILE).write_bytes(safetensors_bytes(state))
-
-
 def model_from_checkpoint(run: Path, record: TrainRecord) -> InspectionModel:
     """The model of a run, ready to be evaluated.
 
     Raises:
-        ProcunitError: the checkpoint is missing, damaged or of another model.
+        ProcunitError: the checkpoint is missing, damaged, or of another run or model.
     """
     path = run / CHECKPOINT_FILE
+    check_origin(path, record)
     model = InspectionModel(record.backbone, len(record.types), record.geometry.channels)
     try:
         model.load_state_dict(load_file(path))

@@ -1,4 +1,4 @@
-"""Photographs that probably show one part, where nothing says so: found by texture that no other photograph has.
+"""Photographs that probably show one part, but count as several: found by texture that no other photograph has.
 
 Exposure, shift, rotation and crop leave the local patterns of a surface (SIFT's descriptors, Lowe, IJCV 60, 2004). What
 the product's design puts into every photograph matches everywhere and counts for nothing: a pattern must be much nearer
@@ -8,11 +8,13 @@ one whose surface shows nothing; and a mark that a few parts share (a variant's 
 
 from __future__ import annotations
 
+import csv
 import math
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -22,7 +24,8 @@ from rich.console import Console
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from edge.dataset import PARTS_CSV, Photo, read_image
+from edge.dataset import PARTS_CSV, Dataset, Photo, read_image
+from edge.dataset_csv import FILE, LABEL, MASK, PART_ID
 from edge.dataset_file import DATASET_YAML
 from training.model import each_on_one_core
 
@@ -33,6 +36,8 @@ Where all parts have one design and photographs are few, a rare pair of two part
 """
 MAX_PHOTOS = 1000
 """As many are compared, each with each, in a minute or less on two cores; more are drawn from."""
+
+SUGGESTED_FILE = "parts-suggested.csv"
 
 _SIDE_PX = 400
 """The square root of the area that a photograph is scaled to."""
@@ -65,28 +70,44 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class NearDuplicates:
-    """The pairs, the strongest first, and the files that they join; `compared` of `photos` were looked at."""
+    """The pairs, the strongest first, and the files that they join; `compared` of `photos` were looked at.
+
+    `part_of` has the part of each file of a pair where the dataset names the parts, and is empty where it does not.
+    """
 
     pairs: tuple[Pair, ...]
     groups: tuple[tuple[str, ...], ...]
     compared: int
     photos: int
+    part_of: Mapping[str, str] = field(default_factory=dict)
 
     def warning(self) -> str:
-        """What a person should know before photographs count as parts: counts, examples, remedy; empty for no pairs."""
+        """What a person should know of how parts are counted: counts, examples, remedy; empty for no pairs."""
         if not self.pairs:
             return ""
         drawn = f"{self.compared} photographs drawn from {self.photos}"
         of = f"{self.photos} photographs" if self.compared == self.photos else drawn
+        shown, parts = f"{sum(map(len, self.groups))} of {of}", len(self.groups)
+        look = f"look like {parts} parts" if parts > 1 else "look like one part"
         examples = "; ".join(
-            f"{pair.first} and {pair.second} ({pair.strength:.0%} of the texture)" for pair in self._examples()
+            f"{self._named(pair.first)} and {self._named(pair.second)} ({pair.strength:.0%} of the texture)"
+            for pair in self._examples()
         )
+        harm = "If a part is learned from and tested on, every figure comes out too good, and it counts as evidence"
+        if self.part_of:
+            return (
+                f"{shown} have {len(set(self.part_of.values()))} part ids, but {look}. Alike are {examples}. {harm} "
+                f"more than once. Give photographs of one part one part_id: {SUGGESTED_FILE} in the run proposes them; "
+                f"look at the photographs, then copy it over {PARTS_CSV} or the CSV"
+            )
         return (
-            f"Nothing names the parts, so each photograph counts as a part; but {sum(map(len, self.groups))} of "
-            f"{of} look like {len(self.groups)} parts. Alike are {examples}. If a part is learned from and tested on, "
-            f"every figure comes out too good, and it counts as evidence more than once. Name the parts in {PARTS_CSV} "
-            f"(file,part_id), in the CSV's column part_id, or by part_id_pattern in {DATASET_YAML}"
+            f"Nothing names the parts, so each photograph counts as a part; but {shown} {look}. Alike are "
+            f"{examples}. {harm} more than once. Name the parts in {PARTS_CSV} (file,part_id), in the CSV's column "
+            f"part_id, or by part_id_pattern in {DATASET_YAML}; {SUGGESTED_FILE} in the run is a start"
         )
+
+    def _named(self, file: str) -> str:
+        return f"{file} (part {self.part_of[file]})" if self.part_of else file
 
     def _examples(self) -> list[Pair]:
         """The strongest pair of each of the groups that are most alike."""
@@ -104,12 +125,13 @@ class _Library:
     squares: Tensor
 
 
-def near_duplicates(photos: Sequence[Photo], console: Console) -> NearDuplicates:
-    """Compare every photograph with every other, or `MAX_PHOTOS` drawn from them.
+def near_duplicates(dataset: Dataset, console: Console) -> NearDuplicates:
+    """Compare every photograph with every other, or `MAX_PHOTOS` drawn from them; pairs of one part are none.
 
     Raises:
         ProcunitError: a photograph cannot be read.
     """
+    photos = dataset.photos
     compared = list(photos)
     if len(photos) > MAX_PHOTOS:
         compared = random.Random(_SEED).sample(compared, MAX_PHOTOS)  # noqa: S311  (a repeatable draw, no secret)
@@ -120,9 +142,38 @@ def near_duplicates(photos: Sequence[Photo], console: Console) -> NearDuplicates
     pairs = [
         Pair(min(files[i], files[j]), max(files[i], files[j]), float(strengths[i, j]))
         for i, j in np.argwhere(np.triu(strengths, 1) >= MIN_STRENGTH)
+        if compared[shown[i]].part_id != compared[shown[j]].part_id
     ]
     pairs.sort(key=lambda pair: (-pair.strength, pair.first, pair.second))
-    return NearDuplicates(tuple(pairs), _groups(pairs), len(compared), len(photos))
+    paired = {file for pair in pairs for file in (pair.first, pair.second)}
+    part_of = {photo.file: photo.part_id for photo in compared if photo.file in paired} if dataset.has_parts else {}
+    groups = _groups((pair.first, pair.second) for pair in pairs)
+    return NearDuplicates(tuple(pairs), groups, len(compared), len(photos), part_of)
+
+
+def joined_parts(dataset: Dataset, found: NearDuplicates) -> dict[str, str]:
+    """Every part id of the dataset, and the one that it should have if all pairs are right: the group's first."""
+    part_of = {photo.file: photo.part_id for photo in dataset.photos}
+    joined = {part: part for part in sorted(part_of.values())}
+    for group in _groups((part_of[pair.first], part_of[pair.second]) for pair in found.pairs):
+        joined |= dict.fromkeys(group, group[0])
+    return joined
+
+
+def write_suggested(run: Path, dataset: Dataset, found: NearDuplicates) -> None:
+    """Write the whole dataset with the joined part ids, for a person to check and to copy over `parts.csv` or the CSV.
+
+    The column `part_id_was`, which is not read, has what a part was called where that changes.
+    """
+    joined = joined_parts(dataset, found)
+    with (run / SUGGESTED_FILE).open("w", newline="", encoding="utf-8") as stream:
+        table = csv.writer(stream)
+        table.writerow((FILE, LABEL, PART_ID, MASK, "part_id_was"))
+        for photo in dataset.photos:
+            part_id = joined[photo.part_id]
+            mask = photo.mask.relative_to(dataset.root).as_posix() if photo.mask else ""
+            was = photo.part_id if part_id != photo.part_id else ""
+            table.writerow((photo.file, photo.label, part_id, mask, was))
 
 
 def _patterns(photo: Photo) -> Matrix:
@@ -185,11 +236,11 @@ def _library(patterns: Sequence[Matrix]) -> _Library:
     return _Library(features, squares)
 
 
-def _groups(pairs: Sequence[Pair]) -> tuple[tuple[str, ...], ...]:
-    """The files that pairs join, directly or through others; the largest group first."""
+def _groups(pairs: Iterable[tuple[str, str]]) -> tuple[tuple[str, ...], ...]:
+    """The names that pairs join, directly or through others; the largest group first."""
     group_of: dict[str, set[str]] = {}
-    for pair in pairs:
-        joined = group_of.get(pair.first, {pair.first}) | group_of.get(pair.second, {pair.second})
+    for first, second in pairs:
+        joined = group_of.get(first, {first}) | group_of.get(second, {second})
         group_of |= dict.fromkeys(joined, joined)
     groups = {tuple(sorted(group)) for group in group_of.values()}
     return tuple(sorted(groups, key=lambda group: (-len(group), group)))

@@ -1,16 +1,19 @@
 """Which side of the split a part is on; photographs of one part never part.
 
-Seeded parts prove the finished bundle and calibrating parts set its thresholds, so neither is ever learned from.
+Seeded parts prove the finished bundle and calibrating parts set its thresholds, so neither is ever learned from. Parts
+that an earlier run seeded stay seeded where its set is given.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edge.dataset import GOOD, Photo
+from edge.errors import ProcunitError
 from edge.runfiles import Role
+from training.seeded import SeededSet, refuse_one_content_twice, seeded_parts
 
 SEED_SHARE, MIN_SEED_PARTS, MAX_SEED_PARTS = 0.3, 5, 15
 """Of a defect type's parts; what is left is learned from."""
@@ -18,6 +21,7 @@ MIN_TRAIN_PARTS = 2
 """Parts of a type that are learned from before any is seeded: with one, no part could be left out to test on."""
 GOOD_CALIBRATE_SHARE, GOOD_SEED_SHARE = 0.3, 0.2
 """Of the good parts; the other half is learned from."""
+_EXAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,31 +38,44 @@ def seed_parts_wanted(parts: int) -> int:
     return max(0, min(wanted, parts - MIN_TRAIN_PARTS))
 
 
-def split_by_part(photos: Iterable[Photo], seed: int) -> Split:
-    """Draw every part's role.
+def split_by_part(photos: Iterable[Photo], seed: int, seeded: SeededSet | None = None) -> Split:
+    """Draw every part's role; parts with a photograph of the set `seeded` are seeded, and others only up to the number.
 
     A part that shows any defect is a defect part, also where other photographs of it are good. A part of two types
-    counts for both; no type gets more seeded parts than `seed_parts_wanted`.
+    counts for both; no draw gives a type more seeded parts than `seed_parts_wanted`.
+
+    Raises:
+        ProcunitError: one photograph counts as two parts or has two labels, here or in the set; or the set leaves
+            nothing of a type to learn from.
     """
+    shown = list(photos)
+    refuse_one_content_twice(shown)
+    held = seeded_parts(shown, seeded) if seeded is not None else frozenset()
     labels: dict[str, set[str]] = {}
-    for photo in photos:
+    for photo in shown:
         labels.setdefault(photo.part_id, set()).add(photo.label)
     draw = random.Random(seed)  # noqa: S311  (a repeatable draw, no secret)
     types_of = {part: sorted(names - {GOOD}) for part, names in labels.items() if names != {GOOD}}
     good = _shuffled(set(labels) - set(types_of), draw)
-    roles: dict[str, Role] = {**_defect_roles(types_of, draw), **_good_roles(good)}
-    return Split(roles, tuple(_notes(types_of, good, roles)))
+    roles: dict[str, Role] = {**_defect_roles(types_of, held, draw), **_good_roles(good, held)}
+    notes = [*_type_notes(types_of, roles), *_good_notes(good, roles)]
+    if not types_of:
+        notes.append("no defect photographs: the anomaly score alone is taught")
+    if seeded is not None:
+        _refuse_nothing_to_learn(types_of, roles, seeded)
+        notes += _set_notes(shown, held, seeded)
+    return Split(roles, tuple(notes))
 
 
-def _defect_roles(types_of: Mapping[str, Sequence[str]], draw: random.Random) -> dict[str, Role]:
-    """Type by type, the rarest first, so that shared parts are spent where parts are few."""
+def _defect_roles(types_of: Mapping[str, Sequence[str]], held: Collection[str], draw: random.Random) -> dict[str, Role]:
+    """Type by type, the rarest first, so that shared parts are spent where parts are few; `held` ones are seeded."""
     parts_of: dict[str, list[str]] = {}
     for part in sorted(types_of):
         for name in types_of[part]:
             parts_of.setdefault(name, []).append(part)
     wanted = {name: seed_parts_wanted(len(parts)) for name, parts in parts_of.items()}
-    seeded = dict.fromkeys(parts_of, 0)
-    roles: dict[str, Role] = {}
+    roles: dict[str, Role] = {part: "seed" for part in types_of if part in held}
+    seeded = {name: sum(part in roles for part in parts) for name, parts in parts_of.items()}
     for name in sorted(parts_of, key=lambda n: (len(parts_of[n]), n)):
         for part in _shuffled(parts_of[name], draw):
             if part in roles:
@@ -72,12 +89,13 @@ def _defect_roles(types_of: Mapping[str, Sequence[str]], draw: random.Random) ->
     return roles
 
 
-def _good_roles(shuffled: Sequence[str]) -> dict[str, Role]:
+def _good_roles(shuffled: Sequence[str], held: Collection[str]) -> dict[str, Role]:
+    free = [part for part in shuffled if part not in held]
     calibrate = round(GOOD_CALIBRATE_SHARE * len(shuffled))
-    held_back = calibrate + round(GOOD_SEED_SHARE * len(shuffled))
-    roles: dict[str, Role] = dict.fromkeys(shuffled, "train")
-    roles.update(dict.fromkeys(shuffled[:calibrate], "calibrate"))
-    roles.update(dict.fromkeys(shuffled[calibrate:held_back], "seed"))
+    held_back = calibrate + max(0, round(GOOD_SEED_SHARE * len(shuffled)) - (len(shuffled) - len(free)))
+    roles: dict[str, Role] = dict.fromkeys(shuffled, "seed")
+    roles.update(dict.fromkeys(free[:calibrate], "calibrate"))
+    roles.update(dict.fromkeys(free[held_back:], "train"))
     return roles
 
 
@@ -87,13 +105,58 @@ def _shuffled(parts: Iterable[str], draw: random.Random) -> list[str]:
     return ordered
 
 
-def _notes(types_of: Mapping[str, Sequence[str]], good: Sequence[str], roles: Mapping[str, Role]) -> Iterable[str]:
-    for name in sorted({name for names in types_of.values() for name in names}):
-        parts = [part for part in types_of if name in types_of[part]]
+def _parts_by_type(types_of: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    names = sorted({name for names in types_of.values() for name in names})
+    return {name: [part for part in types_of if name in types_of[part]] for name in names}
+
+
+def _type_notes(types_of: Mapping[str, Sequence[str]], roles: Mapping[str, Role]) -> Iterable[str]:
+    for name, parts in _parts_by_type(types_of).items():
         seeded = sum(roles[part] == "seed" for part in parts)
-        if seeded < MIN_SEED_PARTS:
-            yield f"{name}: {len(parts)} parts are too few for {MIN_SEED_PARTS} seeded ones; {seeded} seeded"
+        if seeded >= MIN_SEED_PARTS:
+            continue
+        short = MIN_SEED_PARTS + MIN_TRAIN_PARTS - len(parts)
+        remedy = f"photograph {_in_parts(short, 'more ')}" if short > 0 else "photograph parts that show it alone"
+        if seeded:
+            yield f"{name}: of {_in_parts(len(parts))} {seeded} seeded, {MIN_SEED_PARTS} are wanted; {remedy}"
+        else:
+            yield (
+                f"{name}: {_in_parts(len(parts))}, all learned from, as the first {MIN_TRAIN_PARTS} of a type are; "
+                f"with none seeded nothing proves it, and it can only send to review; {remedy}"
+            )
+
+
+def _good_notes(good: Sequence[str], roles: Mapping[str, Role]) -> Iterable[str]:
     if not good:
         yield "no good parts: there is no anomaly threshold and no false-alarm budget"
-    if not types_of:
-        yield "no defect photographs: the anomaly score alone is taught"
+    elif all(roles[part] == "seed" for part in good):
+        yield "all good parts are in the seeded set: there is no anomaly threshold; photograph other good parts"
+
+
+def _set_notes(photos: Sequence[Photo], held: Collection[str], seeded: SeededSet) -> Iterable[str]:
+    absent = len(seeded.photos.keys() - {photo.sha256 for photo in photos})
+    if absent:
+        yield f"{absent} of the seeded set's {len(seeded.photos)} photographs are not in the data; they stay in the set"
+    names = {known.part_id for known in seeded.photos.values()}
+    alike = sorted({photo.part_id for photo in photos} & names - set(held))
+    if alike:
+        yield (
+            f"{_in_parts(len(alike))} called like seeded ones, without any of their photographs, count as others: "
+            f"{', '.join(alike[:_EXAMPLES])}; leave them out if they are the same"
+        )
+
+
+def _refuse_nothing_to_learn(
+    types_of: Mapping[str, Sequence[str]], roles: Mapping[str, Role], seeded: SeededSet
+) -> None:
+    for name, parts in _parts_by_type(types_of).items():
+        if all(roles[part] == "seed" for part in parts):
+            raise ProcunitError(
+                f"holds every part of {name}, {len(parts)} in number, so there is none to learn from",
+                where=seeded.source,
+                remedy=f"Add other parts of {name} to the data, or leave its photographs out",
+            )
+
+
+def _in_parts(count: int, which: str = "") -> str:
+    return f"{count} {which}{'part' if count == 1 else 'parts'}"

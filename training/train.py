@@ -3,40 +3,56 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import cv2
-import torch
+import numpy as np
 from rich.console import Console
+from rich.markup import escape
 
-from edge.dataset import Dataset, Photo, dataset_from_path
+from edge.dataset import GOOD, Dataset, Photo, dataset_from_path
+from edge.dataset_file import DATASET_YAML, dataset_file_from_folder
 from edge.errors import ProcunitError
 from edge.manifest import NAME_PATTERN
 from edge.preprocess import Geometry
 from edge.runfiles import TRAIN_FILE, RunPhoto, TrainRecord, write_record
 from edge.sealing import new_directory
-from training.features import checked_geometry, lessons_from_photos
-from training.head import discriminants, head_from_discriminants
-from training.model import InspectionModel, save_checkpoint
+from training.augment import types_varied_beyond_good
+from training.checkpoint import save_checkpoint
+from training.contact_sheet import contact_sheet, png_from_sheet
+from training.features import checked_geometry
+from training.findings import Findings
+from training.model import InspectionModel
+from training.near_duplicates import near_duplicates, write_suggested
+from training.report import REPORT_FILE, training_report_html
+from training.seeded import read_seeded, write_seeded
 from training.split import Split, split_by_part
-from training.validation import PartAuc, auc_by_part, blend_from_scores, out_of_fold
+from training.teach import Plan, taught
 from training.weights import TrunkWeights, trunk_weights
 
+SHEET_FILE = "contact-sheet.png"
 _PACKAGES = ("torch", "timm", "numpy")
 
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
-    """What a person asks of a run; `weights` is a file with the backbone's weights, None for the pretrained ones."""
+    """What a person asks of a run.
+
+    `weights` is a file with the backbone's weights, None for the pretrained ones; `seeded` an earlier run or its seeded
+    set, which is kept out of training again.
+    """
 
     data: Path
     run: Path
     backbone: str
     weights: Path | None
     product: str | None
+    seeded: Path | None
+    plan: Plan
     seed: int
     input_px: int
     force: bool
@@ -44,11 +60,10 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class Trained:
-    """The record as written, the split, and each type's accuracy on parts left out (None where it cannot be told)."""
+    """The record as written and what the run found out; no findings without a defect type."""
 
     record: TrainRecord
-    split: Split
-    accuracy: Mapping[str, PartAuc | None]
+    findings: Findings
 
 
 def train(settings: TrainSettings, console: Console) -> Trained:
@@ -59,21 +74,52 @@ def train(settings: TrainSettings, console: Console) -> Trained:
     """
     check_place(settings.run, force=settings.force)
     dataset = dataset_from_path(settings.data)
+    file = dataset_file_from_folder(dataset.root)
+    file.check_labels({GOOD, *dataset.types})
     product = checked_names(settings.product or dataset.root.resolve().name, dataset.types)
+    earlier = None if settings.seeded is None else read_seeded(settings.seeded)
+    split = split_by_part(dataset.photos, settings.seed, earlier)
     geometry = checked_geometry(dataset, settings.input_px, console)
     weights = trunk_weights(settings.backbone, settings.weights)
-    if weights.warning:
-        console.print(f"[yellow]Warning:[/] {weights.warning}")
-    split = split_by_part(dataset.photos, settings.seed)
-    taught = [photo for photo in dataset.photos if split.roles[photo.part_id] == "train"]
+    alike = near_duplicates(dataset, console)
+    notes = [note for note in (weights.warning, alike.warning()) if note]
+    if settings.plan.fine_tune:
+        notes += [_told_apart(types) for types in [types_varied_beyond_good(file, dataset.types, geometry)] if types]
+    for note in notes:
+        console.print(f"[yellow]Warning:[/] {escape(note)}")
     model = InspectionModel(weights.backbone, len(dataset.types), geometry.channels)
     model.trunk.load_state_dict(weights.state)
-    accuracy = _teach(model, dataset.types, taught, geometry, settings.seed, console) if dataset.types else {}
-    record = _record(settings, product, dataset, geometry, weights, split, accuracy)
+    photos = [photo for photo in dataset.photos if split.roles[photo.part_id] == "train"]
+    kept = settings.run.with_name(f".{settings.run.name}.folds")
+    findings = _nothing_taught(photos)
+    if dataset.types:
+        findings = taught(model, dataset.types, photos, geometry, file, settings.plan, settings.seed, kept, console)
+    findings = replace(findings, notes=(*notes, *split.notes, *findings.notes))
+    record = _record(settings, product, dataset, geometry, weights, split, findings)
+    sheet_png = png_from_sheet(contact_sheet(photos, file, geometry, settings.seed))
     with new_directory(settings.run, replace=True) as partial:
-        save_checkpoint(model, partial)
+        save_checkpoint(model, partial, record)
+        write_seeded(partial, record.photos, earlier)
+        (partial / SHEET_FILE).write_bytes(sheet_png)
+        if alike.pairs:
+            write_suggested(partial, dataset, alike)
+        (partial / REPORT_FILE).write_text(training_report_html(record, findings, sheet_png, console), "utf-8")
         write_record(partial, TRAIN_FILE, record)
-    return Trained(record, split, accuracy)
+    shutil.rmtree(kept, ignore_errors=True)
+    return Trained(record, findings)
+
+
+def _nothing_taught(photos: Sequence[Photo]) -> Findings:
+    """The findings of a run without defect types."""
+    empty = np.zeros((len(photos), 0))
+    return Findings((), tuple(photos), empty, {}, {}, (), lambda _: np.zeros((0, 0, 0, 0), np.float32))
+
+
+def _told_apart(types: Sequence[str]) -> str:
+    return (
+        f"{', '.join(types)}: turned or lit in ways that good parts never are, so the network may tell them by that "
+        f"alone; give {GOOD} the same in {DATASET_YAML}"
+    )
 
 
 def check_place(run: Path, *, force: bool) -> None:
@@ -107,25 +153,6 @@ def checked_names(product: str, types: Sequence[str]) -> str:
     return product
 
 
-def _teach(
-    model: InspectionModel,
-    types: Sequence[str],
-    photos: Sequence[Photo],
-    geometry: Geometry,
-    seed: int,
-    console: Console,
-) -> dict[str, PartAuc | None]:
-    """Fit the model's head; the accuracy of each type comes from heads that had not seen the part."""
-    lessons = lessons_from_photos(model, photos, geometry, console)
-    unseen = out_of_fold(lessons, types, seed, console)
-    if not unseen.clean.weight:
-        raise ProcunitError("the masks leave nothing of any photograph", remedy="Add photographs of good parts")
-    blend = blend_from_scores(unseen.scores, lessons, types)
-    model.head = head_from_discriminants(discriminants(lessons, types, unseen.clean), blend)
-    scores = torch.sigmoid(blend.logits(unseen.scores))
-    return {name: auc_by_part(scores[:, i].tolist(), lessons, name, seed) for i, name in enumerate(types)}
-
-
 def _record(
     settings: TrainSettings,
     product: str,
@@ -133,7 +160,7 @@ def _record(
     geometry: Geometry,
     weights: TrunkWeights,
     split: Split,
-    accuracy: Mapping[str, PartAuc | None],
+    findings: Findings,
 ) -> TrainRecord:
     photos = tuple(
         RunPhoto(
@@ -155,8 +182,9 @@ def _record(
         weights=weights.source,
         geometry=geometry,
         types=dataset.types,
+        fine_tuned=settings.plan.fine_tune and bool(dataset.types),
         photos=photos,
-        out_of_fold_auc={name: found.auc for name, found in accuracy.items() if found is not None},
+        out_of_fold_auc={name: found.auc for name, found in findings.accuracy.items() if found is not None},
         packages={**{name: version(name) for name in _PACKAGES}, "opencv": cv2.__version__},
         code_version=version("procunit-edge"),
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,13 +19,26 @@ from torch import Tensor
 
 from edge.dataset import GOOD
 from training.features import Lesson
-from training.head import Blend, Scatter, discriminants, empty_scatter, scatter_from_lessons
+from training.head import Blend, Discriminants, Scatter, discriminants, empty_scatter, scatter_from_lessons
 
-FOLDS = 5
+MAX_FOLDS = 40
+"""A type with as many parts or fewer is tested one part at a time: no fold leaves out two of them."""
 BOOTSTRAP_DRAWS = 1000
 _HALF_AT_SPREADS = 4.0
 """Where a type has no part left out to tell, its 0.5 lies this many spreads above what shows no defect of it."""
 _PLATT_ITERATIONS, _PLATT_PENALTY = 50, 1e-3
+
+
+class OfPart(Protocol):
+    """Anything of a photograph that knows its label and its part."""
+
+    @property
+    def label(self) -> str:
+        """`good` or a defect type."""
+
+    @property
+    def part_id(self) -> str:
+        """The part that was photographed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,50 +50,71 @@ class PartAuc:
     high: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class OutOfFold:
     """Scores [n, 2, T] of photographs not seen in the fit; NaN where that left a type without photographs.
 
-    `clean` is the scatter of all photographs, which the last fit takes over.
+    `fitted` holds each fold's discriminants, `fold_of` [n] the fold that left a photograph out; `clean` is the scatter
+    of all photographs, which the last fit takes over.
     """
 
     scores: Tensor
     clean: Scatter
+    fold_of: Sequence[int]
+    fitted: Mapping[int, Discriminants]
 
 
-def folds_by_part(lessons: Sequence[Lesson], types: Sequence[str], seed: int) -> list[int]:
-    """Each photograph's fold, 0 to `FOLDS` - 1: parts stay whole, every label is dealt out evenly."""
+def folds_by_part(lessons: Sequence[OfPart], types: Sequence[str], seed: int, most: int = MAX_FOLDS) -> list[int]:
+    """Each photograph's fold, at most `most`: parts stay whole, every label is dealt out evenly.
+
+    This is leave-one-part-out, stratified: a fold leaves out one part of each type, and as many good ones as it takes.
+    """
     draw = random.Random(seed)  # noqa: S311  (a repeatable draw, no secret)
     fold_of: dict[str, int] = {}
+    labels = {lesson.label for lesson in lessons}
+    parts_of = {label: sorted({x.part_id for x in lessons if x.label == label}) for label in labels}
+    folds = min(most, max(len(parts) for parts in parts_of.values()))
     for label in (*types, GOOD):
-        parts = sorted({lesson.part_id for lesson in lessons if lesson.label == label} - set(fold_of))
+        parts = [part for part in parts_of.get(label, []) if part not in fold_of]
         draw.shuffle(parts)
-        first = draw.randrange(FOLDS)
-        fold_of.update({part: (first + place) % FOLDS for place, part in enumerate(parts)})
+        first = draw.randrange(folds)
+        fold_of.update({part: (first + place) % folds for place, part in enumerate(parts)})
     return [fold_of[lesson.part_id] for lesson in lessons]
 
 
-def out_of_fold(lessons: Sequence[Lesson], types: Sequence[str], seed: int, console: Console) -> OutOfFold:
+def out_of_fold(lessons: Sequence[Lesson], types: Sequence[str], fold_of: Sequence[int], console: Console) -> OutOfFold:
     """Score every photograph by discriminants that were fitted without its part."""
-    folds = folds_by_part(lessons, types, seed)
-    held_out = {fold: [x for x, of in zip(lessons, folds, strict=True) if of == fold] for fold in sorted(set(folds))}
-    scatters = {
-        fold: scatter_from_lessons(of_fold)
-        for fold, of_fold in track(held_out.items(), "Cross-validating by part", console=console)
-    }
+    folds = track(sorted(set(fold_of)), "Reading what each part teaches", console=console)
+    scatters = {fold: scatter_from_lessons(_of_fold(lessons, fold_of, fold)) for fold in folds}
+    return out_of_fold_of_some(lessons, types, fold_of, scatters, [True] * len(lessons), console)
+
+
+def out_of_fold_of_some(
+    lessons: Sequence[Lesson],
+    types: Sequence[str],
+    fold_of: Sequence[int],
+    scatters: Mapping[int, Scatter],
+    taught: Sequence[bool],
+    console: Console,
+) -> OutOfFold:
+    """As `out_of_fold`, but the fits are to those that are `taught` alone, whose scatters by fold are given."""
     scores = torch.full((len(lessons), 2, len(types)), torch.nan, dtype=torch.float64)
-    nothing = empty_scatter(lessons[0].patches.shape[1])
-    for fold in held_out:
-        taught = [lesson for lesson, of in zip(lessons, folds, strict=True) if of != fold]
-        clean = reduce(add, (scatters[of] for of in held_out if of != fold), nothing)
+    nothing, fitted = empty_scatter(lessons[0].patches.shape[1]), {}
+    for fold in track(sorted(scatters), "Leaving parts out in turn", console=console):
+        shown = [x for x, of, known in zip(lessons, fold_of, taught, strict=True) if known and of != fold]
+        clean = reduce(add, (scatters[of] for of in scatters if of != fold), nothing)
         if not clean.weight:
             continue
-        found = discriminants(taught, types, clean)
-        known = torch.tensor([any(lesson.label == name for lesson in taught) for name in types])
+        found = fitted[fold] = discriminants(shown, types, clean)
+        known = torch.tensor([any(lesson.label == name for lesson in shown) for name in types])
         for index, lesson in enumerate(lessons):
-            if folds[index] == fold:
+            if fold_of[index] == fold:
                 scores[index] = torch.where(known, found.scores(lesson), torch.nan)
-    return OutOfFold(scores, reduce(add, scatters.values()))
+    return OutOfFold(scores, reduce(add, scatters.values()), fold_of, fitted)
+
+
+def _of_fold(lessons: Sequence[Lesson], fold_of: Sequence[int], fold: int) -> list[Lesson]:
+    return [lesson for lesson, of in zip(lessons, fold_of, strict=True) if of == fold]
 
 
 def blend_from_scores(scores: Tensor, lessons: Sequence[Lesson], types: Sequence[str]) -> Blend:

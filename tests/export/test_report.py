@@ -16,18 +16,15 @@ from numpy.typing import NDArray
 from calibration.calibrate import calibrate_run
 from edge.dataset import GOOD
 from edge.messages import Scores
+from edge.page_pictures import PICTURE_PX, Picture
 from edge.preprocess import Geometry
 from edge.runfiles import EXPORT_FILE, TRAIN_FILE, ExportRecord, PhotoScores, TrainRecord, read_record, write_record
 from export.bundle_from_run import bundle_from_run
 from export.pictures import (
     GOOD_PARTS_SHOWN,
-    PICTURE_PX,
-    Picture,
     bank_alone,
-    legend_html,
     photos_to_show,
     picture_from_scores,
-    pictures_html,
     type_alone,
 )
 from export.signing import demo_key_from_run
@@ -163,13 +160,3 @@ def test_a_picture_that_is_too_large_is_made_smaller() -> None:
     height_px, width_px, _ = _decoded(picture.jpeg).shape
     assert height_px >= 50
     assert width_px < 2 * PICTURE_PX
-
-
-def test_captions_and_the_legend_are_plain() -> None:
-    jpeg = cv2.imencode(".jpg", np.zeros((40, 40, 3), np.uint8))[1].tobytes()
-    tags = _tags(pictures_html([Picture(jpeg, HOSTILE)]))
-    assert [tag for tag, _ in tags] == ["div", "figure", "img", "figcaption"]
-    (legend,) = [str(attributes["src"]) for tag, attributes in _tags(legend_html()) if tag == "img"]
-    bar = _decoded(b64decode(legend.partition(",")[2])).astype(int)
-    assert bar[0, 0, 0] > bar[0, 0, 2], "dark blue"
-    assert bar[0, -1, 2] > bar[0, -1, 0], "yellow"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import cv2
@@ -82,6 +83,17 @@ def test_the_command_writes_the_sheet_and_names_types_that_are_turned_more_than_
     assert read_image(tmp_path / "sheet.png").shape[1] > (VIEWS + 1) * CELL_PX
     (data / "dataset.yaml").write_text("augmentation:\n  default: {direction: isotropic}\n")
     assert "varied in ways" not in " ".join(_preview(data, tmp_path / "sheet.png").output.split())
+
+
+def test_a_csv_gives_the_sheet_of_its_folder(tmp_path: Path) -> None:
+    data = write_photographs(tmp_path / "data", 2, {"spot": 2})
+    (data / "dataset.yaml").write_text("augmentation: {default: {direction: isotropic}}")
+    rows = [(p.file, p.label, p.part_id, f"masks/{p.file}" if p.mask else "") for p in dataset_from_folder(data).photos]
+    with (data / "photos.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([("file", "label", "part_id", "mask"), *rows])
+    for given, sheet in ((data, "folder.png"), (data / "photos.csv", "csv.png")):
+        assert _preview(given, tmp_path / sheet).exception is None
+    assert (tmp_path / "csv.png").read_bytes() == (tmp_path / "folder.png").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,10 +13,17 @@ import pytest
 from numpy.typing import NDArray
 from rich.console import Console
 
-from edge.dataset import Photo, dataset_from_folder
+from edge.dataset import PARTS_CSV, Dataset, dataset_from_csv, dataset_from_folder
 from edge.errors import ProcunitError
 from training import near_duplicates as module
-from training.near_duplicates import NearDuplicates, Pair, near_duplicates
+from training.near_duplicates import (
+    SUGGESTED_FILE,
+    NearDuplicates,
+    Pair,
+    joined_parts,
+    near_duplicates,
+    write_suggested,
+)
 
 HEIGHT_PX, WIDTH_PX, MARGIN_PX = 160, 200, 24
 PARTS = 12
@@ -48,7 +57,7 @@ def write(folder: Path, name: str, pixels: Pixels) -> None:
 
 
 def found_in(root: Path) -> NearDuplicates:
-    return near_duplicates(dataset_from_folder(root).photos, Console(quiet=True))
+    return near_duplicates(dataset_from_folder(root), Console(quiet=True))
 
 
 @pytest.fixture
@@ -141,7 +150,7 @@ def test_hardly_any_photographs_are_no_duplicates(tmp_path: Path, photographs: i
     for part in range(photographs):
         write(tmp_path / "good", f"{part}.png", frame(surface(part), part))
     assert found_in(tmp_path).pairs == ()
-    assert near_duplicates((), Console(quiet=True)).pairs == ()
+    assert near_duplicates(Dataset(tmp_path, (), False), Console(quiet=True)).pairs == ()
 
 
 def test_any_size_of_photograph_is_compared(parts: Path) -> None:
@@ -152,13 +161,79 @@ def test_any_size_of_photograph_is_compared(parts: Path) -> None:
 
 
 def test_a_photograph_that_cannot_be_read_is_named(parts: Path) -> None:
-    photos: list[Photo] = list(dataset_from_folder(parts).photos)
-    photos[1].path.write_bytes(b"no image")
+    dataset = dataset_from_folder(parts)
+    dataset.photos[1].path.write_bytes(b"no image")
     with pytest.raises(ProcunitError, match=r"01\.png: not a readable image"):
-        near_duplicates(photos, Console(quiet=True))
+        near_duplicates(dataset, Console(quiet=True))
 
 
 def test_the_warning_shows_one_example_of_a_group() -> None:
     pairs = (Pair("a", "b", 0.9), Pair("a", "c", 0.8), Pair("d", "e", 0.3))
     text = NearDuplicates(pairs, (("a", "b", "c"), ("d", "e")), 7, 7).warning()
     assert "Alike are a and b (90% of the texture); d and e (30% of the texture)." in text
+
+
+@pytest.fixture
+def split_parts(parts: Path) -> Path:
+    """Part ids that are wrong: 02 is three parts in the list, 05 two; 07 is one, photographed twice."""
+    named = {f"good/{part:02}.png": f"T{part:02}" for part in range(PARTS)}
+    for file, part, part_id in (("02-1", 2, "T90"), ("02-2", 2, "T91"), ("05-1", 5, "T92"), ("07-1", 7, "T07")):
+        write(parts / "crack", f"{file}.png", frame(surface(part), int(part_id[1:]), gain=0.9, x_px=4))
+        named[f"crack/{file}.png"] = part_id
+    with (parts / PARTS_CSV).open("w", newline="") as stream:
+        csv.writer(stream).writerows([("file", "part_id"), *named.items()])
+    return parts
+
+
+def test_of_named_parts_only_photographs_of_different_ones_are_told(split_parts: Path) -> None:
+    found = found_in(split_parts)
+    assert found.groups == (("crack/02-1.png", "crack/02-2.png", "good/02.png"), ("crack/05-1.png", "good/05.png"))
+    text = found.warning()
+    assert "5 of 16 photographs have 5 part ids, but look like 2 parts" in text
+    assert "crack/05-1.png (part T92) and good/05.png (part T05)" in text
+    assert "one part_id" in text
+    assert SUGGESTED_FILE in text
+    assert "07" not in text
+
+
+def test_part_ids_that_tell_all_parts_apart_are_no_warning(split_parts: Path) -> None:
+    right = {"T90": "T02", "T91": "T02", "T92": "T05"}
+    text = (split_parts / PARTS_CSV).read_text()
+    for wrong, part_id in right.items():
+        text = text.replace(wrong, part_id)
+    (split_parts / PARTS_CSV).write_text(text)
+    assert found_in(split_parts).warning() == ""
+
+
+def test_joined_part_ids_are_proposed_and_can_be_copied_over(
+    split_parts: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    dataset, found = dataset_from_folder(split_parts), found_in(split_parts)
+    run = tmp_path_factory.mktemp("run")
+    joined = joined_parts(dataset, found)
+    assert {part: one for part, one in joined.items() if part != one} == {"T90": "T02", "T91": "T02", "T92": "T05"}
+    assert set(joined) == {photo.part_id for photo in dataset.photos}
+    write_suggested(run, dataset, found)
+    with (run / SUGGESTED_FILE).open(newline="") as stream:
+        changed = {row["file"]: (row["part_id_was"], row["part_id"]) for row in csv.DictReader(stream)}
+    assert changed["crack/02-1.png"] == ("T90", "T02")
+    assert changed["crack/07-1.png"] == ("", "T07")
+    shutil.copyfile(run / SUGGESTED_FILE, split_parts / PARTS_CSV)
+    assert [photo.part_id for photo in dataset_from_folder(split_parts).photos] == [
+        joined[photo.part_id] for photo in dataset.photos
+    ]
+    assert found_in(split_parts).pairs == ()
+
+
+def test_a_proposal_stands_for_the_csv_of_a_dataset_with_masks(split_parts: Path) -> None:
+    write(split_parts / "masks/crack", "05-1.png", np.full((HEIGHT_PX, WIDTH_PX), 255, np.uint8))
+    dataset = dataset_from_folder(split_parts)
+    write_suggested(split_parts, dataset, found_in(split_parts))
+    of_csv = dataset_from_csv(split_parts / SUGGESTED_FILE)
+    assert [(p.file, p.label, p.mask) for p in of_csv.photos] == [(p.file, p.label, p.mask) for p in dataset.photos]
+
+
+def test_where_nothing_names_the_parts_a_group_s_first_file_does(parts: Path) -> None:
+    write(parts / "crack", "again.png", frame(surface(3), 1))
+    joined = joined_parts(dataset_from_folder(parts), found_in(parts))
+    assert joined["good/03.png"] == joined["crack/again.png"] == "crack/again.png"

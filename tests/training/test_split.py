@@ -28,7 +28,7 @@ shown = st.dictionaries(
 
 def _photos(shows: dict[str, set[str]]) -> list[Photo]:
     return [
-        Photo(Path(f"{label}-{part}"), f"{label}-{part}", "", part, label, None)
+        Photo(Path(f"{label}-{part}"), f"{label}-{part}", f"content {label} {part}", part, label, None)
         for part, labels in shows.items()
         for label in sorted(labels)
     ]
@@ -77,9 +77,20 @@ def test_another_seed_draws_other_parts() -> None:
 def test_notes_say_what_is_missing() -> None:
     few = split_by_part(_photos({str(i): {"dent"} for i in range(4)}), 0)
     assert few.notes == (
-        "dent: 4 parts are too few for 5 seeded ones; 2 seeded",
+        "dent: of 4 parts 2 seeded, 5 are wanted; photograph 3 more parts",
         "no good parts: there is no anomaly threshold and no false-alarm budget",
     )
     assert "no defect photographs" in split_by_part(_photos({"a": {GOOD}}), 0).notes[0]
+    (two, _) = split_by_part(_photos({str(i): {"dent"} for i in range(2)}), 0).notes
+    assert two == (
+        "dent: 2 parts, all learned from, as the first 2 of a type are; with none seeded nothing proves it, and it can "
+        "only send to review; photograph 5 more parts"
+    )
+    one = split_by_part(_photos({**{str(i): {"dent"} for i in range(6)}, "g": {GOOD}}), 0).notes
+    assert one == ("dent: of 6 parts 4 seeded, 5 are wanted; photograph 1 more part",)
+    shared = {f"s{i}": {"crack", "dent"} for i in range(3)} | {f"d{i}": {"dent"} for i in range(4)}
+    assert split_by_part(_photos(shared), 0).notes[0] == (
+        "crack: of 3 parts 1 seeded, 5 are wanted; photograph 4 more parts"
+    )
     enough = {**{f"d{i}": {"dent"} for i in range(10)}, **{f"g{i}": {GOOD} for i in range(10)}}
     assert split_by_part(_photos(enough), 0).notes == ()

@@ -13,29 +13,40 @@ from sklearn.metrics import roc_auc_score
 from tests.training.test_head import TYPES, lesson, lessons
 from training.features import Lesson
 from training.head import discriminants, scatter_from_lessons
-from training.validation import FOLDS, auc_by_part, blend_from_scores, folds_by_part, out_of_fold
+from training.validation import MAX_FOLDS, OutOfFold, auc_by_part, blend_from_scores, folds_by_part, out_of_fold
 
 QUIET = Console(quiet=True)
 
 
-def test_parts_stay_whole_and_every_fold_tests_every_type() -> None:
-    made = [lesson(name, f"{name}{i % 10}", i) for name in ("good", *TYPES) for i in range(30)]
+def left_out(made: list[Lesson], types: tuple[str, ...] = TYPES) -> OutOfFold:
+    return out_of_fold(made, types, folds_by_part(made, types, 0), QUIET)
+
+
+@pytest.mark.parametrize("good_parts", [3, 25, 90])
+def test_one_part_of_a_type_is_left_out_at_a_time_and_parts_stay_whole(good_parts: int) -> None:
+    parts = {"good": good_parts, TYPES[0]: 10, TYPES[1]: 4}
+    made = [lesson(name, f"{name}{i % count}", i) for name, count in parts.items() for i in range(2 * count)]
     folds = folds_by_part(made, TYPES, 3)
     of_part: dict[str, set[int]] = {x.part_id: set() for x in made}
     for x, fold in zip(made, folds, strict=True):
         of_part[x.part_id].add(fold)
     assert all(len(found) == 1 for found in of_part.values())
+    assert set(folds) == set(range(min(MAX_FOLDS, max(parts.values()))))
     for name in TYPES:
-        assert {fold for x, fold in zip(made, folds, strict=True) if x.label == name} == set(range(FOLDS))
+        assert len({fold for x, fold in zip(made, folds, strict=True) if x.label == name}) == parts[name]
+    good = [fold for x, fold in zip(made, folds, strict=True) if x.label == "good"]
+    counts = [good.count(fold) for fold in set(folds)]
+    assert max(counts) - min(counts) <= 2, "dealt out evenly, two photographs a part"
 
 
 def test_scores_out_of_fold_are_those_of_a_fit_without_the_part() -> None:
     made = lessons()
     folds = folds_by_part(made, TYPES, 0)
-    found = out_of_fold(made, TYPES, 0, QUIET)
+    found = out_of_fold(made, TYPES, folds, QUIET)
     rest = [x for x, fold in zip(made, folds, strict=True) if fold != folds[0]]
     wanted = discriminants(rest, TYPES, scatter_from_lessons(rest)).scores(made[0])
     torch.testing.assert_close(found.scores[0], wanted)
+    torch.testing.assert_close(found.fitted[folds[0]].scores(made[0]), wanted)
     torch.testing.assert_close(found.clean.outer, scatter_from_lessons(made).outer)
 
 
@@ -57,10 +68,10 @@ def test_what_only_one_part_shows_is_no_merit() -> None:
     for seed in range(8):
         made = _marked_parts(seed)
         fitted = discriminants(made, ("crack",), scatter_from_lessons(made))
-        left_out = out_of_fold(made, ("crack",), 0, QUIET).scores
+        unseen_scores = left_out(made, ("crack",)).scores
         for scores, aucs in (
             ([float(fitted.scores(x)[1, 0]) for x in made], seen),
-            (left_out[:, 1, 0].tolist(), unseen),
+            (unseen_scores[:, 1, 0].tolist(), unseen),
         ):
             found = auc_by_part(scores, made, "crack", 0)
             assert found is not None
@@ -71,7 +82,7 @@ def test_what_only_one_part_shows_is_no_merit() -> None:
 
 def test_a_type_of_one_part_has_no_score_out_of_fold_and_a_cautious_offset() -> None:
     made = [x for x in lessons() if x.label != "dent"] + [lesson("dent", "only", 5)]
-    scores = out_of_fold(made, TYPES, 0, QUIET).scores
+    scores = left_out(made).scores
     assert torch.isnan(scores[-1, :, 1]).all()
     blend = blend_from_scores(scores, made, TYPES)
     logits = blend.logits(scores)[:, 1]
@@ -81,7 +92,7 @@ def test_a_type_of_one_part_has_no_score_out_of_fold_and_a_cautious_offset() -> 
 
 def test_blended_logits_are_balanced() -> None:
     made = lessons()
-    scores = out_of_fold(made, TYPES, 0, QUIET).scores
+    scores = left_out(made).scores
     crack = blend_from_scores(scores, made, TYPES).logits(scores)[:, 0]
     of_type = torch.tensor([x.label == "crack" for x in made])
     assert crack[of_type].median() > 0 > crack[~of_type].median()

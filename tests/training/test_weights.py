@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,24 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from edge.errors import ProcunitError
+from edge.runfiles import CHECKPOINT_FILE
 from tests.photographs import BACKBONE, write_weights
+from tests.training.records import RECORD
+from training.checkpoint import save_checkpoint
+from training.model import InspectionModel
 from training.weights import STAND_IN, trunk_weights
 
 
 class Surprise:
     """What a torch file must not be able to bring to life."""
+
+
+def _earlier_run(run: Path) -> InspectionModel:
+    """A run's checkpoint; its model has a trunk that no weights file has."""
+    torch.manual_seed(7)
+    model = InspectionModel(BACKBONE, 2, 1)
+    save_checkpoint(model, run, RECORD)
+    return model
 
 
 def test_a_named_file_is_used_as_it_is(tmp_path: Path) -> None:
@@ -57,6 +70,64 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_torch_file_that_holds_no_state_dict_is_refused(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "w.pth")
     with pytest.raises(ProcunitError, match="no plain state dict"):
+        trunk_weights(BACKBONE, tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "model_state_dict"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module.", "model."])
+def test_what_training_scripts_wrap_around_a_state_dict_is_taken_off(
+    tmp_path: Path, wrapper: str | None, prefix: str
+) -> None:
+    state = load_file(write_weights(tmp_path / "w.safetensors"))
+    wrapped = OrderedDict((prefix + name, tensor) for name, tensor in state.items())
+    torch.save({wrapper: wrapped, "epoch": 7, "optimizer": {"lr": 0.1}} if wrapper else wrapped, tmp_path / "w.pth")
+    found = trunk_weights(BACKBONE, tmp_path / "w.pth").state
+    assert all(torch.equal(tensor, state[name]) for name, tensor in found.items())
+
+
+@pytest.mark.parametrize("features_only", [False, True], ids=["classifier", "features only"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_timm_s_own_state_dicts_of_b3_are_taken_by_name(tmp_path: Path, features_only: bool, suffix: str) -> None:
+    state = timm.create_model("efficientnet_b3", pretrained=False, features_only=features_only).state_dict()
+    path = tmp_path / f"b3{suffix}"
+    if suffix == ".pth":
+        torch.save(state, path)
+    else:
+        save_file(state, path)
+    found = trunk_weights("efficientnet_b3", path)
+    assert (found.backbone, found.warning) == ("efficientnet_b3", None)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in found.state.items())
+
+
+def test_an_earlier_run_s_trunk_is_gone_on_with_and_what_it_saw_is_said(tmp_path: Path) -> None:
+    model = _earlier_run(tmp_path)
+    found = trunk_weights(BACKBONE, tmp_path / CHECKPOINT_FILE)
+    assert all(torch.equal(tensor, model.trunk.state_dict()[name]) for name, tensor in found.state.items())
+    assert found.warning is not None
+    assert "seeded.json" in found.warning
+
+
+def test_an_earlier_run_with_another_backbone_is_refused(tmp_path: Path) -> None:
+    _earlier_run(tmp_path)
+    with pytest.raises(ProcunitError, match=f"a run with {BACKBONE}, not efficientnet_b0. Add --backbone {BACKBONE}"):
+        trunk_weights("efficientnet_b0", tmp_path / CHECKPOINT_FILE)
+
+
+@pytest.mark.parametrize("name", [CHECKPOINT_FILE, "w.pth"])
+def test_a_trunk_that_does_not_say_its_backbone_is_refused(tmp_path: Path, name: str) -> None:
+    state = _earlier_run(tmp_path).state_dict()
+    if name.endswith(".pth"):
+        torch.save(state, tmp_path / name)
+    else:
+        save_file(state, tmp_path / name)
+    with pytest.raises(ProcunitError, match="does not say of which backbone"):
+        trunk_weights(BACKBONE, tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [{}, {"state_dict": 3}, {"model": {"a": [1]}}, {1: torch.ones(1)}])
+def test_a_torch_file_of_something_else_is_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(ProcunitError, match=r"no plain state dict.*Save model.state_dict\(\)"):
         trunk_weights(BACKBONE, tmp_path / "w.pth")
 
 

@@ -18,15 +18,15 @@ from export.export import export_run
 from tools.bench_peers.figures import Judged
 from tools.bench_peers.photographs import SEED, Contest
 from tools.good_parts_run import model_without_types, record_of_good_parts
-from training.model import save_checkpoint
+from training.checkpoint import save_checkpoint
 
 
 def judged_by_ours(contest: Contest, bank: Sequence[int], judged: Sequence[int], run: Path, console: Console) -> Judged:
     """Teach by the `bank` photographs alone, export into `run`, and judge through the exported graph."""
     run.mkdir()
-    save_checkpoint(model_without_types(contest.weights, contest.geometry), run)
     taught = [contest.dataset.photos[place] for place in bank]
     record = record_of_good_parts(contest.dataset, taught, contest.weights, contest.geometry, SEED, "bench")
+    save_checkpoint(model_without_types(contest.weights, contest.geometry), run, record)
     write_record(run, TRAIN_FILE, record)
     exported = export_run(run, DEFAULT_BANK_ROWS, console)
     engine = OrtEngine(graphs_of_run(run, exported.record), exported.bank.rows)

@@ -1,0 +1,57 @@
+"""The learning curve: what fewer photographs would have given, judged by parts that were not taught."""
+
+from __future__ import annotations
+
+import torch
+from rich.console import Console
+
+from tests.training.test_head import PATCHES, TYPES, lessons
+from training.features import Lesson
+from training.learning_curve import learning_curves
+
+QUIET = Console(quiet=True)
+FEATURES = 30
+
+
+def _faint(seed: int) -> list[Lesson]:
+    """Forty parts of a type that a few parts do not teach: its mark is as faint as what parts differ by anyway."""
+    draw = torch.Generator().manual_seed(seed)
+    made = []
+    for label, parts in (("good", 40), ("crack", 40)):
+        for part in range(parts):
+            own = torch.randn(FEATURES, generator=draw)
+            for _ in range(2):
+                patches = torch.randn(PATCHES, FEATURES, generator=draw) + own
+                coverage = torch.zeros(PATCHES)
+                if label == "crack":
+                    patches[:6, :4] += 1.6
+                    coverage[:6] = 1
+                coverage_or_none = coverage if label == "crack" else None
+                made.append(Lesson(label, f"{label}{part}", patches.half(), patches.mean(0), coverage_or_none))
+    return made
+
+
+def test_more_photographs_teach_more_and_points_rise_to_all_there_are() -> None:
+    points = learning_curves(_faint(0), ("crack",), 0, QUIET)["crack"]
+    assert [point.photos for point in points] == [10, 20, 30, 50, 80]
+    assert [point.parts for point in points] == [5, 10, 15, 25, 40]
+    assert all(point.low <= point.auc <= point.high for point in points)
+    assert points[-1].auc > points[0].auc + 0.05
+
+
+def test_labels_that_mean_nothing_teach_nothing_however_many() -> None:
+    """Were a taught part judged, its own texture would tell it."""
+    made = _faint(1)
+    nothing = [Lesson(x.label, x.part_id, x.patches, x.context, None) for x in made]
+    for x in nothing:
+        if x.label == "crack":
+            x.patches[:6, :4] -= 1.6
+    points = learning_curves(nothing, ("crack",), 0, QUIET)["crack"]
+    assert all(0.25 < point.auc < 0.75 for point in points)
+
+
+def test_a_type_with_few_photographs_has_one_point_and_one_with_one_part_has_none() -> None:
+    made = [x for x in lessons() if x.label != "dent" or x.part_id == "dent0"]
+    curves = learning_curves(made, TYPES, 0, QUIET)
+    assert [point.photos for point in curves["crack"]] == [6]
+    assert curves["dent"] == ()

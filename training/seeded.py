@@ -1,0 +1,131 @@
+"""The seeded set: photographs chosen before training to prove a bundle, known by their content and never learned from.
+
+Every run writes it as `seeded.json`; given to a later run, it keeps those photographs and their whole parts out of
+training, whatever files and parts are called by then.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from edge.dataset import Photo
+from edge.errors import ProcunitError, first_problem
+from edge.manifest import KnownPhoto, Line
+
+SEEDED_FILE = "seeded.json"
+
+
+class SeededPhoto(BaseModel):
+    """A photograph's content, and its part and label when the set was written."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    part_id: Line
+    label: Line
+
+
+@dataclass(frozen=True, slots=True)
+class SeededSet:
+    """The photographs by their content's sha256; `source` is the file that they were read from."""
+
+    photos: Mapping[str, SeededPhoto]
+    source: str
+
+
+class _SeededFile(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    photos: tuple[SeededPhoto, ...]
+
+    @model_validator(mode="after")
+    def _each_once(self) -> _SeededFile:
+        (sha256, times), *_ = Counter(photo.sha256 for photo in self.photos).most_common(1) or [("", 0)]
+        if times > 1:
+            raise ValueError(f"{sha256} stands {times} times")
+        return self
+
+
+def read_seeded(path: Path) -> SeededSet:
+    """The seeded set of a RUN directory, or of its `seeded.json` or a copy.
+
+    Raises:
+        ProcunitError: it is not there, or not as it was written.
+    """
+    file = path / SEEDED_FILE if path.is_dir() else path
+    try:
+        found = _SeededFile.model_validate_json(file.read_bytes())
+    except OSError as error:
+        remedy = f"Name a run of `procunit train`, or its {SEEDED_FILE}"
+        raise ProcunitError(f"no seeded set here: {error.strerror}", where=str(file), remedy=remedy) from error
+    except ValidationError as error:
+        remedy = f"Take the {SEEDED_FILE} that `procunit train` wrote"
+        raise ProcunitError(f"no seeded set: {first_problem(error)}", where=str(file), remedy=remedy) from error
+    return SeededSet({photo.sha256: photo for photo in found.photos}, str(file))
+
+
+def write_seeded(run: Path, photos: Iterable[KnownPhoto], earlier: SeededSet | None = None) -> None:
+    """Write the run's set, whole or not at all: the seeded ones of `photos`, and what is left of an earlier set.
+
+    Photographs of the earlier set that the data lacks now stay in, so that they are known when they come back.
+    """
+    known = dict(earlier.photos) if earlier is not None else {}
+    for photo in photos:
+        if photo.role == "seed":
+            known[photo.sha256] = SeededPhoto(sha256=photo.sha256, part_id=photo.part_id, label=photo.label)
+    ordered = sorted(known.values(), key=lambda photo: (photo.label, photo.part_id, photo.sha256))
+    partial = run / f".{SEEDED_FILE}.partial"
+    partial.write_text(_SeededFile(photos=tuple(ordered)).model_dump_json(indent=1) + "\n", encoding="utf-8")
+    partial.replace(run / SEEDED_FILE)
+
+
+def seeded_parts(photos: Iterable[Photo], seeded: SeededSet) -> frozenset[str]:
+    """The parts, as they are called now, of which the set holds a photograph.
+
+    Raises:
+        ProcunitError: a photograph of the set has another label now: what a bundle must find would change in silence.
+    """
+    parts = set()
+    for photo in photos:
+        known = seeded.photos.get(photo.sha256)
+        if known is None:
+            continue
+        if known.label != photo.label:
+            raise ProcunitError(
+                f"{photo.path} is labelled {photo.label!r}, but {known.label!r} in this seeded set",
+                where=seeded.source,
+                remedy=f"Label the photograph {known.label} again; if that was wrong, correct it in the set, too",
+            )
+        parts.add(photo.part_id)
+    return frozenset(parts)
+
+
+def refuse_one_content_twice(photos: Iterable[Photo]) -> None:
+    """Refuse one photograph as two parts or under two labels; twice in one part and one label it does no harm.
+
+    Raises:
+        ProcunitError: it names both files.
+    """
+    first_of: dict[str, Photo] = {}
+    for photo in sorted(photos, key=lambda photo: photo.file):
+        first = first_of.setdefault(photo.sha256, photo)
+        if first.label != photo.label:
+            raise ProcunitError(
+                f"the same photograph as {first.path}, but this one is labelled {photo.label!r}, that one "
+                f"{first.label!r}",
+                where=str(photo.path),
+                remedy="Keep the one whose label is right",
+            )
+        if first.part_id != photo.part_id:
+            raise ProcunitError(
+                f"the same photograph as {first.path}, but this one counts as the part {photo.part_id!r}, that one as "
+                f"{first.part_id!r}: a part could be learned from and tested on",
+                where=str(photo.path),
+                remedy="Remove one of the two, or give both one part_id",
+            )

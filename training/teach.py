@@ -1,0 +1,115 @@
+"""Photographs to a taught model, and to what heads that never saw a part say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+
+from edge.dataset import Photo
+from edge.dataset_file import DatasetFile
+from edge.errors import ProcunitError
+from edge.preprocess import PATCH_PX, Geometry
+from training.features import Lesson, lessons_from_photos
+from training.findings import Findings
+from training.finetune import fine_tuned, lessons_from_views, tuned_stages, views_of_photos
+from training.full_validation import full_out_of_fold
+from training.head import Blend, discriminants, head_from_discriminants, scatter_from_lessons
+from training.learning_curve import learning_curves
+from training.model import InspectionModel
+from training.validation import OutOfFold, auc_by_part, blend_from_scores, folds_by_part, out_of_fold
+
+_NOT_OF_THE_TUNED = (
+    "the accuracies are those of a head on the pretrained network, which fine-tuning starts from; "
+    "--loo full fine-tunes without each part and tells those of the tuned one"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a run learns: whether the last stages are tuned, and whether parts are left out of that, too."""
+
+    fine_tune: bool
+    full: bool
+
+
+def taught(
+    model: InspectionModel,
+    types: tuple[str, ...],
+    photos: Sequence[Photo],
+    geometry: Geometry,
+    file: DatasetFile,
+    plan: Plan,
+    seed: int,
+    kept: Path,
+    console: Console,
+) -> Findings:
+    """Fit the model's head and, if planned, its last stages, in place; unfinished work is kept in `kept`.
+
+    Raises:
+        ProcunitError: the masks leave nothing of any photograph, or the backbone's stages cannot be tuned.
+    """
+    stages = tuned_stages(model.trunk) if plan.fine_tune else None
+    views = views_of_photos(model, photos, geometry, file, seed, console) if stages else []
+    lessons = (
+        lessons_from_views(stages, views, console) if stages else lessons_from_photos(model, photos, geometry, console)
+    )
+    unseen = out_of_fold(lessons, types, folds_by_part(lessons, types, seed), console)
+    if not unseen.clean.weight:
+        raise ProcunitError("the masks leave nothing of any photograph", remedy="Add photographs of good parts")
+    blend = blend_from_scores(unseen.scores, lessons, types)
+    logits, notes = blend.logits(unseen.scores), list[str]()
+    model.head = head_from_discriminants(discriminants(lessons, types, unseen.clean), blend)
+    curves = learning_curves(lessons, types, seed, console)
+    if stages is not None:
+        with Progress(console=console) as progress:
+            tuned = fine_tuned(stages, views, types, model.head, seed, progress)
+        tuned_lessons = lessons_from_views(tuned, views, console)
+        if plan.full:
+            scores = full_out_of_fold(stages, views, types, unseen, blend, seed, kept, console)
+            tuned_blend = blend_from_scores(scores, lessons, types)
+            logits = tuned_blend.logits(scores)
+        else:
+            scores = out_of_fold(tuned_lessons, types, unseen.fold_of, console).scores
+            tuned_blend = blend_from_scores(scores, lessons, types)
+            notes.append(_NOT_OF_THE_TUNED)
+        for stage, of_stage in zip(stages, tuned, strict=True):
+            stage.load_state_dict(of_stage.state_dict())
+        found = discriminants(tuned_lessons, types, scatter_from_lessons(tuned_lessons))
+        model.head = head_from_discriminants(found, tuned_blend)
+    return Findings(
+        types=types,
+        photos=tuple(photos),
+        logits=logits.numpy(),
+        accuracy={name: auc_by_part(logits[:, i].tolist(), lessons, name, seed) for i, name in enumerate(types)},
+        curves=curves,
+        notes=tuple(notes),
+        unseen_map=_UnseenMaps(lessons, unseen, blend, geometry).of_photo,
+    )
+
+
+@dataclass(frozen=True)
+class _UnseenMaps:
+    """Defect maps by the heads that left out the part."""
+
+    lessons: Sequence[Lesson]
+    unseen: OutOfFold
+    blend: Blend
+    geometry: Geometry
+
+    def of_photo(self, place: int) -> NDArray[np.float32]:
+        """The maps [tiles, T, h, w] of one photograph; low everywhere where no head could be fitted without it."""
+        lesson, found = self.lessons[place], self.unseen.fitted.get(self.unseen.fold_of[place])
+        height, width = self.geometry.input_height_px // PATCH_PX, self.geometry.input_width_px // PATCH_PX
+        if found is None:
+            return np.full((len(self.geometry.regions), len(self.blend.patch), height, width), -10, np.float32)
+        of_patches = lesson.patches.double() @ found.patch.t() + found.patch_offset
+        of_photo = found.context @ lesson.context.double() + found.context_offset
+        maps = self.blend.patch * of_patches + self.blend.context * of_photo + self.blend.offset
+        tiles = maps.reshape(-1, height, width, maps.shape[1]).permute(0, 3, 1, 2)
+        return np.asarray(tiles, np.float32)
