@@ -1,9 +1,9 @@
 """From a part's patch features to its anomaly score: the one rule that graph, calibration and growing bank share.
 
-A row of the memory bank is a good patch's features and, as its last number, its reach: the square root of how far its
-neighbours in the bank are. A patch's distance is counted in reaches of the row that is nearest so counted (after local
-scaling, Zelnik-Manor and Perona, NIPS 2004; the root halves its effect), where PatchCore re-weights by neighbours that
-it has to search for on every part.
+A row of the memory bank is a good patch's features and, as its last number, its reach: the geometric mean of how
+far its neighbours in the bank are and how far neighbours usually are. A patch's distance is counted in reaches of the
+row that is nearest so counted (after local scaling, Zelnik-Manor and Perona, NIPS 2004, of half the strength), where
+PatchCore re-weights by neighbours that it has to search for on every part.
 """
 
 from __future__ import annotations

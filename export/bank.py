@@ -27,7 +27,8 @@ from export.suspects import Suspect, suspects_from_candidates
 from training.model import InspectionModel
 
 REACH_ROWS = 9
-"""A row's reach is the root of its mean distance to this many of the other rows, as PatchCore re-weights by nine."""
+"""A row lies as far apart as its mean distance to this many of the other rows (PatchCore re-weights by nine); its reach
+is the geometric mean of that and of what is usual in the bank."""
 FOLDS = 5
 LIKELY_LOGIT, MOST_LIKELY = 1.0, 0.1
 """Logit of the head from which a good part is left out whole (a probability of 0.73), and the share of parts that may
@@ -123,8 +124,8 @@ def rows_with_reach(rows: Tensor) -> Tensor:
         return torch.cat((rows, torch.ones(1, 1)), 1)
     block = max(1, _BLOCK_VALUES // len(rows))
     nearest = [torch.cdist(part, rows).topk(others + 1, largest=False).values for part in torch.split(rows, block)]
-    reach = torch.cat(nearest)[:, 1:].mean(1, keepdim=True).sqrt()  # the nearest of all is the row itself
-    return torch.cat((rows, reach.clamp(min=_LEAST_REACH)), 1)
+    apart = torch.cat(nearest)[:, 1:].mean(1, keepdim=True)  # the nearest of all is the row itself
+    return torch.cat((rows, (apart * apart.median()).sqrt().clamp(min=_LEAST_REACH)), 1)
 
 
 def _chosen(patches: Tensor, rows: int, seed: int, progress: Progress, description: str) -> Coreset:

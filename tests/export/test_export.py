@@ -35,6 +35,9 @@ from export.cli import export
 from export.export import PARITY_FRAMES, learned_photos
 from export.signing import demo_key_from_run
 from tests.export.trained import trained_run
+from training.report import REPORT_FILE
+from training.seeded import SEEDED_FILE
+from training.train import SHEET_FILE
 
 FUSED = (*graph_files(), *graph_files("fp16"))
 
@@ -46,7 +49,8 @@ def _export(run: Path, *options: str) -> Result:
 def _exported(run: Path, *options: str, graphs: tuple[str, ...] = FUSED) -> ExportRecord:
     result = _export(run, *options)
     assert result.exception is None, result.output
-    written = {TRAIN_FILE, CHECKPOINT_FILE, EXPORT_FILE, BANK_FILE, FOLD_BANKS_FILE, PATCHES_GRAPH, *graphs}
+    of_training = {TRAIN_FILE, CHECKPOINT_FILE, REPORT_FILE, SEEDED_FILE, SHEET_FILE}
+    written = of_training | {EXPORT_FILE, BANK_FILE, FOLD_BANKS_FILE, PATCHES_GRAPH, *graphs}
     assert {path.name for path in run.iterdir()} == written, "nothing half-written stays"
     return read_record(run, EXPORT_FILE, ExportRecord)
 
@@ -119,7 +123,9 @@ def test_without_types_there_is_no_classifier_to_separate(tmp_path: Path) -> Non
     result = _export(run, "--separate")
     assert isinstance(result.exception, ProcunitError)
     assert "without --separate" in str(result.exception)
-    assert sorted(path.name for path in run.iterdir()) == sorted((TRAIN_FILE, CHECKPOINT_FILE))
+    assert sorted(path.name for path in run.iterdir()) == sorted(
+        (TRAIN_FILE, CHECKPOINT_FILE, REPORT_FILE, SEEDED_FILE, SHEET_FILE)
+    )
 
 
 def test_an_earlier_calibration_and_other_graphs_do_not_outlive_the_graph_that_follows(run: Path) -> None:
@@ -145,7 +151,9 @@ def test_a_photograph_that_changed_is_named_and_nothing_is_written(run: Path) ->
     assert isinstance(result.exception, ProcunitError)
     assert str(changed) in str(result.exception)
     assert "changed since the training" in str(result.exception)
-    assert sorted(path.name for path in run.iterdir()) == sorted((TRAIN_FILE, CHECKPOINT_FILE))
+    assert sorted(path.name for path in run.iterdir()) == sorted(
+        (TRAIN_FILE, CHECKPOINT_FILE, REPORT_FILE, SEEDED_FILE, SHEET_FILE)
+    )
 
 
 def test_a_missing_checkpoint_or_run_says_what_to_run(run: Path) -> None:
