@@ -9,6 +9,7 @@ from statistics import median
 
 import onnxruntime as ort
 
+from edge.anomaly import folded_rows
 from edge.bundle import open_bundle, trusted_key_from_file
 from edge.engine_ort import OrtEngine
 from edge.messages import Frame, Trigger
@@ -39,7 +40,7 @@ def test_frame_to_verdict_costs_little_more_than_the_graph(tmp_path: Path) -> No
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(str(bundle.graphs()[0]), options, providers=["CPUExecutionProvider"])
-    feeds = {"image": tensor_from_pixels(pixels, geometry), "bank": bundle.bank()}
+    feeds = {"image": tensor_from_pixels(pixels, geometry), "bank": folded_rows(bundle.bank())}
 
     def inspect() -> None:
         now_ns = time.monotonic_ns()

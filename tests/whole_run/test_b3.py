@@ -7,6 +7,7 @@ Each fixture is one command; a test that needs a stage runs what comes before it
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -135,11 +136,18 @@ def test_tensorrt_builds_the_exported_graphs_and_half_precision_halves_them(expo
     assert fp16 < 0.6 * fp32
 
 
-def test_the_budget_is_the_smallest_that_the_parts_support(calibrated: Path) -> None:
-    budget = read_record(calibrated, CALIBRATION_FILE, CalibrationRecord).budget
-    assert budget is not None
-    assert budget.flagged_parts == 0
-    assert 1 - (1 - budget.false_alarm_rate) ** budget.good_parts == pytest.approx(budget.confidence, abs=1e-3)
+def test_the_budget_is_what_the_parts_that_it_flags_support(calibrated: Path) -> None:
+    record = read_record(calibrated, CALIBRATION_FILE, CalibrationRecord)
+    assert record.budget is not None
+    assert record.anomaly is not None
+    limit, (scratch,) = record.anomaly.threshold, record.types.values()
+    good = [photo for photo in record.scores if photo.label == "good"]
+    flagged = [x.part_id for x in good if x.anomaly_score >= limit or x.type_scores[0] >= scratch.threshold]
+    assert record.budget.good_parts == len({photo.part_id for photo in good})
+    assert record.budget.flagged_parts == len(set(flagged)) <= 1, "all but what the limit drawn without it lets by"
+    rate, parts = record.budget.false_alarm_rate, record.budget.good_parts
+    as_few = sum(math.comb(parts, k) * rate**k * (1 - rate) ** (parts - k) for k in range(len(set(flagged)) + 1))
+    assert 1 - as_few == pytest.approx(record.budget.confidence, abs=1e-3), "Clopper-Pearson's upper bound"
 
 
 def test_the_bundle_claims_no_more_than_it_proved(bundle: Path) -> None:
