@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import nn
 
+from calibration.metrics import auc
 from edge.dataset import GOOD, dataset_from_path
 from edge.dataset_file import dataset_file_from_folder
 from edge.preprocess import Geometry
@@ -73,11 +74,6 @@ class Judged:
             counts[of, part] = counts.get((of, part), 0) + 1
         several = [key for key, count in counts.items() if count > 1]
         return float(np.mean([len(answers[key]) == 1 for key in several]))
-
-
-def auc(positives: Floats, negatives: Floats) -> float:
-    """The area under the ROC curve."""
-    return float((positives[:, None] > negatives).mean() + 0.5 * (positives[:, None] == negatives).mean())
 
 
 def drawn_means(judged: Sequence[Judged], draws: int) -> Floats:
@@ -142,8 +138,9 @@ def fit_of_tuned(stages: nn.ModuleList, views: Sequence[Views], lessons: Sequenc
 
     def fit(taught: Sequence[int], left_out: Sequence[int], fold: int) -> torch.Tensor:
         start = [lessons[i] for i in taught]
-        scores = torch.stack([_found(start, types).scores(x) for x in start])
-        head = head_from_discriminants(_found(start, types), blend_from_scores(scores, start, types))
+        untuned = _found(start, types)
+        scores = torch.stack([untuned.scores(x) for x in start])
+        head = head_from_discriminants(untuned, blend_from_scores(scores, start, types))
         tuned = fine_tuned(stages, [views[i] for i in taught], types, head, fold, Progress(disable=True))
         found = _found([lesson_from_views(tuned, views[i]) for i in taught], types)
         return torch.stack([found.scores(lesson_from_views(tuned, views[i])) for i in left_out])

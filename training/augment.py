@@ -81,11 +81,22 @@ def augmentation_in_geometry(augmentation: Augmentation, geometry: Geometry) -> 
     )
 
 
-def types_varied_beyond_good(dataset_file: DatasetFile, types: Sequence[str], geometry: Geometry) -> tuple[str, ...]:
-    """The defect types whose photographs are varied in ways in which good parts never are.
+def beyond_good_in_words(dataset_file: DatasetFile, types: Sequence[str], geometry: Geometry) -> str:
+    """Which defect types are varied in ways in which good parts never are, and what to do; empty for none.
 
     A network can tell such a type by the turn, the reflection or the light alone, without looking at the defect.
     """
+    beyond = types_varied_beyond_good(dataset_file, types, geometry)
+    if not beyond:
+        return ""
+    return (
+        f"{', '.join(beyond)}: varied in ways in which {GOOD} parts are not, so a network may tell them by that alone. "
+        f"Give {GOOD} the widest settings of all types."
+    )
+
+
+def types_varied_beyond_good(dataset_file: DatasetFile, types: Sequence[str], geometry: Geometry) -> tuple[str, ...]:
+    """The defect types whose photographs are varied in ways in which good parts never are."""
     good = augmentation_in_geometry(dataset_file.augmentation_of(GOOD), geometry)
     by_type = {name: augmentation_in_geometry(dataset_file.augmentation_of(name), geometry) for name in types}
     return tuple(name for name, augmentation in by_type.items() if not _within(augmentation, good))

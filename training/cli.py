@@ -20,21 +20,36 @@ from training.train import train as run_training
 DEFAULT_BACKBONE, DEFAULT_INPUT_PX = "efficientnet_b3", 384
 
 
-@click.command()
-@click.option(
+def _multiple_of_32(_: click.Context, __: click.Parameter, input_px: int) -> int:
+    if input_px % 32:
+        raise click.BadParameter("must be a multiple of 32", param_hint="--input-px")
+    return input_px
+
+
+data_option = click.option(
     "--data",
     required=True,
     type=click.Path(path_type=Path, resolve_path=True),
     help="Folder of good/ and one folder a type, or a CSV file.",
 )
+input_px_option = click.option(
+    "--input-px",
+    default=DEFAULT_INPUT_PX,
+    show_default=True,
+    type=click.IntRange(64, 2048),
+    callback=_multiple_of_32,
+    help="Side of the input.",
+)
+
+
+@click.command()
+@data_option
 @click.option("--out", required=True, type=click.Path(path_type=Path, resolve_path=True), help="RUN directory to make.")
 @click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, help="The trunk's name in timm.")
 @click.option("--weights", type=click.Path(path_type=Path), help="The backbone's weights (safetensors or torch file).")
 @click.option("--product", help="The product's name; the data folder's name if not given.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Seed of every draw.")
-@click.option(
-    "--input-px", default=DEFAULT_INPUT_PX, show_default=True, type=click.IntRange(64, 2048), help="Side of the input."
-)
+@input_px_option
 @click.option("--seeded", type=click.Path(path_type=Path), help="Earlier RUN whose seeded parts stay out of training.")
 @click.option(
     "--fine-tune/--frozen", default=False, show_default=True, help="Tune the network's last stages, or only the head."
@@ -82,8 +97,6 @@ def train(
       procunit train --data parts/ --out run/ --fine-tune --loo full
       procunit train --data more-parts/ --out run2/ --seeded run/
     """
-    if input_px % 32:
-        raise click.BadParameter("must be a multiple of 32", param_hint="--input-px")
     console = Console(stderr=True)
     if loo == "full" and not fine_tune:
         raise click.BadParameter("full leaves parts out of the fine-tune: give --fine-tune, too", param_hint="--loo")

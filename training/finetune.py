@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
-from timm.models import FeatureInfo
 from torch import Tensor, nn
 
 from edge.dataset import GOOD, Photo, read_image, read_mask
@@ -27,7 +26,14 @@ from edge.errors import ProcunitError
 from edge.preprocess import PATCH_PX, Geometry, mask_tiles, tensor_from_pixels
 from training.augment import augmentation_in_geometry, augmented
 from training.features import Lesson, lesson_from_features
-from training.model import DefectHead, HeadOutputs, InspectionModel, each_on_one_core, joined_features
+from training.model import (
+    DefectHead,
+    HeadOutputs,
+    InspectionModel,
+    each_on_one_core,
+    feature_info_of,
+    joined_features,
+)
 from training.validation import folds_by_part
 
 VIEWS = 4
@@ -69,10 +75,7 @@ def tuned_stages(trunk: nn.Module) -> nn.ModuleList:
     Raises:
         ProcunitError: they do not stand in one list of blocks, as an EfficientNet's do.
     """
-    info = trunk.feature_info
-    if not isinstance(info, FeatureInfo):
-        raise TypeError(f"timm's feature_info is a {type(info).__name__}")
-    (_, middle, last), blocks = info.module_name(), getattr(trunk, "blocks", None)
+    (_, middle, last), blocks = feature_info_of(trunk).module_name(), getattr(trunk, "blocks", None)
     if not isinstance(blocks, nn.Sequential) or not (middle.startswith("blocks.") and last.startswith("blocks.")):
         raise ProcunitError(
             "the last stages of this backbone cannot be tuned apart", remedy="Use an EfficientNet, or --frozen"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from edge.sealing import write_whole
 from training.finetune import Views, fine_tuned, lesson_from_views
 from training.head import Blend, discriminants, head_from_discriminants, scatter_from_lessons
 from training.model import each_on_one_core
-from training.validation import OutOfFold
+from training.validation import OutOfFold, scores_of_unseen
 
 _SCORES = "scores"
 
@@ -41,39 +40,26 @@ def full_out_of_fold(
     `frozen` and `blend` are those of the untuned stages, where each fold starts from; finished folds lie in `kept`.
     """
     kept.mkdir(parents=True, exist_ok=True)
-    fold_scores = partial(_scores_of_fold, stages, views, types, frozen, blend, seed, kept)
+
+    def of_fold(fold: int) -> Tensor:
+        left_out = [x for x, of in zip(views, frozen.fold_of, strict=True) if of == fold]
+        rest = [x for x, of in zip(views, frozen.fold_of, strict=True) if of != fold]
+        head = head_from_discriminants(frozen.fitted[fold], blend)
+        path = kept / f"{_key(head.state_dict(), types, seed, left_out)}.safetensors"
+        if path.is_file():
+            return load(path.read_bytes())[_SCORES]
+        tuned = fine_tuned(stages, rest, types, head, seed, Progress(disable=True))
+        lessons = [lesson_from_views(tuned, x) for x in rest]
+        found = discriminants(lessons, types, scatter_from_lessons(lessons))
+        scores = scores_of_unseen(found, rest, [lesson_from_views(tuned, x) for x in left_out], types)
+        write_whole(path, save({_SCORES: scores}))
+        return scores
+
     scores = torch.full_like(frozen.scores, torch.nan)
     folds = sorted(frozen.fitted)
-    done = each_on_one_core(fold_scores, folds, "Fine-tuning without each part", console)
+    done = each_on_one_core(of_fold, folds, "Fine-tuning without each part", console)
     for fold, found in zip(folds, done, strict=True):
         scores[[place for place, of in enumerate(frozen.fold_of) if of == fold]] = found
-    return scores
-
-
-def _scores_of_fold(
-    stages: nn.ModuleList,
-    views: Sequence[Views],
-    types: Sequence[str],
-    frozen: OutOfFold,
-    blend: Blend,
-    seed: int,
-    kept: Path,
-    fold: int,
-) -> Tensor:
-    """Scores [k, 2, T] of the photographs that the fold leaves out."""
-    left_out = [x for x, of in zip(views, frozen.fold_of, strict=True) if of == fold]
-    rest = [x for x, of in zip(views, frozen.fold_of, strict=True) if of != fold]
-    head = head_from_discriminants(frozen.fitted[fold], blend)
-    path = kept / f"{_key(head.state_dict(), types, seed, left_out)}.safetensors"
-    if path.is_file():
-        return load(path.read_bytes())[_SCORES]
-    tuned = fine_tuned(stages, rest, types, head, seed, Progress(disable=True))
-    lessons = [lesson_from_views(tuned, x) for x in rest]
-    found = discriminants(lessons, types, scatter_from_lessons(lessons))
-    known = torch.tensor([any(x.label == name for x in rest) for name in types])
-    scores = torch.stack([found.scores(lesson_from_views(tuned, x)) for x in left_out])
-    scores = torch.where(known, scores, torch.nan)
-    write_whole(path, save({_SCORES: scores}))
     return scores
 
 

@@ -62,7 +62,7 @@ def trunk_from_name(backbone: str) -> nn.Module:
         trunk = timm.create_model(backbone, pretrained=False, features_only=True, out_indices=(2, 3, 4))
     except (RuntimeError, ValueError, AttributeError, AssertionError, IndexError) as error:
         raise ProcunitError(f"timm's {backbone} gives no feature maps: {error}", remedy=_USE_CONVOLUTIONS) from error
-    strides = tuple(_feature_info(trunk).reduction())
+    strides = tuple(feature_info_of(trunk).reduction())
     if strides != STRIDES:
         raise ProcunitError(
             f"timm's {backbone} has features at strides {strides}, not {STRIDES}", remedy=_USE_CONVOLUTIONS
@@ -111,7 +111,7 @@ class InspectionModel(nn.Module):
         self.channels = channels
         self.trunk = trunk_from_name(backbone)
         self.trunk.requires_grad_(False)
-        of_stride8, of_stride16, of_stride32 = _feature_info(self.trunk).channels()
+        of_stride8, of_stride16, of_stride32 = feature_info_of(self.trunk).channels()
         features = of_stride8 + 2 * of_stride16 + of_stride32
         config = pretrained_config(backbone)
         self.register_buffer("pixel_mean", 255 * torch.tensor(config.mean).view(1, 3, 1, 1))
@@ -122,7 +122,7 @@ class InspectionModel(nn.Module):
     @property
     def channels_of_stride8(self) -> int:
         """How many of a patch's features are stride 8's; they come first."""
-        return int(_feature_info(self.trunk).channels()[0])
+        return int(feature_info_of(self.trunk).channels()[0])
 
     def taps(self, image_u8: Tensor) -> Taps:
         """The trunk's features of `image_u8` [N, H, W, C], grey or BGR."""
@@ -179,7 +179,8 @@ def in_turn_on_one_core(
         torch.set_num_threads(threads)
 
 
-def _feature_info(trunk: nn.Module) -> FeatureInfo:
+def feature_info_of(trunk: nn.Module) -> FeatureInfo:
+    """Channels, strides and modules of the trunk's three taps."""
     info = trunk.feature_info
     if not isinstance(info, FeatureInfo):
         raise TypeError(f"timm's feature_info is a {type(info).__name__}")

@@ -73,15 +73,14 @@ def taught(
         if plan.full:
             scores = full_out_of_fold(stages, views, types, unseen, blend, seed, kept, console)
             tuned_blend = blend_from_scores(scores, lessons, types)
-            logits = tuned_blend.logits(scores)
+            logits, clean = tuned_blend.logits(scores), scatter_from_lessons(tuned_lessons)
         else:
-            scores = out_of_fold(tuned_lessons, types, unseen.fold_of, console).scores
-            tuned_blend = blend_from_scores(scores, lessons, types)
+            of_tuned = out_of_fold(tuned_lessons, types, unseen.fold_of, console)
+            tuned_blend, clean = blend_from_scores(of_tuned.scores, lessons, types), of_tuned.clean
             notes.append(_NOT_OF_THE_TUNED)
         for stage, of_stage in zip(stages, tuned, strict=True):
             stage.load_state_dict(of_stage.state_dict())
-        found = discriminants(tuned_lessons, types, scatter_from_lessons(tuned_lessons))
-        model.head = head_from_discriminants(found, tuned_blend)
+        model.head = head_from_discriminants(discriminants(tuned_lessons, types, clean), tuned_blend)
     return Findings(
         types=types,
         photos=tuple(photos),

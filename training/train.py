@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from edge.dataset import GOOD, Dataset, Photo, dataset_from_path
-from edge.dataset_file import DATASET_YAML, dataset_file_from_folder
+from edge.dataset_file import dataset_file_from_folder
 from edge.errors import ProcunitError
 from edge.manifest import NAME_PATTERN
 from edge.preprocess import Geometry
 from edge.runfiles import TRAIN_FILE, RunPhoto, TrainRecord, write_record
 from edge.sealing import new_directory
-from training.augment import types_varied_beyond_good
+from training.augment import beyond_good_in_words
 from training.checkpoint import save_checkpoint
 from training.contact_sheet import contact_sheet, png_from_sheet
 from training.features import checked_geometry
@@ -82,9 +82,8 @@ def train(settings: TrainSettings, console: Console) -> Trained:
     geometry = checked_geometry(dataset, settings.input_px, console)
     weights = trunk_weights(settings.backbone, settings.weights)
     alike = near_duplicates(dataset, console)
-    notes = [note for note in (weights.warning, alike.warning()) if note]
-    if settings.plan.fine_tune:
-        notes += [_told_apart(types) for types in [types_varied_beyond_good(file, dataset.types, geometry)] if types]
+    told_by_views = beyond_good_in_words(file, dataset.types, geometry) if settings.plan.fine_tune else ""
+    notes = [note for note in (weights.warning, alike.warning(), told_by_views) if note]
     for note in notes:
         console.print(f"[yellow]Warning:[/] {escape(note)}")
     model = InspectionModel(weights.backbone, len(dataset.types), geometry.channels)
@@ -113,13 +112,6 @@ def _nothing_taught(photos: Sequence[Photo]) -> Findings:
     """The findings of a run without defect types."""
     empty = np.zeros((len(photos), 0))
     return Findings((), tuple(photos), empty, {}, {}, (), lambda _: np.zeros((0, 0, 0, 0), np.float32))
-
-
-def _told_apart(types: Sequence[str]) -> str:
-    return (
-        f"{', '.join(types)}: turned or lit in ways that good parts never are, so the network may tell them by that "
-        f"alone; give {GOOD} the same in {DATASET_YAML}"
-    )
 
 
 def check_place(run: Path, *, force: bool) -> None:

@@ -106,11 +106,18 @@ def out_of_fold_of_some(
         if not clean.weight:
             continue
         found = fitted[fold] = discriminants(shown, types, clean)
-        known = torch.tensor([any(lesson.label == name for lesson in shown) for name in types])
-        for index, lesson in enumerate(lessons):
-            if fold_of[index] == fold:
-                scores[index] = torch.where(known, found.scores(lesson), torch.nan)
+        left_out = [place for place, of in enumerate(fold_of) if of == fold]
+        scores[left_out] = scores_of_unseen(found, shown, [lessons[place] for place in left_out], types)
     return OutOfFold(scores, reduce(add, scatters.values()), fold_of, fitted)
+
+
+def scores_of_unseen(
+    found: Discriminants, taught: Sequence[OfPart], left_out: Sequence[Lesson], types: Sequence[str]
+) -> Tensor:
+    """Scores [k, 2, T] of the photographs left out; NaN for a type that none of the taught ones shows."""
+    labels = {one.label for one in taught}
+    known = torch.tensor([name in labels for name in types])
+    return torch.where(known, torch.stack([found.scores(lesson) for lesson in left_out]), torch.nan)
 
 
 def _of_fold(lessons: Sequence[Lesson], fold_of: Sequence[int], fold: int) -> list[Lesson]:
