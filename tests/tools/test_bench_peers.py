@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -18,22 +22,25 @@ from edge.dataset import Photo, dataset_from_folder
 from edge.errors import ProcunitError
 from edge.preprocess import Geometry
 from tests.photographs import BACKBONE, write_photographs, write_weights
-from tools.bench_peers import children
-from tools.bench_peers.contest import layers_of_backbone, share_of_rows
+from tools.bench_peers import children, contest, photographs
+from tools.bench_peers.__main__ import main
+from tools.bench_peers.contest import PeerSettings, layers_of_backbone, results_of_fold, share_of_rows
 from tools.bench_peers.figures import (
     ALL_DEFECTS,
     Accuracy,
     Auc,
     FoldResult,
+    Judged,
     accuracy_from_results,
     pixel_auc,
     result_from_judged,
 )
 from tools.bench_peers.patchcore_ours import judged_by_ours
-from tools.bench_peers.photographs import FOLDS, Truth, contest_from_folder, folds_by_part, truth_of_photo
+from tools.bench_peers.photographs import FOLDS, Contest, Truth, contest_from_folder, folds_by_part, truth_of_photo
 from tools.bench_peers.points import FEATURES, exact_radius, write_points
 from tools.bench_peers.race import Heat, Lap, laps_of_heat
 from tools.bench_peers.report import accuracy_rows, contestant_rows, heading, race_rows, table_from_rows
+from training.near_duplicates import NearDuplicates, Pair
 from training.weights import STAND_IN
 
 INPUT_PX = 64
@@ -79,6 +86,13 @@ def test_the_radius_is_exact_across_blocks() -> None:
 def test_a_missing_environment_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(children, "PEERS_PYTHON", tmp_path / "python")
     with pytest.raises(ProcunitError, match="make bench-peers"):
+        children.run_side("anomalib", "lap")
+
+
+def test_another_environment_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(children, "PEERS_PYTHON", tmp_path / "python")
+    monkeypatch.setenv("PROCUNIT_PEERS_PYTHON", sys.executable)
+    with pytest.raises(ProcunitError, match="lap of the side anomalib ended with 1"):
         children.run_side("anomalib", "lap")
 
 
@@ -167,6 +181,51 @@ def test_ours_judges_through_the_exported_graph(tmp_path: Path) -> None:
     assert min(spots) > max(good)
     assert result.pixel_auc is not None
     assert result.pixel_auc > 0.8
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_anomalib_has_all_photographs_only_on_a_gpu(
+    on_gpu: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def ours(met: Contest, bank: Sequence[int], judged: Sequence[int], *_: object) -> Judged:
+        return Judged(np.zeros(len(judged)), np.zeros((len(judged), INPUT_PX, INPUT_PX), np.float32), len(bank), "ort")
+
+    def anomalib(met: Contest, bank: Sequence[int], judged: Sequence[int], settings: PeerSettings, _: Path) -> Judged:
+        rows = int(settings.share * len(bank) * (INPUT_PX // 8) ** 2)
+        return replace(ours(met, bank, judged), bank_rows=rows, on_gpu=on_gpu)
+
+    monkeypatch.setattr(contest, "judged_by_ours", ours)
+    monkeypatch.setattr(contest, "judged_by_anomalib", anomalib)
+    data, console = write_photographs(tmp_path, 6, {"spot": 2}), Console(quiet=True)
+    met = contest_from_folder(data, BACKBONE, write_weights(tmp_path / "w.safetensors"), INPUT_PX, tmp_path, console)
+    (fold,) = folds_by_part(met.dataset.photos, 1)
+    one, everything = len(fold.bank_one_a_part), len(fold.bank)
+    assert one < everything
+    assert [(r.contestant, r.bank_photos, r.bank_rows) for r in results_of_fold(met, fold, console)] == [
+        ("ours", one, one),
+        ("anomalib, our settings", one, one),
+        ("anomalib, its defaults", one, one * 64 // 10),
+        ("ours, all photographs", everything, everything),
+        ("anomalib, our settings, all photographs", everything, everything),
+        ("anomalib, its defaults, all photographs", everything, everything * 64 // 10),
+    ][: 6 if on_gpu else 4]
+
+
+def test_parts_that_look_alike_are_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pair = Pair("good/00-0.png", "good/01-1.png", 0.5)
+    monkeypatch.setattr(photographs, "near_duplicates", lambda *_: NearDuplicates((pair,), (), 16, 16))
+    data, weights = write_photographs(tmp_path, 6, {"spot": 2}), write_weights(tmp_path / "w.safetensors")
+    met = contest_from_folder(data, BACKBONE, weights, INPUT_PX, tmp_path, Console(quiet=True))
+    parts = [photo.part_id for photo in met.dataset.photos]
+    assert met.given_parts == 8
+    assert len(set(parts)) == 7
+    assert parts.count("good-00") == 4
+
+
+def test_an_input_that_no_network_takes_is_refused(tmp_path: Path) -> None:
+    refused = CliRunner().invoke(main, ["accuracy", "--data", str(tmp_path), "--input-px", "100"])
+    assert refused.exit_code == 2
+    assert "multiple of 32" in refused.output
 
 
 def test_masks_lie_where_the_letterboxed_part_does(tmp_path: Path) -> None:

@@ -1,4 +1,8 @@
-"""Starts each side in a process of its own: ours in this environment, anomalib's in `.venv-peers`."""
+"""Starts each side in a process of its own: ours in this environment, anomalib's in its own.
+
+That is `.venv-peers`, or what `PROCUNIT_PEERS_PYTHON` names: the interpreter of any environment that has anomalib, this
+one if it does.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from edge.errors import ProcunitError
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
+_NAMED = "PROCUNIT_PEERS_PYTHON"
 
 Side = Literal["ours", "anomalib"]
 _PROGRESS = {"TQDM_MININTERVAL": "10"}
@@ -26,10 +31,12 @@ def run_side(side: Side, module: str, *arguments: str | Path, environment: Mappi
     Raises:
         ProcunitError: anomalib's environment is missing, or the module failed.
     """
-    python = Path(sys.executable) if side == "ours" else PEERS_PYTHON
+    python = Path(sys.executable) if side == "ours" else Path(os.environ.get(_NAMED) or PEERS_PYTHON)
     if not python.exists():
         raise ProcunitError(
-            "anomalib's environment is missing", where=str(python), remedy="Run `make bench-peers`, which makes it"
+            "anomalib's environment is missing",
+            where=str(python),
+            remedy=f"Run `make bench-peers`, which makes it, or name its interpreter in {_NAMED}",
         )
     command = [str(python), "-W", "ignore", "-m", f"tools.bench_peers.{module}", *map(str, arguments)]
     variables = {**os.environ, **_PROGRESS, **(environment or {})}

@@ -29,6 +29,7 @@ class PeerSettings:
 
 
 DEFAULTS = PeerSettings(share=0.1, neighbours=9)
+ALL_PHOTOGRAPHS = ", all photographs"
 _FINEST_STRIDE = 8
 _GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
 """glibc gives large blocks back at once. Left to itself it keeps those under 32 MB that anomalib's choice of rows frees
@@ -36,23 +37,24 @@ at every row, 11 MB each with 12,800 patches, until memory runs out; larger ones
 
 
 def results_of_fold(contest: Contest, fold: Fold, console: Console) -> Iterator[FoldResult]:
-    """Each contestant's result in a fold.
+    """Each contestant's result in a fold; anomalib has all photographs only where its side has a GPU.
 
     Raises:
         ProcunitError: a contestant could not run.
     """
-    one = fold.bank_one_a_part
+    on_gpu = False
     with TemporaryDirectory(prefix="bench-peers-") as folder:
         directory = Path(folder)
-        ours = judged_by_ours(contest, one, fold.judged, directory / "one", console)
-        yield result_from_judged("ours", contest, fold, one, ours)
-        like_ours = PeerSettings(share_of_rows(ours.bank_rows, len(one), contest.geometry), neighbours=1)
-        for name, settings in (("anomalib, our settings", like_ours), ("anomalib, its defaults", DEFAULTS)):
-            console.print(name)
-            judged = judged_by_anomalib(contest, one, fold.judged, settings, directory)
-            yield result_from_judged(name, contest, fold, one, judged)
-        ours = judged_by_ours(contest, fold.bank, fold.judged, directory / "all", console)
-        yield result_from_judged("ours, all photographs", contest, fold, fold.bank, ours)
+        for run, bank, of in (("one", fold.bank_one_a_part, ""), ("all", fold.bank, ALL_PHOTOGRAPHS)):
+            ours = judged_by_ours(contest, bank, fold.judged, directory / run, console)
+            yield result_from_judged(f"ours{of}", contest, fold, bank, ours)
+            if of and not on_gpu:
+                return
+            like_ours = PeerSettings(share_of_rows(ours.bank_rows, len(bank), contest.geometry), neighbours=1)
+            for name, settings in (("anomalib, our settings", like_ours), ("anomalib, its defaults", DEFAULTS)):
+                judged = judged_by_anomalib(contest, bank, fold.judged, settings, directory)
+                on_gpu = judged.on_gpu
+                yield result_from_judged(f"{name}{of}", contest, fold, bank, judged)
 
 
 def judged_by_anomalib(
@@ -82,7 +84,7 @@ def judged_by_anomalib(
     }
     task.write_text(json.dumps(told), encoding="utf-8")
     outcome = json.loads(run_side("anomalib", "patchcore_anomalib", task, environment=_GIVE_BACK))
-    return Judged(np.load(scores), np.load(maps), outcome["rows"], outcome["ran_on"])
+    return Judged(np.load(scores), np.load(maps), outcome["rows"], outcome["ran_on"], outcome["on_gpu"])
 
 
 def share_of_rows(rows: int, photos: int, geometry: Geometry) -> float:

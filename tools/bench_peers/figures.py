@@ -27,6 +27,7 @@ class Judged:
     maps: NDArray[np.float32]
     bank_rows: int
     ran_on: str
+    on_gpu: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,8 @@ def pixel_auc(maps: NDArray[np.float32], truths: Sequence[Truth]) -> float | Non
             shown = anomaly_map[truth.window]
             defect.append(shown[truth.defect])
             clean.append(shown[~truth.defect])
-    positive, negative = np.concatenate(defect), np.sort(np.concatenate(clean))
+    positive = np.sort(np.concatenate(defect))  # searched for in order, which reads memory in order
+    negative = np.sort(np.concatenate(clean))
     if not positive.size or not negative.size:
         return None
     below = negative.searchsorted(positive, "left").sum() + negative.searchsorted(positive, "right").sum()

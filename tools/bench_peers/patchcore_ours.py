@@ -38,4 +38,4 @@ def judged_by_ours(contest: Contest, bank: Sequence[int], judged: Sequence[int],
         scores[row] = found.anomaly_score
         maps[row] = cv2.resize(found.anomaly_map[0], size_px, interpolation=cv2.INTER_LINEAR)
     engine.close()
-    return Judged(scores, maps, exported.record.bank_rows, f"onnxruntime {version('onnxruntime')}")
+    return Judged(scores, maps, exported.record.bank_rows, f"onnxruntime {version('onnxruntime')}, CPU")

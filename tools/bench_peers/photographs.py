@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +17,25 @@ from edge.dataset import GOOD, Dataset, Photo, dataset_from_folder, read_image, 
 from edge.errors import ProcunitError
 from edge.preprocess import Geometry, Region, mask_tiles, placements, tensor_from_pixels
 from training.features import checked_geometry
+from training.near_duplicates import joined_parts, near_duplicates
 from training.weights import TrunkWeights, trunk_weights
 
 FOLDS = 5
 SEED = 0
 MAX_PEER_PHOTOS = 48
 """Good parts that the banks of a comparison are made of, one photograph each: anomalib's choice of rows grows with the
-square of the patches, and takes hours with all of them."""
+square of the patches, and takes hours on a CPU with all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """A folder's photographs and the trunk, saved once: `inputs` uint8 [photographs, H, W, C], `weights_file`."""
+    """A folder's photographs and the trunk, saved once: `inputs` uint8 [photographs, H, W, C], `weights_file`.
+
+    Parts of the `dataset` that look alike are joined to one; `given_parts` is how many the folder names.
+    """
 
     dataset: Dataset
+    given_parts: int
     geometry: Geometry
     weights: TrunkWeights
     inputs: Path
@@ -65,8 +70,8 @@ def contest_from_folder(
     Raises:
         ProcunitError: the folder or the weights are not usable, or it is not whole photographs that are judged.
     """
-    dataset = dataset_from_folder(data)
-    geometry = checked_geometry(dataset, input_px, console)
+    given = dataset_from_folder(data)
+    geometry = checked_geometry(given, input_px, console)
     if geometry.regions != (Region(),) or geometry.ignored:
         raise ProcunitError(
             "the folder names regions or ignored areas, and the peers judge whole photographs",
@@ -74,7 +79,11 @@ def contest_from_folder(
             remedy="Give a folder without geometry.yaml and ignored.png",
         )
     weights = trunk_weights(backbone, weights_file)
-    contest = Contest(dataset, geometry, weights, directory / "inputs.npy", directory / "weights.safetensors")
+    joined = joined_parts(given, near_duplicates(given, console))
+    dataset = replace(given, photos=tuple(replace(photo, part_id=joined[photo.part_id]) for photo in given.photos))
+    contest = Contest(
+        dataset, len(joined), geometry, weights, directory / "inputs.npy", directory / "weights.safetensors"
+    )
     shape = (len(dataset.photos), input_px, input_px, geometry.channels)
     inputs = open_memmap(contest.inputs, mode="w+", dtype=np.uint8, shape=shape)
     for place, photo in enumerate(dataset.photos):

@@ -49,7 +49,7 @@ def accuracy_rows(accuracies: Sequence[Accuracy]) -> list[tuple[str, ...]]:
     """A table's rows, the first of them its heading: AUROC by part of each type and contestant."""
     rows: list[tuple[str, ...]] = [("AUROC by part (95 %)", *(a.contestant for a in accuracies))]
     for name in accuracies[0].aucs:
-        rows.append((name, *(_auc_text(a.aucs[name]) for a in accuracies)))
+        rows.append((name, *(auc_text(a.aucs[name]) for a in accuracies)))
     return rows
 
 
@@ -64,7 +64,8 @@ def contestant_rows(accuracies: Sequence[Accuracy]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _auc_text(found: Auc) -> str:
+def auc_text(found: Auc) -> str:
+    """AUROC and its interval, a dash where there are too few parts."""
     if found.value is None:
         return "-"
     interval = f" ({found.ci95[0]:.2f} to {found.ci95[1]:.2f})" if found.ci95 else ""
