@@ -30,7 +30,8 @@ _NAMED = 5
 class Lesson:
     """One photograph that is learned from: its patches [P, D] in float16, their mean `context` [D] in float32.
 
-    `coverage` [P] is how much of each patch the mask covers; None where no mask tells.
+    `grid` is its tiles and a tile's height and width in patches, P their product. `coverage` [P] is how much of each
+    patch the mask covers; None where no mask tells.
     """
 
     label: str
@@ -38,6 +39,7 @@ class Lesson:
     patches: Tensor
     context: Tensor
     coverage: Tensor | None
+    grid: tuple[int, int, int]
 
 
 def checked_geometry(dataset: Dataset, input_px: int, console: Console) -> Geometry:
@@ -83,9 +85,10 @@ def _lesson(model: InspectionModel, geometry: Geometry, photo: Photo) -> Lesson:
 
 
 def lesson_from_features(label: str, part_id: str, features: Tensor, coverage: Tensor | None) -> Lesson:
-    """What a photograph of tiles with the features [N, D, h, w] teaches; P is N h w."""
-    patches = features.permute(0, 2, 3, 1).flatten(0, 2)
-    return Lesson(label, part_id, patches.half(), patches.mean(0), coverage)
+    """What a photograph of tiles with the features [N, D, h, w] teaches."""
+    tiles, _, height, width = features.shape
+    patches = features.permute(0, 2, 3, 1).flatten(0, 2).cpu()
+    return Lesson(label, part_id, patches.half(), patches.mean(0), coverage, (tiles, height, width))
 
 
 def _coverage(photo: Photo, pixels: PixelArray, geometry: Geometry) -> Tensor | None:

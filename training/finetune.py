@@ -114,7 +114,7 @@ def fine_tuned(
     Repeatable on one machine. A part in `STOP_FOLDS` is not learned from but tells when to stop; where a type has too
     few parts for that, all are learned from and the last epoch counts.
     """
-    pupil = _Pupil(copy.deepcopy(stages).requires_grad_(True), copy.deepcopy(head))
+    pupil = _Pupil(copy.deepcopy(stages).requires_grad_(True), copy.deepcopy(head)).to(next(stages.parameters()).device)
     kept, average = pupil, copy.deepcopy(pupil)
     fold_of = folds_by_part(views, types, seed, STOP_FOLDS)
     taught = [x for x, fold in zip(views, fold_of, strict=True) if fold]
@@ -179,18 +179,20 @@ class _Pupil(nn.Module):
 
 def _loss(pupil: _Pupil, batch: Sequence[Views], chosen: NDArray[np.int64], types: Sequence[str]) -> Tensor:
     """Of photographs by their label, and of patches by the masks, both sides of each counted alike."""
-    fine = torch.stack([x.fine[v] for x, v in zip(batch, chosen, strict=True)]).float()
-    middle = torch.stack([x.middle[v] for x, v in zip(batch, chosen, strict=True)]).float()
+    device = next(pupil.parameters()).device
+    fine = torch.stack([x.fine[v] for x, v in zip(batch, chosen, strict=True)]).to(device).float()
+    middle = torch.stack([x.middle[v] for x, v in zip(batch, chosen, strict=True)]).to(device).float()
     outputs = pupil(fine.flatten(0, 1), middle.flatten(0, 1))
     logits, maps = outputs.logits.unflatten(0, fine.shape[:2]).amax(1), outputs.defect_maps.unflatten(0, fine.shape[:2])
-    target = torch.tensor([[float(x.label == name) for name in types] for x in batch])
-    shown, clean = torch.zeros_like(maps, dtype=torch.bool), torch.zeros_like(maps, dtype=torch.bool)
+    target = torch.tensor([[float(x.label == name) for name in types] for x in batch], device=device)
+    shown, clean = (torch.zeros(maps.shape, dtype=torch.bool) for _ in range(2))
     for place, (x, v) in enumerate(zip(batch, chosen, strict=True)):
         if x.label == GOOD:
             clean[place] = True
         elif x.coverage is not None:
             shown[place, :, types.index(x.label)] = x.coverage[v] > MIN_COVERAGE
             clean[place] = (x.coverage[v] == 0)[:, None]
+    shown, clean = shown.to(device), clean.to(device)
     of_patch = F.binary_cross_entropy_with_logits(maps, shown.float(), reduction="none")
     sides = [of_patch[side].mean() for side in (shown, clean) if side.any()]
     loss: Tensor = F.binary_cross_entropy_with_logits(logits, target) + torch.stack(sides).mean()
@@ -234,8 +236,8 @@ def _views(model: InspectionModel, geometry: Geometry, file: DatasetFile, seed: 
         if tiles is not None and mask_u8 is not None and not tiles.any():  # the defect lies where nothing is judged
             shown, tiles = pixels, mask_tiles(mask_u8, geometry)
         taps = model.taps(torch.from_numpy(tensor_from_pixels(shown, geometry)))
-        fine.append(F.avg_pool2d(taps.stride8, 2).half())
-        middle.append(taps.stride16.half())
+        fine.append(F.avg_pool2d(taps.stride8, 2).half().cpu())
+        middle.append(taps.stride16.half().cpu())
         if tiles is not None:
             coverage.append(F.avg_pool2d(torch.from_numpy(tiles)[:, None], PATCH_PX)[:, 0])
     marked = bool(coverage) and bool(coverage[0].any())
@@ -247,9 +249,10 @@ def _views(model: InspectionModel, geometry: Geometry, file: DatasetFile, seed: 
 @torch.no_grad()
 def lesson_from_views(stages: nn.ModuleList, views: Views) -> Lesson:
     """What a photograph as it is teaches behind these stages."""
-    middle = coarse = views.middle[0].float()
+    device = next(stages.parameters()).device
+    middle = coarse = views.middle[0].to(device).float()
     for stage in stages:
         coarse = stage(coarse)
-    features = joined_features(views.fine[0].float(), middle, coarse)
+    features = joined_features(views.fine[0].to(device).float(), middle, coarse)
     coverage = None if views.coverage is None else views.coverage[0].flatten()
     return lesson_from_features(views.label, views.part_id, features, coverage)

@@ -16,12 +16,14 @@ from torch import Tensor
 
 from edge.dataset import GOOD
 from training.features import Lesson
-from training.model import STRONGEST_PATCHES, DefectHead
+from training.model import DefectHead, strongest_places
 
 RIDGE = 0.3
 """Share of each feature's own variance that is added to it; chosen by cross-validation by part."""
 MIN_COVERAGE = 0.05
 """A patch shows the defect when its mask covers this share of it."""
+POOLED_PARTS = 30
+"""A type's mean photograph counts as if so many parts of all types alike had been seen beside its own."""
 SEARCH_ROUNDS, GUESSED_PATCHES = 4, 8
 """Without a mask, how often the patches that show the defect are guessed anew, and how many of a photograph's."""
 
@@ -54,11 +56,10 @@ class Discriminants:
     context_offset: Tensor
 
     def scores(self, lesson: Lesson) -> Tensor:
-        """A photograph's two scores [2, T]: of its strongest patches and of its mean patch."""
-        strongest = (lesson.patches.double() @ self.patch.t()).topk(STRONGEST_PATCHES, dim=0).values.mean(0)
-        return torch.stack(
-            (strongest + self.patch_offset, self.context @ lesson.context.double() + self.context_offset)
-        )
+        """A photograph's two scores [2, T]: of its strongest places, on whichever tile, and of its mean patch."""
+        maps = (lesson.patches.double() @ self.patch.t()).reshape(*lesson.grid, -1).permute(0, 3, 1, 2)
+        strongest = strongest_places(maps).amax(0) + self.patch_offset
+        return torch.stack((strongest, self.context @ lesson.context.double() + self.context_offset))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,11 @@ def _defect_patches(lesson: Lesson, direction: Tensor) -> Tensor:
 
 
 def _context_discriminant(lessons: Sequence[Lesson], types: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Directions [T, D] and offsets [T] over mean patches: a type against the good ones, else against the others."""
+    """Directions [T, D] and offsets [T] over mean patches: a type against the good ones, else against the others.
+
+    What a photograph as a whole looks like says more of whether something is wrong than of what. So the types' means
+    are drawn together, the more the fewer their parts (Efron and Morris, Scientific American 236, 1977).
+    """
     contexts, weights = torch.stack([lesson.context for lesson in lessons]).double(), _weights(lessons)
     members = {label: torch.tensor([x.label == label for x in lessons]) for label in {x.label for x in lessons}}
     residuals = contexts.clone()
@@ -168,11 +173,15 @@ def _context_discriminant(lessons: Sequence[Lesson], types: Sequence[str]) -> tu
         residuals[of_label] -= _mean(contexts, weights * of_label)
     covariance = (weights[:, None] * residuals).t() @ residuals / weights.sum()
     differences, middles = torch.zeros(2, len(types), contexts.shape[1], dtype=torch.float64)
+    means = {name: _mean(contexts, weights * members[name]) for name in types if name in members}
     for column, name in enumerate(types):
         reference = members.get(GOOD, ~members[name] if name in members else None)
-        if name in members and reference is not None and reference.any():
+        if name in means and reference is not None and reference.any():
+            parts = float((weights * members[name]).sum())
+            of_all = torch.stack(list(means.values())).mean(0)
             middles[column] = _mean(contexts, weights * reference)
-            differences[column] = _mean(contexts, weights * members[name]) - middles[column]
+            pooled = (parts * means[name] + POOLED_PARTS * of_all) / (parts + POOLED_PARTS)
+            differences[column] = pooled - middles[column]
     directions = _directions(covariance, differences)
     return directions, -(directions * middles).sum(1)
 

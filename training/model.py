@@ -28,8 +28,8 @@ from edge.runfiles import CHECKPOINT_FILE, TrainRecord
 from training.checkpoint import check_origin
 
 STRIDES = (8, 16, 32)
-STRONGEST_PATCHES = 3
-"""A type's score is the mean of this many of its map's highest patches."""
+STRONGEST_PLACES, PLACE_PATCHES = 3, 2
+"""A type's score is the mean of this many of its map's highest places, each the mean of 2 x 2 patches."""
 MAX_CORES = 16
 """Photographs that go through the trunk at a time, which bounds memory: about 0.1 GB each at 320 px."""
 Item = TypeVar("Item")
@@ -82,8 +82,14 @@ def pretrained_config(backbone: str) -> PretrainedCfg:
     return config
 
 
+def device_to_learn_on() -> torch.device:
+    """The GPU where CUDA has one, in full single precision, as the exported network is judged in."""
+    torch.backends.cudnn.allow_tf32 = False
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 class DefectHead(nn.Module):
-    """Per type a defect map over the patches, shifted by the pooled features; its strongest patches are the score.
+    """Per type a defect map over the patches, shifted by the pooled features; its strongest places are the score.
 
     `features` is the length of `head_features`; standardisation and calibration are folded into the weights.
     """
@@ -97,7 +103,7 @@ class DefectHead(nn.Module):
     def forward(self, features: Tensor) -> HeadOutputs:
         """`features` [N, D, h, w]."""
         maps = self.patch(features) + self.context(features.mean((2, 3)))[:, :, None, None] + self.bias
-        return HeadOutputs(maps.flatten(2).topk(STRONGEST_PATCHES).values.mean(2), maps)
+        return HeadOutputs(strongest_places(maps), maps)
 
 
 class InspectionModel(nn.Module):
@@ -125,11 +131,16 @@ class InspectionModel(nn.Module):
         return int(feature_info_of(self.trunk).channels()[0])
 
     def taps(self, image_u8: Tensor) -> Taps:
-        """The trunk's features of `image_u8` [N, H, W, C], grey or BGR."""
-        pixels = image_u8.float().permute(0, 3, 1, 2)
+        """The trunk's features of `image_u8` [N, H, W, C], grey or BGR, on the model's device."""
+        pixels = image_u8.to(self.pixel_mean.device).float().permute(0, 3, 1, 2)
         if self.channels == 3:
             pixels = pixels.flip(1)  # the trunk was taught with RGB
         return Taps(*self.trunk((pixels - self.pixel_mean) / self.pixel_std))
+
+
+def strongest_places(maps: Tensor) -> Tensor:
+    """The mean [N, T] of each map's highest places in [N, T, h, w]; one noisy patch is no place (docs/decisions/0020)."""
+    return F.avg_pool2d(maps, PLACE_PATCHES, stride=1).flatten(2).topk(STRONGEST_PLACES).values.mean(2)
 
 
 def head_features(taps: Taps) -> Tensor:

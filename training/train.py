@@ -26,7 +26,7 @@ from training.checkpoint import save_checkpoint
 from training.contact_sheet import contact_sheet, png_from_sheet
 from training.features import checked_geometry
 from training.findings import Findings
-from training.model import InspectionModel
+from training.model import InspectionModel, device_to_learn_on
 from training.near_duplicates import near_duplicates, write_suggested
 from training.report import REPORT_FILE, training_report_html
 from training.seeded import read_seeded, write_seeded
@@ -88,11 +88,13 @@ def train(settings: TrainSettings, console: Console) -> Trained:
         console.print(f"[yellow]Warning:[/] {escape(note)}")
     model = InspectionModel(weights.backbone, len(dataset.types), geometry.channels)
     model.trunk.load_state_dict(weights.state)
+    model.to(device_to_learn_on())
     photos = [photo for photo in dataset.photos if split.roles[photo.part_id] == "train"]
     kept = settings.run.with_name(f".{settings.run.name}.folds")
     findings = _nothing_taught(photos)
     if dataset.types:
         findings = taught(model, dataset.types, photos, geometry, file, settings.plan, settings.seed, kept, console)
+    model.cpu()
     findings = replace(findings, notes=(*notes, *split.notes, *findings.notes))
     record = _record(settings, product, dataset, geometry, weights, split, findings)
     sheet_png = png_from_sheet(contact_sheet(photos, file, geometry, settings.seed))

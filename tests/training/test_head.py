@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from training.features import Lesson
-from training.head import Blend, Scatter, discriminants, head_from_discriminants, scatter_from_lessons
+from training.head import POOLED_PARTS, Blend, Scatter, discriminants, head_from_discriminants, scatter_from_lessons
+from training.model import strongest_places
 
 PATCHES, FEATURES = 36, 12
 TYPES = ("crack", "dent")
@@ -22,7 +25,8 @@ def lesson(label: str, part: str, seed: int, *, masked: bool = True) -> Lesson:
     if label in TYPES:
         patches[:2, TYPES.index(label)] += SHIFT
         coverage[:2] = 1
-    return Lesson(label, part, patches.half(), patches.mean(0), coverage if masked and label in TYPES else None)
+    shown = coverage if masked and label in TYPES else None
+    return Lesson(label, part, patches.half(), patches.mean(0), shown, (1, 6, 6))
 
 
 def lessons(*, good: int = 12, masked: bool = True) -> list[Lesson]:
@@ -97,3 +101,30 @@ def test_the_head_computes_what_was_fitted() -> None:
     torch.testing.assert_close(outputs.logits.double(), wanted, atol=1e-3, rtol=1e-3)
     assert outputs.defect_maps.shape == (1, 2, 6, 6)
     assert int(outputs.defect_maps[0, 0].flatten().argmax()) in (0, 1), "the map's peak is where the crack is"
+
+
+def test_one_noisy_patch_is_no_place() -> None:
+    maps = torch.zeros(1, 2, 6, 6)
+    maps[0, 0, 3, 3] = 4.0
+    maps[0, 1, 2:4, 2:4] = 2.0
+    assert strongest_places(maps).tolist() == [[1.0, pytest.approx(4 / 3)]]
+
+
+@pytest.mark.parametrize("parts", [3, 300])
+def test_few_parts_are_drawn_to_what_all_types_look_like(parts: int) -> None:
+    """Both types' photographs shift alike in feature 2, each in one of its own."""
+    draw = torch.Generator().manual_seed(0)
+    taught = [lesson("good", f"g{i}", i) for i in range(300)]
+    for column, name in enumerate(TYPES):
+        for i in range(parts):
+            context = 0.1 * torch.randn(FEATURES, generator=draw)
+            context[column] += 1.0
+            context[2] += 1.0
+            taught.append(replace(lesson(name, f"{name}{i}", i), context=context))
+    crack, dent = discriminants(taught, TYPES, scatter_from_lessons(taught)).context
+    own, other, common = (float(crack[i] / crack[2]) for i in range(3))
+    assert common == 1.0
+    assert own + other == pytest.approx(1.0, abs=0.2), "what is pooled is the mean over both types"
+    assert own > 0.5
+    assert other == pytest.approx((0.5 if parts == 3 else 0.0) * POOLED_PARTS / (parts + POOLED_PARTS), abs=0.15)
+    assert float(dent[1]) > float(dent[0])

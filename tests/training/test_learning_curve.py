@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from rich.console import Console
 
@@ -11,6 +13,9 @@ from training.learning_curve import learning_curves
 
 QUIET = Console(quiet=True)
 FEATURES = 30
+
+MARKED = [0, 1, 2, 6, 7, 8]
+"""Neighbours on a grid of 6 x 6."""
 
 
 def _faint(seed: int) -> list[Lesson]:
@@ -24,10 +29,12 @@ def _faint(seed: int) -> list[Lesson]:
                 patches = torch.randn(PATCHES, FEATURES, generator=draw) + own
                 coverage = torch.zeros(PATCHES)
                 if label == "crack":
-                    patches[:6, :4] += 1.6
-                    coverage[:6] = 1
+                    patches[MARKED, :4] += 1.6
+                    coverage[MARKED] = 1
                 coverage_or_none = coverage if label == "crack" else None
-                made.append(Lesson(label, f"{label}{part}", patches.half(), patches.mean(0), coverage_or_none))
+                made.append(
+                    Lesson(label, f"{label}{part}", patches.half(), patches.mean(0), coverage_or_none, (1, 6, 6))
+                )
     return made
 
 
@@ -42,10 +49,10 @@ def test_more_photographs_teach_more_and_points_rise_to_all_there_are() -> None:
 def test_labels_that_mean_nothing_teach_nothing_however_many() -> None:
     """Were a taught part judged, its own texture would tell it."""
     made = _faint(1)
-    nothing = [Lesson(x.label, x.part_id, x.patches, x.context, None) for x in made]
+    nothing = [replace(x, coverage=None) for x in made]
     for x in nothing:
         if x.label == "crack":
-            x.patches[:6, :4] -= 1.6
+            x.patches[MARKED, :4] -= 1.6
     points = learning_curves(nothing, ("crack",), 0, QUIET)["crack"]
     assert all(0.25 < point.auc < 0.75 for point in points)
 

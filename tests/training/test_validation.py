@@ -57,7 +57,7 @@ def _marked_parts(seed: int) -> list[Lesson]:
     for i in range(40):
         patches = 0.1 * torch.randn(16, 40, generator=draw)
         patches[:, i] += 5
-        made.append(Lesson("good" if i % 2 else "crack", str(i), patches.half(), patches.mean(0), None))
+        made.append(Lesson("good" if i % 2 else "crack", str(i), patches.half(), patches.mean(0), None, (1, 4, 4)))
     return made
 
 
