@@ -28,7 +28,7 @@ def device_line() -> str:
     return (
         f"Measured on {datetime.date.today()} by `tools/gpu_check.sh`: {gpu.name} (compute capability "
         f"{gpu.compute_capability}, {memory_gib:.0f} GiB{shared}), CUDA driver {version.value // 1000}."
-        f"{version.value % 1000 // 10}, {', '.join(_libraries())}, pycuda {metadata.version('pycuda')}, "
+        f"{version.value % 1000 // 10}, {', '.join([*_libraries(), 'pycuda ' + metadata.version('pycuda')])}, "
         f"{platform.machine()}, Python {platform.python_version()}."
     )
 
