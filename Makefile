@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-demo demo test lint unit test-py310 test-rtx14 accept bench-peers drill-mqtt drill-power \
-	drill-disk drill-backlog drill-fuzz drill-bank drill-learning drill-variants clean
+	drill-disk drill-backlog drill-fuzz drill-bank drill-learning drill-hidden drill-variants clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -70,6 +70,10 @@ drill-bank: setup ## memory banks from 50, 500 and 5000 photographs: time and me
 drill-learning: setup ## what each way of learning gives on parts left out (DATA=DIR; about an hour)
 	@test -n "$(DATA)" || { echo "usage: make drill-learning DATA=DIR (good/ and one folder a defect type)"; exit 2; }
 	@$(BIN)/python -W ignore -m tools.learning_table --data "$(DATA)"
+
+drill-hidden: setup ## what defects hidden among the good parts cost the anomaly scorer (DATA=DIR; about 15 minutes)
+	@test -n "$(DATA)" || { echo "usage: make drill-hidden DATA=DIR (good/ and one folder a defect type)"; exit 2; }
+	@$(BIN)/python -W ignore -m tools.drill_hidden --data "$(DATA)"
 
 drill-variants: setup ## every precision of a trained run side by side (RUN=DIR)
 	@test -n "$(RUN)" || { echo "usage: make drill-variants RUN=DIR (made by procunit train)"; exit 2; }

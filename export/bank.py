@@ -10,6 +10,7 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,7 +21,14 @@ from torch import Tensor
 
 from edge.dataset import GOOD
 from edge.runfiles import RunPhoto, TrainRecord
-from export.candidates import Candidates, candidates_from_photos, places_by_part, selection_from_photos
+from export.candidates import (
+    Candidates,
+    Reader,
+    candidates_from_photos,
+    patches_from_photo,
+    places_by_part,
+    selection_from_photos,
+)
 from export.coreset import Coreset, k_center_greedy
 from export.space import Matrix, PatchSpace
 from export.suspects import Suspect, suspects_from_candidates
@@ -58,6 +66,22 @@ class MadeBank:
     fold_rows: tuple[Matrix, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class GoodPatches:
+    """What a bank is made from: the photographs' patches in its space; those that are `likely` [photos] give no row."""
+
+    photos: Sequence[RunPhoto]
+    space: PatchSpace
+    candidates: Candidates
+    likely: NDArray[np.bool_]
+
+    @property
+    def allowed(self) -> Candidates:
+        """The candidates of the photographs that may give rows."""
+        allowed = torch.from_numpy(~self.likely)[self.candidates.photo]
+        return replace(self.candidates, patches=self.candidates.patches[allowed], photo=self.candidates.photo[allowed])
+
+
 def bank_photos(record: TrainRecord) -> list[RunPhoto]:
     """The photographs that the bank is made of: good ones that are not seeded, else the taught defects."""
     good = [photo for photo in record.photos if photo.label == GOOD and photo.role != "seed"]
@@ -70,13 +94,8 @@ def made_bank(model: InspectionModel, record: TrainRecord, bank_rows: int, conso
     Raises:
         ProcunitError: a photograph is gone or changed, or the masks leave nothing of any.
     """
-    photos = bank_photos(record)
-    selection = selection_from_photos(model, photos, record, console)
-    candidates = candidates_from_photos(model, photos, record, selection, console)
-    likely = _of_likely_defects(photos, candidates)
-    candidates = replace(candidates, marked=np.where(likely, np.float32(1), candidates.marked))
-    allowed = torch.from_numpy(~likely)[candidates.photo]
-    chosen_from = replace(candidates, patches=candidates.patches[allowed], photo=candidates.photo[allowed])
+    good = good_patches(partial(patches_from_photo, model, record=record), model.channels_of_stride8, record, console)
+    photos, chosen_from = good.photos, good.allowed
     folds = folds_of_held_out(photos, record.seed)
     with Progress(console=console) as progress:
         coreset = _chosen(chosen_from.patches, bank_rows, record.seed, progress, "Choosing the bank's rows")
@@ -90,15 +109,29 @@ def made_bank(model: InspectionModel, record: TrainRecord, bank_rows: int, conso
     part_of_row = np.array([photo.part_id for photo in photos])[chosen_from.photo[coreset.indices].numpy()]
     return MadeBank(
         rows=rows,
-        space=selection.space,
+        space=good.space,
         part_of_row=part_of_row,
-        covering_radius=coreset.covering_radius + candidates.lost_radius,
-        lost_radius=candidates.lost_radius,
-        left_out=float(candidates.marked.mean()),
-        suspects=suspects_from_candidates(photos, candidates, rows, part_of_row, record.types),
+        covering_radius=coreset.covering_radius + good.candidates.lost_radius,
+        lost_radius=good.candidates.lost_radius,
+        left_out=float(good.candidates.marked.mean()),
+        suspects=suspects_from_candidates(photos, good.candidates, rows, part_of_row, record.types),
         fold_of=folds,
         fold_rows=tuple(fold_rows),
     )
+
+
+def good_patches(read: Reader, fine: int, record: TrainRecord, console: Console) -> GoodPatches:
+    """The patches that a run's bank is made from, as they are read; the first `fine` features are stride 8's.
+
+    Raises:
+        ProcunitError: a photograph cannot be read, or the masks leave nothing of any.
+    """
+    photos = bank_photos(record)
+    selection = selection_from_photos(read, fine, photos, record, console)
+    candidates = candidates_from_photos(read, photos, record, selection, console)
+    likely = _of_likely_defects(photos, candidates)
+    candidates = replace(candidates, marked=np.where(likely, np.float32(1), candidates.marked))
+    return GoodPatches(photos, selection.space, candidates, likely)
 
 
 def _of_likely_defects(photos: Sequence[RunPhoto], candidates: Candidates) -> NDArray[np.bool_]:

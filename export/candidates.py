@@ -8,7 +8,7 @@ Har-Peled and Mazumdar, STOC 2004).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from edge.preprocess import PATCH_PX, judged_patches, mask_tiles, tensor_from_pi
 from edge.runfiles import RunPhoto, TrainRecord
 from export.coreset import k_center_greedy
 from export.space import Matrix, PatchSpace, space_from_patches
-from training.model import InspectionModel, head_features, in_turn_on_one_core, patch_features
+from training.model import DefectHead, InspectionModel, head_features, in_turn_on_one_core, patch_features
 
 MAX_CANDIDATES = 250_000
 """Patches of all photographs together: 63 MB of features."""
@@ -47,6 +47,10 @@ class Patches:
     features: Matrix
     marks: Matrix
     logits: Matrix
+
+
+Reader = Callable[[RunPhoto], Patches]
+"""From a photograph to its patches; it may be called by several threads at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +91,16 @@ def places_by_part(photos: Sequence[RunPhoto]) -> dict[str, list[int]]:
 
 
 def selection_from_photos(
-    model: InspectionModel, photos: Sequence[RunPhoto], record: TrainRecord, console: Console
+    read: Reader, fine: int, photos: Sequence[RunPhoto], record: TrainRecord, console: Console
 ) -> Selection:
     """The space of good patches, and which may be in the bank, told from at most `SPACE_PHOTOS` evenly spaced ones.
 
+    The first `fine` features of a patch are stride 8's.
+
     Raises:
-        ProcunitError: a photograph is gone or changed, or the masks leave nothing of any.
+        ProcunitError: a photograph cannot be read, or the masks leave nothing of any.
     """
     shown = evenly_spaced(photos, SPACE_PHOTOS)
-
-    def read(photo: RunPhoto) -> Patches:
-        return patches_from_photo(model, photo, record)
-
     seen = list(in_turn_on_one_core(read, shown, "Looking at good patches", console))
     features, marks = np.concatenate([one.features for one in seen]), np.concatenate([one.marks for one in seen])
     if not len(features):
@@ -106,21 +108,21 @@ def selection_from_photos(
             "the masks leave nothing of any photograph", where=record.data, remedy="Add photographs of good parts"
         )
     limit = max(MARKED_FROM, float(np.quantile(marks, 1 - MOST_MARKED, method="higher")))
-    return Selection(space_from_patches(features[marks <= limit], model.channels_of_stride8), limit)
+    return Selection(space_from_patches(features[marks <= limit], fine), limit)
 
 
 def candidates_from_photos(
-    model: InspectionModel, photos: Sequence[RunPhoto], record: TrainRecord, selection: Selection, console: Console
+    read: Reader, photos: Sequence[RunPhoto], record: TrainRecord, selection: Selection, console: Console
 ) -> Candidates:
     """The photographs' patches that may be in the bank, or the most different of each.
 
     Raises:
-        ProcunitError: a photograph is gone or was changed since the training.
+        ProcunitError: a photograph cannot be read.
     """
     share = max(1, MAX_CANDIDATES // len(photos))
 
     def chosen(photo: RunPhoto) -> tuple[Tensor, float, float, Matrix]:
-        found = patches_from_photo(model, photo, record)
+        found = read(photo)
         unmarked = found.marks <= selection.mark_limit
         patches = torch.from_numpy(selection.space.apply(found.features[unmarked]))
         marked = 1 - float(unmarked.mean()) if len(unmarked) else 0.0
@@ -153,9 +155,18 @@ def patches_from_photo(model: InspectionModel, photo: RunPhoto, record: TrainRec
     clean = _clean(tiles_u8, photo, record)
     taps = model.taps(torch.from_numpy(tiles_u8))
     features = patch_features(taps).permute(0, 2, 3, 1).flatten(0, 2).numpy()[clean]
-    if model.head is None or photo.label != GOOD:
+    return marked_patches(features, clean, model.head if photo.label == GOOD else None, head_features(taps))
+
+
+@torch.inference_mode()
+def marked_patches(features: Matrix, clean: NDArray[np.bool_], head: DefectHead | None, of_head: Tensor) -> Patches:
+    """A photograph's patches [n, C], the `clean` ones of all [P], as the head marks them; none are without a head.
+
+    `of_head` are the head's own features of the photograph's tiles [N, D, h, w].
+    """
+    if head is None:
         return Patches(features, np.full(len(features), -np.inf, np.float32), np.zeros(0, np.float32))
-    outputs = model.head(head_features(taps))
+    outputs = head(of_head)
     marks = outputs.defect_maps.amax(1).flatten().numpy()[clean]
     return Patches(features, marks, outputs.logits.amax(0).numpy())
 

@@ -65,7 +65,7 @@ class Judged:
         return np.array([np.mean(by_part[part]) for part in sorted(by_part)])
 
     def agreement(self, false_alarms: float) -> float:
-        """The share of parts with several photographs that all get the same answer."""
+        """The share of parts with several photographs that all get the same answer; NaN where none has several."""
         limit, highest = np.quantile(self.part_scores(GOOD, None), 1 - false_alarms), self.logits.max(1)
         answers: dict[tuple[str, str], set[bool]] = {}
         counts: dict[tuple[str, str], int] = {}
@@ -73,7 +73,7 @@ class Judged:
             answers.setdefault((of, part), set()).add(bool(value > limit))
             counts[of, part] = counts.get((of, part), 0) + 1
         several = [key for key, count in counts.items() if count > 1]
-        return float(np.mean([len(answers[key]) == 1 for key in several]))
+        return float(np.mean([len(answers[key]) == 1 for key in several])) if several else float("nan")
 
 
 def drawn_means(judged: Sequence[Judged], draws: int) -> Floats:
@@ -93,16 +93,15 @@ def drawn_means(judged: Sequence[Judged], draws: int) -> Floats:
     return means / len(judged)
 
 
-def judged_by(
+def scores_by(
     fit: Fit,
     lessons: Sequence[Lesson],
     types: tuple[str, ...],
     count: int | None,
     seed: int,
-    use: tuple[bool, bool] = (True, True),
     folds_at_most: int = FOLDS,
-) -> Judged:
-    """All photographs, each judged by a fit without its part; `use` says whether patches and the mean patch count."""
+) -> torch.Tensor:
+    """Scores [n, 2, T] of all photographs, each by a fit without its part."""
     fold_of = folds_by_part(lessons, types, seed, folds_at_most)
     taught = [True] * len(lessons)
     if count is not None:
@@ -116,6 +115,13 @@ def judged_by(
     )
     for places, of_fold in zip(left_out, found, strict=True):
         scores[places] = of_fold
+    return scores
+
+
+def judged_from_scores(
+    scores: torch.Tensor, lessons: Sequence[Lesson], types: tuple[str, ...], use: tuple[bool, bool] = (True, True)
+) -> Judged:
+    """Both scores blended as a run does; `use` says whether patches and the mean patch count."""
     blend = blend_from_scores(scores, lessons, types)
     blend = replace(blend, patch=blend.patch * use[0], context=blend.context * use[1])
     return Judged(
@@ -161,7 +167,8 @@ def row(name: str, judged: Sequence[Judged], reference: Floats | None) -> tuple[
     cells = [f"{np.mean(means):.3f} ({low:.2f} to {high:.2f})", *(f"{mean:.3f}" for mean in means)]
     escapes = [np.mean([_escapes(x, rate) for x in judged]) for rate in FALSE_ALARMS]
     cells += [" / ".join(f"{100 * x:.0f} %" for x in escapes)]
-    cells += [f"{100 * np.mean([x.agreement(FALSE_ALARMS[1]) for x in judged]):.0f} %"]
+    agreement = float(np.mean([x.agreement(FALSE_ALARMS[1]) for x in judged]))
+    cells += ["-" if np.isnan(agreement) else f"{100 * agreement:.0f} %"]
     if reference is None:
         cells.append("-")
     else:
@@ -209,18 +216,18 @@ def learning_table(data: Path, input_px: int, tuned: bool) -> None:
     head = fit_of_head(lessons, types)
     for count in COUNTS:
         images = "all" if count is None else str(count)
-        both = [judged_by(head, lessons, types, count, seed) for seed in SEEDS]
-        line, of_head = row(f"head, {images}", both, None)
+        scores = [scores_by(head, lessons, types, count, seed) for seed in SEEDS]
+        line, of_head = row(f"head, {images}", [judged_from_scores(x, lessons, types) for x in scores], None)
         click.echo(line)
         for name, use in (("mean patch alone", (False, True)), ("patches alone", (True, False))):
-            alone = [judged_by(head, lessons, types, count, seed, use) for seed in SEEDS]
+            alone = [judged_from_scores(x, lessons, types, use) for x in scores]
             click.echo(row(f"{name}, {images}", alone, of_head)[0])
     click.echo("")
     click.echo(head_line(types))
     each = [replace(x, part_id=str(place)) for place, x in enumerate(lessons)]
     for name, of in (("parts as given", given), ("photographs as parts", each)):
-        found = [judged_by(fit_of_head(of, types), of, types, None, seed) for seed in SEEDS]
-        click.echo(row(name, found, None)[0])
+        scores = [scores_by(fit_of_head(of, types), of, types, None, seed) for seed in SEEDS]
+        click.echo(row(name, [judged_from_scores(x, of, types) for x in scores], None)[0])
     if not tuned:
         return
     click.echo("")
@@ -229,9 +236,10 @@ def learning_table(data: Path, input_px: int, tuned: bool) -> None:
     for count in COUNTS:
         reference = None
         for name, fit in fits.items():
-            found = [judged_by(fit, lessons, types, count, seed, folds_at_most=TUNED_FOLDS) for seed in TUNED_SEEDS]
+            scores = [scores_by(fit, lessons, types, count, seed, TUNED_FOLDS) for seed in TUNED_SEEDS]
+            judged = [judged_from_scores(x, lessons, types) for x in scores]
             images = "all" if count is None else str(count)
-            line, reference = row(f"{name}, {images}, {TUNED_FOLDS} folds, one draw", found, reference)
+            line, reference = row(f"{name}, {images}, {TUNED_FOLDS} folds, one draw", judged, reference)
             click.echo(line)
 
 

@@ -81,7 +81,7 @@ def lessons_from_photos(
 def _lesson(model: InspectionModel, geometry: Geometry, photo: Photo) -> Lesson:
     pixels = read_image(photo.path)
     features = head_features(model.taps(torch.from_numpy(tensor_from_pixels(pixels, geometry))))
-    return lesson_from_features(photo.label, photo.part_id, features, _coverage(photo, pixels, geometry))
+    return lesson_from_features(photo.label, photo.part_id, features, coverage_from_photo(photo, pixels, geometry))
 
 
 def lesson_from_features(label: str, part_id: str, features: Tensor, coverage: Tensor | None) -> Lesson:
@@ -91,7 +91,7 @@ def lesson_from_features(label: str, part_id: str, features: Tensor, coverage: T
     return Lesson(label, part_id, patches.half(), patches.mean(0), coverage, (tiles, height, width))
 
 
-def _coverage(photo: Photo, pixels: PixelArray, geometry: Geometry) -> Tensor | None:
+def coverage_from_photo(photo: Photo, pixels: PixelArray, geometry: Geometry) -> Tensor | None:
     """The share of each patch that the mask covers; an empty mask tells nothing."""
     if photo.mask is None:
         return None

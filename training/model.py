@@ -139,7 +139,7 @@ class InspectionModel(nn.Module):
 
 
 def strongest_places(maps: Tensor) -> Tensor:
-    """The mean [N, T] of each map's highest places in [N, T, h, w]; one noisy patch is no place (docs/decisions/0020)."""
+    """The mean [N, T] of each map's highest places in [N, T, h, w]; a noisy patch is no place (docs/decisions/0020)."""
     return F.avg_pool2d(maps, PLACE_PATCHES, stride=1).flatten(2).topk(STRONGEST_PLACES).values.mean(2)
 
 

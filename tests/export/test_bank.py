@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -119,9 +120,10 @@ def test_no_patch_that_may_be_in_the_bank_is_farther_than_the_covering_radius(
     monkeypatch.setattr("export.candidates.MAX_CANDIDATES", most)
     made = made_bank(model, record, ROWS, QUIET)
     photos = bank_photos(record)
-    selection = selection_from_photos(model, photos, record, QUIET)
+    read = partial(patches_from_photo, model, record=record)
+    selection = selection_from_photos(read, model.channels_of_stride8, photos, record, QUIET)
     for photo in photos:
-        found = patches_from_photo(model, photo, record)
+        found = read(photo)
         allowed = made.space.apply(found.features[found.marks <= selection.mark_limit])
         assert textbook.covering_radius(allowed, made.rows[:, :-1]) <= made.covering_radius + 1e-3
 
