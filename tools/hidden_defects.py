@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edge.dataset import GOOD, Photo, read_image
+from edge.dataset import GOOD, Photo, read_image, read_mask
 from edge.errors import ProcunitError
 from edge.preprocess import Geometry, judged_patches, tensor_from_pixels
-from training.features import Lesson, coverage_from_photo, lesson_from_features
+from training.features import Lesson, coverage_from_mask, lesson_from_features
 from training.model import InspectionModel, head_features, patch_features
 
 HIDDEN_SHARE = 0.05
@@ -55,10 +55,11 @@ class Split:
 def seen_photo(model: InspectionModel, geometry: Geometry, photo: Photo) -> Seen:
     """Run the trunk over a photograph."""
     pixels = read_image(photo.path)
+    mask_u8 = None if photo.mask is None else read_mask(photo.mask, *pixels.shape[:2])
     tiles_u8 = tensor_from_pixels(pixels, geometry)
     taps, judged = model.taps(torch.from_numpy(tiles_u8)), judged_patches(tiles_u8).reshape(-1)
     lesson = lesson_from_features(
-        photo.label, photo.part_id, head_features(taps), coverage_from_photo(photo, pixels, geometry)
+        photo.label, photo.part_id, head_features(taps), coverage_from_mask(mask_u8, geometry)
     )
     patches = patch_features(taps).permute(0, 2, 3, 1).flatten(0, 2).half().cpu().numpy()[judged]
     return Seen(photo, lesson, patches, judged)

@@ -7,7 +7,7 @@ ones included: a defect seen there is one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
 import cv2
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.dataset import GOOD
-from edge.dataset_file import Augmentation, DatasetFile
+from edge.dataset_file import Augmentation, DatasetFile, Mirror
 from edge.errors import ProcunitError
 from edge.messages import PixelArray
 from edge.preprocess import Geometry, Region
@@ -28,6 +28,8 @@ MAX_DRAWS = 10
 PLACED_ROTATION_DEG, PLACED_ELASTIC = 2.0, 0.01
 """Limits where regions or ignored areas are bound to places of the frame."""
 
+_REFLECTIONS: Mapping[Mirror, int] = {"horizontal": 1, "vertical": 0}
+"""The axis of the frame that each turns round."""
 _MAX_SIDE_PX = 32766
 _MASK_U8 = 127
 _BENDS_PER_SIDE = 2
@@ -79,6 +81,22 @@ def augmentation_in_geometry(augmentation: Augmentation, geometry: Geometry) -> 
         brightness=augmentation.brightness,
         contrast=augmentation.contrast,
     )
+
+
+def mirrors_of_all(dataset_file: DatasetFile, labels: Sequence[str], geometry: Geometry) -> tuple[Mirror, ...]:
+    """The reflections in which photographs of every label may be shown, so that none is told by its reflection."""
+    allowed = [augmentation_in_geometry(dataset_file.augmentation_of(label), geometry).mirrors for label in labels]
+    return tuple(mirror for mirror in _REFLECTIONS if all(mirror in of_label for of_label in allowed))
+
+
+def reflected(
+    pixels: PixelArray, mask_u8: NDArray[np.uint8] | None, mirrors: Sequence[Mirror], rng: np.random.Generator
+) -> tuple[PixelArray, NDArray[np.uint8] | None]:
+    """A photograph and its mask mirrored by one or more of `mirrors`, drawn; there has to be one."""
+    drawn = int(rng.integers(1, 1 << len(mirrors)))
+    axes = tuple(_REFLECTIONS[mirror] for place, mirror in enumerate(mirrors) if drawn >> place & 1)
+    shown: PixelArray = np.flip(pixels, axes).copy()
+    return shown, None if mask_u8 is None else np.flip(mask_u8, axes).copy()
 
 
 def beyond_good_in_words(dataset_file: DatasetFile, types: Sequence[str], geometry: Geometry) -> str:

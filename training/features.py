@@ -6,21 +6,24 @@ Memory grows by the input's patches times the trunk's features: 0.4 MB a photogr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
 from edge.dataset import MASKS, Dataset, Photo, read_image, read_mask
+from edge.dataset_file import Mirror
 from edge.errors import ProcunitError
 from edge.geometry_file import geometry_from_folder
 from edge.messages import PixelArray
 from edge.preprocess import PATCH_PX, Geometry, mask_tiles, tensor_from_pixels
+from training.augment import reflected
 from training.model import InspectionModel, each_on_one_core, head_features
 
 _NAMED = 5
@@ -31,7 +34,7 @@ class Lesson:
     """One photograph that is learned from: its patches [P, D] in float16, their mean `context` [D] in float32.
 
     `grid` is its tiles and a tile's height and width in patches, P their product. `coverage` [P] is how much of each
-    patch the mask covers; None where no mask tells.
+    patch the mask covers; None where no mask tells. `mirrored` is taught along with it and never judged.
     """
 
     label: str
@@ -40,6 +43,7 @@ class Lesson:
     context: Tensor
     coverage: Tensor | None
     grid: tuple[int, int, int]
+    mirrored: Lesson | None = None
 
 
 def checked_geometry(dataset: Dataset, input_px: int, console: Console) -> Geometry:
@@ -71,17 +75,31 @@ def checked_geometry(dataset: Dataset, input_px: int, console: Console) -> Geome
 
 
 def lessons_from_photos(
-    model: InspectionModel, photos: Sequence[Photo], geometry: Geometry, console: Console
+    model: InspectionModel,
+    photos: Sequence[Photo],
+    geometry: Geometry,
+    mirrors: Sequence[Mirror],
+    seed: int,
+    console: Console,
 ) -> list[Lesson]:
-    """Run the trunk over every photograph."""
-    return each_on_one_core(partial(_lesson, model, geometry), photos, "Computing features", console)
+    """Run the trunk over every photograph and, where there are `mirrors`, over a drawn reflection of it."""
+    return each_on_one_core(partial(_lesson, model, geometry, mirrors, seed), photos, "Computing features", console)
 
 
 @torch.no_grad()
-def _lesson(model: InspectionModel, geometry: Geometry, photo: Photo) -> Lesson:
+def _lesson(model: InspectionModel, geometry: Geometry, mirrors: Sequence[Mirror], seed: int, photo: Photo) -> Lesson:
     pixels = read_image(photo.path)
-    features = head_features(model.taps(torch.from_numpy(tensor_from_pixels(pixels, geometry))))
-    return lesson_from_features(photo.label, photo.part_id, features, coverage_from_photo(photo, pixels, geometry))
+    mask_u8 = None if photo.mask is None else read_mask(photo.mask, *pixels.shape[:2])
+
+    def seen(shown: PixelArray, marked_u8: NDArray[np.uint8] | None) -> Lesson:
+        features = head_features(model.taps(torch.from_numpy(tensor_from_pixels(shown, geometry))))
+        return lesson_from_features(photo.label, photo.part_id, features, coverage_from_mask(marked_u8, geometry))
+
+    lesson = seen(pixels, mask_u8)
+    if not mirrors:
+        return lesson
+    draw = np.random.default_rng([seed, int(photo.sha256[:8], 16)])
+    return replace(lesson, mirrored=seen(*reflected(pixels, mask_u8, mirrors, draw)))
 
 
 def lesson_from_features(label: str, part_id: str, features: Tensor, coverage: Tensor | None) -> Lesson:
@@ -91,11 +109,11 @@ def lesson_from_features(label: str, part_id: str, features: Tensor, coverage: T
     return Lesson(label, part_id, patches.half(), patches.mean(0), coverage, (tiles, height, width))
 
 
-def coverage_from_photo(photo: Photo, pixels: PixelArray, geometry: Geometry) -> Tensor | None:
-    """The share of each patch that the mask covers; an empty mask tells nothing."""
-    if photo.mask is None:
+def coverage_from_mask(mask_u8: NDArray[np.uint8] | None, geometry: Geometry) -> Tensor | None:
+    """The share of each patch [P] that a photograph's mask [H, W] covers; an empty mask tells nothing."""
+    if mask_u8 is None:
         return None
-    tiles = torch.from_numpy(mask_tiles(read_mask(photo.mask, *pixels.shape[:2]), geometry))
+    tiles = torch.from_numpy(mask_tiles(mask_u8, geometry))
     return F.avg_pool2d(tiles, PATCH_PX).flatten() if tiles.any() else None
 
 

@@ -82,7 +82,7 @@ def empty_scatter(size: int) -> Scatter:
 
 def scatter_from_lessons(lessons: Sequence[Lesson]) -> Scatter:
     """Photographs of one label and part share one part's weight; so do the patches of a photograph."""
-    scatter = empty_scatter(lessons[0].patches.shape[1])
+    scatter, lessons = empty_scatter(lessons[0].patches.shape[1]), _with_mirrored(lessons)
     for lesson, weight in zip(lessons, _weights(lessons), strict=True):
         clean = lesson.patches[_clean(lesson)].float()
         if len(clean):
@@ -97,6 +97,7 @@ def discriminants(lessons: Sequence[Lesson], types: Sequence[str], clean: Scatte
     Where a defect photograph has no mask, its patches are guessed: all at first, then in turns those that score
     highest (as MI-SVM alternates, Andrews et al., NIPS 2002).
     """
+    lessons = _with_mirrored(lessons)
     mean = clean.total / clean.weight
     covariance = clean.outer / clean.weight - torch.outer(mean, mean)
     context, context_offset = _context_discriminant(lessons, types)
@@ -117,6 +118,10 @@ def head_from_discriminants(found: Discriminants, blend: Blend) -> DefectHead:
         head.context.weight.copy_(blend.context[:, None] * found.context)
         head.bias.copy_(offset[:, None, None])
     return head
+
+
+def _with_mirrored(lessons: Sequence[Lesson]) -> list[Lesson]:
+    return [shown for lesson in lessons for shown in (lesson, lesson.mirrored) if shown is not None]
 
 
 def _weights(lessons: Sequence[Lesson]) -> Tensor:

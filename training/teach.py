@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from edge.dataset import Photo
+from edge.dataset import GOOD, Photo
 from edge.dataset_file import DatasetFile
 from edge.errors import ProcunitError
 from edge.preprocess import PATCH_PX, Geometry
+from training.augment import mirrors_of_all
 from training.features import Lesson, lessons_from_photos
 from training.findings import Findings
 from training.finetune import fine_tuned, lessons_from_views, tuned_stages, views_of_photos
@@ -56,8 +57,11 @@ def taught(
     """
     stages = tuned_stages(model.trunk) if plan.fine_tune else None
     views = views_of_photos(model, photos, geometry, file, seed, console) if stages else []
+    mirrors = mirrors_of_all(file, (GOOD, *types), geometry)
     lessons = (
-        lessons_from_views(stages, views, console) if stages else lessons_from_photos(model, photos, geometry, console)
+        lessons_from_views(stages, views, console)
+        if stages
+        else lessons_from_photos(model, photos, geometry, mirrors, seed, console)
     )
     unseen = out_of_fold(lessons, types, folds_by_part(lessons, types, seed), console)
     if not unseen.clean.weight:

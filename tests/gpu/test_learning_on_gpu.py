@@ -27,11 +27,11 @@ def test_features_are_the_cpu_s_and_stages_are_tuned(tmp_path: Path) -> None:
     geometry = Geometry(input_height_px=64, input_width_px=64, channels=1)
     model = InspectionModel(BACKBONE, len(TYPES), 1)
     model.trunk.load_state_dict(trunk_weights(BACKBONE, write_weights(tmp_path / "w.safetensors")).state)
-    on_cpu = lessons_from_photos(model, data.photos, geometry, QUIET)
+    on_cpu = lessons_from_photos(model, data.photos, geometry, (), 0, QUIET)
     device = device_to_learn_on()
     assert device.type == "cuda"
     model.to(device)
-    _check_alike(lessons_from_photos(model, data.photos, geometry, QUIET), on_cpu)
+    _check_alike(lessons_from_photos(model, data.photos, geometry, (), 0, QUIET), on_cpu)
     stages = tuned_stages(model.trunk)
     views = views_of_photos(model, data.photos, geometry, file, 0, QUIET)
     _check_alike(lessons_from_views(stages, views, QUIET), on_cpu)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import cast
 
 import cv2
@@ -11,11 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edge.dataset_file import Augmentation, DatasetFile
+from edge.dataset_file import Augmentation, DatasetFile, Mirror, dataset_file_from_folder
 from edge.errors import ProcunitError
 from edge.messages import PixelArray
 from edge.preprocess import Geometry, Region
-from training.augment import augmentation_in_geometry, augmented, types_varied_beyond_good
+from training.augment import (
+    augmentation_in_geometry,
+    augmented,
+    mirrors_of_all,
+    reflected,
+    types_varied_beyond_good,
+)
 
 STILL = Augmentation(direction="directional", rotation_deg=0.0, brightness=0.0, contrast=0.0)
 ISOTROPIC = Augmentation(direction="isotropic", brightness=0.0, contrast=0.0)
@@ -244,3 +251,25 @@ def test_a_frame_too_long_to_be_turned_is_refused_and_a_still_one_is_not() -> No
     with pytest.raises(ProcunitError, match=r"32767 x 32 px; a frame with a side over 32766 px cannot be turned"):
         augmented(pixels, None, directional(5), np.random.default_rng(0))
     assert augmented(pixels, None, STILL, np.random.default_rng(0))[0].shape == pixels.shape
+
+
+def test_reflections_are_those_that_every_label_may_have(tmp_path: Path) -> None:
+    labels, placed = ("good", "pore", "scoring"), Geometry(regions=(Region(width=0.5),))
+    settings = "augmentation:\n  default: {direction: isotropic}\n  scoring: {direction: directional, rotation_deg: 3"
+    for mirror, wanted in (("", ()), (", mirror: [vertical]", ("vertical",))):
+        (tmp_path / "dataset.yaml").write_text(f"{settings}{mirror}}}\n", encoding="utf-8")
+        file = dataset_file_from_folder(tmp_path)
+        assert mirrors_of_all(file, labels, Geometry()) == wanted
+        assert mirrors_of_all(file, labels, placed) == (), "regions are bound to places of the frame"
+    assert mirrors_of_all(file, ("good", "pore"), Geometry()) == ("horizontal", "vertical")
+
+
+@given(st.sampled_from([("horizontal",), ("vertical",), ("horizontal", "vertical")]), st.integers(0, 1000))
+def test_a_reflection_is_never_the_photograph_and_its_mask_goes_with_it(mirrors: tuple[Mirror, ...], seed: int) -> None:
+    pixels = np.arange(20, dtype=np.uint8).reshape(4, 5)
+    shown, mask_u8 = reflected(pixels, pixels + 100, mirrors, np.random.default_rng(seed))
+    possible = {"horizontal": pixels[:, ::-1], "vertical": pixels[::-1]}
+    wanted = [possible[mirror] for mirror in mirrors] + ([pixels[::-1, ::-1]] if len(mirrors) == 2 else [])
+    assert any(np.array_equal(shown, one) for one in wanted)
+    assert mask_u8 is not None
+    np.testing.assert_array_equal(mask_u8, shown + 100)

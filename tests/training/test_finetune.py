@@ -66,7 +66,7 @@ def bold(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_first_view_is_the_photograph_as_the_device_sees_it(made: Made) -> None:
-    wanted = lessons_from_photos(made.model, made.data.photos, made.geometry, QUIET)
+    wanted = lessons_from_photos(made.model, made.data.photos, made.geometry, (), 0, QUIET)
     for found, exact in zip(made.lessons, wanted, strict=True):
         assert (found.label, found.part_id) == (exact.label, exact.part_id)
         torch.testing.assert_close(found.patches.float(), exact.patches.float(), atol=0.02, rtol=0.02)

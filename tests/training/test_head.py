@@ -128,3 +128,14 @@ def test_few_parts_are_drawn_to_what_all_types_look_like(parts: int) -> None:
     assert own > 0.5
     assert other == pytest.approx((0.5 if parts == 3 else 0.0) * POOLED_PARTS / (parts + POOLED_PARTS), abs=0.15)
     assert float(dent[1]) > float(dent[0])
+
+
+def test_a_mirrored_photograph_is_taught_as_another_of_its_part() -> None:
+    copies = []
+    for x in lessons():
+        coverage = None if x.coverage is None else x.coverage.flip(0)
+        copies.append(replace(x, mirrored=replace(x, patches=x.patches.flip(0) + 1, coverage=coverage)))
+    apart = [shown for x in copies for shown in (replace(x, mirrored=None), x.mirrored) if shown is not None]
+    together, wanted = (discriminants(of, TYPES, scatter_from_lessons(of)) for of in (copies, apart))
+    for field in ("patch", "patch_offset", "context", "context_offset"):
+        torch.testing.assert_close(getattr(together, field), getattr(wanted, field))
