@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from rich.console import Console
 from rich.progress import Progress
@@ -21,6 +22,8 @@ QUIET = Console(quiet=True)
 TYPES = ("line", "spot")
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
 def test_features_are_the_cpu_s_and_stages_are_tuned(tmp_path: Path) -> None:
     data = dataset_from_folder(write_photographs(tmp_path / "data", 8, {"spot": 6, "line": 6}))
     file = dataset_file_from_folder(tmp_path / "data")
