@@ -114,7 +114,7 @@ def test_latency(engine: TrtEngine, frames: Frames, figure: Figure) -> None:
     for what, times in (("with copies", whole), ("without copies", alone)):
         p50, p99 = np.percentile(times, [50, 99])
         figure(f"latency {what}, {frames[0].shape[0]} tiles", f"p50 {p50:.2f} ms, p99 {p99:.2f} ms")
-    assert np.median(alone) <= 1.05 * np.median(whole)  # page-locked copies can cost next to nothing
+    assert np.median(alone) <= np.median(whole)
 
 
 def test_a_gpu_that_fails_loses_the_engine_and_the_next_process_goes_on(
