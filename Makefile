@@ -36,10 +36,10 @@ unit: setup ## the tests, fast ones first
 	@$(BIN)/python -m pytest
 
 test-rtx14: setup ## every form of the graph through TensorRT for RTX 1.4 (API of TensorRT 10), in an environment of its own
-	@bash tools/test_rtx14.sh $(VENV)
+	@bash tools/environments/test_rtx14.sh $(VENV)
 
 test-py310: setup ## the device's tests on Python 3.10, or mypy and ruff for it where there is none
-	@bash tools/test_py310.sh $(VENV)
+	@bash tools/environments/test_py310.sh $(VENV)
 
 accept: setup-demo ## real photographs through everything (DATA=DIR); figures into docs/measurements.md
 	@test -n "$(DATA)" || { echo "usage: make accept DATA=DIR (good/ and one folder a defect type)"; exit 2; }
@@ -47,37 +47,37 @@ accept: setup-demo ## real photographs through everything (DATA=DIR); figures in
 
 bench-peers: setup-demo ## our PatchCore beside anomalib's, in speed and accuracy (DATA=DIR; hours, FOLDS=1 for fewer)
 	@test -n "$(DATA)" || { echo "usage: make bench-peers DATA=DIR (good/ and one folder a defect type)"; exit 2; }
-	@bash tools/bench_peers.sh $(VENV) "$(DATA)" $(FOLDS)
+	@bash tools/benchmarks/peers.sh $(VENV) "$(DATA)" $(FOLDS)
 
 drill-mqtt: setup ## kills, partitions, loss, an outage, a slow link (all, or DRILLS="loss outage"; SHORT=1)
-	@$(BIN)/python -m tools.drill_mqtt $(if $(SHORT),--short) $(DRILLS)
+	@$(BIN)/python -m tools.drills.mqtt $(if $(SHORT),--short) $(DRILLS)
 
 drill-power: setup ## 200 power cuts on copies of a disk (root)
-	@$(BIN)/python -m tools.drill_power --cycles 200
+	@$(BIN)/python -m tools.drills.power --cycles 200
 
 drill-disk: setup ## a disk that fills up while it runs, at stop and at start (root)
-	@$(BIN)/python -m tools.drill_disk
+	@$(BIN)/python -m tools.drills.disk
 
 drill-backlog: setup ## a million results stored and drained, then 500 a second for 10 minutes
-	@$(BIN)/python -m tools.drill_backlog
+	@$(BIN)/python -m tools.drills.backlog
 
 drill-fuzz: setup ## a million hostile commands and settings
-	@$(BIN)/python -m tools.drill_fuzz --inputs 1000000
+	@$(BIN)/python -m tools.drills.fuzz --inputs 1000000
 
 drill-bank: setup ## memory banks from 50, 500 and 5000 photographs: time and memory
-	@$(BIN)/python -m tools.drill_bank $(if $(SIZES),--sizes $(SIZES))
+	@$(BIN)/python -m tools.drills.bank $(if $(SIZES),--sizes $(SIZES))
 
 drill-learning: setup ## what each way of learning gives on parts left out (DATA=DIR; about an hour)
 	@test -n "$(DATA)" || { echo "usage: make drill-learning DATA=DIR (good/ and one folder a defect type)"; exit 2; }
-	@$(BIN)/python -W ignore -m tools.learning_table --data "$(DATA)"
+	@$(BIN)/python -W ignore -m tools.drills.learning --data "$(DATA)"
 
 drill-hidden: setup ## what defects hidden among the good parts cost the anomaly scorer (DATA=DIR; about 15 minutes)
 	@test -n "$(DATA)" || { echo "usage: make drill-hidden DATA=DIR (good/ and one folder a defect type)"; exit 2; }
-	@$(BIN)/python -W ignore -m tools.drill_hidden --data "$(DATA)"
+	@$(BIN)/python -W ignore -m tools.drills.hidden --data "$(DATA)"
 
 drill-variants: setup ## every precision of a trained run side by side (RUN=DIR)
 	@test -n "$(RUN)" || { echo "usage: make drill-variants RUN=DIR (made by procunit train)"; exit 2; }
-	@$(BIN)/python tools/variant_table.py --run "$(RUN)"
+	@$(BIN)/python tools/benchmarks/variant_table.py --run "$(RUN)"
 
 clean: ## remove what make created
 	rm -rf $(VENV) .venv310 .venv-rtx14 .venv-peers work build *.egg-info

@@ -15,15 +15,15 @@ from calibration.held_out import PatchesOf, held_out_bytes
 from calibration.limits import budget_from_counts, limits_from_good_parts
 from calibration.scoring import PhotoScorer, ScoredPhoto, with_progress
 from edge.anomaly import center_and_spread
-from edge.bundle import bank_from_file
-from edge.dataset import GOOD, read_image
-from edge.engine_ort import OrtEngine
+from edge.bundle.manifest import PATCHES_GRAPH, Budget, ImagingBaseline, ScoreLimit
+from edge.bundle.reader import bank_from_file
+from edge.engine.ort import OrtEngine
 from edge.errors import ProcunitError
 from edge.imaging import imaging_from_pixels
-from edge.manifest import PATCHES_GRAPH, Budget, ImagingBaseline, ScoreLimit
 from edge.policy import logit, sigmoid
 from edge.preprocess import Geometry
-from edge.runfiles import (
+from training.data.dataset import GOOD, read_image
+from training.data.run_files import (
     BANK_FILE,
     CALIBRATION_FILE,
     EXPORT_FILE,

@@ -11,14 +11,14 @@ from calibration.evaluation import Evaluation, Latency
 from calibration.figures import Judged, Scored, figures_from_judged, image_of, part_of
 from calibration.metrics import agreement
 from calibration.scoring import with_progress
-from edge.bundle import BundleContent
-from edge.dataset import Dataset, Photo, read_image
-from edge.engine_ort import OrtEngine
+from edge.bundle.manifest import Manifest
+from edge.bundle.reader import BundleContent
+from edge.engine.ort import OrtEngine
 from edge.errors import ProcunitError
-from edge.manifest import Manifest
 from edge.messages import Frame, Trigger
 from edge.pipeline import Pipeline, utc_now
 from edge.policy import alarm_margin, policy_from_manifest
+from training.data.dataset import Dataset, Photo, read_image
 
 _NEVER_AUDIT = 1.0
 

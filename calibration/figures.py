@@ -13,8 +13,8 @@ import numpy as np
 
 from calibration.evaluation import AnomalyFigures, EscapeRate, Figures, TypeFigures
 from calibration.metrics import Values, auc, auc_ci95, escape_rate, size_scores
-from edge.dataset import GOOD, Photo
 from edge.messages import Verdict
+from training.data.dataset import GOOD, Photo
 
 FALSE_ALARM_RATES = ("0.01", "0.05")
 _SEVEREST_FIRST = (Verdict.REJECT, Verdict.REVIEW, Verdict.NOT_INSPECTED, Verdict.PASS)

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save as safetensors_bytes
 
 from edge.anomaly import counted_patches, score_from_distances
-from edge.engine_ort import session_from_graph
-from edge.manifest import (
+from edge.bundle.manifest import (
     COUNTED_KEY,
     DEFECT_COUNTED_KEY,
     DEFECT_DISTANCES_KEY,
@@ -20,6 +19,7 @@ from edge.manifest import (
     DISTANCES_KEY,
     PATCHES_KEY,
 )
+from edge.engine.ort import session_from_graph
 from edge.messages import PixelArray, Scores
 from edge.preprocess import Geometry, judged_patches, tensor_from_pixels
 
@@ -66,7 +66,7 @@ class PatchesOf:
 
 
 def held_out_bytes(good: Sequence[Farthest], defects: Sequence[Farthest]) -> bytes:
-    """The tensors of `edge.manifest.HELD_OUT` as a safetensors file; `edge.bank_evidence` reads them."""
+    """The tensors of `edge.bundle.manifest.HELD_OUT` as a safetensors file; `edge.bank.evidence` reads them."""
     names = (PATCHES_KEY, DISTANCES_KEY, COUNTED_KEY), (DEFECT_PATCHES_KEY, DEFECT_DISTANCES_KEY, DEFECT_COUNTED_KEY)
     size = (good or defects)[0].patches.shape
     tensors: dict[str, NDArray[np.generic]] = {}

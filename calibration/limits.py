@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edge.anomaly import center_and_spread
 from edge.binomial import trials_needed, upper_bound
-from edge.manifest import Budget
+from edge.bundle.manifest import Budget
 
 CONFIDENCE = 0.95
 _JUST_ABOVE_SPREADS = 1e-3

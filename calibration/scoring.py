@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.progress import track
 
 from calibration.held_out import Farthest, PatchesOf
-from edge.bundle import file_entry_from_path
-from edge.dataset import GOOD, read_image
-from edge.engine import Engine, EngineError
+from edge.bundle.reader import file_entry_from_path
+from edge.engine.protocol import Engine, EngineError
 from edge.errors import ProcunitError
 from edge.pipeline import score_pixels
 from edge.preprocess import Geometry
-from edge.runfiles import PhotoScores, RunPhoto
+from training.data.dataset import GOOD, read_image
+from training.data.run_files import PhotoScores, RunPhoto
 
 ItemT = TypeVar("ItemT")
 

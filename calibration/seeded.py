@@ -9,15 +9,15 @@ from pathlib import Path
 
 from calibration.limits import CONFIDENCE
 from calibration.scoring import with_progress
-from edge.bundle import Bundle
-from edge.dataset import GOOD, Dataset, read_image
-from edge.engine import EngineError
-from edge.engine_ort import OrtEngine
+from edge.bundle.manifest import DefectType, KnownPhoto, SeededResult
+from edge.bundle.reader import Bundle
+from edge.bundle.sealing import SigningKey, new_directory, seal
+from edge.engine.ort import OrtEngine
+from edge.engine.protocol import EngineError
 from edge.errors import ProcunitError
-from edge.manifest import DefectType, KnownPhoto, SeededResult
 from edge.pipeline import score_pixels, utc_now
 from edge.policy import earned_authority
-from edge.sealing import SigningKey, new_directory, seal
+from training.data.dataset import GOOD, Dataset, read_image
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from calibration.evaluation import Evaluation, Interval
 from edge.binomial import lower_bound, upper_bound
-from edge.manifest import DefectType
+from edge.bundle.manifest import DefectType
 from edge.messages import Verdict
 from edge.policy import earned_authority
 

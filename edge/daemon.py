@@ -12,22 +12,22 @@ import logging
 import time
 from contextlib import ExitStack
 
-from edge.bundle import Bundle, TrustedKey, open_bundle, trusted_key_from_file
-from edge.config import BundleSettings, Settings
-from edge.engine_choice import OpenEngine, open_engine
+from edge.bundle.reader import Bundle, TrustedKey, open_bundle, trusted_key_from_file
+from edge.config.settings import BundleSettings, Settings
+from edge.contract.topics import RESULT, root_from_device
+from edge.engine.choice import OpenEngine, open_engine
 from edge.errors import ProcunitError
 from edge.fault_board import FaultBoard
 from edge.faults import FaultId
-from edge.frames import FrameStore
-from edge.health import ServiceNotifier
-from edge.line import Line, line_from_settings
-from edge.outbox import Outbox
-from edge.stop_signals import StopSignals
-from edge.supervisor import Reason, Supervisor
-from edge.topics import RESULT, root_from_device
+from edge.frames.store import FrameStore
+from edge.line.line import Line, line_from_settings
+from edge.line.supervisor import Reason, Supervisor
+from edge.outbox.outbox import Outbox
+from edge.system.service_manager import ServiceNotifier
+from edge.system.stop_signals import StopSignals
 
 OUTBOX_FILE, FRAMES_FOLDER = "outbox.db", "frames"
-"""What lies in the state directory, beside what `edge.line` names."""
+"""What lies in the state directory, beside what `edge.line.line` names."""
 CAMERA_STOP_S = 5.0
 DRAIN_S = 10.0
 """How long what waits in the hand-over may take to be judged when the daemon stops."""

@@ -7,9 +7,9 @@ import threading
 import time
 from dataclasses import dataclass
 
+from edge.contract.payloads import bytes_from_payload, event_from_fault
 from edge.faults import FAULTS, FaultId, Severity
-from edge.outbox import Outbox
-from edge.payloads import bytes_from_payload, event_from_fault
+from edge.outbox.outbox import Outbox
 from edge.pipeline import utc_now
 
 QUIET_S = 10.0

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from edge.engine import Engine, EngineError, scores_from_outputs
+from edge.engine.protocol import Engine, EngineError, scores_from_outputs
 from edge.errors import ProcunitError
 from edge.messages import Inspection, NotInspected, PixelArray, Scores, Timings, Trigger
 from edge.policy import Policy, decide, not_inspected

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from edge.binomial import lower_bound, upper_bound
-from edge.manifest import DefectType, Manifest, ScoreLimit
+from edge.bundle.manifest import DefectType, Manifest, ScoreLimit
 from edge.messages import Authority, Decision, NotInspected, Scores, Verdict, Why
 
 MIN_IMAGES, MIN_PARTS = 30, 10

@@ -7,10 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from edge.bundle import Bundle, bank_from_file
-from edge.engine_ort import OrtEngine
-from edge.errors import ProcunitError
-from edge.manifest import (
+from edge.bundle.manifest import (
     BANK,
     CALIBRATION,
     HELD_OUT,
@@ -23,8 +20,15 @@ from edge.manifest import (
     ManifestBody,
     Provenance,
 )
+from edge.bundle.reader import Bundle, bank_from_file
+from edge.bundle.sealing import SigningKey, new_directory, seal
+from edge.engine.ort import OrtEngine
+from edge.errors import ProcunitError
 from edge.pipeline import utc_now
-from edge.runfiles import (
+from export.golden import Judge, golden_photos, tolerance_from_scores, write_golden
+from export.pictures import galleries_from_run
+from export.report import SUSPECTS_FILE, report_html
+from training.data.run_files import (
     BANK_FILE,
     CALIBRATION_FILE,
     EXPORT_FILE,
@@ -36,10 +40,6 @@ from edge.runfiles import (
     graphs_of_run,
     read_record,
 )
-from edge.sealing import SigningKey, new_directory, seal
-from export.golden import Judge, golden_photos, tolerance_from_scores, write_golden
-from export.pictures import galleries_from_run
-from export.report import SUSPECTS_FILE, report_html
 
 
 def bundle_from_run(

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from edge.bundle import MAX_BANK_ROWS
-from edge.sealing import signing_key_from_file
+from edge.bundle.reader import MAX_BANK_ROWS
+from edge.bundle.sealing import signing_key_from_file
 from export.bundle_from_run import bundle_from_run
 from export.report import SUSPECTS_FILE
 from export.signing import demo_key_from_run
 
 if TYPE_CHECKING:  # torch is slow to import, and bundles need none
-    from export.suspects import Suspect
+    from export.bank.suspects import Suspect
 
 DEFAULT_BANK_ROWS = 4096
 SUSPECTS_PRINTED = 8

@@ -13,9 +13,17 @@ from numpy.typing import NDArray
 from rich.console import Console
 from safetensors.numpy import save as safetensors_bytes
 
-from edge.engine_ort import OrtEngine
-from edge.manifest import BANK_KEY, PATCHES_GRAPH, PRECISIONS, Precision, graph_files
-from edge.runfiles import (
+from edge.bundle.manifest import BANK_KEY, PATCHES_GRAPH, PRECISIONS, Precision, graph_files
+from edge.engine.ort import OrtEngine
+from export.bank.candidates import evenly_spaced, tiles_from_photo
+from export.bank.memory_bank import MadeBank, bank_photos, made_bank
+from export.bank.suspects import suspects_page
+from export.graph.inspection_graph import OPSET, InspectionGraph, PatchesGraph, graphs_from_model, onnx_from_graph
+from export.graph.parity import check_difference, difference_of_graphs, reference_outputs
+from export.graph.precision import MAX_ACTIVATION, folded, in_half, largest_activation
+from export.graph.quantize import in_int8
+from export.report import SUSPECTS_FILE
+from training.data.run_files import (
     BANK_FILE,
     CALIBRATION_FILE,
     EXPORT_FILE,
@@ -29,14 +37,6 @@ from edge.runfiles import (
     read_record,
     write_record,
 )
-from export.bank import MadeBank, bank_photos, made_bank
-from export.candidates import evenly_spaced, tiles_from_photo
-from export.graph import OPSET, InspectionGraph, PatchesGraph, graphs_from_model, onnx_from_graph
-from export.parity import check_difference, difference_of_graphs, reference_outputs
-from export.precision import MAX_ACTIVATION, folded, in_half, largest_activation
-from export.quantize import in_int8
-from export.report import SUSPECTS_FILE
-from export.suspects import suspects_page
 from training.model import InspectionModel, model_from_checkpoint
 
 PARITY_FRAMES = 12

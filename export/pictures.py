@@ -11,16 +11,23 @@ from pathlib import Path
 
 import numpy as np
 
-from edge.bundle import bank_from_file
-from edge.dataset import GOOD, read_image
-from edge.heatmap import relevance_from_scores
-from edge.manifest import ScoreLimit
+from edge.bundle.manifest import ScoreLimit
+from edge.bundle.reader import bank_from_file
+from edge.frames.heatmap import relevance_from_scores
 from edge.messages import PixelArray, Scores
-from edge.page_pictures import Picture, picture_from_map
 from edge.pipeline import score_pixels
 from edge.preprocess import Geometry, frame_u8_from_pixels
-from edge.runfiles import BANK_FILE, CalibrationRecord, ExportRecord, PhotoScores, TrainRecord, fold_banks_of_run
 from export.golden import Judge
+from training.data.dataset import GOOD, read_image
+from training.data.run_files import (
+    BANK_FILE,
+    CalibrationRecord,
+    ExportRecord,
+    PhotoScores,
+    TrainRecord,
+    fold_banks_of_run,
+)
+from training.report.pictures import Picture, picture_from_map
 
 PICTURES_BYTES = 1_400_000
 """All JPEGs of a page together: as base64 they grow by a third, and a page stays under 2 MB."""

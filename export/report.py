@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from edge.manifest import NO_BUDGET, ManifestBody
-from edge.page import note, page_html, paragraph, photographs_table, table
-from edge.page_pictures import legend_html, pictures_html
+from edge.bundle.manifest import NO_BUDGET, ManifestBody
 from edge.policy import MIN_IMAGES, MIN_PARTS, earned_authority
-from edge.runfiles import ExportRecord, TrainRecord
 from export.pictures import Gallery
+from training.data.run_files import ExportRecord, TrainRecord
+from training.report.page import note, page_html, paragraph, photographs_table, table
+from training.report.pictures import legend_html, pictures_html
 
 SUSPECTS_FILE = "suspects.html"
 """The page in the run that shows good parts to look at again."""

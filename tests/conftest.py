@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.broker import Broker, running_broker
+from tests.support.broker import Broker, running_broker
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.dataset import GOOD
-from edge.dataset_file import Augmentation, DatasetFile, Mirror
 from edge.errors import ProcunitError
 from edge.messages import PixelArray
 from edge.preprocess import Geometry, Region
+from training.data.dataset import GOOD
+from training.data.dataset_yaml import Augmentation, DatasetFile, Mirror
 
 MIN_DEFECT_KEPT = 0.5
 """Share of the mask's area that stays in the frame; less would leave a label without its defect."""

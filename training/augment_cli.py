@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from edge.dataset import dataset_from_path
-from edge.dataset_file import dataset_file_from_folder
 from edge.errors import ProcunitError
 from training.augment import beyond_good_in_words
 from training.cli import data_option, input_px_option
-from training.contact_sheet import contact_sheet, png_from_sheet
+from training.data.dataset import dataset_from_path
+from training.data.dataset_yaml import dataset_file_from_folder
 from training.features import checked_geometry
+from training.report.contact_sheet import contact_sheet, png_from_sheet
 
 
 @click.command()

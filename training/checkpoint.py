@@ -11,7 +11,7 @@ from torch import nn
 
 from edge.errors import ProcunitError, first_problem
 from edge.preprocess import Geometry
-from edge.runfiles import CHECKPOINT_FILE, TRAIN_FILE, TrainRecord
+from training.data.run_files import CHECKPOINT_FILE, TRAIN_FILE, TrainRecord
 
 _HEADER_KEY = "procunit_edge"
 """One entry that holds everything: safetensors writes several in any order, and the same run is the same file."""

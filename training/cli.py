@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from edge.dataset import GOOD
-from edge.geometry_file import areas_in_words
-from training.report import REPORT_FILE
+from training.data.dataset import GOOD
+from training.data.folder_geometry import areas_in_words
+from training.report.run_report import REPORT_FILE
 from training.teach import Plan
 from training.train import Trained, TrainSettings
 from training.train import train as run_training

@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from edge.dataset import MASKS, Dataset, Photo, read_image, read_mask
-from edge.dataset_file import Mirror
 from edge.errors import ProcunitError
-from edge.geometry_file import geometry_from_folder
 from edge.messages import PixelArray
 from edge.preprocess import PATCH_PX, Geometry, mask_tiles, tensor_from_pixels
 from training.augment import reflected
+from training.data.dataset import MASKS, Dataset, Photo, read_image, read_mask
+from training.data.dataset_yaml import Mirror
+from training.data.folder_geometry import geometry_from_folder
 from training.model import InspectionModel, each_on_one_core, head_features
 
 _NAMED = 5
@@ -49,7 +49,7 @@ class Lesson:
 def checked_geometry(dataset: Dataset, input_px: int, console: Console) -> Geometry:
     """Decode every photograph and mask, so that nothing fails later, and tell grey from colour.
 
-    Regions and ignored areas are the data folder's own (`edge.geometry_file`).
+    Regions and ignored areas are the data folder's own (`training.data.folder_geometry`).
 
     Raises:
         ProcunitError: a photograph, a mask or the folder's geometry is not usable; the text names the file.

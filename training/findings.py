@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.dataset import Photo
+from training.data.dataset import Photo
 from training.validation import PartAuc
 
 

@@ -20,11 +20,11 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from edge.dataset import GOOD, Photo, read_image, read_mask
-from edge.dataset_file import DatasetFile
 from edge.errors import ProcunitError
 from edge.preprocess import PATCH_PX, Geometry, mask_tiles, tensor_from_pixels
 from training.augment import augmentation_in_geometry, augmented
+from training.data.dataset import GOOD, Photo, read_image, read_mask
+from training.data.dataset_yaml import DatasetFile
 from training.features import Lesson, lesson_from_features
 from training.model import (
     DefectHead,

@@ -24,8 +24,8 @@ from timm.models import FeatureInfo, PretrainedCfg
 from torch import Tensor, nn
 
 from edge.errors import ProcunitError
-from edge.runfiles import CHECKPOINT_FILE, TrainRecord
 from training.checkpoint import check_origin
+from training.data.run_files import CHECKPOINT_FILE, TrainRecord
 
 STRIDES = (8, 16, 32)
 STRONGEST_PLACES, PLACE_PATCHES = 3, 2

@@ -24,9 +24,9 @@ from rich.console import Console
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from edge.dataset import PARTS_CSV, Dataset, Photo, read_image
-from edge.dataset_csv import FILE, LABEL, MASK, PART_ID
-from edge.dataset_file import DATASET_YAML
+from training.data.dataset import PARTS_CSV, Dataset, Photo, read_image
+from training.data.dataset_yaml import DATASET_YAML
+from training.data.photo_list import FILE, LABEL, MASK, PART_ID
 from training.model import each_on_one_core
 
 MIN_STRENGTH = 0.1

@@ -14,9 +14,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from edge.dataset import Photo
+from edge.bundle.manifest import KnownPhoto, Line
 from edge.errors import ProcunitError, first_problem
-from edge.manifest import KnownPhoto, Line
+from training.data.dataset import Photo
 
 SEEDED_FILE = "seeded.json"
 

@@ -10,9 +10,9 @@ import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from edge.dataset import GOOD, Photo
 from edge.errors import ProcunitError
-from edge.runfiles import Role
+from training.data.dataset import GOOD, Photo
+from training.data.run_files import Role
 from training.seeded import SeededSet, refuse_one_content_twice, seeded_parts
 
 SEED_SHARE, MIN_SEED_PARTS, MAX_SEED_PARTS = 0.3, 5, 15

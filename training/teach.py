@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from edge.dataset import GOOD, Photo
-from edge.dataset_file import DatasetFile
 from edge.errors import ProcunitError
 from edge.preprocess import PATCH_PX, Geometry
 from training.augment import mirrors_of_all
+from training.data.dataset import GOOD, Photo
+from training.data.dataset_yaml import DatasetFile
 from training.features import Lesson, lessons_from_photos
 from training.findings import Findings
 from training.finetune import fine_tuned, lessons_from_views, tuned_stages, views_of_photos

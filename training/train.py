@@ -14,21 +14,21 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
-from edge.dataset import GOOD, Dataset, Photo, dataset_from_path
-from edge.dataset_file import dataset_file_from_folder
+from edge.bundle.manifest import NAME_PATTERN
+from edge.bundle.sealing import new_directory
 from edge.errors import ProcunitError
-from edge.manifest import NAME_PATTERN
 from edge.preprocess import Geometry
-from edge.runfiles import TRAIN_FILE, RunPhoto, TrainRecord, write_record
-from edge.sealing import new_directory
 from training.augment import beyond_good_in_words
 from training.checkpoint import save_checkpoint
-from training.contact_sheet import contact_sheet, png_from_sheet
+from training.data.dataset import GOOD, Dataset, Photo, dataset_from_path
+from training.data.dataset_yaml import dataset_file_from_folder
+from training.data.run_files import TRAIN_FILE, RunPhoto, TrainRecord, write_record
 from training.features import checked_geometry
 from training.findings import Findings
 from training.model import InspectionModel, device_to_learn_on
 from training.near_duplicates import near_duplicates, write_suggested
-from training.report import REPORT_FILE, training_report_html
+from training.report.contact_sheet import contact_sheet, png_from_sheet
+from training.report.run_report import REPORT_FILE, training_report_html
 from training.seeded import read_seeded, write_seeded
 from training.split import Split, split_by_part
 from training.teach import Plan, taught

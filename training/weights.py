@@ -24,8 +24,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from edge.errors import ProcunitError
-from edge.runfiles import CHECKPOINT_FILE
 from training.checkpoint import origin_from_checkpoint
+from training.data.run_files import CHECKPOINT_FILE
 from training.model import pretrained_config, trunk_from_name
 from training.seeded import SEEDED_FILE
 from training.torchvision_names import SAME_NETWORKS, is_named_by_torchvision, timm_names_from_torchvision

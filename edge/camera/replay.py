@@ -16,11 +16,11 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from edge.camera.source import Arrival, CameraSettings, FrameError, SourceEnded
-from edge.config_fields import ExistingPath, Number
-from edge.dataset import IMAGE_SUFFIXES, read_image
 from edge.errors import ProcunitError
 from edge.messages import Frame
 from edge.pipeline import utc_now
+from edge.settings_section import ExistingPath, Number
+from training.data.dataset import IMAGE_SUFFIXES, read_image
 
 _NEEDED_COLUMNS = frozenset({"file", "part_id"})
 

@@ -12,9 +12,9 @@ from typing import ClassVar, Protocol
 
 from pydantic import Field
 
-from edge.config_fields import Section
 from edge.errors import ProcunitError
 from edge.messages import Frame
+from edge.settings_section import Section
 
 ENTRY_POINT_GROUP = "procunit.cameras"
 

@@ -12,12 +12,14 @@ from safetensors.numpy import save_file
 
 from calibration.calibrate import UNCALIBRATED, calibrate_run, limits_from_scores
 from calibration.cli import calibrate
-from edge.dataset import read_image
-from edge.engine_ort import OrtEngine
+from edge.bundle.manifest import graph_files
+from edge.engine.ort import OrtEngine
 from edge.errors import ProcunitError
-from edge.manifest import graph_files
 from edge.pipeline import score_pixels
-from edge.runfiles import (
+from tests.support.tiny_bundle import good_image, tiny_bank
+from tests.support.tiny_run import build_tiny_run
+from training.data.dataset import read_image
+from training.data.run_files import (
     CALIBRATION_FILE,
     EXPORT_FILE,
     FOLD_BANKS_FILE,
@@ -28,8 +30,6 @@ from edge.runfiles import (
     TrainRecord,
     read_record,
 )
-from tests.tiny_bundle import good_image, tiny_bank
-from tests.tiny_run import build_tiny_run
 
 
 def test_held_out_good_parts_set_the_limits_and_pass_them(tmp_path: Path) -> None:

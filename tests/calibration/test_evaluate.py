@@ -16,8 +16,8 @@ from calibration.cli import evaluate
 from edge.errors import ProcunitError
 from export.bundle_from_run import bundle_from_run
 from export.signing import demo_key_from_run
-from tests.tiny_bundle import build_tiny_bundle
-from tests.tiny_run import TinyRun, build_tiny_run, write_tiny_dataset
+from tests.support.tiny_bundle import build_tiny_bundle
+from tests.support.tiny_run import TinyRun, build_tiny_run, write_tiny_dataset
 
 
 @pytest.fixture(scope="module")

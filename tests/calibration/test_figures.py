@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from calibration.figures import Judged, Scored, figures_from_judged, image_of, part_of
-from edge.dataset import Photo
 from edge.messages import Verdict
+from training.data.dataset import Photo
 
 
 def _judged(

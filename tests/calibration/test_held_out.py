@@ -11,7 +11,7 @@ from safetensors.numpy import load as tensors_from_bytes
 
 from calibration.held_out import Farthest, PatchesOf, held_out_bytes
 from edge.anomaly import score_from_distances
-from edge.manifest import (
+from edge.bundle.manifest import (
     COUNTED_KEY,
     DEFECT_COUNTED_KEY,
     DEFECT_DISTANCES_KEY,
@@ -21,8 +21,8 @@ from edge.manifest import (
 )
 from edge.messages import Scores
 from edge.preprocess import Geometry, Region, judged_patches, tensor_from_pixels
-from tests.tiny_bundle import good_image, tiny_patches
-from tests.tiny_graph import FEATURES, GRID, SIDE_PX, write_tiny_patches_graph
+from tests.support.tiny_bundle import good_image, tiny_patches
+from tests.support.tiny_graph import FEATURES, GRID, SIDE_PX, write_tiny_patches_graph
 
 HALF_IGNORED = ((0.5, 0.0), (1.0, 0.0), (1.0, 0.5), (0.5, 0.5))
 """The upper half of the right tile: its patches are fewer, and so are those that make its score."""

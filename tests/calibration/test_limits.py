@@ -17,7 +17,7 @@ from calibration.limits import (
 )
 from edge.anomaly import center_and_spread
 from edge.binomial import upper_bound
-from edge.manifest import ScoreLimit
+from edge.bundle.manifest import ScoreLimit
 from edge.messages import Scores
 from edge.policy import alarm_margin, sigmoid
 

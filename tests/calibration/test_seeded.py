@@ -11,18 +11,18 @@ from click.testing import CliRunner, Result
 from calibration.calibrate import calibrate_run
 from calibration.cli import seed_run
 from calibration.seeded import SeededPhoto, Targets, seeded_result, seeded_run
-from edge.bundle import Bundle, open_bundle
-from edge.dataset import dataset_from_folder
-from edge.engine_ort import OrtEngine
+from edge.bundle.manifest import MANIFEST, DefectType, KnownPhoto, ScoreLimit
+from edge.bundle.reader import Bundle, open_bundle
+from edge.bundle.sealing import signing_key_from_file
+from edge.engine.golden_gate import check_golden
+from edge.engine.ort import OrtEngine
 from edge.errors import ProcunitError
-from edge.gate import check_golden
-from edge.manifest import MANIFEST, DefectType, KnownPhoto, ScoreLimit
 from edge.policy import policy_from_manifest
-from edge.sealing import signing_key_from_file
 from export.bundle_from_run import bundle_from_run
 from export.signing import demo_key_from_run
-from tests.tiny_bundle import write_demo_key
-from tests.tiny_run import TinyRun, build_tiny_run
+from tests.support.tiny_bundle import write_demo_key
+from tests.support.tiny_run import TinyRun, build_tiny_run
+from training.data.dataset import dataset_from_folder
 
 _TARGETS = Targets(0.7, 0.05)
 

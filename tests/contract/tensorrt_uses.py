@@ -26,12 +26,12 @@ RETURNS = {
 }
 """Where the bindings say no more than `*args, **kwargs`."""
 NAMES: dict[str, dict[str, str]] = {
-    "edge/engine_plan.py": {"trt": "(module)", "engine": "ICudaEngine", "context": "IExecutionContext"},
-    "edge/engine_trt.py": {"engine": "ICudaEngine", "context": "IExecutionContext"},
-    "edge/tensorrt_library.py": {"module": "(module)"},
-    "export/bare_engine.py": {"engine": "ICudaEngine", "_context": "IExecutionContext"},
-    "export/build_monitor.py": {"trt": "(module)"},
-    "export/engine_from_onnx.py": {
+    "edge/engine/trt_plans.py": {"trt": "(module)", "engine": "ICudaEngine", "context": "IExecutionContext"},
+    "edge/engine/trt.py": {"engine": "ICudaEngine", "context": "IExecutionContext"},
+    "edge/engine/trt_library.py": {"module": "(module)"},
+    "export/engines/bare_engine.py": {"engine": "ICudaEngine", "_context": "IExecutionContext"},
+    "export/engines/build_monitor.py": {"trt": "(module)"},
+    "export/engines/engine_from_onnx.py": {
         "trt": "(module)",
         "builder": "Builder",
         "network": "INetworkDefinition",
@@ -53,7 +53,7 @@ OVERRIDDEN = (
     ("IProgressMonitor", "phase_finish", 1),
 )
 """Methods that the product gives to TensorRT, with their arguments."""
-PROTOCOLS = "edge/tensorrt_types.py"
+PROTOCOLS = "edge/engine/trt_types.py"
 
 
 @dataclass(frozen=True, order=True)

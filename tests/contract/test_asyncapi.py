@@ -12,11 +12,11 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from edge.bundle import TrustedKey
-from edge.command_signature import signer_of_command
-from edge.command_table import COMMANDS
-from edge.payloads import Payload, bytes_from_payload
-from edge.topics import TOPICS, Topic
+from edge.bundle.reader import TrustedKey
+from edge.commands.signature import signer_of_command
+from edge.commands.table import COMMANDS
+from edge.contract.payloads import Payload, bytes_from_payload
+from edge.contract.topics import TOPICS, Topic
 from tests.contract.examples import NAMES, example, request_examples
 from tools.contract.page import page_from_asyncapi
 from tools.contract.schemas import DOCS, MODELS, SCHEMAS_DIR

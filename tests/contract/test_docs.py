@@ -11,10 +11,10 @@ import yaml
 from pydantic import BaseModel
 from pydantic.alias_generators import to_snake
 
-from edge.config import BundleSettings, FramesSettings, MqttSettings, PolicySettings, Settings
+from edge.config.settings import BundleSettings, FramesSettings, MqttSettings, PolicySettings, Settings
+from edge.contract.payloads import Result
+from edge.contract.topics import TOPICS
 from edge.messages import NotInspected, Verdict
-from edge.payloads import Result
-from edge.topics import TOPICS
 
 ROOT = Path(__file__).parents[2]
 MES, OPERATOR = ROOT / "docs/mes.md", ROOT / "docs/operator.md"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.broker import Broker, Subscriber
-from tests.device import REPOSITORY, new_device, results_of
+from tests.support.broker import Broker, Subscriber
+from tests.support.device import REPOSITORY, new_device, results_of
 
 PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxscript", "sklearn", "scipy", "pytest")
 ROOMS = ("training", "export", "calibration", "tools", "tests")
@@ -35,7 +35,7 @@ def run_without(code: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_daemon_judges_parts_without_them(tmp_path: Path, broker: Broker) -> None:
     device = new_device(tmp_path / "device", broker.port, 10)
-    code = f"{WITHOUT}\nfrom edge.cli import main\nmain()\nprint('loaded', *sorted(sys.modules))"
+    code = f"{WITHOUT}\nfrom edge.cli.main import main\nmain()\nprint('loaded', *sorted(sys.modules))"
     with Subscriber(broker) as subscriber:
         process = device.start(sys.executable, "-c", code)
         try:

@@ -10,13 +10,13 @@ from statistics import median
 import onnxruntime as ort
 
 from edge.anomaly import folded_rows
-from edge.bundle import open_bundle, trusted_key_from_file
-from edge.engine_ort import OrtEngine
+from edge.bundle.reader import open_bundle, trusted_key_from_file
+from edge.engine.ort import OrtEngine
 from edge.messages import Frame, Trigger
 from edge.pipeline import Pipeline, utc_now
 from edge.policy import policy_from_manifest
 from edge.preprocess import tensor_from_pixels
-from tests.tiny_bundle import build_tiny_bundle, good_image
+from tests.support.tiny_bundle import build_tiny_bundle, good_image
 
 BLOCKS, CALLS = 10, 20
 

@@ -1,4 +1,4 @@
-"""Every name and number of arguments that `edge.cuda` uses of pycuda is in the real one, and the double has no others.
+"""Every name and argument count that `edge.engine.cuda` uses of pycuda is in the real one; the double has no others.
 
 Names, not behaviour. `pycuda_names.json` was read from pycuda 2026.1, compiled from its sdist.
 """
@@ -10,8 +10,8 @@ import json
 import re
 from pathlib import Path
 
-from tests import pycuda_double
-from tests.cuda_double import CudaDouble
+from tests.doubles import pycuda_double
+from tests.doubles.cuda_double import CudaDouble
 
 ROOT = Path(__file__).parents[2]
 NAMES: dict[str, str] = json.loads((Path(__file__).parent / "pycuda_names.json").read_text())["names"]
@@ -25,13 +25,13 @@ OBJECTS = {
     "driver.device_attribute": "device_attribute.",
     "self._driver.host_alloc_flags": "host_alloc_flags.",
 }
-"""What an expression in `edge/cuda.py` holds, as a prefix of the names."""
+"""What an expression in `edge/engine/cuda.py` holds, as a prefix of the names."""
 THROUGH_A_PROTOCOL = {"DeviceAllocation.free", "DeviceAllocation.__int__", "PagelockedHostAllocation.free"}
 CLASSES_OF_ERRORS = {"MemoryError", "LogicError", "LaunchError", "RuntimeError"}
 
 
 def uses() -> dict[str, ast.Call | None]:
-    tree = ast.parse((ROOT / "edge/cuda.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / "edge/engine/cuda.py").read_text(encoding="utf-8"))
     calls = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
     found: dict[str, ast.Call | None] = {}
     for node in ast.walk(tree):

@@ -8,10 +8,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from edge.bundle import Bundle, open_bundle, trusted_key_from_file
-from tests.broker import free_port
-from tests.device import PATIENT, Device, new_device
-from tests.tiny_bundle import build_tiny_bundle
+from edge.bundle.reader import Bundle, open_bundle, trusted_key_from_file
+from tests.support.broker import free_port
+from tests.support.device import PATIENT, Device, new_device
+from tests.support.tiny_bundle import build_tiny_bundle
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def quick_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a broker nobody is waited for at the end."""
     monkeypatch.setattr("edge.daemon.STALLED_S", 0.0)
     monkeypatch.setattr("edge.daemon.PUBLISH_STOP_S", 0.0)
-    monkeypatch.setattr("edge.capture._FIRST_PAUSE_S", 0.02)
+    monkeypatch.setattr("edge.line.capture._FIRST_PAUSE_S", 0.02)
 
 
 @pytest.fixture(scope="session")

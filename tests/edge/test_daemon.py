@@ -15,9 +15,9 @@ from edge.daemon import OUTBOX_FILE, run_daemon
 from edge.errors import ProcunitError
 from edge.faults import FaultId
 from edge.messages import NotInspected, Verdict
-from tests.broker import Broker, Subscriber
-from tests.device import PATIENT, ROOT, Device, distinct, events_of, kept_in, results_of, settings_of, stop
-from tests.engines import Trouble
+from tests.support.broker import Broker, Subscriber
+from tests.support.device import PATIENT, ROOT, Device, distinct, events_of, kept_in, results_of, settings_of, stop
+from tests.support.engines import Trouble
 
 
 def test_a_replay_gives_every_part_its_verdict_in_order_and_ends(device: Device, broker: Broker) -> None:
@@ -192,7 +192,7 @@ def test_a_disk_that_is_nearly_full_is_told_and_results_go_on(
     device: Device, quick_end: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device.camera["parts_per_min"] = 480
-    fills = threading.Timer(1.0, monkeypatch.setattr, ("edge.outbox_room.LOW_DISK_BYTES", 1 << 60))
+    fills = threading.Timer(1.0, monkeypatch.setattr, ("edge.outbox.disk_space.LOW_DISK_BYTES", 1 << 60))
     fills.start()
     assert run_daemon(settings_of(device)) == 0
     results, events = kept_in(device)
@@ -203,7 +203,7 @@ def test_a_disk_that_is_nearly_full_is_told_and_results_go_on(
 def test_once_the_rate_is_known_it_says_how_long_results_are_kept(
     device: Device, quick_end: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("edge.supervisor.RATE_KNOWN_S", 0.6)
+    monkeypatch.setattr("edge.line.supervisor.RATE_KNOWN_S", 0.6)
     device.camera["parts_per_min"] = 1200
     with caplog.at_level(logging.INFO):
         assert run_daemon(settings_of(device)) == 0

@@ -13,23 +13,23 @@ from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from edge.bank_delta import DELTA, DELTA_SIGNATURE
-from edge.bank_store import BANK_FOLDER, IN_USE
-from edge.bundle import BundleContent
-from edge.cli import root as cli
-from edge.command_schemas import Refusal
+from edge.bank.delta import DELTA, DELTA_SIGNATURE
+from edge.bank.store import BANK_FOLDER, IN_USE
+from edge.bundle.reader import BundleContent
+from edge.cli.main import root as cli
+from edge.contract.commands import Refusal
+from edge.contract.payloads import Event, Result
 from edge.daemon import run_daemon
-from edge.engine import Engine, EngineLostError, Outputs
-from edge.engine_settings import EngineSettings
+from edge.engine.protocol import Engine, EngineLostError, Outputs
+from edge.engine.settings import EngineSettings
 from edge.errors import ProcunitError
 from edge.faults import FaultId
 from edge.messages import NotInspected, Verdict
-from edge.payloads import Event, Result
-from tests.broker import Broker, Subscriber
-from tests.device import ROOT, Device, events_of, kept_in, results_of, settings_of, stop
-from tests.engines import Trouble, TroubledEngine
-from tests.plant import connected_plant
-from tests.tiny_bundle import good_image, stained_image
+from tests.support.broker import Broker, Subscriber
+from tests.support.device import ROOT, Device, events_of, kept_in, results_of, settings_of, stop
+from tests.support.engines import Trouble, TroubledEngine
+from tests.support.plant import connected_plant
+from tests.support.tiny_bundle import good_image, stained_image
 
 
 def bank(device: Device, command: str, *arguments: str) -> str:

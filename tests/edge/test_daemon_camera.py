@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from edge.contract.payloads import Event, Result
 from edge.daemon import run_daemon
-from edge.engine_choice import open_engine
+from edge.engine.choice import open_engine
 from edge.faults import FaultId
 from edge.messages import NotInspected
-from edge.payloads import Event, Result
-from tests.device import PATIENT, Device, kept_in, settings_of
-from tests.engines import Trouble
-from tests.scripted_camera import ScriptedCamera, install
+from tests.doubles.scripted_camera import ScriptedCamera, install
+from tests.support.device import PATIENT, Device, kept_in, settings_of
+from tests.support.engines import Trouble
 
 RunScript = Callable[..., tuple[list[Result], list[Event]]]
 

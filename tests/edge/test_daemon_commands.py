@@ -12,17 +12,17 @@ import pytest
 from click.testing import CliRunner
 from paho.mqtt import publish
 
-from edge.cli import root as cli
-from edge.command_schemas import CommandReply, Refusal
-from edge.config_file import settings_from_file
+from edge.cli.main import root as cli
+from edge.config.file import settings_from_file
+from edge.contract.commands import CommandReply, Refusal
+from edge.contract.payloads import Event, Metrics, Result, Status
 from edge.daemon import run_daemon
 from edge.faults import FaultId
 from edge.messages import NotInspected, Verdict
-from edge.payloads import Event, Metrics, Result, Status
-from tests.broker import Broker, Received, Subscriber
-from tests.device import PATIENT, ROOT, Device, events_of, new_device, results_of, stop
-from tests.plant import Plant, connected_plant
-from tests.scripted_camera import ScriptedCamera, install
+from tests.doubles.scripted_camera import ScriptedCamera, install
+from tests.support.broker import Broker, Received, Subscriber
+from tests.support.device import PATIENT, ROOT, Device, events_of, new_device, results_of, stop
+from tests.support.plant import Plant, connected_plant
 
 ALL = ["status", "replay", "snapshot", "frame", "part-id", "label", "arm", "disarm", "threshold"]
 PARTS = 60

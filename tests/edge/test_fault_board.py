@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from edge.contract.payloads import Event
 from edge.fault_board import FaultBoard
 from edge.faults import FAULTS, FaultId
-from edge.outbox import Outbox
-from edge.payloads import Event
+from edge.outbox.outbox import Outbox
 
 
 @pytest.fixture

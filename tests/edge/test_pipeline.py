@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge.bundle import BundleContent, open_without_signature_check
-from edge.engine import EngineError, Outputs
-from edge.engine_ort import OrtEngine
+from edge.bundle.reader import BundleContent, open_without_signature_check
+from edge.engine.ort import OrtEngine
+from edge.engine.protocol import EngineError, Outputs
 from edge.errors import ProcunitError
 from edge.messages import Frame, NotInspected, PixelArray, Trigger, Verdict
 from edge.pipeline import Pipeline, score_pixels
 from edge.policy import policy_from_manifest
 from edge.preprocess import tensor_from_pixels
-from tests.tiny_bundle import build_tiny_bundle, defect_image, good_image
+from tests.support.tiny_bundle import build_tiny_bundle, defect_image, good_image
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from edge.manifest import DefectType, ScoreLimit, SeededResult
+from edge.bundle.manifest import DefectType, ScoreLimit, SeededResult
 from edge.messages import Authority, NotInspected, Scores, Verdict
 from edge.policy import (
     MIN_IMAGES,

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from tests.tiny_graph import SIDE_PX
+from tests.support.tiny_graph import SIDE_PX
 
 
 def write_bare_graph(path: Path) -> Path:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from edge.runfiles import TRAIN_FILE, TrainRecord, read_record
 from export.cli import export
 from tests.export.trained import TYPES, trained_run
+from training.data.run_files import TRAIN_FILE, TrainRecord, read_record
 
 
 @pytest.fixture(scope="session")

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edge.manifest import Precision, graph_files
+from edge.bundle.manifest import Precision, graph_files
 from edge.preprocess import Geometry
-from export.bank import rows_with_reach
-from export.graph import InspectionGraph, graphs_from_model, onnx_from_graph
-from export.precision import folded, in_half
-from export.quantize import in_int8
-from export.space import PatchSpace, space_from_patches
-from tests.photographs import BACKBONE
+from export.bank.memory_bank import rows_with_reach
+from export.bank.space import PatchSpace, space_from_patches
+from export.graph.inspection_graph import InspectionGraph, graphs_from_model, onnx_from_graph
+from export.graph.precision import folded, in_half
+from export.graph.quantize import in_int8
+from tests.support.photographs import BACKBONE
 from training.model import InspectionModel, patch_features
 
 SIDE_PX = 96

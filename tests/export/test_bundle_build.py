@@ -15,15 +15,22 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from safetensors.numpy import save_file
 
 from calibration.calibrate import calibrate_run
-from edge.bundle import Bundle, open_bundle, trusted_key_from_file
-from edge.dataset import GOOD, read_image
-from edge.engine_ort import OrtEngine
+from edge.bundle.manifest import BANK_KEY, ScoreLimit
+from edge.bundle.reader import Bundle, open_bundle, trusted_key_from_file
+from edge.bundle.sealing import signing_key_from_file
+from edge.engine.golden_gate import check_golden
+from edge.engine.ort import OrtEngine
 from edge.errors import ProcunitError
-from edge.gate import check_golden
-from edge.manifest import BANK_KEY, ScoreLimit
 from edge.messages import Verdict
 from edge.policy import logit
-from edge.runfiles import (
+from export.bundle_from_run import bundle_from_run
+from export.cli import bundle_build
+from export.golden import CLEARANCE_SPREADS, MAX_FRAMES, golden_photos
+from export.signing import demo_key_from_run
+from tests.support.tiny_bundle import tiny_bank
+from tests.support.tiny_run import TinyRun, build_tiny_run
+from training.data.dataset import GOOD, read_image
+from training.data.run_files import (
     BANK_FILE,
     CALIBRATION_FILE,
     DEMO_KEY_FILE,
@@ -35,13 +42,6 @@ from edge.runfiles import (
     read_record,
     write_record,
 )
-from edge.sealing import signing_key_from_file
-from export.bundle_from_run import bundle_from_run
-from export.cli import bundle_build
-from export.golden import CLEARANCE_SPREADS, MAX_FRAMES, golden_photos
-from export.signing import demo_key_from_run
-from tests.tiny_bundle import tiny_bank
-from tests.tiny_run import TinyRun, build_tiny_run
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,20 @@ import pytest
 from click.testing import CliRunner, Result
 
 from calibration.calibrate import calibrate_run
-from edge.bundle import bank_from_file
-from edge.dataset import read_image
-from edge.engine_ort import OrtEngine
+from edge.bundle.manifest import PATCHES_GRAPH, PRECISIONS, graph_files
+from edge.bundle.reader import bank_from_file
+from edge.engine.golden_gate import check_golden
+from edge.engine.ort import OrtEngine
 from edge.errors import ProcunitError
-from edge.gate import check_golden
-from edge.manifest import PATCHES_GRAPH, PRECISIONS, graph_files
 from edge.pipeline import score_pixels
-from edge.runfiles import (
+from export.bank.memory_bank import bank_photos
+from export.bundle_from_run import bundle_from_run
+from export.cli import export
+from export.export import PARITY_FRAMES, learned_photos
+from export.signing import demo_key_from_run
+from tests.export.trained import trained_run
+from training.data.dataset import read_image
+from training.data.run_files import (
     BANK_FILE,
     CALIBRATION_FILE,
     CHECKPOINT_FILE,
@@ -29,13 +35,7 @@ from edge.runfiles import (
     TrainRecord,
     read_record,
 )
-from export.bank import bank_photos
-from export.bundle_from_run import bundle_from_run
-from export.cli import export
-from export.export import PARITY_FRAMES, learned_photos
-from export.signing import demo_key_from_run
-from tests.export.trained import trained_run
-from training.report import REPORT_FILE
+from training.report.run_report import REPORT_FILE
 from training.seeded import SEEDED_FILE
 from training.train import SHEET_FILE
 

@@ -14,11 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from calibration.calibrate import calibrate_run
-from edge.dataset import GOOD
 from edge.messages import Scores
-from edge.page_pictures import PICTURE_PX, Picture
 from edge.preprocess import Geometry
-from edge.runfiles import EXPORT_FILE, TRAIN_FILE, ExportRecord, PhotoScores, TrainRecord, read_record, write_record
 from export.bundle_from_run import bundle_from_run
 from export.pictures import (
     GOOD_PARTS_SHOWN,
@@ -28,7 +25,18 @@ from export.pictures import (
     type_alone,
 )
 from export.signing import demo_key_from_run
-from tests.tiny_run import build_tiny_run
+from tests.support.tiny_run import build_tiny_run
+from training.data.dataset import GOOD
+from training.data.run_files import (
+    EXPORT_FILE,
+    TRAIN_FILE,
+    ExportRecord,
+    PhotoScores,
+    TrainRecord,
+    read_record,
+    write_record,
+)
+from training.report.pictures import PICTURE_PX, Picture
 
 HOSTILE = '"><img src=x onerror=alert(1)><script>'
 GEOMETRY = Geometry(input_height_px=96, input_width_px=96, channels=3)

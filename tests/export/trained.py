@@ -7,7 +7,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from tests.photographs import BACKBONE, write_photographs, write_weights
+from tests.support.photographs import BACKBONE, write_photographs, write_weights
 from training.cli import train
 
 TYPES = {"spot": 7, "line": 7}

@@ -13,9 +13,9 @@ import pytest
 
 from edge.errors import ProcunitError
 from edge.messages import Trigger
-from edge.outbox import Outbox
-from edge.outbox_database import open_database
-from edge.outbox_room import BALLAST_BYTES, Room
+from edge.outbox.database import open_database
+from edge.outbox.disk_space import BALLAST_BYTES, Room
+from edge.outbox.outbox import Outbox
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -112,7 +112,7 @@ def test_without_the_ballast_a_full_disk_is_a_clear_error(small_disk: Path) -> N
 
 def test_inspection_and_results_go_on_while_the_disk_is_full_and_after_a_start_on_it() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tools.drill_disk", "--parts", "200"],
+        [sys.executable, "-m", "tools.drills.disk", "--parts", "200"],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

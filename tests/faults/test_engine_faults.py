@@ -14,21 +14,21 @@ from pathlib import Path
 
 import pytest
 
-from edge.bundle import BundleContent
-from edge.config_file import settings_from_file
+from edge.bundle.reader import BundleContent
+from edge.config.file import settings_from_file
+from edge.contract.payloads import Event, Result
 from edge.daemon import OUTBOX_FILE, run_daemon
-from edge.engine import Engine
-from edge.engine_choice import OpenEngine, open_engine
-from edge.engine_settings import EngineSettings
+from edge.engine.choice import OpenEngine, open_engine
+from edge.engine.protocol import Engine
+from edge.engine.settings import EngineSettings
 from edge.faults import FaultId
 from edge.messages import NotInspected
-from edge.outbox import Outbox
-from edge.payloads import Event, Result
-from tests.broker import Broker, Subscriber, free_port
-from tests.children import HANGS, PROGRESS, is_running, replace_child
-from tests.device import PATIENT, ROOT, Device, events_of, new_device, stop
-from tests.engines import PlanDouble, Trouble
-from tests.manager import Manager
+from edge.outbox.outbox import Outbox
+from tests.support.broker import Broker, Subscriber, free_port
+from tests.support.children import HANGS, PROGRESS, is_running, replace_child
+from tests.support.device import PATIENT, ROOT, Device, events_of, new_device, stop
+from tests.support.engines import PlanDouble, Trouble
+from tests.support.manager import Manager
 
 RTX: dict[str, object] = {"kind": "tensorrt_rtx", "precision": "fp16"}
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from edge.faults import FaultId
 from edge.messages import NotInspected
-from tests.broker import Broker, Received, Subscriber
-from tests.device import PATIENT, distinct, events_of, new_device, results_of
-from tests.hanging_daemon import HANGS_AT
+from tests.support.broker import Broker, Received, Subscriber
+from tests.support.device import PATIENT, distinct, events_of, new_device, results_of
+from tests.support.hanging_daemon import HANGS_AT
 
 PARTS = 200
 KILLS = 3
@@ -53,7 +53,7 @@ def test_the_part_in_the_engine_at_the_kill_becomes_restart(tmp_path: Path, brok
     device.sections["inspection"] = PATIENT
     device.write_settings()
     with Subscriber(broker) as subscriber:
-        process = device.start(sys.executable, "-m", "tests.hanging_daemon")
+        process = device.start(sys.executable, "-m", "tests.support.hanging_daemon")
         try:
             subscriber.wait_for(lambda m: len(results_of(m)) == HANGS_AT - 1)
             time.sleep(0.3)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from edge import publisher as publisher_module
-from edge.outbox import Outbox
-from tests.broker import Broker, Received, Subscriber, running_broker
-from tests.publishing import ROOT, publishing, put_results, quarantined, sequence, wait_until
-from tests.tcp_proxy import TcpProxy
+from edge.mqtt import publisher as publisher_module
+from edge.outbox.outbox import Outbox
+from tests.support.broker import Broker, Received, Subscriber, running_broker
+from tests.support.publishing import ROOT, publishing, put_results, quarantined, sequence, wait_until
+from tests.support.tcp_proxy import TcpProxy
 
 
 def repetitions(messages: list[Received]) -> int:

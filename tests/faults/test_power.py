@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).parents[2]
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk to cut off")
 def test_a_power_cut_loses_nothing_that_was_committed() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tools.drill_power", "--cycles", "5"],
+        [sys.executable, "-m", "tools.drills.power", "--cycles", "5"],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

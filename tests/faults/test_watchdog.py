@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.broker import free_port
-from tests.device import Device, new_device, stop
-from tests.manager import WATCHDOG_S, Manager
-from tests.scripted_camera import install
+from tests.doubles.scripted_camera import install
+from tests.support.broker import free_port
+from tests.support.device import Device, new_device, stop
+from tests.support.manager import WATCHDOG_S, Manager
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_when_the_engine_hangs_the_watchdog_is_not_fed_and_sigabrt_tells_where(
 ) -> None:
     device.camera["at_end"] = "hold"
     device.write_settings()
-    process = device.start(sys.executable, "-m", "tests.hanging_daemon", **manager.environment)
+    process = device.start(sys.executable, "-m", "tests.support.hanging_daemon", **manager.environment)
     try:
         manager.listen_for("READY=1")
         deadline = time.monotonic() + 2 * WATCHDOG_S

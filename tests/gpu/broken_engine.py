@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from edge.bundle import open_without_signature_check
-from edge.cuda import cuda_from_system
-from edge.engine import EngineError, EngineLostError
-from edge.engine_trt import TrtEngine
+from edge.bundle.reader import open_without_signature_check
+from edge.engine.cuda import cuda_from_system
+from edge.engine.protocol import EngineError, EngineLostError
+from edge.engine.trt import TrtEngine
+from edge.engine.trt_library import library_from_kind
 from edge.errors import ProcunitError
-from edge.tensorrt_library import library_from_kind
 
 
 def main(kind: str, bundle: str, plans: list[str]) -> None:

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge.bundle import BundleContent, open_without_signature_check
-from edge.cuda import cuda_from_system
-from edge.dataset import read_image
-from edge.engine_cache import CachedEngine, EngineCache
-from edge.engine_key import NO_GPU, gpu_identity
-from edge.engine_trt import TrtEngine
-from edge.manifest import Precision
+from edge.bundle.manifest import Precision
+from edge.bundle.reader import BundleContent, open_without_signature_check
+from edge.engine.cache import CachedEngine, EngineCache
+from edge.engine.cuda import cuda_from_system
+from edge.engine.key import NO_GPU, gpu_identity
+from edge.engine.trt import TrtEngine
+from edge.engine.trt_library import TensorRT, library_from_kind
 from edge.preprocess import tensor_from_pixels
-from edge.tensorrt_library import TensorRT, library_from_kind
-from export.engine_build import engine_from_bundle
-from export.engine_runtimes import why_not
-from tests.tiny_bundle import build_tiny_bundle
+from export.engines.build import engine_from_bundle
+from export.engines.runtimes import why_not
+from tests.support.tiny_bundle import build_tiny_bundle
+from training.data.dataset import read_image
 
 BUNDLE_VARIABLE, FIGURES_VARIABLE = "PROCUNIT_GPU_BUNDLE", "PROCUNIT_GPU_FIGURES"
 

@@ -8,12 +8,12 @@ import platform
 from importlib import metadata
 from typing import get_args
 
-from edge.cuda import cuda_from_system
-from edge.cuda_graph import libcuda_from_system
-from edge.engine_key import gpu_identity
-from edge.engine_settings import EngineKind
+from edge.engine.cuda import cuda_from_system
+from edge.engine.cuda_graph import libcuda_from_system
+from edge.engine.key import gpu_identity
+from edge.engine.settings import EngineKind
+from edge.engine.trt_library import library_from_kind
 from edge.errors import ProcunitError
-from edge.tensorrt_library import library_from_kind
 
 
 def device_line() -> str:

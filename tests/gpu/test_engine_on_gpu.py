@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge.bundle import BundleContent
-from edge.cuda import cuda_from_system
-from edge.engine_cache import CachedEngine
-from edge.engine_ort import OrtEngine
-from edge.engine_trt import TrtEngine
-from edge.gate import check_golden
-from edge.manifest import PRECISIONS, Precision
-from edge.tensorrt_library import TensorRT
+from edge.bundle.manifest import PRECISIONS, Precision
+from edge.bundle.reader import BundleContent
+from edge.engine.cache import CachedEngine
+from edge.engine.cuda import cuda_from_system
+from edge.engine.golden_gate import check_golden
+from edge.engine.ort import OrtEngine
+from edge.engine.trt import TrtEngine
+from edge.engine.trt_library import TensorRT
 from tests.gpu.conftest import open_trt
 
 INFERENCES = 10_000

@@ -21,8 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paho.mqtt.enums import CallbackAPIVersion
 
-from tests.broker import Broker, running_broker
 from tests.contract.examples import example
+from tests.support.broker import Broker, running_broker
 from tools.mes_subscriber import Numbers
 
 ROOT = "acme/graz/line-1/edge-1/v1"

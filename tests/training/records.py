@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from edge.preprocess import Geometry
-from edge.runfiles import TrainRecord
-from tests.photographs import BACKBONE
+from tests.support.photographs import BACKBONE
+from training.data.run_files import TrainRecord
 
 RECORD = TrainRecord(
     data="/photographs",

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edge.dataset_file import Augmentation, DatasetFile, Mirror, dataset_file_from_folder
 from edge.errors import ProcunitError
 from edge.messages import PixelArray
 from edge.preprocess import Geometry, Region
@@ -23,6 +22,7 @@ from training.augment import (
     reflected,
     types_varied_beyond_good,
 )
+from training.data.dataset_yaml import Augmentation, DatasetFile, Mirror, dataset_file_from_folder
 
 STILL = Augmentation(direction="directional", rotation_deg=0.0, brightness=0.0, contrast=0.0)
 ISOTROPIC = Augmentation(direction="isotropic", brightness=0.0, contrast=0.0)

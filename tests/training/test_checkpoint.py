@@ -10,10 +10,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from edge.errors import ProcunitError
-from edge.runfiles import CHECKPOINT_FILE, TRAIN_FILE
-from tests.photographs import BACKBONE
+from tests.support.photographs import BACKBONE
 from tests.training.records import RECORD
 from training.checkpoint import origin_from_checkpoint, origin_from_record, save_checkpoint
+from training.data.run_files import CHECKPOINT_FILE, TRAIN_FILE
 from training.model import InspectionModel, model_from_checkpoint
 
 

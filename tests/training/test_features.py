@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from edge.dataset import dataset_from_folder, read_image
 from edge.messages import PixelArray
 from edge.preprocess import Geometry, tensor_from_pixels
-from tests.photographs import BACKBONE, write_photographs, write_weights
+from tests.support.photographs import BACKBONE, write_photographs, write_weights
+from training.data.dataset import dataset_from_folder, read_image
 from training.features import lessons_from_photos
 from training.model import InspectionModel, head_features
 from training.weights import trunk_weights

@@ -9,12 +9,12 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from edge.dataset import dataset_from_folder
-from edge.dataset_file import dataset_file_from_folder
 from edge.errors import ProcunitError
 from edge.preprocess import Geometry, Region
-from tests.photographs import BACKBONE, write_photographs, write_weights
+from tests.support.photographs import BACKBONE, write_photographs, write_weights
 from training import finetune
+from training.data.dataset import dataset_from_folder
+from training.data.dataset_yaml import dataset_file_from_folder
 from training.features import lessons_from_photos
 from training.finetune import Views, fine_tuned, lessons_from_views, tuned_stages, views_of_photos
 from training.full_validation import full_out_of_fold

@@ -9,10 +9,10 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from edge.dataset import dataset_from_folder
-from edge.dataset_file import dataset_file_from_folder
 from edge.preprocess import Geometry
-from tests.photographs import BACKBONE, write_photographs, write_weights
+from tests.support.photographs import BACKBONE, write_photographs, write_weights
+from training.data.dataset import dataset_from_folder
+from training.data.dataset_yaml import dataset_file_from_folder
 from training.features import Lesson, lessons_from_photos
 from training.finetune import fine_tuned, lessons_from_views, tuned_stages, views_of_photos
 from training.model import DefectHead, InspectionModel, device_to_learn_on

@@ -13,9 +13,9 @@ import pytest
 from numpy.typing import NDArray
 from rich.console import Console
 
-from edge.dataset import PARTS_CSV, Dataset, dataset_from_csv, dataset_from_folder
 from edge.errors import ProcunitError
 from training import near_duplicates as module
+from training.data.dataset import PARTS_CSV, Dataset, dataset_from_csv, dataset_from_folder
 from training.near_duplicates import (
     SUGGESTED_FILE,
     NearDuplicates,

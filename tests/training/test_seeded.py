@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.dataset import GOOD, Photo
 from edge.errors import ProcunitError
-from edge.runfiles import RunPhoto
+from training.data.dataset import GOOD, Photo
+from training.data.run_files import RunPhoto
 from training.seeded import SEEDED_FILE, SeededPhoto, SeededSet, read_seeded, write_seeded
 from training.split import Split, seed_parts_wanted, split_by_part
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.dataset import GOOD, Photo
+from training.data.dataset import GOOD, Photo
 from training.split import (
     MAX_SEED_PARTS,
     MIN_SEED_PARTS,

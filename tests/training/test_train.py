@@ -17,24 +17,24 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
 from calibration.cli import calibrate
-from edge.bundle import open_without_signature_check
-from edge.dataset import read_image, read_mask
-from edge.engine_ort import OrtEngine
+from edge.bundle.reader import open_without_signature_check
+from edge.engine.ort import OrtEngine
 from edge.errors import ProcunitError
 from edge.pipeline import score_pixels
 from edge.preprocess import Region, ignored_pixels
-from edge.runfiles import CHECKPOINT_FILE, TRAIN_FILE, TrainRecord, read_record
 from export.cli import bundle_build, export
-from tests.photographs import BACKBONE, HEIGHT_PX, WIDTH_PX, write_photographs, write_weights
+from tests.support.photographs import BACKBONE, HEIGHT_PX, WIDTH_PX, write_photographs, write_weights
 from training.cli import train
+from training.data.dataset import read_image, read_mask
+from training.data.run_files import CHECKPOINT_FILE, TRAIN_FILE, TrainRecord, read_record
 from training.model import model_from_checkpoint
-from training.report import REPORT_FILE
+from training.report.run_report import REPORT_FILE
 from training.seeded import SEEDED_FILE
 from training.train import SHEET_FILE
 from training.weights import STAND_IN
 
 TYPES = {"spot": 7, "line": 7}
-PROCUNIT = "from edge.cli import main; main()"
+PROCUNIT = "from edge.cli.main import main; main()"
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from edge.errors import ProcunitError
-from edge.runfiles import CHECKPOINT_FILE
-from tests.photographs import BACKBONE, write_weights
+from tests.support.photographs import BACKBONE, write_weights
 from tests.training.records import RECORD
 from training.checkpoint import save_checkpoint
+from training.data.run_files import CHECKPOINT_FILE
 from training.model import InspectionModel
 from training.weights import STAND_IN, trunk_weights
 

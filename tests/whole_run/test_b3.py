@@ -18,11 +18,15 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from edge.bundle import open_bundle, trusted_key_from_file
-from edge.dataset import dataset_from_folder
-from edge.manifest import graph_files
+from edge.bundle.manifest import graph_files
+from edge.bundle.reader import open_bundle, trusted_key_from_file
 from edge.messages import Verdict
-from edge.runfiles import (
+from export.bank.space import FEATURES
+from tests.support.broker import Broker, Subscriber
+from tests.support.device import PROCUNIT, REPOSITORY
+from tests.support.rtx import built_engine_bytes
+from training.data.dataset import dataset_from_folder
+from training.data.run_files import (
     CALIBRATION_FILE,
     EXPORT_FILE,
     TRAIN_FILE,
@@ -31,10 +35,6 @@ from edge.runfiles import (
     TrainRecord,
     read_record,
 )
-from export.space import FEATURES
-from tests.broker import Broker, Subscriber
-from tests.device import PROCUNIT, REPOSITORY
-from tests.rtx import built_engine_bytes
 
 pytestmark = pytest.mark.timeout(180)
 """A fixture is a whole command of the product, and a trace of its network takes long where cores are shared."""

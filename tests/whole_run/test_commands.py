@@ -8,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from edge.cli import root
+from edge.cli.main import root
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from edge.command_schemas import CommandReply
-from edge.command_table import COMMANDS
-from edge.payloads import Event, Metrics, Result, Status
+from edge.commands.table import COMMANDS
+from edge.contract.commands import CommandReply
+from edge.contract.payloads import Event, Metrics, Result, Status
 
 DOCS = Path(__file__).parents[2] / "docs"
 SCHEMAS_DIR, EXAMPLES_DIR = DOCS / "schemas/v1", DOCS / "examples/v1"

@@ -13,15 +13,15 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from edge.bundle import open_bundle, trusted_key_from_file
-from edge.manifest import REPORT
-from edge.payloads import Result
-from edge.runfiles import DEMO_KEY_FILE, DEMO_PUBLIC_KEY_FILE, TRAIN_FILE, TrainRecord, read_record
+from edge.bundle.manifest import REPORT
+from edge.bundle.reader import open_bundle, trusted_key_from_file
+from edge.contract.payloads import Result
 from tools.demo.children import Children, Stopped
 from tools.demo.line import LineSetup, run_line
 from tools.demo.replay import ReplayPart, parts_from_run, read_replay_list, write_replay_list
 from tools.demo.report import Report, print_report, write_report
 from tools.demo.summary import delivery_of, distinct_results, false_alarms, rows_by_truth, stage_percentiles
+from training.data.run_files import DEMO_KEY_FILE, DEMO_PUBLIC_KEY_FILE, TRAIN_FILE, TrainRecord, read_record
 
 PARTS_SEED, LINE_SEED = 7, 8
 LINE_PARTS = 120

@@ -15,7 +15,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge.payloads import Result
+from edge.contract.payloads import Result
 from tools.demo.children import Children, has_ended
 
 HOST = "127.0.0.1"

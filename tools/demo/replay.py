@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from edge.runfiles import TRAIN_FILE, TrainRecord, read_record
+from training.data.run_files import TRAIN_FILE, TrainRecord, read_record
 
 _COLUMNS = ("file", "part_id", "truth")
 

@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from edge.manifest import Budget
+from edge.bundle.manifest import Budget
 from edge.messages import Verdict
 from tools.demo.summary import ANOMALY, INTERVAL_CONFIDENCE, Delivery, FalseAlarms, Percentiles, TruthRow
 

@@ -1,0 +1,171 @@
+"""Frames that a grown bank is made of and held to: their patches, through the bundle's own graph on the CPU.
+
+The graph is small and runs beside the daemon, without the GPU and on one core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from edge.anomaly import counted_patches, distances_to_rows
+from edge.bank.evidence import StoredDefect, Tile, flagged_by_type
+from edge.bundle.manifest import PATCHES_GRAPH, PATCHES_KEY
+from edge.bundle.reader import Bundle, read_small
+from edge.engine.ort import OrtEngine, session_from_graph
+from edge.engine.protocol import EngineError
+from edge.errors import ProcunitError, first_problem
+from edge.messages import PixelArray, Verdict
+from edge.pipeline import score_pixels
+from edge.preprocess import Geometry, judged_patches, tensor_from_pixels
+from training.data.dataset import GOOD, read_image
+
+_ONE_CORE = 1
+
+
+class _PinRecord(BaseModel):
+    """What is read of the file beside a pinned frame."""
+
+    model_config = ConfigDict(frozen=True)
+
+    result_id: str
+    part_id: str | None = None
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedFrame:
+    """A frame that the device keeps for the next training, and what people said of it."""
+
+    path: Path
+    result_id: str
+    part_id: str | None
+    label: str
+
+
+class PatchesGraph:
+    """The features of a bundle's patches.
+
+    Raises:
+        ProcunitError: the graph cannot be loaded.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._path = bundle.path / PATCHES_GRAPH
+        self._geometry: Geometry = bundle.manifest.geometry
+        self._features = bundle.bank().shape[1] - 1
+        self._session = session_from_graph(self._path, _ONE_CORE)
+
+    def tiles(self, pixels: PixelArray) -> tuple[Tile, ...]:
+        """A frame's tiles; patches without a pixel that is judged are in none.
+
+        Raises:
+            ProcunitError: the frame is no usable image, or the graph gives no such features.
+        """
+        tiles_u8 = tensor_from_pixels(pixels, self._geometry)
+        judged = judged_patches(tiles_u8)
+        expected = (len(tiles_u8), self._features, *judged.shape[1:])
+        try:
+            (maps,) = self._session.run([PATCHES_KEY], {"image": tiles_u8})
+        except Exception as error:  # onnxruntime's classes share no base
+            raise ProcunitError(f"ONNX Runtime failed: {error}", where=str(self._path)) from error
+        maps = np.asarray(maps, np.float32)
+        if maps.shape != expected or not np.isfinite(maps).all():
+            raise ProcunitError(
+                f"the graph gives {list(maps.shape)}, or what is no finite number; {list(expected)} is needed",
+                where=str(self._path),
+                remedy="Export and build the bundle again",
+            )
+        of_tiles = (of_tile[places] for of_tile, places in zip(maps.transpose(0, 2, 3, 1), judged, strict=True))
+        return tuple(Tile(patches, counted_patches(len(patches))) for patches in of_tiles)
+
+
+def pinned_frames(folder: Path) -> tuple[PinnedFrame, ...]:
+    """The frames that the device keeps for the next training, in the folder `pinned` of its frames.
+
+    Raises:
+        ProcunitError: a frame's record is missing or damaged.
+    """
+    return tuple(_pinned_frame(path) for path in sorted(folder.glob("*.png")))
+
+
+def good_frames(pinned: Sequence[PinnedFrame], parts: Sequence[str], results: Sequence[str]) -> tuple[PinnedFrame, ...]:
+    """The pinned frames of these parts and results.
+
+    Raises:
+        ProcunitError: there is none of one of them, or it is not labelled good.
+    """
+    wanted = [(f"part {part}", [frame for frame in pinned if frame.part_id == part]) for part in parts]
+    wanted += [(f"result {result}", [frame for frame in pinned if frame.result_id == result]) for result in results]
+    chosen = {frame.path: frame for name, found in wanted for frame in _labelled_good(found, name)}
+    return tuple(chosen.values())
+
+
+def defects_of_device(
+    bundle: Bundle, base: NDArray[np.float32], graph: PatchesGraph, pinned: Sequence[PinnedFrame]
+) -> tuple[StoredDefect, ...]:
+    """The bundle's golden frames that are flagged, and the pinned frames with a defect's label; `base` [M, D + 1].
+
+    Raises:
+        ProcunitError: a frame cannot be read or judged.
+    """
+    golden = [frame for frame in bundle.golden().frames if frame.verdict is not Verdict.PASS]
+    found = [(f"golden frame {frame.file}", bundle.path / frame.file, frame.type_scores) for frame in golden]
+    labelled = [frame for frame in pinned if frame.label != GOOD]
+    if labelled:
+        scores = type_scores_of_files(bundle, base, [frame.path for frame in labelled])
+        found += [(f"{f.label} at {f.path}", f.path, own) for f, own in zip(labelled, scores, strict=True)]
+    defects = []
+    for name, path, type_scores in found:
+        tiles = graph.tiles(read_image(path))
+        flagged = flagged_by_type(type_scores, bundle.manifest.types)
+        distances = tuple(distances_to_rows(tile.patches, base) for tile in tiles)
+        defects.append(StoredDefect(name, flagged, tiles, distances))
+    return tuple(defects)
+
+
+def type_scores_of_files(bundle: Bundle, base: NDArray[np.float32], paths: Sequence[Path]) -> list[tuple[float, ...]]:
+    """Each frame's type scores, by the reference graph: those that were stored with it may be another bundle's.
+
+    Raises:
+        ProcunitError: a frame cannot be read or judged.
+    """
+    engine = OrtEngine(bundle.graphs(), base, threads=_ONE_CORE)
+    try:
+        return [score_pixels(read_image(path), bundle.manifest.geometry, engine)[0].type_scores for path in paths]
+    except EngineError as error:
+        raise ProcunitError(str(error), where=str(bundle.path)) from error
+    finally:
+        engine.close()
+
+
+def _pinned_frame(path: Path) -> PinnedFrame:
+    beside = path.with_suffix(".json")
+    try:
+        record = _PinRecord.model_validate_json(read_small(beside))
+    except ValidationError as error:
+        raise ProcunitError(
+            first_problem(error), where=str(beside), remedy="Remove the frame and its record, or label it again"
+        ) from error
+    return PinnedFrame(path, record.result_id, record.part_id, record.label)
+
+
+def _labelled_good(found: list[PinnedFrame], name: str) -> list[PinnedFrame]:
+    if not found:
+        raise ProcunitError(
+            f"no frame of {name} is kept for the next training",
+            remedy="Label it good first (`procunit label`), or name the frame's file",
+        )
+    for frame in found:
+        if frame.label != GOOD:
+            raise ProcunitError(
+                f"the frame of {name} is labelled {frame.label!r}, not {GOOD!r}",
+                where=str(frame.path),
+                remedy="A bank takes in good frames alone; correct the label if it is wrong",
+            )
+    return found

@@ -1,0 +1,283 @@
+"""The bundle: a signed directory that holds everything a device needs to judge parts, engines excepted.
+
+`manifest.json` names every other file with its size and sha256; `manifest.sig` is the Ed25519 signature (RFC 8032) of
+the manifest's raw bytes, checked before they are parsed. No file is a pickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from edge.bundle.manifest import (
+    BANK,
+    BANK_KEY,
+    GOLDEN,
+    KNOWN,
+    MANIFEST,
+    PRECISIONS,
+    SIGNATURE,
+    FileEntry,
+    GoldenSet,
+    KnownPhotos,
+    Manifest,
+    Precision,
+    graph_files,
+)
+from edge.errors import ProcunitError, first_problem
+from edge.system.tensor_file import tensors_from_bytes
+
+MAX_MANIFEST_BYTES = 4 << 20
+MAX_BANK_ROWS = 16_384
+
+RecordT = TypeVar("RecordT", Manifest, GoldenSet, KnownPhotos)
+
+
+@dataclass(frozen=True)
+class TrustedKey:
+    """A public key the device accepts; a demo key lends no authority beyond demonstrations."""
+
+    name: str
+    key: Ed25519PublicKey
+    demo: bool
+
+
+@dataclass(frozen=True)
+class BundleContent:
+    """A bundle whose names, sizes and hashes hold; who sealed it is not known."""
+
+    path: Path
+    manifest: Manifest
+    bundle_id: str
+
+    @property
+    def separate(self) -> bool:
+        """Whether classifier and extractor are graphs of their own."""
+        return set(graph_files(separate=True)) <= set(self.manifest.files)
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """What there are graphs of, the fastest first."""
+        return tuple(p for p in PRECISIONS if set(graph_files(p, separate=self.separate)) <= set(self.manifest.files))
+
+    def graphs(self, precision: Precision = "fp32") -> tuple[Path, ...]:
+        """The ONNX graphs that together give the contract's outputs."""
+        return tuple(self.path / name for name in graph_files(precision, separate=self.separate))
+
+    def bank(self) -> NDArray[np.float32]:
+        """The memory bank, float32 [M, D + 1]: good patches, their reach as last number (`edge.anomaly`)."""
+        return bank_from_file(self.path / BANK)
+
+    def golden(self) -> GoldenSet:
+        """The golden frames' references; every file is one that the manifest lists.
+
+        Raises:
+            ProcunitError: they do not fit the manifest.
+        """
+        golden = _parsed(GoldenSet, (self.path / GOLDEN).read_bytes(), self.path / GOLDEN)
+        for frame in golden.frames:
+            if frame.file not in self.manifest.files or len(frame.type_scores) != len(self.manifest.types):
+                raise ProcunitError(
+                    f"golden frame {frame.file!r} does not fit the manifest", where=str(self.path / GOLDEN)
+                )
+        return golden
+
+    def known(self) -> KnownPhotos:
+        """The photographs that the bundle was made from; none if it does not tell."""
+        if KNOWN not in self.manifest.files:
+            return KnownPhotos(photos=())
+        return _parsed(KnownPhotos, (self.path / KNOWN).read_bytes(), self.path / KNOWN)
+
+
+@dataclass(frozen=True)
+class Bundle(BundleContent):
+    """A verified bundle: signature, names, sizes and hashes hold."""
+
+    signed_by: TrustedKey
+
+
+def bundle_id_from_manifest(manifest_bytes: bytes) -> str:
+    """sha256 of the manifest's raw bytes, which name the hash of every other file: the hash of the content."""
+    return hashlib.sha256(manifest_bytes).hexdigest()
+
+
+def manifest_bytes_from_manifest(manifest: Manifest) -> bytes:
+    """The manifest as it is signed and stored: sorted keys, readable, one line feed at the end."""
+    return (json.dumps(manifest.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode()
+
+
+def file_entry_from_path(path: Path) -> FileEntry:
+    """Hash and size of a file, read in blocks."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+            size += len(block)
+    return FileEntry(sha256=digest.hexdigest(), size_bytes=size)
+
+
+def trusted_key_from_file(path: Path, *, demo: bool) -> TrustedKey:
+    """An Ed25519 public key in PEM form.
+
+    Raises:
+        ProcunitError: the file is missing or holds no such key.
+    """
+    try:
+        key = load_pem_public_key(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ProcunitError(f"cannot read the public key: {error}", where=str(path)) from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise ProcunitError(
+            "not an Ed25519 public key", where=str(path), remedy="Use the .pub file beside the signing key"
+        )
+    return TrustedKey(path.name, key, demo)
+
+
+def open_bundle(path: Path, trusted: tuple[TrustedKey, ...]) -> Bundle:
+    """Verify a bundle whole and open it.
+
+    Raises:
+        ProcunitError: anything about it is not as it was signed; the text names the file.
+    """
+    manifest_bytes = _manifest_bytes(path)
+    signed_by = signer_of_bytes(manifest_bytes, read_small(path / SIGNATURE), trusted, str(path / SIGNATURE))
+    content = _content(path, manifest_bytes)
+    return Bundle(path, content.manifest, content.bundle_id, signed_by)
+
+
+def open_without_signature_check(path: Path) -> BundleContent:
+    """Open a bundle by its hashes alone: for offline tools that lend it no authority, never for a device.
+
+    Raises:
+        ProcunitError: its content is not what its manifest says.
+    """
+    return _content(path, _manifest_bytes(path))
+
+
+def bank_from_file(path: Path) -> NDArray[np.float32]:
+    """The bank of a safetensors file, checked: one finite float32 matrix within the cap, every reach above 0.
+
+    Raises:
+        ProcunitError: it is anything else.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ProcunitError(f"not a readable safetensors file: {error}", where=str(path)) from error
+    return rows_from_bytes(data, str(path))
+
+
+def rows_from_bytes(data: bytes, where: str) -> NDArray[np.float32]:
+    """Rows of a bank from a safetensors file's content, checked in the same way.
+
+    Raises:
+        ProcunitError: it is anything else.
+    """
+    tensors = tensors_from_bytes(data, where)
+    bank = tensors.get(BANK_KEY)
+    if bank is None or len(tensors) != 1 or bank.dtype != np.float32 or bank.ndim != 2:
+        raise ProcunitError(f"the file must hold one float32 matrix named {BANK_KEY!r}", where=where)
+    rows = np.ascontiguousarray(bank, np.float32)
+    if not 1 <= len(rows) <= MAX_BANK_ROWS or not np.isfinite(rows).all():
+        raise ProcunitError(f"the bank must hold 1 to {MAX_BANK_ROWS} rows of finite numbers", where=where)
+    if rows.shape[1] < 2 or not (rows[:, -1] > 0).all():
+        raise ProcunitError(
+            "a row of the bank must hold features and, as its last number, a reach above 0",
+            where=where,
+            remedy="Export and build the bundle again: banks made before had no reach",
+        )
+    return rows
+
+
+def read_small(path: Path) -> bytes:
+    """A record or a signature, which is a plain file of at most `MAX_MANIFEST_BYTES`.
+
+    Raises:
+        ProcunitError: it is anything else.
+    """
+    try:
+        if path.is_symlink() or not path.is_file():
+            raise ProcunitError("missing, or not a plain file", where=str(path), remedy="Copy the bundle again")
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise ProcunitError(f"larger than {MAX_MANIFEST_BYTES} bytes", where=str(path))
+        return path.read_bytes()
+    except OSError as error:
+        raise ProcunitError(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def signer_of_bytes(data: bytes, signature: bytes, trusted: tuple[TrustedKey, ...], where: str) -> TrustedKey:
+    """The trusted key whose signature over a record's raw bytes this is.
+
+    Raises:
+        ProcunitError: it is by none of them.
+    """
+    for candidate in trusted:
+        try:
+            candidate.key.verify(signature, data)
+        except InvalidSignature:
+            continue
+        return candidate
+    names = ", ".join(key.name for key in trusted) or "none"
+    raise ProcunitError(
+        f"the signature is not by any trusted key ({names})",
+        where=where,
+        remedy="Trust the right public key, or ask who signed it: it may have been changed",
+    )
+
+
+def _manifest_bytes(path: Path) -> bytes:
+    if not path.is_dir():
+        raise ProcunitError(
+            "no bundle here", where=str(path), remedy="Name the directory that `procunit bundle build` made"
+        )
+    return read_small(path / MANIFEST)
+
+
+def _content(path: Path, manifest_bytes: bytes) -> BundleContent:
+    manifest = _parsed(Manifest, manifest_bytes, path / MANIFEST)
+    _check_files(path, manifest)
+    return BundleContent(path, manifest, bundle_id_from_manifest(manifest_bytes))
+
+
+def _parsed(record: type[RecordT], data: bytes, path: Path) -> RecordT:
+    try:
+        return record.model_validate_json(data)
+    except ValidationError as error:
+        raise ProcunitError(first_problem(error), where=str(path)) from error
+
+
+def _check_files(path: Path, manifest: Manifest) -> None:
+    present = set()
+    for entry in sorted(path.rglob("*")):
+        if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
+            raise ProcunitError("a bundle holds plain files only, no links", where=str(entry))
+        if entry.is_file():
+            present.add(entry.relative_to(path).as_posix())
+    for name in sorted(present - set(manifest.files) - {MANIFEST, SIGNATURE}):
+        raise ProcunitError("not listed in the manifest", where=str(path / name), remedy="Copy the bundle again")
+    for name, expected in manifest.files.items():
+        problem = _file_problem(path / name, expected) if name in present else "listed in the manifest but missing"
+        if problem is not None:
+            raise ProcunitError(problem, where=str(path / name), remedy="Copy the bundle again")
+
+
+def _file_problem(path: Path, expected: FileEntry) -> str | None:
+    try:
+        size_bytes = path.stat().st_size
+        if size_bytes != expected.size_bytes:
+            return f"{size_bytes} bytes long instead of {expected.size_bytes}: truncated or changed"
+        if file_entry_from_path(path).sha256 != expected.sha256:
+            return "its content is not what was signed (sha256 differs)"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return None

@@ -1,0 +1,272 @@
+"""`procunit bank add`, `bank undo` and `bank show`."""
+
+from __future__ import annotations
+
+import getpass
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from edge.bank.delta import Source, keys_for_bank
+from edge.bank.evidence import evidence_from_bundle
+from edge.bank.frames import (
+    PatchesGraph,
+    PinnedFrame,
+    defects_of_device,
+    good_frames,
+    pinned_frames,
+    type_scores_of_files,
+)
+from edge.bank.growth import Bounds, GoodFrame, GrownBank, Growth, grow, own_bank
+from edge.bank.store import BankStore
+from edge.bundle.manifest import ScoreLimit
+from edge.bundle.reader import Bundle, TrustedKey, file_entry_from_path, open_bundle
+from edge.bundle.sealing import SigningKey, signing_key_from_file
+from edge.cli.bundle import trusted_keys_from_files
+from edge.config.file import settings_from_file
+from edge.config.settings import Settings
+from edge.contract.encoding import clean_text
+from edge.daemon import FRAMES_FOLDER
+from edge.errors import ProcunitError
+from edge.frames.files import PINNED
+from training.data.dataset import GOOD, read_image
+
+_CONFIG = click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="Settings of the device.",
+)
+
+
+@dataclass(frozen=True)
+class _Device:
+    """What of a device its memory bank depends on."""
+
+    settings: Settings
+    bundle: Bundle
+    keys: tuple[TrustedKey, ...]
+    store: BankStore
+
+
+@click.command()
+@_CONFIG
+@click.option(
+    "--key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    metavar="KEY",
+    help="Private key whose public half the settings name under bundle.bank_keys.",
+)
+@click.option("--part", "parts", multiple=True, metavar="ID", help="A part whose frames were labelled good.")
+@click.option("--result", "results", multiple=True, metavar="ID", help="A result whose frame was labelled good.")
+@click.option("--yes", is_flag=True, help="Do not ask before the bank is put in use.")
+@click.argument("frames", nargs=-1, type=click.Path(dir_okay=False, path_type=Path), metavar="[FRAME.png]...")
+def add(
+    config: Path, key: Path, parts: tuple[str, ...], results: tuple[str, ...], yes: bool, frames: tuple[Path, ...]
+) -> None:
+    """Take good frames into the device's memory bank, so that what they show alarms no more.
+
+    The frames are those that people have cleared: of parts and results that were labelled good on this device, or
+    files. No engine is built, and a running daemon judges by the new bank from the next part on. A bank by which a
+    stored defect would pass is refused.
+
+    \b
+    Examples:
+      procunit label cleared.csv --config line.yaml
+      procunit bank add --config line.yaml --key line-bank.pem --part 4711 --part 4712
+      procunit bank add --config line.yaml --key line-bank.pem --yes cleared/*.png
+    """
+    device = _device(settings_from_file(config))
+    signing_key = _trusted_signing_key(key, device.keys)
+    pinned = pinned_frames(device.settings.state_dir / FRAMES_FOLDER / PINNED)
+    chosen = {frame.path.resolve(): _name(frame) for frame in good_frames(pinned, parts, results)}
+    chosen |= {path.resolve(): clean_text(path.name) for path in frames}
+    if not chosen:
+        raise ProcunitError("no frame is named", remedy="Name parts, results or files of good frames")
+    with device.store.alone():
+        _grow(device, signing_key, chosen, pinned, ask=not yes)
+
+
+@click.command()
+@_CONFIG
+def undo(config: Path) -> None:
+    """Go back to the memory bank before the last one that was put in use.
+
+    \b
+    Examples:
+      procunit bank undo --config line.yaml
+      procunit bank undo --config /etc/procunit-edge/line-1.yaml
+    """
+    store = _device(settings_from_file(config)).store
+    with store.alone():
+        version = store.undo()
+    click.echo(f"{_version_in_words(version)} is in use from the next part on")
+
+
+@click.command()
+@_CONFIG
+def show(config: Path) -> None:
+    """Show the versions of the device's memory bank: who made them, of which frames, and which one is in use.
+
+    \b
+    Examples:
+      procunit bank show --config line.yaml
+      procunit bank show --config /etc/procunit-edge/line-1.yaml
+    """
+    device = _device(settings_from_file(config))
+    own = device.bundle.bank()
+    standing = device.store.standing()
+    console = Console()
+    table = Table("Version", "Made", "By", "Key", "Frames", "Rows", "Threshold", box=box.SIMPLE)
+    table.add_row("0", "", "the bundle", device.bundle.signed_by.name, "", f"{len(own)}", _four(device.store.own_limit))
+    for number in device.store.numbers():
+        try:
+            delta = device.store.version(number)
+        except ProcunitError:
+            table.add_row(f"{number}", "refused", "", "", "", "", "")
+            continue
+        record = delta.record
+        rows = f"+{len(delta.bank.added)}" + (f" -{len(record.removed)}" if record.removed else "")
+        by, name = escape(record.made_by), escape(delta.signed_by.name)
+        table.add_row(f"{number}", record.made_at_utc, by, name, f"{len(record.sources)}", rows, _four(record.anomaly))
+    console.print(table)
+    for problem in standing.refused:
+        console.print(f"refused: {escape(problem)}", soft_wrap=True)
+    version = 0 if standing.delta is None else standing.delta.record.version
+    console.print(f"{_version_in_words(version)} is in use")
+    for source in () if standing.delta is None else standing.delta.record.sources:
+        console.print(f"  {escape(source.name)}: {source.rows} rows, score {source.score:.4f}", highlight=False)
+
+
+def _device(settings: Settings) -> _Device:
+    trusted = trusted_keys_from_files(settings.bundle.trusted_keys, settings.bundle.demo_keys)
+    bundle = open_bundle(settings.bundle.path, trusted)
+    keys = keys_for_bank(settings.bundle.bank_keys, trusted, demo_bundle=bundle.signed_by.demo)
+    return _Device(settings, bundle, keys, BankStore(settings.state_dir, bundle, keys))
+
+
+def _trusted_signing_key(path: Path, keys: tuple[TrustedKey, ...]) -> SigningKey:
+    key = signing_key_from_file(path)
+    public = key.trusted.key.public_bytes_raw()
+    if all(public != trusted.key.public_bytes_raw() for trusted in keys):
+        raise ProcunitError(
+            "this device does not trust the key with its memory bank",
+            where=str(path),
+            remedy="Name its public key under bundle.bank_keys in the settings, and restart the daemon",
+        )
+    return key
+
+
+def _grow(
+    device: _Device, key: SigningKey, chosen: dict[Path, str], pinned: tuple[PinnedFrame, ...], *, ask: bool
+) -> None:
+    """Grow the bank by the chosen frames (path -> name), show what that does, and put it in use."""
+    bundle, store = device.bundle, device.store
+    evidence, base, graph = evidence_from_bundle(bundle), bundle.bank(), PatchesGraph(bundle)
+    sha256 = {path: _hash_of_good(path, bundle, pinned) for path in chosen}
+    frames = [GoodFrame(name, graph.tiles(read_image(path))) for path, name in chosen.items()]
+    evidence = replace(evidence, defects=(*evidence.defects, *defects_of_device(bundle, base, graph, pinned)))
+    standing = store.standing()
+    for problem in standing.refused:
+        click.echo(f"refused: {problem}", err=True)
+    earlier = () if standing.delta is None else standing.delta.record.sources
+    bank = own_bank(base, store.own_limit) if standing.delta is None else standing.delta.bank
+    budget = bundle.manifest.budget
+    bounds = Bounds(
+        own=store.own_limit,
+        flagged_parts=0 if budget is None else budget.flagged_parts,
+        clear_spreads=bundle.golden().tolerance,
+        cleared_scores=tuple(source.score for source in earlier),
+    )
+    growth = grow(bank, frames, evidence, bounds)
+    _tell(growth, bank)
+    _tell_types(bundle, base, chosen)
+    if len(growth.bank.added) == len(bank.added):
+        click.echo("Every frame is clear of the threshold already: nothing is added.")
+        return
+    if ask:
+        click.confirm("Put this bank in use?", abort=True)
+    sources = (
+        Source(sha256=sha256[path], name=_line(frame.name), rows=frame.rows, score=frame.score_after)
+        for path, frame in zip(chosen, growth.frames, strict=True)
+    )
+    version = store.add(growth.bank, key, (*earlier, *sources), _line(getpass.getuser()))
+    click.echo(f"{_version_in_words(version)} is in use from the next part on; `procunit bank undo` takes it back")
+
+
+def _hash_of_good(path: Path, bundle: Bundle, pinned: tuple[PinnedFrame, ...]) -> str:
+    """The file's sha256.
+
+    Raises:
+        ProcunitError: somebody has called this very frame a defect.
+    """
+    if not path.is_file():
+        raise ProcunitError("no such file", where=str(path), remedy="Name a frame's image file")
+    sha256 = file_entry_from_path(path).sha256
+    labels = [photo.label for photo in bundle.known().photos if photo.sha256 == sha256]
+    labels += [frame.label for frame in pinned if frame.path.resolve() == path]
+    for label in labels:
+        if label != GOOD:
+            raise ProcunitError(
+                f"this frame is known as {label!r}, not {GOOD!r}",
+                where=str(path),
+                remedy="A bank takes in good frames alone; correct the label if it is wrong",
+            )
+    return sha256
+
+
+def _tell(growth: Growth, before: GrownBank) -> None:
+    console, limit = Console(), growth.bank.limit
+    table = Table("Frame", "Score before", "Score after", "Rows added", box=box.SIMPLE)
+    for frame in growth.frames:
+        table.add_row(escape(frame.name), f"{frame.score_before:.4f}", f"{frame.score_after:.4f}", f"{frame.rows}")
+    console.print(table)
+    console.print(f"Bank: {len(before.rows)} -> {len(growth.bank.rows)} rows", highlight=False)
+    console.print(f"Anomaly threshold: {_four(before.limit)} -> {_four(limit)}", highlight=False)
+    dropped = len(growth.bank.removed) - len(before.removed)
+    if dropped:
+        console.print(
+            f"The bank is full: its {dropped} most redundant rows are dropped; what they covered may now score up "
+            f"to {growth.coverage_loss:.4f} higher",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _tell_types(bundle: Bundle, base: NDArray[np.float32], chosen: dict[Path, str]) -> None:
+    """Say which frames a type's score flags besides."""
+    scores = type_scores_of_files(bundle, base, list(chosen))
+    for name, type_scores in zip(chosen.values(), scores, strict=True):
+        for defect_type, score in zip(bundle.manifest.types, type_scores, strict=True):
+            if score >= defect_type.limit.threshold:
+                click.echo(
+                    f"{name} is not cleared by this alone: {defect_type.name} flags it ({score:.3f} >= "
+                    f"{defect_type.limit.threshold:.3f}), and a bank does not change that"
+                )
+
+
+def _name(frame: PinnedFrame) -> str:
+    return clean_text(f"part {frame.part_id}" if frame.part_id is not None else f"result {frame.result_id}")
+
+
+def _line(text: str) -> str:
+    """A text from outside as one line without control characters."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", text)
+
+
+def _four(limit: ScoreLimit) -> str:
+    return f"{limit.threshold:.4f}"
+
+
+def _version_in_words(version: int) -> str:
+    return f"Version {version} of the memory bank" if version else "The bundle's own memory bank"

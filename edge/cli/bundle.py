@@ -1,0 +1,167 @@
+"""`procunit bundle show` and `procunit bundle verify`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+from rich import box
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from edge.bank.evidence import can_grow, evidence_from_bundle
+from edge.bundle.manifest import NO_BUDGET, DefectType, Manifest
+from edge.bundle.reader import (
+    Bundle,
+    BundleContent,
+    TrustedKey,
+    open_bundle,
+    open_without_signature_check,
+    trusted_key_from_file,
+)
+from edge.errors import ProcunitError
+from edge.policy import earned_authority
+from training.data.folder_geometry import areas_in_words
+
+CommandT = TypeVar("CommandT", bound=Callable[..., object])
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_DIRECTORY = click.Path(path_type=Path)
+
+
+def trust_options(command: CommandT) -> CommandT:
+    """Add `--trust PUB` and `--demo-trust PUB`, each as often as there are keys."""
+    command = click.option(
+        "--demo-trust", type=_FILE, multiple=True, metavar="PUB", help="Public key trusted for demonstrations only."
+    )(command)
+    return click.option("--trust", type=_FILE, multiple=True, metavar="PUB", help="Public key trusted for production.")(
+        command
+    )
+
+
+def trusted_keys_from_files(trust: tuple[Path, ...], demo_trust: tuple[Path, ...]) -> tuple[TrustedKey, ...]:
+    """The keys that the options named.
+
+    Raises:
+        ProcunitError: a file holds no Ed25519 public key.
+    """
+    return (
+        *(trusted_key_from_file(path, demo=False) for path in trust),
+        *(trusted_key_from_file(path, demo=True) for path in demo_trust),
+    )
+
+
+def open_with_keys(path: Path, keys: tuple[TrustedKey, ...]) -> BundleContent:
+    """Open a bundle for an offline tool: by its signature if keys were named, else by its hashes alone.
+
+    Raises:
+        ProcunitError: it is not as it was sealed, or not by any of these keys.
+    """
+    return open_bundle(path, keys) if keys else open_without_signature_check(path)
+
+
+def signature_line(content: BundleContent) -> str:
+    """Which key verified a bundle, or that none did, in words."""
+    if not isinstance(content, Bundle):
+        return "NOT VERIFIED: only its hashes were checked; name a key with --trust or --demo-trust"
+    kind = "demo key: authority in demonstrations only" if content.signed_by.demo else "production key"
+    return f"verified by {content.signed_by.name} ({kind})"
+
+
+@click.command()
+@click.argument("bundle", type=_DIRECTORY)
+@trust_options
+def show(bundle: Path, trust: tuple[Path, ...], demo_trust: tuple[Path, ...]) -> None:
+    """Show what is in BUNDLE: types, evidence, thresholds, authority, and who sealed it.
+
+    \b
+    Examples:
+      procunit bundle show bundle/
+      procunit bundle show bundle/ --demo-trust run/demo-key.pub
+    """
+    content = open_with_keys(bundle, trusted_keys_from_files(trust, demo_trust))
+    console = Console()
+    console.print(_facts(content))
+    if content.manifest.types:
+        demo_key = content.signed_by.demo if isinstance(content, Bundle) else True
+        console.print(_types_table(content.manifest.types, demo_key))
+    else:
+        console.print("No defect types taught: the anomaly score alone, which never rejects.")
+
+
+@click.command()
+@click.argument("bundle", type=_DIRECTORY)
+@trust_options
+def verify(bundle: Path, trust: tuple[Path, ...], demo_trust: tuple[Path, ...]) -> None:
+    """Verify BUNDLE as a device does: signature, names, sizes, hashes, bank, golden records and evidence.
+
+    \b
+    Examples:
+      procunit bundle verify bundle/ --trust factory.pub
+      procunit bundle verify bundle/ --demo-trust run/demo-key.pub
+    """
+    keys = trusted_keys_from_files(trust, demo_trust)
+    if not keys:
+        raise ProcunitError(
+            "no public key to verify it by", where=str(bundle), remedy="Name one with --trust PUB or --demo-trust PUB"
+        )
+    content = open_bundle(bundle, keys)
+    content.bank()
+    content.golden()
+    content.known()
+    manifest = content.manifest
+    if can_grow(manifest):
+        evidence_from_bundle(content)
+    click.echo(f"{manifest.product} version {manifest.version}, {content.bundle_id[:12]}: {signature_line(content)}")
+
+
+def _facts(content: BundleContent) -> Table:
+    manifest = content.manifest
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    size_mb = sum(entry.size_bytes for entry in manifest.files.values()) / 1e6
+    facts = {
+        "Product": f"{manifest.product}, version {manifest.version}, sealed {manifest.created_at_utc}",
+        "Bundle id": content.bundle_id,
+        "Signature": signature_line(content),
+        "Input": _input_text(manifest),
+        "Judged": areas_in_words(manifest.geometry),
+        "Network": f"{manifest.provenance.backbone}, weights: {manifest.provenance.weights}",
+        "Data": f"dataset {manifest.provenance.dataset_sha256[:12]}, seed {manifest.provenance.seed}",
+        "False alarms": manifest.budget.in_words() if manifest.budget else NO_BUDGET,
+        "Anomaly": f"to a person from {manifest.anomaly.threshold:.4f} on" if manifest.anomaly else "not compared",
+        "Memory bank": "can be grown at the line" if can_grow(manifest) else "cannot be grown at the line",
+        "Files": f"{len(manifest.files)}, {size_mb:.1f} MB",
+    }
+    for name, text in facts.items():
+        table.add_row(name, escape(text))
+    return table
+
+
+def _input_text(manifest: Manifest) -> str:
+    geometry = manifest.geometry
+    colour = "grey" if geometry.channels == 1 else "colour"
+    return f"{geometry.input_width_px} x {geometry.input_height_px} px, {colour}"
+
+
+def _types_table(types: tuple[DefectType, ...], demo_key: bool) -> Group:
+    table = Table("Type", "Photos taught", "Flagged from", "Seeded run", "Authority", box=box.SIMPLE)
+    reasons = []
+    for defect_type in types:
+        earned, reason = earned_authority(defect_type, demo_key=demo_key)
+        run = defect_type.seeded
+        authority = defect_type.authority if defect_type.authority == earned else "review"
+        claim = "" if authority == defect_type.authority else f"claims {defect_type.authority}: "
+        table.add_row(
+            defect_type.name,
+            f"{defect_type.images} ({defect_type.parts} parts)",
+            f"{defect_type.limit.threshold:.4f}",
+            f"{run.detected} of {run.parts}{' (simulated)' if run.simulated else ''}" if run else "none",
+            authority,
+        )
+        reasons.append(Text(f"  {defect_type.name}: {claim}{reason}"))
+    return Group(table, *reasons)

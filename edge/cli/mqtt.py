@@ -1,0 +1,63 @@
+"""`procunit mqtt check`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from edge.config.file import settings_from_file
+from edge.contract.topics import root_from_device
+from edge.mqtt.check import Finding, Outcome, check
+
+_STYLES: dict[Outcome, str] = {"ok": "green", "warning": "yellow", "failed": "bold red"}
+
+
+@click.command(name="check")
+@click.option(
+    "--config",
+    "config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="Settings file (YAML).",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def mqtt_check(config: Path, as_json: bool) -> None:
+    """Check the way to the broker: name, TCP, TLS, login, rights on every topic, limits, clock.
+
+    Messages of the check are empty and not retained; receivers ignore them. A device that runs is not disturbed. Exits
+    with 1 if anything failed.
+
+    \b
+    Examples:
+      procunit mqtt check --config line.yaml
+      procunit mqtt check --config /etc/procunit-edge/line-1.yaml --json
+    """
+    settings = settings_from_file(config)
+    findings = list(check(settings.mqtt, settings.device.device, root_from_device(settings.device)))
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        Console(soft_wrap=False).print(_table(findings))
+    if any(finding.outcome == "failed" for finding in findings):
+        sys.exit(1)
+
+
+def _table(findings: list[Finding]) -> Table:
+    table = Table(show_lines=False, box=None, pad_edge=False)
+    for column in ("step", "", "detail", "what to do"):
+        table.add_column(column, overflow="fold")
+    for finding in findings:
+        style = _STYLES[finding.outcome]
+        table.add_row(finding.step, f"[{style}]{finding.outcome}[/]", _plain(finding.detail), _plain(finding.remedy))
+    return table
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")

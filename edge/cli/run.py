@@ -1,0 +1,86 @@
+"""`procunit run` and `procunit check-config`."""
+
+from __future__ import annotations
+
+import faulthandler
+import sys
+from pathlib import Path
+
+import click
+
+from edge.config.file import ConfigError, settings_from_file
+from edge.config.settings import Settings
+from edge.contract.topics import root_from_device
+from edge.daemon import run_daemon
+from edge.engine.settings import EngineSettings
+from edge.errors import ProcunitError
+from edge.system.log import log_to_stderr
+
+_CONFIG = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command()
+@click.option("--config", "config", type=_CONFIG, required=True, metavar="FILE", help="Settings file (YAML).")
+def run(config: Path) -> None:
+    """Inspect parts as they come, and send every verdict to the broker.
+
+    Runs until SIGTERM or Ctrl-C, or to the end of a replay. Exits with 0 then, with 2 if something must be corrected
+    before it can start, and with 1 if it failed and should be started again; without an engine that may judge it waits
+    a minute before that under systemd.
+
+    \b
+    Examples:
+      procunit run --config line.yaml
+      systemctl start procunit-edge@line-1      (reads /etc/procunit-edge/line-1.yaml)
+    """
+    faulthandler.enable()
+    log_to_stderr()
+    code = run_daemon(settings_from_file(config))
+    if code:
+        sys.exit(code)
+
+
+@click.command(name="check-config")
+@click.argument("config", type=_CONFIG, metavar="FILE")
+def check_config(config: Path) -> None:
+    """Check a settings file: every problem with its line and remedy, or the settings in force.
+
+    \b
+    Examples:
+      procunit check-config line.yaml
+      procunit check-config /etc/procunit-edge/line-1.yaml
+    """
+    try:
+        settings = settings_from_file(config)
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        count = len(error.problems)
+        raise ProcunitError(f"{count} problem{'s' if count > 1 else ''}", where=str(config)) from error
+    click.echo(f"{config}: fine")
+    for name, value in _summary(settings):
+        click.echo(f"  {name:<11}{value}")
+
+
+def _engine_text(engine: EngineSettings) -> str:
+    if engine.kind == "ort":
+        return f"ort, {engine.threads or 'all'} threads"
+    return f"{engine.kind}, {engine.precision} first; built at the first start"
+
+
+def _summary(settings: Settings) -> list[tuple[str, str]]:
+    keys = [f"{path.name}" for path in settings.bundle.trusted_keys]
+    keys += [f"{path.name} (demonstration)" for path in settings.bundle.demo_keys]
+    camera = ", ".join(f"{name} {value}" for name, value in settings.camera.model_dump().items())
+    mqtt = settings.mqtt
+    policy, inspection = settings.policy, settings.inspection
+    return [
+        ("results", f"{root_from_device(settings.device)}/result"),
+        ("broker", f"{mqtt.host}:{mqtt.port}{' with TLS' if mqtt.tls_ca_file else ''}"),
+        ("bundle", f"{settings.bundle.path}, signed with {' or '.join(keys)}"),
+        ("camera", camera),
+        ("engine", _engine_text(settings.engine)),
+        ("policy", f"review means {policy.review_action}, {policy.audit_rate:.1%} of passes are audited"),
+        ("overload", f"beyond {inspection.frame_slots} waiting frames or {inspection.deadline_s:g} s"),
+        ("commands", ", ".join(settings.commands.allowed) or "none"),
+        ("state", f"{settings.state_dir}, images up to {settings.frames.quota_mb} MB"),
+    ]

@@ -1,0 +1,241 @@
+"""`procunit watch`: a device's results live in the terminal, from the broker as any receiver gets them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Protocol
+
+import click
+import paho.mqtt.client as mqtt
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+from pydantic import ValidationError
+from rich.console import Console
+from rich.live import Live
+
+from edge.cli.watch_view import WatchView, line_from_result, plain
+from edge.config.file import settings_from_file
+from edge.config.settings import MqttSettings
+from edge.contract.payloads import Result
+from edge.contract.topics import EVENT, RESULT, STATUS, root_from_device
+from edge.mqtt.client import QOS, LinkError, client_from_settings
+
+_RETRY_S = 1.0
+_REFRESH_S = 0.25
+_LINES_AROUND_TABLE = 9
+_MIN_ROWS, _MAX_ROWS = 5, 40
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    topic: str
+    payload: bytes
+    retained: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """The state of the link: why it is down, or "" for up."""
+
+    down: str
+
+
+_Inbox = SimpleQueue[_Message | _Link]
+
+
+@click.command()
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="Take the broker and the topics from a device's settings file."
+)
+@click.option("--host", help="The broker.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(1, 65535), help="Its port.  [default: 1883]")
+@click.option("--root", help="Root of one device's topics, such as works/line-1/edge-1/v1.  [default: every device]")
+@click.option("--count", type=click.IntRange(min=1), help="End after so many results.")
+@click.option("--until-stopped", is_flag=True, help="End when the device has stopped.")
+def watch(
+    config: Path | None, host: str | None, port: int | None, root: str | None, count: int | None, until_stopped: bool
+) -> None:
+    """Show results live: part, verdict, why, scores, latency.
+
+    In a terminal it is a table of the newest parts; otherwise one line a result. Without a broker it waits for one.
+
+    \b
+    Examples:
+      procunit watch --config line.yaml
+      procunit watch --host 192.168.1.10
+      procunit watch --root works/line-1/edge-1/v1 --count 100 > results.txt
+    """
+    if config is not None and (host or port):
+        raise click.UsageError("--config names the broker already: leave out --host and --port")
+    if config is not None:
+        settings = settings_from_file(config)
+        mqtt_settings, root = settings.mqtt, root or root_from_device(settings.device)
+    else:
+        mqtt_settings = _broker_at(host or "127.0.0.1", port or 1883)
+    console = Console()
+    view = WatchView(min(_MAX_ROWS, max(_MIN_ROWS, console.height - _LINES_AROUND_TABLE)))
+    inbox: _Inbox = SimpleQueue()
+    with _Follower(mqtt_settings, _topic_filters(root), inbox):
+        if console.is_terminal:
+            with Live(console=console, auto_refresh=False) as live:
+                _show(view, inbox, _LiveTable(live), count, until_stopped)
+            return
+        try:
+            _show(view, inbox, _Lines(), count, until_stopped)
+        except BrokenPipeError:  # whoever reads the lines has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _broker_at(host: str, port: int) -> MqttSettings:
+    try:
+        return MqttSettings(host=host, port=port)
+    except ValidationError as error:
+        raise click.BadParameter(f"{host!r} is no name or address of a computer", param_hint="--host") from error
+
+
+def _topic_filters(root: str | None) -> list[str]:
+    if root is None:
+        return ["#"]
+    if "#" in root:
+        raise click.BadParameter("name one device's topics; + stands for any one level", param_hint="--root")
+    return [f"{root.rstrip('/')}/{topic.suffix}" for topic in (RESULT, EVENT, STATUS)]
+
+
+class _Output(Protocol):
+    def item(self, view: WatchView, result: Result | None) -> None:
+        """Something arrived."""
+
+    def refresh(self, view: WatchView) -> None:
+        """A moment has passed, and perhaps something arrived."""
+
+
+class _LiveTable:
+    def __init__(self, live: Live) -> None:
+        self._live = live
+
+    def item(self, view: WatchView, result: Result | None) -> None:
+        """Shown with the next refresh."""
+
+    def refresh(self, view: WatchView) -> None:
+        self._live.update(view.rendered(time.monotonic()), refresh=True)
+
+
+class _Lines:
+    """Results on standard output, everything else on standard error."""
+
+    def __init__(self) -> None:
+        self._told = ("", "")
+
+    def item(self, view: WatchView, result: Result | None) -> None:
+        if result is not None:
+            click.echo(line_from_result(result))
+        link = f"no link to the broker: {plain(view.link, 200)}; trying again" if view.link else "linked to the broker"
+        for text, told in zip((link, view.note), self._told, strict=True):
+            if text != told:
+                click.echo(text, err=True)
+        self._told = (link, view.note)
+
+    def refresh(self, view: WatchView) -> None:
+        """Everything is out already."""
+
+
+def _show(view: WatchView, inbox: _Inbox, output: _Output, count: int | None, until_stopped: bool) -> None:
+    """Until the count is reached or the device has stopped."""
+    while True:
+        for item in _arrived(inbox):
+            result = None
+            if isinstance(item, _Link):
+                view.link = item.down
+            else:
+                result = view.take(item.topic, item.payload, retained=item.retained, now_monotonic_s=time.monotonic())
+            output.item(view, result)
+            if view.counts.total() == count or (until_stopped and view.all_stopped):
+                output.refresh(view)
+                return
+        output.refresh(view)
+
+
+def _arrived(inbox: _Inbox) -> Iterator[_Message | _Link]:
+    """What comes until the next refresh is due."""
+    due = time.monotonic() + _REFRESH_S
+    while (left_s := due - time.monotonic()) > 0:
+        try:
+            yield inbox.get(timeout=left_s)
+        except Empty:
+            return
+
+
+class _Follower:
+    """Subscribes, and connects anew whenever the connection is gone; everything goes to the inbox."""
+
+    def __init__(self, settings: MqttSettings, topic_filters: list[str], inbox: _Inbox) -> None:
+        self._settings = settings
+        self._topic_filters = topic_filters
+        self._inbox = inbox
+        self._client_id = f"procunit-watch-{secrets.token_hex(4)}"
+        self._client: mqtt.Client | None = None
+        self._why_refused = ""
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def __enter__(self) -> _Follower:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        if self._client is not None:
+            self._client.disconnect()
+        self._thread.join(_RETRY_S)
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            try:
+                self._follow_once()
+            except (LinkError, OSError, UnicodeError) as error:
+                self._inbox.put(_Link(str(error)))
+            except Exception as error:  # noqa: BLE001  (the top of a thread, and the broker is not trusted)
+                self._inbox.put(_Link(f"the broker's packets cannot be understood: {error}"))
+            self._closing.wait(_RETRY_S)
+
+    def _follow_once(self) -> None:
+        client = client_from_settings(self._settings, self._client_id)
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        self._client = client
+        self._why_refused = ""
+        client.connect(self._settings.host, self._settings.port, self._settings.keepalive_s)
+        client.loop_forever()
+
+    def _on_connect(
+        self, client: mqtt.Client, _userdata: object, _flags: object, reason: ReasonCode, _properties: object
+    ) -> None:
+        if reason.is_failure:
+            self._why_refused = f"the broker refused the connection: {reason}"
+            return
+        options = SubscribeOptions(qos=QOS)
+        client.subscribe([(topic_filter, options) for topic_filter in self._topic_filters])
+
+    def _on_subscribe(
+        self, _client: mqtt.Client, _userdata: object, _id: int, reasons: list[ReasonCode], _properties: object
+    ) -> None:
+        refused = next((reason for reason in reasons if reason.is_failure), None)
+        self._inbox.put(_Link("" if refused is None else f"the broker refuses the subscription: {refused}"))
+
+    def _on_disconnect(
+        self, _client: mqtt.Client, _userdata: object, _flags: object, reason: ReasonCode, _properties: object
+    ) -> None:
+        self._inbox.put(_Link(self._why_refused or f"the connection ended: {reason}"))
+
+    def _on_message(self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
+        self._inbox.put(_Message(message.topic, bytes(message.payload), message.retain))

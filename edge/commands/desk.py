@@ -1,0 +1,252 @@
+"""The desk where commands arrive: every check in order, then the action, the audit event and the reply.
+
+The broker is not trusted: whoever may publish there can ask, but what changes a decision needs a key. A command is
+remembered before it is carried out: it runs at most once, and a device that dies in between never replies.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from edge.bundle.reader import TrustedKey
+from edge.commands.audit import AuditLog
+from edge.commands.signature import signer_of_command
+from edge.commands.table import COMMANDS, Answer, CommandKind, DeviceActions, Request
+from edge.contract.commands import MAX_COMMAND_BYTES, Command, CommandReply, Refusal, unix_s_from_utc, utc_from_unix_s
+from edge.contract.encoding import clean_text
+from edge.contract.payloads import CommandOutcome, CommandRecord, bytes_from_payload
+from edge.errors import ProcunitError, first_problem
+from edge.mqtt.inlet import Incoming
+from edge.pipeline import utc_now
+
+MAX_LIFETIME_S = 86_400.0
+"""Longest time between issue and expiry of a signed command: so long it must be remembered."""
+MAX_CLOCK_DIFFERENCE_S = 300.0
+EARLIEST_CREDIBLE_S = datetime(2024, 1, 1, tzinfo=timezone.utc).timestamp()
+"""A clock before this was never set (a board without a battery starts in 1970)."""
+
+_REMEMBERED = 10_000
+_MAX_CORRELATION_BYTES = 512
+_MAX_TOPIC = 512
+_NAME = re.compile(r"[a-z][a-z-]{0,31}")
+
+_logger = logging.getLogger(__name__)
+
+
+class CommandMemory(Protocol):
+    """Remembers signed commands until they expire, also over a restart (the outbox does)."""
+
+    def seen_command(self, cmd_id: str) -> bool:
+        """Whether it was carried out before."""
+
+    def remember_command(self, cmd_id: str, expires_at: datetime) -> None:
+        """Recognise it from now on; a ProcunitError says that there is no room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply as it is to be published; `correlation` is the sender's, for MQTT 5."""
+
+    topic: str
+    payload: bytes
+    correlation: bytes | None
+
+
+class _RefusedError(Exception):
+    def __init__(self, reason: Refusal, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+@dataclass
+class _Case:
+    """What is known of a command so far, for its reply and its audit."""
+
+    name: str
+    command: Command | None = None
+    signed_by: str | None = None
+
+
+class CommandDesk:
+    """Takes commands for the device whose topics start with `root`; one thread calls `handle`.
+
+    `allowed` names the commands that the plant allows, `keys` may sign those that change decisions.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        device: str,
+        *,
+        allowed: Collection[str],
+        keys: tuple[TrustedKey, ...],
+        memory: CommandMemory,
+        actions: DeviceActions,
+        audit: AuditLog,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._root = root
+        self._device = device
+        self._allowed = frozenset(allowed)
+        self._keys = keys
+        self._memory = memory
+        self._actions = actions
+        self._audit = audit
+        self._now_s = now_s
+        self._recent: OrderedDict[str, str] = OrderedDict()
+
+    def handle(self, incoming: Incoming) -> Reply | None:
+        """Carry a command out or refuse it; None for a message that is not even addressed as a command."""
+        name = incoming.topic.removeprefix(f"{self._root}/cmd/")
+        if name == incoming.topic or not _NAME.fullmatch(name):
+            return None
+        case = _Case(name)
+        outcome: CommandOutcome = "done"
+        reason: Refusal | None = None
+        try:
+            answer = self._admitted(case, incoming).run(self._actions)
+        except _RefusedError as error:
+            outcome, reason, answer = "refused", error.reason, Answer(str(error))
+        except ProcunitError as error:
+            outcome, reason, answer = "failed", Refusal.IMPOSSIBLE, Answer(str(error))
+        except Exception:  # the boundary to the network: one command must not cost the next
+            _logger.exception("the command %s failed", name)
+            outcome, reason, answer = "failed", Refusal.FAILED, Answer("an error of the device; its log says more")
+        if case.command is not None and outcome != "refused":
+            self._recent[case.command.cmd_id] = outcome
+        self._audit.record(_record(case, outcome), answer.text)
+        return self._reply(case, incoming, outcome, reason, answer)
+
+    def _admitted(self, case: _Case, incoming: Incoming) -> Request:
+        kind = COMMANDS.get(case.name)
+        if kind is None:
+            raise _RefusedError(Refusal.NOT_ALLOWED, f"there is no command {case.name!r}")
+        envelope = _envelope(incoming.payload)
+        request = _request(kind, envelope)
+        case.command = command = request.command
+        if incoming.retained:
+            raise _RefusedError(Refusal.RETAINED, "retained commands are never carried out; publish it without retain")
+        signed = kind.signed or command.signature is not None
+        self._check_times(command, signed=signed)
+        if kind.name not in self._allowed:
+            raise _RefusedError(Refusal.NOT_ALLOWED, f"the device's settings do not allow {kind.name!r}")
+        if command.cmd_id in self._recent or self._memory.seen_command(command.cmd_id):
+            became = self._recent.get(command.cmd_id, "before the device was started")
+            raise _RefusedError(Refusal.DUPLICATE, f"a command with this cmdId came before ({became})")
+        if signed:
+            case.signed_by = self._signer(kind, envelope, command)
+        self._remember(command, signed=signed)
+        return request
+
+    def _check_times(self, command: Command, *, signed: bool) -> None:
+        issued_s = None if command.issued_at is None else unix_s_from_utc(command.issued_at)
+        expires_s = None if command.expires_at is None else unix_s_from_utc(command.expires_at)
+        if signed and (issued_s is None or expires_s is None or expires_s - issued_s > MAX_LIFETIME_S):
+            text = f"a signed command needs issuedAt and expiresAt, at most {MAX_LIFETIME_S / 3600:g} h apart"
+            raise _RefusedError(Refusal.INVALID, text)
+        if expires_s is None:
+            return
+        now_s = self._now_s()
+        clock = utc_from_unix_s(now_s)
+        if now_s < EARLIEST_CREDIBLE_S:
+            text = f"the device's clock was never set (it says {clock}), so it cannot tell what has expired"
+            raise _RefusedError(Refusal.CLOCK, text)
+        if issued_s is not None and issued_s > now_s + MAX_CLOCK_DIFFERENCE_S:
+            raise _RefusedError(Refusal.CLOCK, f"issued in the future; the device's clock says {clock}")
+        if expires_s <= now_s:
+            raise _RefusedError(Refusal.EXPIRED, f"expired at {command.expires_at}; the device's clock says {clock}")
+
+    def _signer(self, kind: CommandKind, envelope: dict[str, object], command: Command) -> str:
+        if command.signature is None:
+            raise _RefusedError(Refusal.SIGNATURE, f"{kind.name!r} must be signed: see `procunit command sign`")
+        signer = signer_of_command(self._root, kind.name, envelope, command.signature, self._keys)
+        if signer is None:
+            text = f"not signed by a key that this device trusts, for {self._root} and as {kind.name!r}"
+            raise _RefusedError(Refusal.SIGNATURE, text)
+        return signer.name
+
+    def _remember(self, command: Command, *, signed: bool) -> None:
+        """A signed command for good: it could be played back. Others in memory: their sender could change the id."""
+        if signed and command.expires_at is not None:
+            expires_at = datetime.fromtimestamp(unix_s_from_utc(command.expires_at), timezone.utc)
+            self._memory.remember_command(command.cmd_id, expires_at)
+        self._recent[command.cmd_id] = "not finished"
+        if len(self._recent) > _REMEMBERED:
+            self._recent.popitem(last=False)
+
+    def _reply(
+        self, case: _Case, incoming: Incoming, outcome: CommandOutcome, reason: Refusal | None, answer: Answer
+    ) -> Reply:
+        payload = CommandReply(
+            name=case.name,
+            cmd_id=case.command.cmd_id if case.command else None,
+            device=self._device,
+            time=utc_now(),
+            outcome=outcome,
+            reason=reason,
+            text=clean_text(answer.text),
+            count=answer.count,
+            report=answer.report,
+        )
+        correlation = incoming.correlation
+        if correlation is not None and len(correlation) > _MAX_CORRELATION_BYTES:
+            correlation = None
+        return Reply(self._reply_topic(case.name, incoming.response_topic), bytes_from_payload(payload), correlation)
+
+    def _reply_topic(self, name: str, asked: str | None) -> str:
+        """The topic that the sender asked for if it lies below the command's own, so that no other is written to."""
+        own = f"{self._root}/cmd/{name}/reply"
+        if asked is None or not asked.startswith(f"{own}/") or len(asked) > _MAX_TOPIC or re.search(r"[+#\x00]", asked):
+            return own
+        return asked
+
+
+def _envelope(payload: bytes) -> dict[str, object]:
+    if len(payload) > MAX_COMMAND_BYTES:
+        raise _RefusedError(Refusal.TOO_LARGE, f"{len(payload)} bytes; a command has at most {MAX_COMMAND_BYTES}")
+    try:
+        data = json.loads(payload.decode(), object_pairs_hook=_without_repeated_keys, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise _RefusedError(Refusal.NOT_JSON, f"not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise _RefusedError(Refusal.INVALID, "a command is a JSON object")
+    return data
+
+
+def _without_repeated_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _no_number(text: str) -> object:
+    raise ValueError(f"{text} is no number")
+
+
+def _request(kind: CommandKind, envelope: dict[str, object]) -> Request:
+    try:
+        return kind.read(envelope)
+    except ValidationError as error:
+        raise _RefusedError(Refusal.INVALID, first_problem(error)) from error
+
+
+def _record(case: _Case, outcome: CommandOutcome) -> CommandRecord:
+    command = case.command
+    return CommandRecord(
+        name=case.name,
+        cmd_id=command.cmd_id if command else None,
+        by=clean_text(command.by) if command and command.by is not None else None,
+        signed_by=case.signed_by,
+        outcome=outcome,
+    )

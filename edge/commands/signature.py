@@ -1,0 +1,60 @@
+"""Who may change a decision: Ed25519 (RFC 8032) over a command's canonical bytes.
+
+The bytes are those of one device and one command: neither can be sent to another device or as another command. The
+first line keeps them apart from whatever else the key signs (a bundle's manifest starts with `{`).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterable, Mapping
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from edge.bundle.reader import TrustedKey
+
+_PURPOSE = b"procunit-command-v1\n"
+
+
+def canonical_bytes(root: str, name: str, envelope: Mapping[str, object]) -> bytes:
+    """What is signed: the envelope as read from JSON, without its signature, with the device's root and the name.
+
+    JSON with sorted keys, no spaces and only ASCII; numbers as Python writes them (shortest form that reads back the
+    same).
+    """
+    signed = {key: value for key, value in envelope.items() if key != "signature"}
+    text = json.dumps(
+        {"root": root, "name": name, "command": signed}, sort_keys=True, separators=(",", ":"), allow_nan=False
+    )
+    return _PURPOSE + text.encode()
+
+
+def signature_from_key(key: Ed25519PrivateKey, root: str, name: str, envelope: Mapping[str, object]) -> str:
+    """The envelope's signature as it is on the wire."""
+    return base64.b64encode(key.sign(canonical_bytes(root, name, envelope))).decode()
+
+
+def keys_for_commands(trusted: Iterable[TrustedKey], *, demo_bundle: bool) -> tuple[TrustedKey, ...]:
+    """The keys that may sign commands: those for demonstrations only while the bundle in use is signed by one."""
+    return tuple(key for key in trusted if demo_bundle or not key.demo)
+
+
+def signer_of_command(
+    root: str, name: str, envelope: Mapping[str, object], signature: str, trusted: Iterable[TrustedKey]
+) -> TrustedKey | None:
+    """The trusted key that signed this command for this device, or None."""
+    try:
+        raw = base64.b64decode(signature, validate=True)
+    except binascii.Error:
+        return None
+    data = canonical_bytes(root, name, envelope)
+    for candidate in trusted:
+        try:
+            candidate.key.verify(raw, data)
+        except InvalidSignature:
+            continue
+        return candidate
+    return None

@@ -1,0 +1,177 @@
+"""The table of commands: what a plant may ask of the device, who may, and what the device does then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from pydantic import create_model
+from pydantic.alias_generators import to_pascal
+
+from edge.contract.commands import (
+    Command,
+    CommandArgs,
+    CommandName,
+    DeviceReport,
+    FrameArgs,
+    LabelArgs,
+    NoArgs,
+    PartIdArgs,
+    ReplayArgs,
+    ThresholdArgs,
+)
+from edge.errors import ProcunitError
+from edge.messages import PinAnswer
+
+Envelope = Mapping[str, object]
+"""A command as it was read from JSON: what its signature covers, and the signature."""
+Role = Literal["read", "operate", "release"]
+"""read: asks for what is there; operate: tells what the line knows; release: changes decisions and must be signed."""
+
+
+@dataclass(frozen=True)
+class DeviceActions:
+    """What the daemon does for a command; a ProcunitError says why it cannot, and its text becomes the reply's.
+
+    `replay` (epoch, first and last seq) gives how many results will be sent again, `resend_frame` (result id) whether
+    there is such a frame, `claim_part_id` why the id will never find its part (or None). `order` takes the name and the
+    signed envelope of a command that holds until it is changed, also after a restart.
+    """
+
+    report: Callable[[], DeviceReport]
+    replay: Callable[[str, int, int], int]
+    snapshot: Callable[[], None]
+    resend_frame: Callable[[str], bool]
+    claim_part_id: Callable[[PartIdArgs], str | None]
+    label: Callable[[LabelArgs], PinAnswer]
+    order: Callable[[CommandName, Envelope], None]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the reply to a command that was carried out says."""
+
+    text: str
+    count: int | None = None
+    report: DeviceReport | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """A command that fits its schema, and the carrying out of it."""
+
+    command: Command
+    run: Callable[[DeviceActions], Answer]
+
+
+@dataclass(frozen=True)
+class CommandKind:
+    """One row: `schema` is the envelope with this command's arguments.
+
+    `read` takes parsed JSON and raises a ValidationError for what does not fit.
+    """
+
+    name: CommandName
+    role: Role
+    text: str
+    schema: type[Command]
+    read: Callable[[Envelope], Request]
+
+    @property
+    def signed(self) -> bool:
+        """Whether it needs the signature of a trusted key."""
+        return self.role == "release"
+
+
+ArgsT = TypeVar("ArgsT", bound=CommandArgs)
+
+
+def _kind(
+    name: CommandName,
+    role: Role,
+    text: str,
+    args_type: type[ArgsT],
+    run: Callable[[DeviceActions, ArgsT, Envelope], Answer],
+) -> CommandKind:
+    default: object = NoArgs() if args_type is NoArgs else ...
+    schema = create_model(
+        f"{to_pascal(name.replace('-', '_'))}Command", __base__=Command, __doc__=text, args=(args_type, default)
+    )
+
+    def read(envelope: Envelope) -> Request:
+        command = schema.model_validate(envelope)
+        args = args_type.model_validate(command.args)
+        return Request(command, lambda actions: run(actions, args, envelope))
+
+    return CommandKind(name, role, text, schema, read)
+
+
+def _status(actions: DeviceActions, _args: NoArgs, _envelope: Envelope) -> Answer:
+    return Answer("see the report", report=actions.report())
+
+
+def _replay(actions: DeviceActions, args: ReplayArgs, _envelope: Envelope) -> Answer:
+    count = actions.replay(args.epoch, args.first_seq, args.last_seq)
+    return Answer(f"{count} results will be sent again, marked as backfill", count)
+
+
+def _snapshot(actions: DeviceActions, _args: NoArgs, _envelope: Envelope) -> Answer:
+    actions.snapshot()
+    return Answer("the next part's photograph will be published")
+
+
+def _frame(actions: DeviceActions, args: FrameArgs, _envelope: Envelope) -> Answer:
+    if not actions.resend_frame(args.result_id):
+        raise ProcunitError(f"there is no frame of result {args.result_id}; it may have made room for newer ones")
+    return Answer("the photograph will be published again")
+
+
+def _part_id(actions: DeviceActions, args: PartIdArgs, _envelope: Envelope) -> Answer:
+    problem = actions.claim_part_id(args)
+    if problem is not None:
+        raise ProcunitError(problem)
+    return Answer("held until its part's result is made")
+
+
+def _label(actions: DeviceActions, args: LabelArgs, _envelope: Envelope) -> Answer:
+    answer = actions.label(args)
+    if answer == PinAnswer():
+        raise ProcunitError("no frame of it is there any more; it made room for newer ones")
+    text = f"{answer.pinned} frames are kept for training as {args.label!r}"
+    if answer.coming:
+        text += f", {answer.coming} more as soon as they are written"
+    if answer.no_room:
+        text += f"; {answer.no_room} found no room, since kept frames take half of frames.quota_mb"
+    return Answer(text, answer.pinned + answer.coming)
+
+
+def _arm(actions: DeviceActions, _args: NoArgs, envelope: Envelope) -> Answer:
+    actions.order("arm", envelope)
+    return Answer("parts are inspected")
+
+
+def _disarm(actions: DeviceActions, _args: NoArgs, envelope: Envelope) -> Answer:
+    actions.order("disarm", envelope)
+    return Answer("parts are not inspected until `arm`; each is reported as not inspected")
+
+
+def _threshold(actions: DeviceActions, _args: ThresholdArgs, envelope: Envelope) -> Answer:
+    actions.order("threshold", envelope)
+    return Answer("the thresholds are in force; a type whose threshold was changed sends to review")
+
+
+_KINDS = (
+    _kind("status", "read", "How the device is doing, as a report in the reply.", NoArgs, _status),
+    _kind("replay", "read", "Send stored results of one epoch again, in order.", ReplayArgs, _replay),
+    _kind("snapshot", "read", "Publish the next part's photograph, whatever its verdict.", NoArgs, _snapshot),
+    _kind("frame", "read", "Publish a result's photograph again.", FrameArgs, _frame),
+    _kind("part-id", "operate", "Give a part its id, by counter or by a window of time.", PartIdArgs, _part_id),
+    _kind("label", "operate", "Say what a part turned out to be; its frames are kept for training.", LabelArgs, _label),
+    _kind("arm", "release", "Inspect parts again.", NoArgs, _arm),
+    _kind("disarm", "release", "Let parts pass uninspected, each with a result that says so.", NoArgs, _disarm),
+    _kind("threshold", "release", "Change thresholds; authority is never given.", ThresholdArgs, _threshold),
+)
+
+COMMANDS: Mapping[str, CommandKind] = {kind.name: kind for kind in _KINDS}
+"""Every command by its name, which is its topic's last level."""

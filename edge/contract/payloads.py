@@ -1,0 +1,286 @@
+"""What the device sends: JSON models of results, events, status and metrics.
+
+Names follow OPC 40100-1 (machine vision) where it has one; `resultEvaluation` follows OPC 40001-101. A receiver
+recognises a repeated message by (device, epoch, seq). Within v1 the models only grow, and a new field has a default:
+what an older version stored is still sent.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Annotated, Literal
+from uuid import uuid4
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from edge.contract.encoding import MAX_TEXT, clean_text
+from edge.faults import FAULTS, FaultId, Severity
+from edge.messages import Authority, Decision, NotInspected, Verdict
+
+MAX_PAYLOAD_BYTES = 16_000
+"""No result or event is larger: brokers and an MES take it anywhere."""
+_KEPT_TYPES, _KEPT_REASONS = 8, 4
+
+ReviewAction = Literal["divert", "hold", "pass_and_flag"]
+"""What happens at the line to a part whose verdict is `review`."""
+
+CommandOutcome = Literal["done", "refused", "failed"]
+"""What became of a command: carried out, not allowed, or allowed but impossible."""
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Text = Annotated[str, Field(max_length=MAX_TEXT)]
+
+
+class ResultEvaluation(IntEnum):
+    """OPC 40001-101: `review` is NOT_DECIDABLE, `not_inspected` is UNDEFINED."""
+
+    UNDEFINED = 0
+    OK = 1
+    NOT_OK = 2
+    NOT_DECIDABLE = 3
+
+
+class ResultState(IntEnum):
+    """OPC 40100-1: a part that was not inspected has a FAILED result."""
+
+    COMPLETED = 1
+    FAILED = 4
+
+
+class Payload(BaseModel):
+    """Camel case on the wire; fields that a newer sender adds are ignored by an older receiver."""
+
+    model_config = ConfigDict(
+        frozen=True, alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, extra="ignore"
+    )
+
+
+class ProcessingTimes(Payload):
+    """Where the part's time went; `inspect_ms` is frame in memory to verdict, without the queue."""
+
+    queue_ms: Number
+    preprocess_ms: Number
+    engine_ms: Number
+    decide_ms: Number
+    inspect_ms: Number
+
+
+class WhyPayload(Payload):
+    """One reason of the verdict."""
+
+    scorer: Literal["head", "anomaly", "system"]
+    defect_type: Text | None
+    score: Number | None
+    threshold: Number | None
+    authority: Authority | None
+    text: Text
+
+
+class ScoreSet(Payload):
+    """One number a defect type (sigmoid) and one for the anomaly (distance); None where it is no finite number."""
+
+    types: dict[str, Number | None]
+    anomaly: Number | None
+
+
+class BundleRef(Payload):
+    """The bundle that judged the part, and the version of its memory bank: 0 is the bundle's own."""
+
+    id: str
+    product: str
+    version: int
+    bank_version: int = 0
+
+
+class ImageRef(Payload):
+    """The frame, and a heatmap of its scores if there are any; each may follow on its topic as a JPEG."""
+
+    frame_id: Text
+    topic: str
+    heatmap_topic: str | None = None
+
+
+class Result(Payload):
+    """The verdict on one trigger.
+
+    `thresholds` are exact; scores are rounded to 6 significant digits, except where rounding would cross the threshold.
+    `is_partial` says that only the highest of very many type scores are given. `review_action` is what the plant chose
+    for parts whose verdict is `review`; it says nothing of others. `internal_recipe_id` is the bundle's id,
+    `internal_configuration_id` changes with any threshold, authority, memory bank or choice of the plant, `job_id` is
+    None as long as no job is known. `backfill` marks a result that waited for the link or is sent again on request.
+    """
+
+    result_id: str
+    device: str
+    epoch: str
+    seq: int
+    counter: int
+    frame_id: Text
+    part_id: Text | None
+    trigger_time: str
+    creation_time: str
+    processing_times: ProcessingTimes
+    result_state: ResultState
+    result_evaluation: ResultEvaluation
+    verdict: Verdict
+    not_inspected: NotInspected | None
+    is_simulated: bool
+    is_partial: bool = False
+    review_action: ReviewAction | None
+    audit: bool
+    why: tuple[WhyPayload, ...]
+    scores: ScoreSet | None
+    thresholds: ScoreSet
+    authority: dict[str, Authority]
+    bundle: BundleRef
+    image: ImageRef | None
+    product_id: Text | None = None
+    job_id: Text | None = None
+    internal_recipe_id: str | None = None
+    internal_configuration_id: str | None = None
+    backfill: bool = False
+
+
+class CommandRecord(Payload):
+    """Who asked for what: the audit of one command; `signed_by` names the key, None where none was needed."""
+
+    name: str
+    cmd_id: str | None
+    by: Text | None
+    signed_by: Text | None
+    outcome: CommandOutcome
+
+
+class Event(Payload):
+    """Something a person should know of, in the words of the table of faults; a command's audit names the command."""
+
+    event_id: str
+    device: str
+    epoch: str
+    creation_time: str
+    fault: FaultId
+    severity: Severity
+    text: str
+    action: str
+    detail: str
+    command: CommandRecord | None = None
+
+
+class Status(Payload):
+    """Whether the device is there; retained. `offline` is the broker's word for a device that vanished.
+
+    `activity` says what it is doing now, `progress` how much of that is done (building an engine takes minutes).
+    """
+
+    device: str
+    epoch: str
+    state: Literal["starting", "running", "stopped", "offline"]
+    time: str | None
+    version: str
+    activity: Text | None = None
+    progress: Share | None = None
+
+
+class Percentiles(Payload):
+    """A stage's latency over the newest parts, in milliseconds; None before the first part."""
+
+    p50_ms: Number | None
+    p99_ms: Number | None
+
+
+class StageLatencies(Payload):
+    """The stages of `ProcessingTimes`."""
+
+    queue: Percentiles
+    preprocess: Percentiles
+    engine: Percentiles
+    decide: Percentiles
+    inspect: Percentiles
+
+
+class DiskUse(Payload):
+    """The file system that holds the state directory."""
+
+    free_bytes: int
+    total_bytes: int
+
+
+class Metrics(Payload):
+    """How the device is doing; counts are since its start.
+
+    `backlog` is messages still to be sent, `quarantined` those that the broker refused for good. `temperatures_c` has
+    one entry a sensor; a sensor that does not answer is None, never 0.
+    """
+
+    device: str
+    epoch: str
+    creation_time: str
+    uptime_s: Number
+    parts: dict[Verdict, int]
+    latencies: StageLatencies
+    backlog: int
+    quarantined: int
+    disk: DiskUse | None
+    temperatures_c: dict[str, Number | None]
+
+
+def shows_frame(decision: Decision) -> bool:
+    """Whether the frame is published too: what a person will look at, or what was rejected."""
+    return decision.verdict in (Verdict.REJECT, Verdict.REVIEW) or decision.audit
+
+
+def event_from_fault(
+    fault_id: FaultId,
+    detail: str,
+    *,
+    device: str,
+    epoch: str,
+    created_at_utc: str,
+    command: CommandRecord | None = None,
+) -> Event:
+    """The event that tells of a fault, or of a command; `detail` is what the table cannot know."""
+    fault = FAULTS[fault_id]
+    return Event(
+        event_id=uuid4().hex,
+        device=device,
+        epoch=epoch,
+        creation_time=created_at_utc,
+        fault=fault_id,
+        severity=fault.severity,
+        text=fault.text,
+        action=fault.action,
+        detail=clean_text(detail, 4 * MAX_TEXT),
+        command=command,
+    )
+
+
+def bytes_from_payload(payload: Payload) -> bytes:
+    """The message's JSON in UTF-8; a result or an event is at most `MAX_PAYLOAD_BYTES` long.
+
+    A result of very many types keeps its highest scores and is marked as partial.
+    """
+    data = payload.model_dump_json(by_alias=True).encode()
+    if len(data) > MAX_PAYLOAD_BYTES and isinstance(payload, Result):
+        data = _partial(payload).model_dump_json(by_alias=True).encode()
+    return data
+
+
+def _partial(result: Result) -> Result:
+    """The same result with its highest type scores alone; the reasons that decided come first."""
+    scores = (result.scores or result.thresholds).types
+    kept = sorted(scores, key=lambda name: -(scores[name] or 0.0))[:_KEPT_TYPES]
+    return result.model_copy(
+        update={
+            "is_partial": True,
+            "why": tuple(sorted(result.why, key=lambda reason: reason.authority == "review"))[:_KEPT_REASONS],
+            "scores": result.scores and _of_types(result.scores, kept),
+            "thresholds": _of_types(result.thresholds, kept),
+            "authority": {name: result.authority[name] for name in kept},
+        }
+    )
+
+
+def _of_types(values: ScoreSet, names: list[str]) -> ScoreSet:
+    return ScoreSet(types={name: values.types[name] for name in names}, anomaly=values.anomaly)

@@ -1,0 +1,139 @@
+"""How an inspection becomes its result message."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+
+from edge.contract.encoding import clean_text, frame_topic, heatmap_topic, result_id, rounded_score
+from edge.contract.payloads import (
+    BundleRef,
+    ImageRef,
+    ProcessingTimes,
+    Result,
+    ResultEvaluation,
+    ResultState,
+    ReviewAction,
+    ScoreSet,
+    WhyPayload,
+    shows_frame,
+)
+from edge.messages import Inspection, Scores, Timings, Verdict, Why
+from edge.policy import Policy
+
+_EVALUATIONS = {
+    Verdict.PASS: ResultEvaluation.OK,
+    Verdict.REJECT: ResultEvaluation.NOT_OK,
+    Verdict.REVIEW: ResultEvaluation.NOT_DECIDABLE,
+    Verdict.NOT_INSPECTED: ResultEvaluation.UNDEFINED,
+}
+
+
+@dataclass(frozen=True)
+class ResultContext:
+    """What is the same for every result between two starts.
+
+    `root` is the root of the device's topics; `simulated` marks replayed frames.
+    """
+
+    device: str
+    epoch: str
+    root: str
+    bundle: BundleRef
+    policy: Policy
+    review_action: ReviewAction
+    simulated: bool
+
+    @cached_property
+    def configuration_id(self) -> str:
+        """A short hash of everything beside the bundle that decides about a part."""
+        policy = self.policy
+        types = [(rule.name, rule.limit.threshold, rule.authority) for rule in policy.types]
+        anomaly = policy.anomaly.threshold if policy.anomaly else None
+        bank_version = self.bundle.bank_version
+        deciding = json.dumps([types, anomaly, policy.audit_rate, self.review_action, bank_version])
+        return hashlib.sha256(deciding.encode()).hexdigest()[:16]
+
+
+def result_from_inspection(inspection: Inspection, context: ResultContext, *, snapshot: bool = False) -> Result:
+    """The result message of an inspection; of a `snapshot` the frame is published whatever the verdict."""
+    trigger, decision, policy = inspection.trigger, inspection.decision, context.policy
+    identity = result_id(context.epoch, trigger.seq)
+    inspected = decision.verdict is not Verdict.NOT_INSPECTED
+    image = None
+    if trigger.frame is not None and (snapshot or shows_frame(decision)):
+        image = ImageRef(
+            frame_id=clean_text(trigger.frame_id),
+            topic=f"{context.root}/{frame_topic(identity)}",
+            heatmap_topic=f"{context.root}/{heatmap_topic(identity)}" if inspection.scores is not None else None,
+        )
+    return Result(
+        result_id=identity,
+        device=context.device,
+        epoch=context.epoch,
+        seq=trigger.seq,
+        counter=trigger.counter,
+        frame_id=clean_text(trigger.frame_id),
+        part_id=None if trigger.part_id is None else clean_text(trigger.part_id),
+        trigger_time=trigger.triggered_at_utc,
+        creation_time=inspection.decided_at_utc,
+        processing_times=_times(inspection.timings),
+        result_state=ResultState.COMPLETED if inspected else ResultState.FAILED,
+        result_evaluation=_EVALUATIONS[decision.verdict],
+        verdict=decision.verdict,
+        not_inspected=decision.not_inspected,
+        is_simulated=context.simulated,
+        review_action=context.review_action,
+        audit=decision.audit,
+        why=tuple(_why(reason) for reason in decision.why),
+        scores=_score_set(inspection.scores, policy),
+        thresholds=threshold_set_from_policy(policy),
+        authority={rule.name: rule.authority for rule in policy.types},
+        bundle=context.bundle,
+        image=image,
+        product_id=context.bundle.product,
+        internal_recipe_id=context.bundle.id,
+        internal_configuration_id=context.configuration_id,
+    )
+
+
+def threshold_set_from_policy(policy: Policy) -> ScoreSet:
+    """The thresholds in force."""
+    return ScoreSet(
+        types={rule.name: rule.limit.threshold for rule in policy.types},
+        anomaly=policy.anomaly.threshold if policy.anomaly else None,
+    )
+
+
+def _times(timings: Timings) -> ProcessingTimes:
+    names = ProcessingTimes.model_fields
+    return ProcessingTimes.model_validate({name: round(getattr(timings, name), 3) for name in names})
+
+
+def _why(reason: Why) -> WhyPayload:
+    score = reason.score
+    if score is not None and reason.threshold is not None:
+        score = rounded_score(score, reason.threshold)
+    return WhyPayload(
+        scorer=reason.scorer,
+        defect_type=reason.defect_type,
+        score=score,
+        threshold=reason.threshold,
+        authority=reason.authority,
+        text=clean_text(reason.text),
+    )
+
+
+def _score_set(scores: Scores | None, policy: Policy) -> ScoreSet | None:
+    if scores is None or len(scores.type_scores) != len(policy.types):
+        return None
+    anomaly_threshold = policy.anomaly.threshold if policy.anomaly else None
+    return ScoreSet(
+        types={
+            rule.name: rounded_score(score, rule.limit.threshold)
+            for rule, score in zip(policy.types, scores.type_scores, strict=True)
+        },
+        anomaly=rounded_score(scores.anomaly_score, anomaly_threshold),
+    )

@@ -1,0 +1,251 @@
+"""Which engine judges: the wanted precision if it can be had and passes the golden gate, else the next best that does.
+
+Everything here runs in the thread that will use the engine, as it owns the GPU's context.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.bundle.manifest import PRECISIONS, Precision
+from edge.bundle.reader import BundleContent
+from edge.engine.build_child import EngineBuild, build_in_child
+from edge.engine.build_progress import BuildCancelledError, BuildProgress
+from edge.engine.cache import CachedEngine, EngineCache
+from edge.engine.golden_gate import GateResult, check_golden
+from edge.engine.key import EngineKey, engine_key, gpu_identity
+from edge.engine.protocol import Engine, EngineError, Outputs, UnfitPlanError
+from edge.engine.settings import EngineSettings
+from edge.engine.trt_library import library_from_kind
+from edge.errors import ProcunitError
+
+_logger = logging.getLogger(__name__)
+
+OnProgress = Callable[[BuildProgress], None]
+OpenPlans = Callable[[CachedEngine, BundleContent, EngineSettings], Engine]
+
+
+class OpenEngine(Protocol):
+    """How the engine of one precision is had; see `open_engine`."""
+
+    def __call__(
+        self,
+        bundle: BundleContent,
+        settings: EngineSettings,
+        cache_dir: Path,
+        on_progress: OnProgress,
+        *,
+        stopping: Callable[[], bool],
+        on_damage: Callable[[str], None],
+    ) -> Engine:
+        """The engine of `settings.precision`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A precision that does not judge, and why."""
+
+    precision: Precision
+    problem: str
+
+
+@dataclass(frozen=True)
+class ChosenEngine:
+    """An engine that passed the golden gate, and what was tried in vain before."""
+
+    engine: Engine
+    precision: Precision
+    gate: GateResult
+    failed: tuple[Failed, ...]
+
+
+class EngineUnavailableError(ProcunitError):
+    """No engine of the bundle may judge; the text says why not, precision by precision."""
+
+    def __init__(self, bundle: BundleContent, failed: tuple[Failed, ...]) -> None:
+        super().__init__(
+            f"no engine may judge ({in_words(failed)})",
+            where=str(bundle.path),
+            remedy="No part is inspected until one can; go back to the last good bundle if it lasts",
+        )
+
+
+def choose_engine(
+    bundle: BundleContent,
+    settings: EngineSettings,
+    cache_dir: Path,
+    on_progress: OnProgress,
+    *,
+    stopping: Callable[[], bool],
+    on_damage: Callable[[str], None],
+    open_one: OpenEngine,
+) -> ChosenEngine:
+    """The first engine that can be had and passes the gate.
+
+    Order: the wanted precision, then the slower ones; at last whatever faster one this device built before.
+
+    Raises:
+        EngineUnavailableError: there is none.
+        BuildCancelledError: `stopping` became true.
+    """
+    failed: list[Failed] = []
+    for one in _attempts(bundle, settings, cache_dir, failed):
+        if stopping():
+            raise BuildCancelledError
+        try:
+            engine = open_one(bundle, one, cache_dir, on_progress, stopping=stopping, on_damage=on_damage)
+            gate = _gate(bundle, engine, stopping)
+        except (ProcunitError, EngineError) as error:
+            failed.append(Failed(one.precision, str(error)))
+            continue
+        if gate.passed:
+            return ChosenEngine(engine, one.precision, gate, tuple(failed))
+        engine.close()
+        failed.append(Failed(one.precision, f"it does not judge as the bundle's reference did: {gate}"))
+    raise EngineUnavailableError(bundle, tuple(failed))
+
+
+def open_engine(
+    bundle: BundleContent,
+    settings: EngineSettings,
+    cache_dir: Path,
+    on_progress: OnProgress,
+    *,
+    stopping: Callable[[], bool] = lambda: False,
+    on_damage: Callable[[str], None] = _logger.warning,
+    open_plans: OpenPlans | None = None,
+) -> Engine:
+    """The engine of `settings.precision`, not yet through the gate: from the cache, else built by a child process.
+
+    A stored engine that is damaged or that the library does not load is removed, told to `on_damage`, and built again.
+    ONNX Runtime has nothing to build; it computes in fp32.
+
+    Raises:
+        ProcunitError: it cannot be built or opened here.
+        EngineError: the accelerator failed.
+        BuildCancelledError: `stopping` became true.
+    """
+    if settings.kind == "ort":
+        return ort_engine_from_bundle(bundle, settings)
+    cache, key = EngineCache(cache_dir, on_damage), _key(bundle, settings)
+    opened = open_plans or trt_engine_from_plans
+    found = cache.find(key)
+    if found is not None:
+        try:
+            return opened(found, bundle, settings)
+        except UnfitPlanError as error:
+            cache.remove(key, str(error))
+    build_in_child(EngineBuild(bundle.path, settings.precision, settings.kind, cache_dir), on_progress, stopping)
+    built = cache.find(key)
+    if built is None:
+        raise ProcunitError(
+            "the engine was built for another key than this process asked for",
+            where=str(bundle.path),
+            remedy="Check that the bundle does not change and that one version of TensorRT is installed",
+        )
+    return opened(built, bundle, settings)
+
+
+def ort_engine_from_bundle(bundle: BundleContent, settings: EngineSettings) -> Engine:
+    """The embedded default engine.
+
+    Raises:
+        ProcunitError: the graph or the bank cannot be used, or ONNX Runtime is not installed.
+    """
+    try:
+        from edge.engine.ort import OrtEngine  # noqa: PLC0415  (the only module that needs the extra `ort`)
+    except ModuleNotFoundError as error:
+        raise ProcunitError(
+            "ONNX Runtime is not installed", remedy="Run: pip install 'procunit-edge[ort,opencv]'"
+        ) from error
+    return OrtEngine(bundle.graphs(), bundle.bank(), threads=settings.threads)
+
+
+def trt_engine_from_plans(built: CachedEngine, bundle: BundleContent, settings: EngineSettings) -> Engine:
+    """TensorRT over built engines, on this thread's GPU.
+
+    Raises:
+        ProcunitError: there is no GPU or no pycuda, the GPU lacks memory, or the bank does not fit.
+        UnfitPlanError: the library cannot load the engine.
+        EngineLostError: the GPU failed.
+    """
+    from edge.engine.cuda import cuda_from_system  # noqa: PLC0415  (only where the settings name TensorRT)
+    from edge.engine.trt import TrtEngine  # noqa: PLC0415
+
+    manifest = bundle.manifest
+    return TrtEngine(
+        built.plans,
+        bundle.bank(),
+        geometry=manifest.geometry,
+        types=len(manifest.types),
+        library=library_from_kind(settings.kind),
+        cuda=cuda_from_system(),
+    )
+
+
+def in_words(failed: tuple[Failed, ...]) -> str:
+    """What failed and why; precisions with the same problem together."""
+    return "; ".join(
+        f"{', '.join(one.precision for one in same)}: {problem}"
+        for problem, same in groupby(failed, key=lambda one: one.problem)
+    )
+
+
+def _attempts(
+    bundle: BundleContent, settings: EngineSettings, cache_dir: Path, failed: list[Failed]
+) -> Iterator[EngineSettings]:
+    if settings.kind == "ort":
+        yield settings.model_copy(update={"precision": "fp32"})
+        return
+    wanted = PRECISIONS.index(settings.precision)
+    if settings.precision not in bundle.precisions:
+        failed.append(Failed(settings.precision, "the bundle has no such graph"))
+    for precision in PRECISIONS[wanted:]:
+        if precision in bundle.precisions:
+            yield settings.model_copy(update={"precision": precision})
+    for precision in reversed(PRECISIONS[:wanted]):
+        faster = settings.model_copy(update={"precision": precision})
+        if precision in bundle.precisions and _is_cached(bundle, faster, cache_dir):
+            yield faster
+
+
+def _is_cached(bundle: BundleContent, settings: EngineSettings, cache_dir: Path) -> bool:
+    try:
+        return EngineCache(cache_dir).find(_key(bundle, settings)) is not None
+    except ProcunitError:  # without the library nothing is
+        return False
+
+
+def _key(bundle: BundleContent, settings: EngineSettings) -> EngineKey:
+    return engine_key(bundle, settings.precision, library_from_kind(settings.kind), gpu_identity())
+
+
+class _Interruptible:
+    """An engine that is not asked any more once nobody wants to know."""
+
+    def __init__(self, engine: Engine, stopping: Callable[[], bool]) -> None:
+        self._engine = engine
+        self._stopping = stopping
+        self.swap_bank, self.close = engine.swap_bank, engine.close
+
+    def infer(self, tiles_u8: NDArray[np.uint8]) -> Outputs:
+        if self._stopping():
+            raise BuildCancelledError
+        return self._engine.infer(tiles_u8)
+
+
+def _gate(bundle: BundleContent, engine: Engine, stopping: Callable[[], bool]) -> GateResult:
+    try:
+        return check_golden(bundle, _Interruptible(engine, stopping))
+    except BaseException:
+        engine.close()
+        raise

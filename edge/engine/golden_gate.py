@@ -1,0 +1,152 @@
+"""The golden gate: the bundle's own frames through this device's preprocessing and engine, before it judges a part.
+
+A score may drift by the bundle's tolerance, counted in spreads of that score on good parts, no decision may flip, and
+the worst drift of every score together may not flip more than 1 part in 1000 by the calibration scores
+(`edge.engine.flip_rate`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge.bundle.manifest import GoldenFrame, Manifest
+from edge.bundle.reader import BundleContent
+from edge.engine.flip_rate import MAX_FLIP_RATE, clearance, clearances_from_bundle, score_names
+from edge.engine.protocol import Engine, EngineError
+from edge.errors import ProcunitError
+from edge.messages import Decision, Scores
+from edge.pipeline import score_pixels
+from edge.policy import decide, policy_without_authority
+from training.data.dataset import read_image
+
+_NEVER_AUDIT = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenCheck:
+    """One golden frame's outcome.
+
+    `drifts` are its scores' distances from their references, in spreads, by the scores' names; there are none where the
+    engine failed or gave no number. `flipped` tells that the verdict is another; `problem` is None if the frame passed.
+    """
+
+    file: str
+    drifts: tuple[tuple[str, float], ...]
+    flipped: bool
+    problem: str | None
+
+    @property
+    def score(self) -> str:
+        """Which score drifts most."""
+        return max(self.drifts, key=lambda named: named[1])[0] if self.drifts else "none"
+
+    @property
+    def drift(self) -> float:
+        """How far that score drifts; infinite if there are no scores."""
+        return max((drift for _, drift in self.drifts), default=float("inf"))
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """All golden frames' outcomes against the tolerance, and what their worst drifts would do on the line.
+
+    `flip_rate` is the share of parts that would be judged otherwise; None where it cannot be told, because the bundle
+    holds no calibration scores or the engine gave none.
+    """
+
+    tolerance: float
+    checks: tuple[GoldenCheck, ...]
+    flip_rate: float | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every frame passed, there was one, and few enough parts would flip."""
+        frames_pass = bool(self.checks) and all(check.problem is None for check in self.checks)
+        return frames_pass and (self.flip_rate is None or self.flip_rate <= MAX_FLIP_RATE)
+
+    @property
+    def flips(self) -> int:
+        """How many frames got another verdict than the reference, or none at all."""
+        return sum(check.flipped for check in self.checks)
+
+    @property
+    def worst_drifts(self) -> dict[str, float]:
+        """Each score's largest drift over the frames, in spreads."""
+        worst: dict[str, float] = {}
+        for name, drift in (named for check in self.checks for named in check.drifts):
+            worst[name] = max(drift, worst.get(name, 0.0))
+        return worst
+
+    def __str__(self) -> str:
+        if not self.checks:
+            return "the bundle holds no golden frames, so nothing shows that this engine judges as it should"
+        failed = [check for check in self.checks if check.problem is not None]
+        worst = max(failed or self.checks, key=lambda check: check.drift)
+        if failed:
+            return f"{len(failed)} of {len(self.checks)} golden frames fail, the worst {worst.file}: {worst.problem}"
+        return (
+            f"{len(self.checks)} golden frames, worst drift {worst.drift:.2g} spreads ({worst.score} of {worst.file}; "
+            f"{self.tolerance:.2g} allowed); {_flips_in_words(self.flip_rate)}"
+        )
+
+
+def check_golden(content: BundleContent, engine: Engine) -> GateResult:
+    """Run every golden frame of the bundle.
+
+    Raises:
+        ProcunitError: the golden frames or the calibration scores cannot be read.
+    """
+    golden = content.golden()
+    checks = tuple(_check(content, frame, golden.tolerance, engine) for frame in golden.frames)
+    return GateResult(golden.tolerance, checks, _flip_rate(content, checks))
+
+
+def _check(content: BundleContent, frame: GoldenFrame, tolerance: float, engine: Engine) -> GoldenCheck:
+    pixels = read_image(content.path / frame.file)
+    manifest = content.manifest
+    try:
+        scores, _ = score_pixels(pixels, manifest.geometry, engine)
+    except (EngineError, ProcunitError) as error:
+        return GoldenCheck(frame.file, (), True, f"no scores: {error}")
+    tiles = len(manifest.geometry.regions)
+    if len(scores.anomaly_map) != tiles:
+        return GoldenCheck(frame.file, (), True, f"outputs of {len(scores.anomaly_map)} tiles instead of {tiles}")
+    decision = decide(scores, policy_without_authority(manifest.types, manifest.anomaly), _NEVER_AUDIT)
+    if decision.not_inspected is not None:
+        return GoldenCheck(frame.file, (), True, decision.why[0].text)
+    drifts = _drifts(scores, frame, manifest)
+    flipped = decision.verdict is not frame.verdict
+    return GoldenCheck(frame.file, drifts, flipped, _problem(drifts, tolerance, decision, frame))
+
+
+def _drifts(scores: Scores, frame: GoldenFrame, manifest: Manifest) -> tuple[tuple[str, float], ...]:
+    limits = manifest.types, manifest.anomaly
+    drifts = np.abs(clearance(scores, *limits) - clearance(frame, *limits)).tolist()
+    return tuple(zip(score_names(*limits), drifts, strict=True))
+
+
+def _problem(
+    drifts: tuple[tuple[str, float], ...], tolerance: float, decision: Decision, frame: GoldenFrame
+) -> str | None:
+    for name, drift in sorted(drifts, key=lambda named: -named[1]):
+        if drift > tolerance:
+            return f"the score {name!r} drifts by {drift:.3g} spreads, {tolerance:.3g} are allowed"
+    if decision.verdict is not frame.verdict:
+        return f"the verdict is {decision.verdict.value} instead of {frame.verdict.value}"
+    return None
+
+
+def _flip_rate(content: BundleContent, checks: tuple[GoldenCheck, ...]) -> float | None:
+    clearances = clearances_from_bundle(content)
+    if clearances is None or not all(check.drifts for check in checks) or not checks:
+        return None
+    worst = np.max([[drift for _, drift in check.drifts] for check in checks], axis=0)
+    return clearances.flip_rate(worst)
+
+
+def _flips_in_words(rate: float | None) -> str:
+    if rate is None:
+        return "the bundle holds no calibration scores to predict flips from"
+    return f"{1000 * rate:.2g} flips in 1000 parts predicted ({1000 * MAX_FLIP_RATE:g} allowed)"

@@ -1,0 +1,96 @@
+"""What an engine depends on: the key under which this device keeps it, and the choices that every build makes.
+
+An engine is good for one version of the library and one GPU; with any other it is built anew, never carried over.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from edge.bundle.manifest import Precision
+from edge.bundle.reader import MAX_BANK_ROWS, BundleContent
+from edge.engine.trt_library import TensorRT
+
+OPTIMIZATION_LEVEL = 3
+"""The builder's default. 4 and 5 time many times as many kernels, for minutes more on an Orin, for a few per cent."""
+MAX_AUX_STREAMS = 0
+"""One part is one chain of layers, captured into one CUDA graph: further streams cost memory and synchronisation."""
+BANK_ROWS = (1, 4096, MAX_BANK_ROWS)
+"""Fewest, usual and most rows of the bank: kernels are chosen for the usual bank, and any other fits."""
+
+_CUDA_SUCCESS = 0
+_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
+_NAME_BYTES = 256
+NO_GPU = "none"
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The first GPU's name and compute capability ("8.7"), both `none` where there is no GPU."""
+
+    name: str = NO_GPU
+    compute_capability: str = NO_GPU
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """Everything that a built engine depends on; engines with equal keys are interchangeable."""
+
+    library: str
+    library_version: str
+    gpu: str
+    compute_capability: str
+    graphs_sha256: tuple[str, ...]
+    tiles: int
+    flags: str
+
+    @property
+    def name(self) -> str:
+        """A name for files, of the whole key."""
+        return _short_hash(asdict(self))
+
+    @property
+    def device_name(self) -> str:
+        """A name for files, of what the timing of kernels depends on: library and GPU."""
+        return _short_hash([self.library, self.library_version, self.gpu, self.compute_capability])
+
+
+def engine_key(bundle: BundleContent, precision: Precision, library: TensorRT, gpu: Gpu) -> EngineKey:
+    """The key of a bundle's engine; the graphs' hashes are the manifest's, which opening the bundle has checked."""
+    return EngineKey(
+        library=library.name,
+        library_version=library.version,
+        gpu=gpu.name,
+        compute_capability=gpu.compute_capability,
+        graphs_sha256=tuple(bundle.manifest.files[path.name].sha256 for path in bundle.graphs(precision)),
+        tiles=len(bundle.manifest.geometry.regions),
+        flags=f"strongly typed, no TF32, level {OPTIMIZATION_LEVEL}, streams {MAX_AUX_STREAMS}, bank {BANK_ROWS}",
+    )
+
+
+def gpu_identity(open_library: Callable[[str], ctypes.CDLL] = ctypes.CDLL) -> Gpu:
+    """The first GPU, asked of the driver itself (libcuda); it makes no context."""
+    try:
+        cuda = open_library("libcuda.so.1")
+    except OSError:
+        return Gpu()
+    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    name = ctypes.create_string_buffer(_NAME_BYTES)
+    for call, arguments in (
+        ("cuInit", (0,)),
+        ("cuDeviceGet", (ctypes.byref(device), 0)),
+        ("cuDeviceGetName", (name, _NAME_BYTES, device)),
+        ("cuDeviceGetAttribute", (ctypes.byref(major), _CAPABILITY_MAJOR, device)),
+        ("cuDeviceGetAttribute", (ctypes.byref(minor), _CAPABILITY_MINOR, device)),
+    ):
+        if getattr(cuda, call)(*arguments) != _CUDA_SUCCESS:
+            return Gpu()
+    return Gpu(name.value.decode(errors="replace"), f"{major.value}.{minor.value}")
+
+
+def _short_hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,74 @@
+"""The embedded default engine: ONNX Runtime on the CPU, the bank bound once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from edge.anomaly import folded_rows
+from edge.engine.protocol import EngineError, Outputs, outputs_from_arrays
+from edge.errors import ProcunitError
+
+
+class OrtEngine:
+    """ONNX Runtime over a bundle's graphs, one fused or a classifier and an extractor, with the bank as a bound input.
+
+    Raises:
+        ProcunitError: a file is no graph of the contract, or the bank does not fit it.
+    """
+
+    def __init__(self, graphs: Sequence[Path], bank: NDArray[np.float32], *, threads: int = 0) -> None:
+        self._where = str(graphs[-1])
+        sessions = [session_from_graph(graph, threads) for graph in graphs]
+        inputs = {node.name: node.shape for session in sessions for node in session.get_inputs()}
+        outputs = {node.name for session in sessions for node in session.get_outputs()}
+        if set(inputs) != {"image", "bank"} or not {"anomaly_map", "anomaly_score"} <= outputs:
+            raise ProcunitError("the graph does not have the bundle's inputs and outputs", where=self._where)
+        self._runs = [(s, [i.name for i in s.get_inputs()], [o.name for o in s.get_outputs()]) for s in sessions]
+        self._features = int(inputs["bank"][1]) - 2
+        self.swap_bank(bank)
+
+    def infer(self, tiles_u8: NDArray[np.uint8]) -> Outputs:
+        """The outputs for tiles [N, H, W, C]; see `Engine`."""
+        feeds = {"image": ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(tiles_u8)), "bank": self._bank}
+        arrays: dict[str, NDArray[np.float32]] = {}
+        for session, inputs, outputs in self._runs:
+            try:
+                values = session.run_with_ort_values(outputs, {name: feeds[name] for name in inputs})
+            except Exception as error:  # onnxruntime's classes share no base
+                raise EngineError(f"ONNX Runtime failed: {error}") from error
+            arrays |= {name: np.asarray(value.numpy()) for name, value in zip(outputs, values, strict=True)}
+        return outputs_from_arrays(arrays)
+
+    def swap_bank(self, bank: NDArray[np.float32]) -> None:
+        """Search in another bank [M, D + 1]; see `Engine`."""
+        if bank.shape[1] != self._features + 1:
+            raise ProcunitError(
+                f"the bank has {bank.shape[1] - 1} features a row, the graph needs {self._features}",
+                where=self._where,
+            )
+        self._bank = ort.OrtValue.ortvalue_from_numpy(folded_rows(bank))
+
+    def close(self) -> None:
+        """Drop the sessions and the bank."""
+        del self._runs, self._bank
+
+
+def session_from_graph(graph: Path, threads: int) -> ort.InferenceSession:
+    """A session on the CPU.
+
+    Raises:
+        ProcunitError: the file is no graph that ONNX Runtime can load.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's classes share no base
+        raise ProcunitError(f"ONNX Runtime cannot load the graph: {error}", where=str(graph)) from error

@@ -1,0 +1,166 @@
+"""A frame as a file: PNG with a record of what was decided on it, at model resolution or as it was, and as a JPEG."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.frames.heatmap import overlay
+from edge.messages import PixelArray
+from edge.preprocess import (
+    MIN_SIDE_PX,
+    Geometry,
+    Placement,
+    Region,
+    frame_u8_from_pixels,
+    placements,
+    tensor_from_pixels,
+)
+
+MIN_JPEG_SIDE_PX = 64
+Record = dict[str, object]
+"""What goes with a frame into the training: part, result, verdict, scores, bundle, time; plain JSON."""
+
+_JPEG_QUALITIES = (90, 75, 50)
+_PNG_COMPRESSION = 1  # nearly as small as the default and several times as fast
+_PNG_HEADER_BYTES = 33  # the signature and the chunk IHDR
+_KEYWORD = b"procunit\0"
+_MAP_CHUNK = b"hmAp"  # of our own: readers of images pass over it
+_PNG_END_BYTES = 12
+_MAX_RECORD_BYTES = 1 << 16
+
+
+def frame_at_model_resolution(pixels: PixelArray, geometry: Geometry) -> NDArray[np.uint8]:
+    """The whole frame, 8 bits, grey or BGR as the bundle has it, just so large that no region loses what the model saw.
+
+    Where the model sees the whole frame, these are the very pixels of its tensor without the padding, and preprocessing
+    them again changes nothing. Ignored areas are kept: what is learned from the frame may ignore others.
+
+    Raises:
+        ProcunitError: the frame is no usable image.
+    """
+    height_px, width_px = pixels.shape[:2]
+    first, *others = placements(height_px, width_px, geometry)
+    if geometry.regions == (Region(),) and _is_smaller(first):
+        tile = tensor_from_pixels(pixels, geometry.model_copy(update={"ignored": ()}))[0]
+        x, y = first.tile_x_px, first.tile_y_px
+        frame_u8 = tile[y : y + first.tile_height_px, x : x + first.tile_width_px]
+        return np.ascontiguousarray(frame_u8.squeeze())
+    frame_u8 = frame_u8_from_pixels(pixels, geometry.channels)
+    scales = [p.tile_width_px / p.frame_width_px for p in (first, *others)]
+    scale = max(*scales, MIN_SIDE_PX / min(height_px, width_px))
+    if scale >= 1:
+        return frame_u8
+    size = (round(width_px * scale), round(height_px * scale))
+    return np.asarray(cv2.resize(frame_u8, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def png_from_pixels(pixels: PixelArray, record: Record) -> bytes:
+    """A lossless file that carries its record along, as a chunk tEXt.
+
+    Raises:
+        cv2.error: the pixels are no image.
+    """
+    png = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, _PNG_COMPRESSION])[1].tobytes()
+    chunk = _chunk(b"tEXt", _KEYWORD + json.dumps(record).encode("ascii"))
+    return png[:_PNG_HEADER_BYTES] + chunk + png[_PNG_HEADER_BYTES:]
+
+
+def png_with_map(png: bytes, relevance_u8: NDArray[np.uint8]) -> bytes:
+    """The same file, carrying the map of `heatmap.relevance_from_scores` along."""
+    chunk = _chunk(_MAP_CHUNK, cv2.imencode(".png", relevance_u8)[1].tobytes())
+    return png[:-_PNG_END_BYTES] + chunk + png[-_PNG_END_BYTES:]
+
+
+def record_from_png(path: Path) -> Record:
+    """The record that a file carries; empty if it has none.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(_PNG_HEADER_BYTES + 8 + len(_KEYWORD))
+        if not head.endswith(b"tEXt" + _KEYWORD):
+            return {}
+        (length,) = struct.unpack(">I", head[_PNG_HEADER_BYTES : _PNG_HEADER_BYTES + 4])
+        text = stream.read(min(length, _MAX_RECORD_BYTES) - len(_KEYWORD))
+    try:
+        record = json.loads(text)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def jpeg_from_file(path: Path, max_bytes: int) -> bytes | None:
+    """An image file as a JPEG of 8 bits, re-encoded and then scaled down until it fits; None if it never does.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no image.
+    """
+    return _jpeg_within(_decoded(path.read_bytes(), path), max_bytes)
+
+
+def heatmap_from_file(path: Path, max_bytes: int) -> bytes | None:
+    """The frame under its map, as a JPEG in the same way; None also if the file carries no map.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no image.
+    """
+    data = path.read_bytes()
+    encoded_map = _map_chunk(data)
+    if encoded_map is None:
+        return None
+    relevance_u8 = _decoded(encoded_map, path)
+    return _jpeg_within(overlay(_decoded(data, path), relevance_u8), max_bytes)
+
+
+def _map_chunk(png: bytes) -> bytes | None:
+    """The content of the file's chunk with the map."""
+    start = _PNG_HEADER_BYTES
+    while start + _PNG_END_BYTES <= len(png):
+        length, kind = struct.unpack(">I4s", png[start : start + 8])
+        if kind == _MAP_CHUNK:
+            return png[start + 8 : start + 8 + length]
+        start += length + 12
+    return None
+
+
+def _decoded(data: bytes, path: Path) -> NDArray[np.uint8]:
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR) if data else None
+    if decoded is None:
+        raise ValueError(f"{path} is no image")
+    return np.asarray(decoded, np.uint8)
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def _jpeg_within(pixels: NDArray[np.uint8], max_bytes: int) -> bytes | None:
+    for quality in _JPEG_QUALITIES:
+        jpeg = _jpeg(pixels, quality)
+        if len(jpeg) <= max_bytes:
+            return jpeg
+    while min(pixels.shape[:2]) >= 2 * MIN_JPEG_SIDE_PX:
+        half = (pixels.shape[1] // 2, pixels.shape[0] // 2)
+        pixels = np.asarray(cv2.resize(pixels, half, interpolation=cv2.INTER_AREA), np.uint8)
+        jpeg = _jpeg(pixels, _JPEG_QUALITIES[-1])
+        if len(jpeg) <= max_bytes:
+            return jpeg
+    return None
+
+
+def _is_smaller(p: Placement) -> bool:
+    return p.tile_width_px < p.frame_width_px and min(p.tile_width_px, p.tile_height_px) >= MIN_SIDE_PX
+
+
+def _jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
+    return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()

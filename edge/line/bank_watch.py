@@ -1,0 +1,62 @@
+"""A running line takes another version of its memory bank into use: no restart, and no engine is built."""
+
+from __future__ import annotations
+
+import logging
+
+from edge.bank.store import BankStore, Stamp, Standing
+from edge.commands.rules_in_force import StandingOrders
+from edge.errors import ProcunitError
+from edge.fault_board import FaultBoard
+from edge.faults import FaultId
+
+_logger = logging.getLogger(__name__)
+
+
+class BankWatch:
+    """Looks whether another version is in use, and hands it to the inspection through the rules in force.
+
+    The main thread calls `look`, often; `problem` says which version is refused and why.
+    """
+
+    def __init__(self, store: BankStore, orders: StandingOrders, board: FaultBoard) -> None:
+        self._store = store
+        self._orders = orders
+        self._board = board
+        self._stamp: Stamp = None
+        self.problem: str | None = None
+
+    def look(self) -> None:
+        """Take what has changed since the last time; a version that may not judge leaves the one before in use."""
+        stamp = self._store.stamp()
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        standing = self._store.standing()
+        self.problem = "; ".join(standing.refused) or None
+        self._use(standing)
+
+    def _use(self, standing: Standing) -> None:
+        current = self._orders.rules.bank
+        version = 0 if standing.delta is None else standing.delta.record.version
+        if version == (0 if current is None else current.version):
+            return
+        try:
+            bank = self._store.in_use(standing)
+        except ProcunitError as error:
+            self.problem = str(error)
+            return
+        self._orders.use_bank(bank)
+        self._board.end(FaultId.BANK_CHANGED)
+        self._board.report(FaultId.BANK_CHANGED, _in_words(standing, len(bank.rows)))
+
+
+def _in_words(standing: Standing, rows: int) -> str:
+    if standing.delta is None:
+        return f"the bundle's own bank, {rows} rows"
+    record = standing.delta.record
+    return (
+        f"version {record.version} by {record.made_by}, signed with {standing.delta.signed_by.name}: {rows} rows, "
+        f"{len(standing.delta.bank.added)} of them added from {len(record.sources)} frames; "
+        f"anomaly threshold {record.anomaly.threshold:.4f}"
+    )

@@ -1,0 +1,161 @@
+"""The capture thread: camera -> sequence number, journalled at the trigger -> hand-over to inspection.
+
+Every part that the camera or its counter tells of gets exactly one sequence number, in order. A camera that fails is
+opened again, for as long as it takes.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+from edge.camera.source import Arrival, CameraError, FrameError, FrameSource, SourceEnded
+from edge.fault_board import FaultBoard
+from edge.faults import FaultId
+from edge.line.trigger_queue import HandOver
+from edge.messages import Frame, NotInspected, Trigger
+from edge.outbox.outbox import Outbox
+
+MAX_MISSED = 10_000
+"""Missed parts that get a result each; a larger jump of the counter is told by one event."""
+
+_POLL_S = 0.2
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0
+_logger = logging.getLogger(__name__)
+
+OpenCamera = Callable[[int | None], FrameSource]
+"""Opens the camera after the part with this counter."""
+
+
+class Capture:
+    """Takes parts in from the camera, for as long as it runs.
+
+    `deadline_s` is how old a trigger may be when its verdict is due; a source that waits for the inspection has none.
+    """
+
+    def __init__(
+        self, open_camera: OpenCamera, outbox: Outbox, handover: HandOver, board: FaultBoard, deadline_s: float
+    ) -> None:
+        self._open_camera = open_camera
+        self._outbox = outbox
+        self._handover = handover
+        self._board = board
+        self._deadline_s = deadline_s
+        self._next_seq = outbox.next_seq()
+        self._last_counter = outbox.last_counter()
+        self._stopping = threading.Event()
+        self._source: FrameSource | None = None
+        self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
+        self.ended = False
+        """Whether the camera said that no part will follow."""
+
+    def open(self) -> None:
+        """Open the camera for the first time, before the thread is started; one that does not answer is tried again.
+
+        Raises:
+            ProcunitError: its settings cannot work.
+        """
+        try:
+            self._source = self._open_camera(self._last_counter)
+        except CameraError as error:
+            self._board.report(FaultId.CAMERA_FAILED, str(error))
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread is there."""
+        return self._thread.is_alive()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Take no further part in; False if the camera did not let go in time."""
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        elif self._source is not None:
+            self._source.close()
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        pause_s = _FIRST_PAUSE_S
+        while not self._stopping.is_set():
+            counter = self._last_counter
+            try:
+                self._take_parts()
+            except SourceEnded:
+                self._board.report(FaultId.CAMERA_ENDED, f"part {self._last_counter or 0} was the last one")
+                self.ended = True
+                return
+            except CameraError as error:
+                self._board.report(FaultId.CAMERA_FAILED, str(error))
+            except Exception as error:
+                _logger.exception("the camera failed in a way it should not")
+                self._board.report(FaultId.CAMERA_FAILED, f"{type(error).__name__}: {error}")
+            pause_s = _FIRST_PAUSE_S if self._last_counter != counter else min(2 * pause_s, _LONGEST_PAUSE_S)
+            self._stopping.wait(pause_s)
+
+    def _take_parts(self) -> None:
+        source = self._source or self._open_camera(self._last_counter)
+        self._source = None
+        try:
+            while not self._stopping.is_set():
+                if source.self_paced and not self._handover.wait_for_room(_POLL_S):
+                    continue
+                arrival = source.wait_arrival(_POLL_S)
+                self._board.end(FaultId.CAMERA_FAILED)
+                if arrival is not None:
+                    self._take_part(source, arrival)
+        finally:
+            source.close()
+
+    def _take_part(self, source: FrameSource, arrival: Arrival) -> None:
+        self._take_missed(arrival)
+        trigger = self._journal(arrival, None)
+        if not self._handover.has_room():
+            self._handover.put(replace(trigger, not_inspected=NotInspected.OVERLOAD))
+            return
+        frame: Frame | None = None
+        try:
+            frame = source.read_frame(arrival)
+        except FrameError as error:
+            self._board.report(FaultId.BAD_FRAME, str(error))
+        finally:
+            served = replace(trigger, frame=frame, not_inspected=None if frame is not None else NotInspected.CAMERA)
+            self._handover.put(served, None if source.self_paced else self._deadline_s)
+
+    def _take_missed(self, arrival: Arrival) -> None:
+        """Give the parts that only the counter tells of their sequence numbers and results."""
+        if self._last_counter is None:
+            return
+        missed = arrival.counter - self._last_counter - 1
+        if missed < 0:
+            detail = f"the counter went back from {self._last_counter} to {arrival.counter}; parts between are unknown"
+            self._board.report(FaultId.TRIGGERS_MISSED, detail)
+        elif missed > MAX_MISSED:
+            detail = f"the counter jumped from {self._last_counter} to {arrival.counter}; too far for a result a part"
+            self._board.report(FaultId.TRIGGERS_MISSED, detail)
+        elif missed > 0:
+            self._board.report(FaultId.TRIGGERS_MISSED, f"{missed} parts before counter {arrival.counter}")
+            for counter in range(self._last_counter + 1, arrival.counter):
+                unseen = replace(arrival, frame_id=str(counter), part_id=None, counter=counter)
+                self._handover.put(self._journal(unseen, NotInspected.DEVICE_DOWN))
+
+    def _journal(self, arrival: Arrival, reason: NotInspected | None) -> Trigger:
+        trigger = Trigger(
+            self._next_seq,
+            arrival.frame_id,
+            arrival.part_id,
+            arrival.counter,
+            arrival.arrived_at_utc,
+            arrival.arrived_monotonic_ns,
+            frame=None,
+            not_inspected=reason,
+        )
+        self._outbox.open_trigger(trigger)
+        self._next_seq += 1
+        self._last_counter = arrival.counter
+        return trigger

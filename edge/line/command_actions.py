@@ -1,0 +1,65 @@
+"""What the daemon does for each command: the table of commands, joined to the parts of one running line."""
+
+from __future__ import annotations
+
+from edge.commands.rules_in_force import StandingOrders
+from edge.commands.table import DeviceActions
+from edge.contract.commands import DeviceReport, LabelArgs
+from edge.contract.payloads import BundleRef
+from edge.contract.results import threshold_set_from_policy
+from edge.errors import ProcunitError
+from edge.fault_board import FaultBoard
+from edge.frames.store import FrameStore
+from edge.line.inspector import Inspector
+from edge.line.metrics import DeviceMetrics
+from edge.line.part_ids import PartIds
+from edge.messages import PinAnswer
+from edge.mqtt.publisher import Publisher
+from edge.outbox.outbox import Outbox
+
+
+def actions_of_line(
+    *,
+    outbox: Outbox,
+    frames: FrameStore,
+    board: FaultBoard,
+    inspector: Inspector,
+    publisher: Publisher,
+    orders: StandingOrders,
+    part_ids: PartIds,
+    metrics: DeviceMetrics,
+    bundle: BundleRef,
+) -> DeviceActions:
+    """The actions, each to be called by the commands' thread while the line runs."""
+
+    def report() -> DeviceReport:
+        rules = orders.rules
+        version = 0 if rules.bank is None else rules.bank.version
+        return DeviceReport(
+            status=publisher.status,
+            armed=rules.armed,
+            faults=board.active(),
+            bundle=bundle.model_copy(update={"bank_version": version}),
+            thresholds=threshold_set_from_policy(rules.policy),
+            metrics=metrics.read(),
+        )
+
+    def snapshot() -> None:
+        if not orders.rules.armed:
+            raise ProcunitError("the device is disarmed: no part is photographed", remedy="Send `arm` first")
+        inspector.show_next()
+
+    def label(args: LabelArgs) -> PinAnswer:
+        if args.part_id is not None:
+            return frames.pin_part(args.part_id, args.label)
+        return frames.pin_result(args.result_id or "", args.label)  # the schema sees to it that one is given
+
+    return DeviceActions(
+        report=report,
+        replay=outbox.replay,
+        snapshot=snapshot,
+        resend_frame=frames.resend,
+        claim_part_id=part_ids.claim,
+        label=label,
+        order=orders.add,
+    )

@@ -1,0 +1,188 @@
+"""The inspect thread: makes and owns the engine, takes triggers in order, hands each one's result to the outbox."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from dataclasses import replace
+
+from edge.bank.store import BankInUse
+from edge.commands.rules_in_force import StandingOrders
+from edge.contract.payloads import bytes_from_payload
+from edge.contract.results import ResultContext, result_from_inspection
+from edge.engine.build_progress import BuildCancelledError
+from edge.engine.choice import EngineUnavailableError
+from edge.fault_board import FaultBoard
+from edge.faults import FaultId
+from edge.frames.store import FrameStore
+from edge.line.engine_keeper import EngineKeeper
+from edge.line.latencies import Latencies
+from edge.line.part_ids import PartIds
+from edge.line.trigger_queue import Closed, HandOver
+from edge.messages import Decision, NotInspected, Trigger, Verdict
+from edge.outbox.outbox import OpenTrigger, Outbox
+from edge.pipeline import Pipeline
+from edge.system.service_manager import Heartbeat
+
+_POLL_S = 0.2
+_logger = logging.getLogger(__name__)
+
+_FAULT_OF_REASON = {
+    NotInspected.OVERLOAD: FaultId.OVERLOAD,
+    NotInspected.BAD_FRAME: FaultId.BAD_FRAME,
+    NotInspected.ENGINE: FaultId.ENGINE_FAILED,
+}
+
+
+class Inspector:
+    """Judges triggers one after the other, with the engine that the pipeline has from the keeper.
+
+    `ready` is set once the engine has passed the golden gate. `verdicts` counts what was decided since the start,
+    `latencies` has the times of inspected parts, `result_bytes` is the newest result's size.
+    `failed` tells that the thread ended unexpectedly, `unavailable` that it did because no engine can be had.
+    """
+
+    def __init__(
+        self,
+        keeper: EngineKeeper,
+        pipeline: Pipeline,
+        context: ResultContext,
+        handover: HandOver,
+        outbox: Outbox,
+        frames: FrameStore,
+        board: FaultBoard,
+        heartbeat: Heartbeat,
+        *,
+        orders: StandingOrders,
+        part_ids: PartIds,
+    ) -> None:
+        self.keeper = keeper
+        self._pipeline = pipeline
+        self._context = context
+        self._handover = handover
+        self._outbox = outbox
+        self._frames = frames
+        self._board = board
+        self._orders = orders
+        self._part_ids = part_ids
+        self._bank: BankInUse | None = None
+        self._snapshot = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="inspect", daemon=True)
+        self.heartbeat = heartbeat
+        self.verdicts: Counter[Verdict] = Counter()
+        self.latencies = Latencies()
+        self.result_bytes = 0
+        self.ready = False
+        self.failed = False
+        self.unavailable: EngineUnavailableError | None = None
+
+    def start(self) -> None:
+        """Start the thread: it makes the engine, and ends when the hand-over is closed and empty."""
+        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread is there."""
+        return self._thread.is_alive()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread's end; False if that took too long."""
+        self._thread.join(timeout_s)
+        return not self.running
+
+    def show_next(self) -> None:
+        """Publish the next part's photograph whatever its verdict; any thread may ask."""
+        self._snapshot.set()
+
+    def close_interrupted(self, interrupted: list[OpenTrigger]) -> None:
+        """Give what a crash left open its result; called before the thread is started."""
+        if not interrupted:
+            return
+        self._board.report(
+            FaultId.RESTARTED, f"{len(interrupted)} parts from {interrupted[0].seq} to {interrupted[-1].seq}"
+        )
+        for trigger in interrupted:
+            self._close(
+                Trigger(
+                    trigger.seq,
+                    trigger.frame_id,
+                    trigger.part_id,
+                    trigger.counter,
+                    trigger.triggered_at_utc,
+                    time.monotonic_ns(),
+                    frame=None,
+                    not_inspected=NotInspected.RESTART,
+                )
+            )
+
+    def _run(self) -> None:
+        try:
+            self.keeper.open()
+            self.ready = True
+            self._judge_all()
+        except BuildCancelledError:
+            _logger.info("the engine is not needed any more")
+        except EngineUnavailableError as error:
+            self.failed, self.unavailable = True, error
+        except Exception as error:
+            self.failed = True
+            _logger.exception("inspection ended")
+            self._board.report(FaultId.THREAD_FAILED, f"inspect: {type(error).__name__}: {error}")
+        finally:
+            self.keeper.close()
+
+    def _judge_all(self) -> None:
+        while True:
+            self.heartbeat.beat()
+            try:
+                trigger = self._handover.take(_POLL_S)
+            except Closed:
+                return
+            if trigger is not None:
+                self._judge(trigger)
+            if self.keeper.lost:
+                self.keeper.renew()
+
+    def _judge(self, trigger: Trigger) -> None:
+        """Close a trigger under the rules now in force; they change between two parts alone."""
+        rules, passed_unseen = self._orders.rules, trigger.not_inspected is NotInspected.DEVICE_DOWN
+        if rules.bank is not None and rules.bank is not self._bank:
+            self._swap_bank(rules.bank)
+        if rules.policy is not self._context.policy:
+            self._pipeline = replace(self._pipeline, policy=rules.policy)
+            self._context = replace(self._context, policy=rules.policy)
+        binding = self._part_ids.bind(trigger.counter, None if passed_unseen else trigger.triggered_at_utc)
+        if trigger.part_id is None:
+            trigger = replace(trigger, part_id=binding.part_id)
+            if binding.problem is not None:
+                self._board.report(FaultId.PART_ID_UNBOUND, binding.problem)
+        if not rules.armed and not passed_unseen:
+            trigger = replace(trigger, frame=None, not_inspected=NotInspected.DISARMED)
+        self._close(trigger)
+
+    def _swap_bank(self, bank: BankInUse) -> None:
+        self.keeper.swap_bank(bank.rows)
+        self._bank = bank
+        bundle = self._context.bundle.model_copy(update={"bank_version": bank.version})
+        self._context = replace(self._context, bundle=bundle)
+
+    def _close(self, trigger: Trigger) -> None:
+        inspection = self._pipeline.inspect(trigger)
+        snapshot = trigger.frame is not None and self._snapshot.is_set()
+        if snapshot:
+            self._snapshot.clear()
+        result = result_from_inspection(inspection, self._context, snapshot=snapshot)
+        payload = bytes_from_payload(result)
+        self._outbox.close_trigger(trigger.seq, payload)
+        self._frames.put(inspection, result.result_id, snapshot=snapshot)
+        self.verdicts[inspection.decision.verdict] += 1
+        self.result_bytes = len(payload)
+        if inspection.scores is not None:
+            self.latencies.add(inspection.timings)
+        self._tell(inspection.decision)
+
+    def _tell(self, decision: Decision) -> None:
+        if decision.not_inspected in _FAULT_OF_REASON and not self.keeper.lost:
+            self._board.report(_FAULT_OF_REASON[decision.not_inspected], decision.why[0].text)

@@ -1,0 +1,50 @@
+"""How long each stage took for the newest parts."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+from edge.contract.payloads import Percentiles, StageLatencies
+from edge.messages import Timings
+
+WINDOW_S = 60.0
+MAX_PARTS = 6000
+"""Parts looked at, however fast the line is."""
+
+_STAGES = tuple(StageLatencies.model_fields)
+
+
+class Latencies:
+    """The stages' times of inspected parts; one thread adds, any may ask."""
+
+    def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic_s = monotonic_s
+        self._lock = threading.Lock()
+        self._newest: deque[tuple[float, Timings]] = deque(maxlen=MAX_PARTS)
+
+    def add(self, timings: Timings) -> None:
+        """A part was inspected."""
+        with self._lock:
+            self._newest.append((self._monotonic_s(), timings))
+
+    def percentiles(self) -> StageLatencies:
+        """p50 and p99 (nearest rank) a stage over the last minute; None without a part in it."""
+        since_s = self._monotonic_s() - WINDOW_S
+        with self._lock:
+            newest = list(self._newest)
+        recent = [timings for added_s, timings in newest if added_s >= since_s]
+        return StageLatencies.model_validate(
+            {stage: _percentiles([getattr(timings, f"{stage}_ms") for timings in recent]) for stage in _STAGES}
+        )
+
+
+def _percentiles(times_ms: list[float]) -> Percentiles:
+    if not times_ms:
+        return Percentiles(p50_ms=None, p99_ms=None)
+    p50, p99 = np.percentile(times_ms, (50, 99), method="inverted_cdf")
+    return Percentiles(p50_ms=round(float(p50), 3), p99_ms=round(float(p99), 3))

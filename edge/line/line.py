@@ -1,0 +1,142 @@
+"""Everything that runs between start and stop, made from the settings and joined."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge.bank.delta import keys_for_bank
+from edge.bank.store import BankStore
+from edge.bundle.reader import Bundle, TrustedKey
+from edge.camera.source import camera_type_from_kind
+from edge.commands.audit import AuditLog
+from edge.commands.desk import CommandDesk
+from edge.commands.rules_in_force import StandingOrders
+from edge.commands.signature import keys_for_commands
+from edge.config.settings import Settings
+from edge.contract.payloads import BundleRef
+from edge.contract.results import ResultContext
+from edge.contract.topics import root_from_device
+from edge.engine.choice import OpenEngine
+from edge.fault_board import FaultBoard
+from edge.faults import FaultId
+from edge.frames.store import FrameStore
+from edge.line.bank_watch import BankWatch
+from edge.line.capture import Capture
+from edge.line.command_actions import actions_of_line
+from edge.line.engine_keeper import EngineKeeper
+from edge.line.inspector import Inspector
+from edge.line.metrics import DeviceMetrics
+from edge.line.part_ids import PartIds
+from edge.line.trigger_queue import HandOver
+from edge.mqtt.inlet import Incoming
+from edge.mqtt.publisher import Publisher
+from edge.outbox.outbox import Outbox
+from edge.pipeline import Pipeline
+from edge.policy import policy_from_manifest
+from edge.system.service_manager import Heartbeat
+
+ENGINES_FOLDER, ORDERS_FILE = "engines", "orders.json"
+"""What lies in the state directory, beside the outbox and the frames."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """Everything that runs between start and stop."""
+
+    outbox: Outbox
+    frames: FrameStore
+    board: FaultBoard
+    handover: HandOver
+    capture: Capture
+    inspector: Inspector
+    publisher: Publisher
+    orders: StandingOrders
+    metrics: DeviceMetrics
+    bank_watch: BankWatch | None
+
+
+def line_from_settings(
+    settings: Settings,
+    bundle: Bundle,
+    keys: tuple[TrustedKey, ...],
+    outbox: Outbox,
+    frames: FrameStore,
+    board: FaultBoard,
+    open_one: OpenEngine,
+) -> Line:
+    """A line that is not started; `keys` are all that the device trusts with bundles.
+
+    Raises:
+        ProcunitError: there is no such kind of camera, or a key of the bank's cannot be read.
+    """
+    camera_type = camera_type_from_kind(settings.camera.kind)
+    device, root, manifest = settings.device.device, root_from_device(settings.device), bundle.manifest
+    policy = policy_from_manifest(manifest, demo_key=bundle.signed_by.demo, audit_rate=settings.policy.audit_rate)
+    context = ResultContext(
+        device=device,
+        epoch=outbox.epoch,
+        root=root,
+        bundle=BundleRef(id=bundle.bundle_id, product=manifest.product, version=manifest.version),
+        policy=policy,
+        review_action=settings.policy.review_action,
+        simulated=camera_type.simulated,
+    )
+    command_keys = keys_for_commands(keys, demo_bundle=bundle.signed_by.demo)
+    orders = StandingOrders(settings.state_dir / ORDERS_FILE, root, command_keys, bundle.bundle_id, policy)
+    if orders.dropped:
+        board.report(FaultId.ORDER_DROPPED, "; ".join(orders.dropped))
+    bank_watch = _bank_watch(settings, bundle, keys, orders, board)
+    handover, heartbeat = HandOver(settings.inspection.frame_slots), Heartbeat()
+    cache_dir = settings.state_dir / ENGINES_FOLDER
+    keeper = EngineKeeper(bundle, settings.engine, cache_dir, board, open_one, heartbeat.beat)
+    pipeline, part_ids = Pipeline(keeper, manifest.geometry, policy), PartIds(outbox.last_counter())
+    inspector = Inspector(
+        keeper, pipeline, context, handover, outbox, frames, board, heartbeat, orders=orders, part_ids=part_ids
+    )
+
+    def on_command(incoming: Incoming) -> None:
+        reply = desk.handle(incoming)
+        if reply is not None:
+            publisher.reply(reply.topic, reply.payload, reply.correlation)
+
+    publisher = Publisher(outbox, frames, settings.mqtt, settings.device, on_command)
+    metrics = DeviceMetrics(device, outbox, inspector, publisher, settings.state_dir)
+    desk = CommandDesk(
+        root,
+        device,
+        allowed=settings.commands.allowed,
+        keys=command_keys,
+        memory=outbox,
+        actions=actions_of_line(
+            outbox=outbox,
+            frames=frames,
+            board=board,
+            inspector=inspector,
+            publisher=publisher,
+            orders=orders,
+            part_ids=part_ids,
+            metrics=metrics,
+            bundle=context.bundle,
+        ),
+        audit=AuditLog(outbox.put_event, device=device, epoch=outbox.epoch),
+    )
+    capture = Capture(
+        lambda after_counter: camera_type(settings.camera, after_counter=after_counter),
+        outbox,
+        handover,
+        board,
+        settings.inspection.deadline_s,
+    )
+    return Line(outbox, frames, board, handover, capture, inspector, publisher, orders, metrics, bank_watch)
+
+
+def _bank_watch(
+    settings: Settings, bundle: Bundle, keys: tuple[TrustedKey, ...], orders: StandingOrders, board: FaultBoard
+) -> BankWatch | None:
+    """The watch over the grown bank, which has looked once; None where the bundle compares with no good parts."""
+    bank_keys = keys_for_bank(settings.bundle.bank_keys, keys, demo_bundle=bundle.signed_by.demo)
+    if bundle.manifest.anomaly is None:
+        return None
+    watch = BankWatch(BankStore(settings.state_dir, bundle, bank_keys), orders, board)
+    watch.look()
+    return watch

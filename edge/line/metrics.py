@@ -1,0 +1,82 @@
+"""How the device is doing, as numbers: what is published as metrics and reported by the command `status`."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+from edge.contract.payloads import DiskUse, Metrics
+from edge.line.inspector import Inspector
+from edge.messages import Verdict
+from edge.mqtt.publisher import Publisher
+from edge.outbox.outbox import Outbox
+from edge.pipeline import utc_now
+
+THERMAL_DIR = Path("/sys/class/thermal")
+
+
+class DeviceMetrics:
+    """Reads the numbers of one device where they arise; any thread may ask.
+
+    `state_dir` names the disk, `thermal_dir` holds the kernel's zones (`thermal_zone*/type` and `temp`).
+    """
+
+    def __init__(
+        self,
+        device: str,
+        outbox: Outbox,
+        inspector: Inspector,
+        publisher: Publisher,
+        state_dir: Path,
+        thermal_dir: Path = THERMAL_DIR,
+    ) -> None:
+        self._device = device
+        self._outbox = outbox
+        self._inspector = inspector
+        self._publisher = publisher
+        self._state_dir = state_dir
+        self._thermal_dir = thermal_dir
+        self._started_monotonic_s = time.monotonic()
+
+    def read(self) -> Metrics:
+        """The numbers now; `uptime_s` counts from the construction."""
+        return Metrics(
+            device=self._device,
+            epoch=self._outbox.epoch,
+            creation_time=utc_now(),
+            uptime_s=round(time.monotonic() - self._started_monotonic_s, 3),
+            parts={verdict: self._inspector.verdicts[verdict] for verdict in Verdict},
+            latencies=self._inspector.latencies.percentiles(),
+            backlog=self._outbox.backlog(),
+            quarantined=self._publisher.state.quarantined,
+            disk=_disk_use(self._state_dir),
+            temperatures_c=temperatures_c(self._thermal_dir),
+        )
+
+
+def temperatures_c(thermal_dir: Path) -> dict[str, float | None]:
+    """The temperature of each thermal zone by its type, in degrees Celsius; None where a sensor does not answer."""
+    found: dict[str, float | None] = {}
+    for zone in sorted(thermal_dir.glob("thermal_zone*")):
+        try:
+            name = (zone / "type").read_text(encoding="ascii", errors="replace").strip() or zone.name
+        except OSError:
+            name = zone.name
+        found[name if name not in found else f"{name} {zone.name}"] = _temperature_c(zone / "temp")
+    return found
+
+
+def _temperature_c(file: Path) -> float | None:
+    try:
+        return int(file.read_text(encoding="ascii")) / 1000
+    except (OSError, ValueError):  # a zone that is powered down answers EAGAIN
+        return None
+
+
+def _disk_use(folder: Path) -> DiskUse | None:
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError:
+        return None
+    return DiskUse(free_bytes=usage.free, total_bytes=usage.total)

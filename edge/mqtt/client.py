@@ -1,0 +1,85 @@
+"""paho's client as this device uses it: MQTT 5 or 3.1.1, the user's credentials, TLS.
+
+Credentials are read at every connection: from the files that the settings name, else from systemd's
+(`LoadCredential=mqtt-username:...`, `mqtt-password`), never from the command line or the environment itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+from edge.config.settings import MqttSettings
+from edge.mqtt.tls import context_from_settings, text_from_os_error
+
+CONNECT_TIMEOUT_S = 5.0
+QOS = 1
+USERNAME_CREDENTIAL, PASSWORD_CREDENTIAL = "mqtt-username", "mqtt-password"
+
+
+class LinkError(Exception):
+    """There is no connection, or no longer; the text says why.
+
+    `cut_off` tells that the other side ended it, rather than silence.
+    """
+
+    def __init__(self, text: str, *, cut_off: bool = False) -> None:
+        super().__init__(text)
+        self.cut_off = cut_off
+
+
+def client_from_settings(settings: MqttSettings, client_id: str) -> mqtt.Client:
+    """A client with the credentials and certificates as they are now, which never reconnects by itself.
+
+    Raises:
+        LinkError: the credentials or the certificates cannot be read.
+    """
+    five = settings.protocol == "5"
+    client = mqtt.Client(
+        CallbackAPIVersion.VERSION2,
+        client_id=client_id,
+        clean_session=None if five else True,
+        protocol=mqtt.MQTTv5 if five else mqtt.MQTTv311,
+        reconnect_on_failure=False,
+    )
+    client.connect_timeout = CONNECT_TIMEOUT_S
+    try:
+        username, password = credentials(settings)
+    except (OSError, UnicodeDecodeError) as error:
+        raise LinkError(f"the user name or the password file cannot be read: {error}") from error
+    if username is not None:
+        client.username_pw_set(username, password)
+    try:
+        context = context_from_settings(settings)
+    except OSError as error:
+        raise LinkError(f"the certificate files cannot be used: {text_from_os_error(error)}") from error
+    if context is not None:
+        client.tls_set_context(context)
+    return client
+
+
+def credentials(settings: MqttSettings, environment: Mapping[str, str] = os.environ) -> tuple[str | None, str | None]:
+    """User name and password, each from the settings or from systemd's credentials.
+
+    Raises:
+        OSError: a file that should be there cannot be read.
+        UnicodeDecodeError: a file is no UTF-8 text.
+    """
+    folder = environment.get("CREDENTIALS_DIRECTORY")
+    username = settings.username or _credential(folder, USERNAME_CREDENTIAL)
+    if settings.password_file is not None:
+        return username, _first_line(settings.password_file)
+    return username, None if username is None else _credential(folder, PASSWORD_CREDENTIAL)
+
+
+def _credential(folder: str | None, name: str) -> str | None:
+    path = Path(folder, name) if folder else None
+    return _first_line(path) if path is not None and path.exists() else None
+
+
+def _first_line(path: Path) -> str:
+    return path.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")

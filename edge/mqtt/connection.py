@@ -1,0 +1,297 @@
+"""One MQTT connection from CONNECT to its end, as a wire: it keeps nothing, repeats nothing and is never used twice.
+
+paho queues what is published offline, sends it out of order on reconnecting and dies of an exception in a callback;
+so every connection gets a client of its own, callbacks only enqueue, and what was not acknowledged is sent again from
+the outbox.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edge.config.settings import MqttSettings
+from edge.mqtt.client import QOS, LinkError, client_from_settings
+from edge.mqtt.inlet import Incoming
+from edge.mqtt.tls import text_from_os_error, text_from_tls_alert
+
+MAX_INCOMING_BYTES = 65_536
+"""Largest packet that the broker is asked to send."""
+
+_SOCKET_OPTIONS = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 3),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 8000),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+)
+"""A silent partition ends the connection after 8 to 10 s, whether something is on its way or not."""
+_UNLIMITED_PACKET_BYTES = 268_435_455
+_DEFAULT_RECEIVE_MAXIMUM = 65_535
+_CLOSE_TIMEOUT_S = 1.0
+_UNSPECIFIED = 0x80
+_SILENCE = ("timed out", "unreachable", "Keep alive")
+_EXPLAINED = frozenset({0x89, 0x8B, 0x8D, 0x8E, 0x96, 0x97, 0x98, 0x9C, 0x9D, 0xA0})
+"""Reasons of a DISCONNECT that no message is to blame for: busy, shutting down, taken over, quota ..."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The broker accepted the connection, with its limits."""
+
+    receive_maximum: int
+    maximum_packet_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """The broker's PUBACK; `reason_code` from 0x80 on is a refusal."""
+
+    packet_id: int
+    reason_code: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """The broker's answer to a subscription; `refused` is why not, or empty."""
+
+    refused: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The connection was refused or is gone; `cut_off` where the other side ended it, rather than silence."""
+
+    text: str
+    cut_off: bool = False
+
+
+Occurrence = Connected | Acknowledged | Subscribed | Ended
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    """The retained message that the broker publishes when the connection breaks."""
+
+    topic: str
+    payload: bytes
+
+
+class Session:
+    """One connection; `wake` is set at every occurrence.
+
+    Only one thread may call it. `occurrences` gives what happened since the last call. Messages of subscriptions go to
+    `on_message` on the network's thread; when it answers False the connection ends.
+    """
+
+    def __init__(
+        self,
+        settings: MqttSettings,
+        client_id: str,
+        will: Will | None,
+        wake: threading.Event,
+        on_message: Callable[[Incoming], bool] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._wake = wake
+        self._take = on_message
+        self._five = settings.protocol == "5"
+        self._occurrences: SimpleQueue[Occurrence] = SimpleQueue()
+        self._ended = threading.Event()
+        self._last_error = _LastError()
+        self._properties: dict[str, Properties] = {}
+        self._client = client_from_settings(settings, client_id)
+        self._client.enable_logger(self._last_error.logger)
+        if will is not None:
+            self._client.will_set(will.topic, will.payload, qos=QOS, retain=True)
+        self._client.on_connect = self._on_connect
+        self._client.on_publish = self._on_publish
+        self._client.on_subscribe = self._on_subscribe
+        self._client.on_message = self._on_message
+        self._client.on_disconnect = self._on_disconnect
+
+    def open(self) -> None:
+        """Connect and send CONNECT; the broker's answer is an occurrence.
+
+        Raises:
+            LinkError: there is no TCP or TLS connection.
+        """
+        settings = self._settings
+        try:
+            if self._five:
+                self._client.connect(
+                    settings.host,
+                    settings.port,
+                    settings.keepalive_s,
+                    clean_start=True,
+                    properties=_properties(PacketTypes.CONNECT, MaximumPacketSize=MAX_INCOMING_BYTES),
+                )
+            else:
+                self._client.connect(settings.host, settings.port, settings.keepalive_s)
+            sock = self._client.socket()
+            if isinstance(sock, socket.socket):
+                for level, option, value in _SOCKET_OPTIONS:
+                    sock.setsockopt(level, option, value)
+        except (OSError, UnicodeError) as error:
+            raise LinkError(text_from_os_error(error) if isinstance(error, OSError) else str(error)) from error
+        self._client.loop_start()
+
+    def occurrences(self) -> list[Occurrence]:
+        """What happened since the last call, in order."""
+        found: list[Occurrence] = []
+        try:
+            while True:
+                found.append(self._occurrences.get_nowait())
+        except Empty:
+            return found
+
+    def publish(
+        self, topic: str, payload: bytes, *, retain: bool, content_type: str, correlation: bytes | None = None
+    ) -> int:
+        """Send a message with QoS 1; returns the packet id of its PUBACK.
+
+        Raises:
+            LinkError: it was not sent.
+        """
+        properties = self._publish_properties(content_type, correlation) if self._five else None
+        info = self._client.publish(topic, payload, QOS, retain, properties)
+        if info.rc is not MQTTErrorCode.MQTT_ERR_SUCCESS:
+            ended = next((o for o in self.occurrences() if isinstance(o, Ended)), None)
+            raise LinkError(ended.text if ended else mqtt.error_string(info.rc), cut_off=bool(ended and ended.cut_off))
+        return info.mid
+
+    def subscribe(self, topic_filter: str) -> None:
+        """Ask for messages; the answer is an occurrence."""
+        self._client.subscribe(topic_filter, QOS)
+
+    def close(self) -> None:
+        """Say goodbye, so that the broker does not publish the will, and end."""
+        self._client.disconnect()
+        self._ended.wait(_CLOSE_TIMEOUT_S)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """End without goodbye: the broker publishes the will."""
+        self._cut()
+        self._client.drop_out_messages()
+        self._client.loop_stop()
+
+    def _cut(self) -> None:
+        sock = self._client.socket()
+        if isinstance(sock, socket.socket):
+            try:
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # past TLS, which would wait for the other side
+            except OSError as error:
+                _logger.debug("the connection was gone already: %s", error)
+
+    def _publish_properties(self, content_type: str, correlation: bytes | None) -> Properties:
+        if correlation is not None:
+            return _properties(PacketTypes.PUBLISH, ContentType=content_type, CorrelationData=correlation)
+        if content_type not in self._properties:
+            self._properties[content_type] = _properties(PacketTypes.PUBLISH, ContentType=content_type)
+        return self._properties[content_type]
+
+    def _tell(self, occurrence: Occurrence) -> None:
+        self._occurrences.put(occurrence)
+        self._wake.set()
+
+    def _on_connect(
+        self, _client: mqtt.Client, _userdata: object, _flags: object, reason: ReasonCode, properties: Properties | None
+    ) -> None:
+        try:
+            if reason.is_failure:
+                self._tell(Ended(f"the broker refused the connection: {reason}"))
+                return
+            if getattr(properties, "MaximumQoS", QOS) < QOS:
+                self._tell(Ended("the broker acknowledges nothing (it takes QoS 0 only)"))
+                return
+            self._tell(
+                Connected(
+                    int(getattr(properties, "ReceiveMaximum", _DEFAULT_RECEIVE_MAXIMUM)),
+                    int(getattr(properties, "MaximumPacketSize", _UNLIMITED_PACKET_BYTES)),
+                )
+            )
+        except Exception as error:  # noqa: BLE001  (it would end paho's thread in silence)
+            self._tell(Ended(f"the broker's answer cannot be understood: {error}"))
+
+    def _on_publish(
+        self, _client: mqtt.Client, _userdata: object, packet_id: int, reason: ReasonCode, _properties: object
+    ) -> None:
+        try:
+            self._tell(Acknowledged(packet_id, reason.value, str(reason)))
+        except Exception as error:  # noqa: BLE001  (it would end paho's thread in silence)
+            self._tell(Ended(f"the broker's PUBACK cannot be understood: {error}"))
+
+    def _on_subscribe(
+        self, _client: mqtt.Client, _userdata: object, _id: int, reasons: list[ReasonCode], _properties: object
+    ) -> None:
+        try:
+            refused = next((str(reason) for reason in reasons if reason.is_failure), "")
+            self._tell(Subscribed(refused))
+        except Exception as error:  # noqa: BLE001  (it would end paho's thread in silence)
+            self._tell(Ended(f"the broker's SUBACK cannot be understood: {error}"))
+
+    def _on_message(self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
+        try:
+            properties = message.properties
+            incoming = Incoming(
+                message.topic,
+                bytes(message.payload),
+                message.retain,
+                getattr(properties, "ResponseTopic", None),
+                getattr(properties, "CorrelationData", None),
+            )
+            if self._take is None or not self._take(incoming):
+                self._tell(Ended("the broker floods this device with messages"))
+                self._cut()
+        except Exception as error:  # noqa: BLE001  (it would end paho's thread in silence; the broker is not trusted)
+            self._tell(Ended(f"the broker's message cannot be understood: {error}"))
+
+    def _on_disconnect(
+        self, _client: mqtt.Client, _userdata: object, _flags: object, reason: ReasonCode, _properties: object
+    ) -> None:
+        try:
+            said = self._last_error.text
+            hung_up = reason.value == _UNSPECIFIED  # paho's word for a socket that was closed
+            text = (
+                text_from_tls_alert(said)
+                or said
+                or ("the broker hung up" if hung_up else f"the connection ended: {reason}")
+            )
+            silent = any(word in f"{text} {reason}" for word in _SILENCE)
+            self._tell(Ended(text, cut_off=not silent and reason.value not in _EXPLAINED))
+        finally:
+            self._ended.set()
+
+
+class _LastError(logging.Handler):
+    """Keeps the last error that paho wrote to its log, which is the only place where it tells the cause."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.text = ""
+        self.logger = logging.Logger("paho", logging.ERROR)
+        self.logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text = record.getMessage()
+
+
+def _properties(packet_type: int, **values: object) -> Properties:
+    properties = Properties(packet_type)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+    for name, value in values.items():
+        setattr(properties, name, value)
+    return properties

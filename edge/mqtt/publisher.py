@@ -1,0 +1,276 @@
+"""Outbox -> MQTT: every message at least once and in order, acknowledged by PUBACK.
+
+One thread sends. It publishes only between CONNACK and the end of a connection, never more at a time than the broker
+takes, and starts every connection at the oldest unacknowledged message; a receiver that drops repetitions by
+(device, epoch, seq) therefore sees every result once and in order. A message that the broker refuses, or hangs
+up on, is quarantined, so that it holds up nothing. Replies, metrics and frames follow whenever no message waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Literal
+
+from edge.config.settings import DeviceSettings, MqttSettings
+from edge.contract.encoding import clean_text
+from edge.contract.payloads import Status, bytes_from_payload
+from edge.contract.topics import COMMAND, METRICS, STATUS, root_from_device
+from edge.fault_board import put_event
+from edge.faults import FaultId
+from edge.frames.store import FrameStore, StoredFrame
+from edge.mqtt.backoff import Backoff, FramePace
+from edge.mqtt.best_effort import Aside, Asides
+from edge.mqtt.client import LinkError
+from edge.mqtt.connection import Connected, Ended, Session, Will
+from edge.mqtt.delivery import Delivery, Lasting, Tally
+from edge.mqtt.inlet import CLOSED_S, CommandInlet, Incoming
+from edge.mqtt.poison_message import PROOFS, Doubt
+from edge.mqtt.tls import TlsFiles
+from edge.outbox.outbox import Outbox
+from edge.pipeline import utc_now
+
+CONNACK_TIMEOUT_S = 10.0
+STATUS_TIMEOUT_S = 1.0
+LOOK_AT_FILES_S = 5.0
+"""How often the files of certificates and keys are looked at; they count once they have stood still for so long."""
+UNVERIFIABLE = "acceptance unverifiable: over MQTT 3.1.1 a broker cannot say what it refused"
+
+COMMANDS_FILTER = COMMAND.suffix.replace("{name}", "+")
+
+_TICK_S = 0.5
+_STATUS_INTERVAL_S = 0.5
+_STEADY_S = 10.0
+_DRAIN_S = 5.0
+
+_logger = logging.getLogger(__name__)
+
+State = Literal["starting", "running", "stopped", "offline"]
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherState:
+    """How the publisher is doing; `detail` says why there is no link, and is empty while there is one."""
+
+    connected: bool
+    detail: str
+    connections: int
+    sent: int
+    quarantined: int
+    frames_sent: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Activity:
+    text: str
+    progress: float | None
+
+
+class Publisher:
+    """Sends what the outbox holds, and the frames that people look at, for as long as it runs.
+
+    A broker that is absent, restarts or refuses is tried again after a pause of at most 10 s. Messages on
+    `{root}/cmd/{name}` go to `on_command`, one at a time, on a thread of their own.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        frames: FrameStore | None,
+        settings: MqttSettings,
+        device: DeviceSettings,
+        on_command: Callable[[Incoming], None] | None = None,
+    ) -> None:
+        self._outbox = outbox
+        self._frames = frames
+        self._settings = settings
+        self._root = root_from_device(device)
+        self._version = version("procunit-edge")
+        self._stopping = threading.Event()
+        self._stop_at_monotonic_s = 0.0
+        self._detail = "not connected yet"
+        self._connections = 0
+        self._activity: _Activity | None = None
+        self._asides = Asides(f"{self._root}/{METRICS.suffix}")
+        self._lasting = Lasting(
+            self._root, device.device, Tally(), Doubt(), FramePace(settings.frames_per_min), self._asides
+        )
+        self._backoff = Backoff()
+        self._suspect: StoredFrame | None = None
+        self._inlet = CommandInlet(on_command) if on_command is not None else None
+        self._dropped_told = 0
+        self._tell_dropped_s = 0.0
+        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+
+    @property
+    def state(self) -> PublisherState:
+        """How it is doing now; any thread may ask."""
+        detail, tally = self._detail, self._lasting.tally
+        return PublisherState(not detail, detail, self._connections, tally.sent, tally.quarantined, tally.frames_sent)
+
+    @property
+    def status(self) -> Status:
+        """What it would publish of the device now; any thread may ask."""
+        return self._status("starting" if self._activity else "running", utc_now())
+
+    def start(self) -> None:
+        """Start the threads."""
+        if self._settings.protocol != "5":
+            _logger.warning("%s", UNVERIFIABLE)
+        if self._inlet is not None:
+            self._inlet.start()
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """Send the messages that wait as far as the time allows, publish the status `stopped`, and end."""
+        self._stop_at_monotonic_s = time.monotonic() + max(0.0, timeout_s - STATUS_TIMEOUT_S)
+        self._stopping.set()
+        self._outbox.wakeup.set()
+        self._thread.join(timeout_s + STATUS_TIMEOUT_S)
+        if self._inlet is not None:
+            self._inlet.stop(STATUS_TIMEOUT_S)
+
+    def set_activity(self, text: str | None, progress: float | None = None) -> None:
+        """Publish the status `starting` with what is being done and how far it is (0 to 1); None: it is running."""
+        self._activity = None if text is None else _Activity(text, progress)
+        self._outbox.wakeup.set()
+
+    def offer_metrics(self, payload: bytes) -> None:
+        """Publish metrics when nothing waits; the newest replace those that were not sent yet."""
+        self._asides.put_metrics(payload)
+        self._outbox.wakeup.set()
+
+    def reply(self, topic: str, payload: bytes, correlation: bytes | None) -> None:
+        """Publish the reply to a command when nothing waits; it is lost if the connection breaks."""
+        self._asides.put_reply(Aside(topic, payload, correlation))
+        self._outbox.wakeup.set()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            sent, started_s = self._lasting.tally.sent, time.monotonic()
+            try:
+                self._run_session()
+                continue  # the connection was ended on purpose
+            except LinkError as error:
+                self._note_link(str(error))
+            except Exception as error:
+                _logger.exception("the publisher failed; it connects anew")
+                self._note_link(f"{type(error).__name__}: {error}")
+            self._tell_of_dropped()
+            if self._lasting.tally.sent > sent or time.monotonic() - started_s > _STEADY_S:
+                self._backoff.succeeded()
+            self._stopping.wait(self._backoff.pause_s())
+
+    def _run_session(self) -> None:
+        """One connection from its start to its end, which is a LinkError unless it was ended on purpose."""
+        will = Will(f"{self._root}/{STATUS.suffix}", bytes_from_payload(self._status("offline", None)))
+        files = TlsFiles(self._settings)
+        inlet = self._inlet if self._inlet is not None and self._inlet.open else None
+        client_id = self._settings.client_id or self._lasting.device
+        session = Session(self._settings, client_id, will, self._outbox.wakeup, inlet.put if inlet else None)
+        delivery: Delivery | None = None
+        try:
+            session.open()
+            delivery = Delivery(session, self._limits_from_connack(session), self._outbox, self._frames, self._lasting)
+            shown = self._show_status(delivery)
+            if inlet is not None:
+                session.subscribe(f"{self._root}/{COMMANDS_FILTER}")
+            self._connections += 1
+            self._note_link("")
+            self._deliver(delivery, files, shown)
+            if self._stopping.is_set():
+                delivery.publish_status(bytes_from_payload(self._status("stopped", utc_now())), STATUS_TIMEOUT_S)
+                self._detail = "stopped"
+            session.close()
+        except LinkError as error:
+            if delivery is not None:
+                self._learn_from_end(delivery, error)
+            raise
+        finally:
+            session.abandon()
+
+    def _deliver(self, delivery: Delivery, files: TlsFiles, shown: _Activity | None) -> None:
+        """Send until the publisher stops or has to connect anew because certificates were exchanged."""
+        look_s = status_s = time.monotonic()
+        while not self._stopping.is_set():
+            delivery.step()
+            now_s = time.monotonic()
+            if self._activity != shown and now_s - status_s >= _STATUS_INTERVAL_S:
+                shown, status_s = self._show_status(delivery), now_s
+            if now_s - look_s >= LOOK_AT_FILES_S:
+                look_s = now_s
+                self._tell_of_dropped()
+                if files.renewed():
+                    _logger.info("the certificates were exchanged: connecting anew")
+                    delivery.drain(_DRAIN_S)
+                    return
+        while delivery.unfinished and time.monotonic() < self._stop_at_monotonic_s:
+            delivery.step()
+
+    def _tell_of_dropped(self) -> None:
+        """One event in a minute about commands that found no room."""
+        dropped = self._inlet.dropped if self._inlet is not None else 0
+        now_s = time.monotonic()
+        if dropped == self._dropped_told or now_s < self._tell_dropped_s:
+            return
+        self._tell_dropped_s = now_s + CLOSED_S
+        detail = f"{dropped - self._dropped_told} or more were not looked at"
+        self._dropped_told = dropped
+        _logger.warning("commands come too fast: %s", detail)
+        put_event(self._outbox, self._lasting.device, FaultId.COMMAND_FLOOD, detail)
+
+    def _show_status(self, delivery: Delivery) -> _Activity | None:
+        """Publish how things are; returns what was shown."""
+        activity = self._activity
+        delivery.publish_status(bytes_from_payload(self.status), STATUS_TIMEOUT_S)
+        return activity
+
+    def _limits_from_connack(self, session: Session) -> Connected:
+        deadline = time.monotonic() + CONNACK_TIMEOUT_S
+        while time.monotonic() < deadline and not self._stopping.is_set():
+            for occurrence in session.occurrences():
+                if isinstance(occurrence, Connected):
+                    return occurrence
+                if isinstance(occurrence, Ended):
+                    raise LinkError(occurrence.text)
+            self._outbox.wakeup.wait(_TICK_S)
+            self._outbox.wakeup.clear()
+        raise LinkError("the broker does not answer")
+
+    def _learn_from_end(self, delivery: Delivery, error: LinkError) -> None:
+        """Give up a message that breaks one connection after another; a frame, already at the second."""
+        on_way = {message.message_id: message for message in delivery.on_way}
+        poison = self._lasting.doubt.connection_ended(on_way, alone=delivery.alone, cut_off=error.cut_off)
+        if poison is not None:
+            delivery.give_up(on_way[poison], f"{PROOFS} connections in a row broke at it: {error}")
+        frame = delivery.frame
+        if frame is not None and frame == self._suspect and self._frames is not None:
+            _logger.warning("frame %s is given up: the connection breaks with it", frame.path)
+            self._frames.mark_sent(frame)
+        self._suspect = frame or self._suspect
+
+    def _status(self, state: State, time_utc: str | None) -> Status:
+        activity = self._activity if state == "starting" else None
+        text = activity.text if activity else None if self._settings.protocol == "5" else UNVERIFIABLE
+        return Status(
+            device=self._lasting.device,
+            epoch=self._outbox.epoch,
+            state=state,
+            time=time_utc,
+            version=self._version,
+            activity=None if text is None else clean_text(text),
+            progress=activity.progress if activity else None,
+        )
+
+    def _note_link(self, detail: str) -> None:
+        if detail != self._detail:
+            where = f"{self._settings.host}:{self._settings.port}"
+            if detail:
+                _logger.warning("no link to the broker at %s: %s", where, detail)
+            else:
+                _logger.info("linked to the broker at %s", where)
+        self._detail = detail

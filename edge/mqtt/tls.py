@@ -1,0 +1,108 @@
+"""TLS towards the broker: the context, what its failures mean to a technician, and when its files were changed."""
+
+from __future__ import annotations
+
+import ssl
+from datetime import datetime, timezone
+from pathlib import Path
+
+from edge.config.settings import MqttSettings
+
+_NOT_YET_VALID, _EXPIRED = 9, 10
+_UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21})
+_WRONG_NAME = frozenset({62, 64})
+_ALERTS = (
+    ("CERTIFICATE_REQUIRED", "the broker asks for a client certificate: set client_cert_file and client_key_file"),
+    ("UNKNOWN_CA", "the broker does not know the authority of this device's certificate"),
+    ("CERTIFICATE_EXPIRED", "the broker says that this device's certificate is expired"),
+    ("CERTIFICATE_REVOKED", "the broker says that this device's certificate is revoked"),
+    ("BAD_CERTIFICATE", "the broker refuses this device's certificate"),
+    ("KEY_VALUES_MISMATCH", "client_key_file is not the key of client_cert_file"),
+    (
+        "EOF_OCCURRED",
+        "the broker broke TLS off; if it asks for a client certificate, set client_cert_file and client_key_file",
+    ),
+    ("WRONG_VERSION_NUMBER", "the broker does not speak TLS at this port"),
+    ("PROTOCOL_VERSION", "the broker speaks no TLS 1.2 or newer"),
+    ("UNSUPPORTED_PROTOCOL", "the broker speaks no TLS 1.2 or newer"),
+)
+
+
+def context_from_settings(settings: MqttSettings) -> ssl.SSLContext | None:
+    """The TLS context with the files as they are now (TLS 1.2 or newer, host name checked); None without TLS.
+
+    Raises:
+        OSError: a file cannot be read or is no certificate or key (`ssl.SSLError` is one).
+    """
+    if settings.tls_ca_file is None:
+        return None
+    context = ssl.create_default_context(cafile=str(settings.tls_ca_file))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if settings.client_cert_file is not None:
+        # An empty password keeps OpenSSL from asking for one at the terminal.
+        context.load_cert_chain(settings.client_cert_file, settings.client_key_file, password="")
+    return context
+
+
+def text_from_os_error(error: OSError) -> str:
+    """What a failed connection means; the library's own words where there is nothing better."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {_verification_text(error)}"
+    if isinstance(error, ssl.SSLError):
+        return text_from_tls_alert(error.reason or str(error)) or f"TLS failed: {error.reason or error}"
+    return error.strerror or str(error)
+
+
+def text_from_tls_alert(said: str) -> str | None:
+    """What a name of OpenSSL's within `said` means; None if there is none that a technician can act on."""
+    said = said.upper().replace(" ", "_")
+    return next((text for name, text in _ALERTS if name in said), None)
+
+
+def _verification_text(error: ssl.SSLCertVerificationError) -> str:
+    code = error.verify_code
+    now = f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
+    if code == _NOT_YET_VALID:
+        return f"the broker's certificate is not valid yet; this device's clock says {now}: is it right?"
+    if code == _EXPIRED:
+        return f"the broker's certificate is expired; this device's clock says {now}"
+    if code in _UNKNOWN_AUTHORITY:
+        return "the broker's certificate is not by the authority in tls_ca_file"
+    if code in _WRONG_NAME:
+        return "the broker's certificate is for another host name or address than mqtt.host"
+    return error.verify_message or str(error)
+
+
+class TlsFiles:
+    """Notices that the files of certificates and keys were exchanged."""
+
+    def __init__(self, settings: MqttSettings) -> None:
+        self._settings = settings
+        named = (settings.tls_ca_file, settings.client_cert_file, settings.client_key_file)
+        self._paths = tuple(path for path in named if path is not None)
+        self._used = self._seen = self._marks()
+
+    def renewed(self) -> bool:
+        """Whether there are other files than at the start of this watch, which stand still and can be used.
+
+        Half-written or unfitting files are left alone until they change again; call it every few seconds.
+        """
+        seen, self._seen = self._seen, self._marks()
+        if self._seen != seen or seen == self._used:
+            return False
+        try:
+            context_from_settings(self._settings)
+        except OSError:
+            return False
+        return True
+
+    def _marks(self) -> tuple[tuple[int, int, int] | None, ...]:
+        return tuple(_mark(path) for path in self._paths)
+
+
+def _mark(path: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino

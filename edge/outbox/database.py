@@ -1,0 +1,198 @@
+"""The outbox's database file: schema, opening, one owner at a time, and setting a damaged one aside."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import secrets
+import sqlite3
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+from edge.errors import ProcunitError
+from edge.outbox.disk_space import allocate_index, allocate_log, keep_ballast, release_ballast
+from edge.pipeline import utc_now
+
+SCHEMA_VERSION = 2
+
+_BUSY_TIMEOUT_S = 2.0
+
+_JOURNAL_AND_MESSAGES = """
+CREATE TABLE journal (epoch TEXT NOT NULL, last_seq INTEGER NOT NULL, last_counter INTEGER);
+CREATE TABLE triggers (
+    seq INTEGER PRIMARY KEY, frame_id TEXT NOT NULL, part_id TEXT, counter INTEGER NOT NULL,
+    triggered_at_utc TEXT NOT NULL
+);
+CREATE TABLE messages (
+    message_id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, seq INTEGER, topic TEXT NOT NULL,
+    payload BLOB NOT NULL, state TEXT NOT NULL DEFAULT 'pending', reason TEXT
+);
+CREATE UNIQUE INDEX one_result_a_trigger ON messages(seq) WHERE kind = 'result';
+CREATE INDEX pending ON messages(message_id) WHERE state = 'pending';
+"""
+"""Schema 1."""
+
+_REPLAYS_COMMANDS_AND_ROOM = """
+ALTER TABLE messages ADD COLUMN created_at_utc TEXT NOT NULL DEFAULT '{now_utc}';
+ALTER TABLE messages ADD COLUMN settled_s INTEGER;
+CREATE TABLE replays (
+    replay_id INTEGER PRIMARY KEY AUTOINCREMENT, next_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL
+);
+CREATE TABLE commands (cmd_id TEXT PRIMARY KEY, expires_s REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE filler (bytes BLOB NOT NULL);
+"""
+"""Schema 2; `settled_s` is the unix time of the acknowledgement, unknown for rows that schema 1 settled."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Database:
+    """An open database: one connection for the thread that writes, one for reading.
+
+    `epoch` is the random name that it got when it was created; `set_aside` is where a damaged predecessor was moved.
+    """
+
+    path: Path
+    writer: sqlite3.Connection
+    reader: sqlite3.Connection
+    epoch: str
+    set_aside: Path | None
+    lock_file: TextIO
+    database_file: BinaryIO
+    index_file: BinaryIO
+
+    def close(self) -> None:
+        """Close it; the writer's connection last, which folds the write-ahead log into the file.
+
+        The room of the log goes to the ballast, so that a full disk can be opened again.
+        """
+        self.reader.close()
+        self.writer.close()
+        self.database_file.close()  # closing it drops SQLite's locks on the file (fcntl(2))
+        self.index_file.close()
+        keep_ballast(self.path)
+        self.lock_file.close()
+
+
+def open_database(path: Path) -> Database:
+    """Open or create the database; on a full disk with the room that an earlier run left as ballast.
+
+    Raises:
+        ProcunitError: it cannot be opened, was made by another version, or another process owns it.
+    """
+    lock_file = _lock(path)
+    try:
+        release_ballast(path)
+        writer, set_aside = _open_or_set_aside(path)
+        epoch = str(writer.execute("SELECT epoch FROM journal").fetchone()[0])
+        reader = _connect(path)
+        database_file, index_file = path.open("r+b"), allocate_index(path)
+        allocate_log(path)
+        keep_ballast(path)
+        return Database(path, writer, reader, epoch, set_aside, lock_file, database_file, index_file)
+    except sqlite3.OperationalError as error:
+        lock_file.close()
+        raise _cannot_open(path, str(error)) from error
+    except BaseException:
+        lock_file.close()
+        raise
+
+
+def mark_damaged(path: Path) -> None:
+    """Have the database set aside at the next start: damage that was met while running may escape the check there."""
+    _damage_marker(path).touch()
+
+
+def _damage_marker(path: Path) -> Path:
+    return path.with_name(path.name + ".damaged")
+
+
+def _lock(path: Path) -> TextIO:
+    """A lock that ends with the process; a POSIX record lock, because a forked child must not inherit it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock_file = path.with_name(path.name + ".lock").open("w")
+    except OSError as error:
+        raise _cannot_open(path, error.strerror) from error
+    try:
+        fcntl.lockf(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock_file.close()
+        raise ProcunitError(
+            "another process uses this outbox", where=str(path), remedy="Stop it, or choose another state_dir"
+        ) from error
+    return lock_file
+
+
+def _open_or_set_aside(path: Path) -> tuple[sqlite3.Connection, Path | None]:
+    """The database, checked; a damaged one is moved out of the way and replaced by a new one."""
+    try:
+        return _open(path), None
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError as error:
+        _logger.error("%s is damaged (%s) and is set aside", path, error)  # noqa: TRY400  (handled here)
+    aside = next(free for n in count(1) if not (free := path.with_name(f"{path.name}.damaged-{n}")).exists())
+    for suffix in ("", "-wal", "-shm"):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.rename(aside.with_name(aside.name + suffix))
+    _damage_marker(path).unlink(missing_ok=True)
+    return _open(path), aside
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    db = _connect(path)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA secure_delete = OFF")  # overwriting what is trimmed would double its cost
+        db.execute("PRAGMA temp_store = MEMORY")
+        _check_and_migrate(db, path)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _check_and_migrate(db: sqlite3.Connection, path: Path) -> None:
+    met_damage = _damage_marker(path).exists()
+    verdict = "it was met while in use" if met_damage else db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(verdict)
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version == SCHEMA_VERSION:
+        return
+    if version not in (0, 1):
+        raise ProcunitError(
+            f"made by another version of procunit (schema {version}, this one reads up to {SCHEMA_VERSION})",
+            where=str(path),
+            remedy="Install the version that made it, or move the file away to start a new epoch",
+        )
+    db.execute("BEGIN IMMEDIATE")
+    if version == 0:
+        _execute_all(db, _JOURNAL_AND_MESSAGES)
+        db.execute("INSERT INTO journal VALUES (?, 0, NULL)", (secrets.token_hex(8),))
+    _execute_all(db, _REPLAYS_COMMANDS_AND_ROOM.format(now_utc=utc_now()))
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    db.execute("COMMIT")
+
+
+def _execute_all(db: sqlite3.Connection, statements: str) -> None:
+    for statement in statements.split(";"):
+        db.execute(statement)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+
+
+def _cannot_open(path: Path, reason: str | None) -> ProcunitError:
+    return ProcunitError(
+        f"cannot open the outbox: {reason}",
+        where=str(path),
+        remedy="Check that the state directory exists, is writable and that its disk is not full",
+    )

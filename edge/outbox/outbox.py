@@ -1,0 +1,285 @@
+"""The outbox: every trigger, result and event on disk before anybody hears of it.
+
+SQLite in WAL mode with synchronous=FULL: what is committed survives SIGKILL and a power cut. One thread writes
+(`outbox_writer.py`), so that callers never wait. A trigger's journal row disappears in the transaction that stores its
+result: at any moment a journalled trigger is either open or has exactly one result. Nothing is given up before its
+acknowledgement; what is acknowledged stays for a replay (`outbox_room.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from edge.errors import ProcunitError
+from edge.messages import Trigger
+from edge.outbox.command_memory import CommandMemory
+from edge.outbox.database import open_database
+from edge.outbox.writer import OutboxWriter
+from edge.pipeline import utc_now
+
+MAX_REPLAYS = 16
+"""Replays that may wait at a time."""
+
+_logger = logging.getLogger(__name__)
+
+
+class MessageKind(str, Enum):
+    """What a stored message is; also its topic below the device's root."""
+
+    RESULT = "result"
+    EVENT = "event"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """A message as the publisher sends it; `topic` is what stands below the device's root.
+
+    `replay_id` is set on a result that was acknowledged before and is sent again.
+    """
+
+    message_id: int
+    kind: MessageKind
+    seq: int | None
+    epoch: str
+    topic: str
+    payload: bytes
+    created_at_utc: str
+    replay_id: int | None = None
+
+    @property
+    def replayed(self) -> bool:
+        """Whether it was acknowledged before and is sent again."""
+        return self.replay_id is not None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTrigger:
+    """A journalled trigger without a result."""
+
+    seq: int
+    frame_id: str
+    part_id: str | None
+    counter: int
+    triggered_at_utc: str
+
+
+class Outbox:
+    """The database of triggers and messages; one process owns it, any of its threads may call.
+
+    `epoch` is a random name, new whenever the database is created: with `seq` it names a result for good.
+    `set_aside` is where a damaged database was moved. `wakeup` is set when there is something new to send.
+
+    Raises:
+        ProcunitError: the database cannot be opened, was made by another version, or another process owns it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.wakeup = threading.Event()
+        self._database = open_database(path)
+        self._reader = self._database.reader
+        self.epoch, self.set_aside = self._database.epoch, self._database.set_aside
+        self._reader_lock = threading.Lock()
+        self._writer = OutboxWriter(self._database, self.wakeup)
+        self._commands = CommandMemory(self._reader, self._writer)
+
+    @property
+    def error(self) -> Exception | None:
+        """Why writing fails at present; what was handed in waits in memory and is tried again."""
+        return self._writer.error
+
+    @property
+    def shortage(self) -> str | None:
+        """That the disk is nearly full, and what is left for results; None while it is not."""
+        return self._writer.shortage
+
+    def next_seq(self) -> int:
+        """The number of the next trigger: one above the highest that was ever committed; ask once, at start."""
+        return int(self._read("SELECT last_seq FROM journal")[0][0]) + 1
+
+    def last_counter(self) -> int | None:
+        """The camera's counter at the newest committed trigger."""
+        counter = self._read("SELECT last_counter FROM journal")[0][0]
+        return None if counter is None else int(counter)
+
+    def open_triggers(self) -> list[OpenTrigger]:
+        """Triggers without a result, oldest first: at start, what a crash left open."""
+        rows = self._read("SELECT seq, frame_id, part_id, counter, triggered_at_utc FROM triggers ORDER BY seq")
+        return [OpenTrigger(*row) for row in rows]
+
+    def open_trigger(self, trigger: Trigger) -> None:
+        """Journal a trigger; returns at once."""
+        row = (trigger.seq, trigger.frame_id, trigger.part_id, trigger.counter, trigger.triggered_at_utc)
+        self._writer.hand_in(partial(_journal_trigger, row))
+
+    def close_trigger(self, seq: int, payload: bytes) -> None:
+        """Store a trigger's result and take the trigger off the journal, in one transaction; returns at once.
+
+        A trigger that is not open keeps the result it has.
+        """
+        self._writer.hand_in(partial(_store_result, seq, payload, utc_now()))
+
+    def put_event(self, payload: bytes) -> None:
+        """Store an event; returns at once."""
+        self._writer.hand_in(partial(_store, MessageKind.EVENT, None, payload, utc_now()))
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until everything handed in before is committed; False when that took too long or the writer ended."""
+        return self._writer.flush(timeout_s)
+
+    def unacknowledged(self, after_id: int, limit: int) -> list[StoredMessage]:
+        """Messages still to be sent, in the order in which they were handed in."""
+        rows = self._read(
+            "SELECT message_id, kind, seq, topic, payload, created_at_utc FROM messages "
+            "WHERE state = 'pending' AND message_id > ? ORDER BY message_id LIMIT ?",
+            (after_id, limit),
+        )
+        return [self._message(row, None) for row in rows]
+
+    def acknowledge(self, message_ids: Sequence[int]) -> None:
+        """The broker has these messages; returns at once."""
+        now_s = int(time.time())
+        self._writer.hand_in(partial(_settle, [("acknowledged", None, now_s, row) for row in message_ids]))
+
+    def quarantine(self, message_id: int, reason: str) -> None:
+        """The broker will never take this message: keep it and its reason, send the next; returns at once."""
+        self._writer.hand_in(partial(_settle, [("quarantined", reason, int(time.time()), message_id)]))
+
+    def newest_id(self) -> int:
+        """The highest id that a message was given so far; what is stored later has a higher one, whatever the clock."""
+        rows = self._read("SELECT seq FROM sqlite_sequence WHERE name = 'messages'")
+        return int(rows[0][0]) if rows else 0
+
+    def backlog(self) -> int:
+        """Messages still to be sent, without those of a replay."""
+        return self._writer.backlog
+
+    def replay(self, epoch: str, first_seq: int, last_seq: int) -> int:
+        """Send acknowledged results again, from `first_seq` to `last_seq` and behind all that is new.
+
+        Returns how many results of that range are stored; it survives a restart.
+
+        Raises:
+            ProcunitError: another epoch, an empty range, or too many replays wait.
+        """
+        if epoch != self.epoch:
+            raise ProcunitError(f"epoch {epoch} is not stored here", remedy=f"Ask for results of epoch {self.epoch}")
+        if first_seq > last_seq:
+            raise ProcunitError(f"{first_seq} to {last_seq} is no range", remedy="Name the lower number first")
+        if self._read("SELECT COUNT(*) FROM replays")[0][0] >= MAX_REPLAYS:
+            raise ProcunitError(f"{MAX_REPLAYS} replays wait already", remedy="Ask again when they are sent")
+        within = "FROM messages WHERE kind = 'result' AND seq BETWEEN ? AND ?"
+        stored, last_stored = self._read(f"SELECT COUNT(*), MAX(seq) {within}", (first_seq, last_seq))[0]
+        if stored:
+            self._writer.hand_in(partial(_start_replay, first_seq, last_stored))
+        return int(stored)
+
+    def replayed(self, after: StoredMessage | None, limit: int) -> list[StoredMessage]:
+        """Results to be sent again, one replay after the other, each by number.
+
+        `after` is the last one that is already on its way; None begins behind the last acknowledged one.
+        """
+        for replay_id, next_seq, last_seq in self._read("SELECT replay_id, next_seq, last_seq FROM replays ORDER BY 1"):
+            first_seq = next_seq
+            if after is not None and after.replay_id is not None and after.seq is not None:
+                if replay_id < after.replay_id:
+                    continue
+                if replay_id == after.replay_id:
+                    first_seq = max(next_seq, after.seq + 1)
+            rows = self._read(
+                "SELECT message_id, kind, seq, topic, payload, created_at_utc FROM messages "
+                "WHERE kind = 'result' AND seq BETWEEN ? AND ? AND state = 'acknowledged' ORDER BY seq LIMIT ?",
+                (first_seq, last_seq, limit),
+            )
+            if rows:
+                return [self._message(row, replay_id) for row in rows]
+            if first_seq == next_seq:  # nothing of it is stored any more
+                self._writer.hand_in(partial(_advance_replay, replay_id, last_seq))
+        return []
+
+    def acknowledge_replayed(self, message: StoredMessage) -> None:
+        """The broker has this result of a replay and all before it; returns at once."""
+        if message.replay_id is not None and message.seq is not None:
+            self._writer.hand_in(partial(_advance_replay, message.replay_id, message.seq))
+
+    def seen_command(self, cmd_id: str) -> bool:
+        """Whether this command was carried out before, as far as it could come again."""
+        return self._commands.seen(cmd_id)
+
+    def remember_command(self, cmd_id: str, expires_at: datetime) -> None:
+        """Recognise this command until it expires, also after a restart; `expires_at` knows its time zone.
+
+        Raises:
+            ProcunitError: too many commands that have not expired are remembered.
+        """
+        self._commands.remember(cmd_id, expires_at)
+
+    def close(self) -> None:
+        """Commit what was handed in (one last try if writing fails at present) and close the database."""
+        self._writer.close()
+        self._database.close()
+
+    def __enter__(self) -> Outbox:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _message(self, row: tuple[Any, ...], replay_id: int | None) -> StoredMessage:
+        message_id, kind, seq, topic, payload, created_at_utc = row
+        return StoredMessage(message_id, MessageKind(kind), seq, self.epoch, topic, payload, created_at_utc, replay_id)
+
+    def _read(self, sql: str, values: tuple[int, ...] = ()) -> list[tuple[Any, ...]]:
+        try:
+            with self._reader_lock:
+                return self._reader.execute(sql, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            if type(error) is sqlite3.DatabaseError:  # corrupt; the subclasses are not
+                self._writer.end_damaged(error)
+            raise
+
+
+def _journal_trigger(row: tuple[int, str, str | None, int, str], db: sqlite3.Connection) -> int:
+    db.execute("INSERT INTO triggers VALUES (?, ?, ?, ?, ?)", row)
+    db.execute("UPDATE journal SET last_seq = ?, last_counter = ?", (row[0], row[3]))
+    return 0
+
+
+def _store_result(seq: int, payload: bytes, created_at_utc: str, db: sqlite3.Connection) -> int:
+    if db.execute("DELETE FROM triggers WHERE seq = ?", (seq,)).rowcount == 0:
+        _logger.error("trigger %d is not open; its second result is dropped", seq)
+        return 0
+    return _store(MessageKind.RESULT, seq, payload, created_at_utc, db)
+
+
+def _store(kind: MessageKind, seq: int | None, payload: bytes, created_at_utc: str, db: sqlite3.Connection) -> int:
+    db.execute(
+        "INSERT INTO messages (kind, seq, topic, payload, created_at_utc) VALUES (?, ?, ?, ?, ?)",
+        (kind.value, seq, kind.value, payload, created_at_utc),
+    )
+    return 1
+
+
+def _settle(rows: list[tuple[str, str | None, int, int]], db: sqlite3.Connection) -> int:
+    change = "UPDATE messages SET state = ?, reason = ?, settled_s = ? WHERE message_id = ? AND state = 'pending'"
+    return -db.executemany(change, rows).rowcount
+
+
+def _start_replay(first_seq: int, last_seq: int, db: sqlite3.Connection) -> int:
+    db.execute("INSERT INTO replays (next_seq, last_seq) VALUES (?, ?)", (first_seq, last_seq))
+    return 0
+
+
+def _advance_replay(replay_id: int, delivered_seq: int, db: sqlite3.Connection) -> int:
+    db.execute("UPDATE replays SET next_seq = ? WHERE replay_id = ?", (delivered_seq + 1, replay_id))
+    db.execute("DELETE FROM replays WHERE next_seq > last_seq")
+    return 0

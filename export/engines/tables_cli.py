@@ -1,0 +1,257 @@
+"""`procunit engine compare`, `procunit engine bench` and `procunit engine bare`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import get_args
+
+import click
+from pydantic import BaseModel
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from edge.bundle.manifest import PRECISIONS, Precision
+from edge.bundle.reader import MAX_BANK_ROWS, BundleContent
+from edge.cli.bundle import open_with_keys, signature_line, trust_options, trusted_keys_from_files
+from edge.engine.build_progress import BuildCancelledError, BuildProgress
+from edge.engine.protocol import EngineError
+from edge.engine.settings import EngineKind
+from edge.errors import ProcunitError
+from edge.system.stop_signals import StopSignals
+from export.engines.bench import bench_bundle
+from export.engines.build_cli import DEFAULT_CACHE
+from export.engines.compare import compare as compare_variants
+from export.engines.compare import subject_of
+from export.engines.runtimes import Work, best_runtime, precision_to_run, runtimes_here, why_not
+from export.engines.tables import bench_lines, bench_table, compare_lines, compare_table
+from training.data.dataset import dataset_from_path
+
+_DIRECTORY = click.Path(path_type=Path)
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_cache_option = click.option(
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DEFAULT_CACHE,
+    show_default=True,
+    metavar="DIR",
+    help="Where built engines are kept.",
+)
+_threads_option = click.option(
+    "--threads", type=click.IntRange(0, 256), default=0, help="Threads of ONNX Runtime.  [default: one a core]"
+)
+_json_option = click.option("--json", "json_file", type=_FILE, metavar="FILE", help="The figures as JSON.")
+
+
+def _rows_from_text(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    try:
+        rows = tuple(int(number) for number in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no list of numbers such as 1024,4096") from None
+    if not all(1 <= number <= MAX_BANK_ROWS for number in rows):
+        raise click.BadParameter(f"a bank has 1 to {MAX_BANK_ROWS} rows")
+    return rows
+
+
+@click.command(name="compare")
+@click.argument("bundle", type=_DIRECTORY)
+@click.option("--data", type=_DIRECTORY, metavar="DIR|CSV", help="Labelled photographs to look for flipped parts in.")
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="Whose gate decides the exit status.  [default: fp16 on a GPU, else fp32]",
+)
+@_threads_option
+@_cache_option
+@_json_option
+@trust_options
+def compare(
+    bundle: Path,
+    data: Path | None,
+    precision: Precision | None,
+    threads: int,
+    cache: Path,
+    json_file: Path | None,
+    trust: tuple[Path, ...],
+    demo_trust: tuple[Path, ...],
+) -> None:
+    """Run all variants of BUNDLE on every runtime of this machine and show them side by side.
+
+    Each goes through the golden gate; its verdicts are held to those of FP32. Engines that TensorRT needs are built
+    first. The exit status is 1 if the precision that would run does not pass the gate.
+
+    \b
+    Examples:
+      procunit engine compare bundle/
+      procunit engine compare bundle/ --data parts/ --json figures.json --demo-trust run/demo-key.pub
+    """
+    _check_folder(json_file)
+    content = open_with_keys(bundle, trusted_keys_from_files(trust, demo_trust))
+    photos = () if data is None else dataset_from_path(data).photos
+    absent = {kind: reason for kind, reason in runtimes_here().items() if reason is not None}
+    kinds = [kind for kind in get_args(EngineKind) if kind not in absent]
+    wanted = precision or precision_to_run(best_runtime(), content)
+    variants = [(kind, p) for kind in kinds for p in content.precisions]
+    with _work(cache) as work:
+        found = compare_variants(subject_of(content, photos), variants, work, threads)
+    click.echo(f"Bundle {content.bundle_id[:12]}: {signature_line(content)}")
+    Console().print(compare_table(found))
+    for line in compare_lines(found, absent):
+        click.echo(line)
+    _write_json(json_file, found)
+    decisive = [variant for variant in found.variants if variant.precision == wanted]
+    if not decisive or not all(variant.passed for variant in decisive):
+        click.echo(f"{wanted} would run, and does not pass the gate everywhere.")
+        sys.exit(1)
+
+
+@click.command(name="bench")
+@click.argument("bundle", type=_DIRECTORY)
+@click.option(
+    "--kind", type=click.Choice(get_args(EngineKind)), help="The runtime.  [default: the best that works here]"
+)
+@click.option(
+    "--precision", type=click.Choice(PRECISIONS), help="The bundle's graphs.  [default: fp16 on a GPU, else fp32]"
+)
+@click.option(
+    "--bank-rows", callback=_rows_from_text, metavar="N,...", help="Sizes of the bank.  [default: the bundle's own]"
+)
+@click.option("--bare", type=_FILE, metavar="ONNX", help="Bare backbone to measure against: procunit engine bare.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.5, 3600),
+    default=10.0,
+    show_default=True,
+    help="How long to measure at each size of the bank.",
+)
+@_threads_option
+@_cache_option
+@_json_option
+@trust_options
+def bench(
+    bundle: Path,
+    kind: EngineKind | None,
+    precision: Precision | None,
+    bank_rows: tuple[int, ...] | None,
+    bare: Path | None,
+    seconds: float,
+    threads: int,
+    cache: Path,
+    json_file: Path | None,
+    trust: tuple[Path, ...],
+    demo_trust: tuple[Path, ...],
+) -> None:
+    """Measure BUNDLE's engine: latency, throughput, memory and power, against the bare backbone in the same run.
+
+    A bank smaller than the bundle's is some of its rows; a larger one repeats them with a little noise, which costs the
+    time of a real bank of that size.
+
+    \b
+    Examples:
+      procunit engine bench bundle/ --bare bare.onnx
+      procunit engine bench bundle/ --precision fp16 --bank-rows 1024,4096,16384 --bare bare.onnx --json bench.json
+    """
+    _check_folder(json_file)
+    content = open_with_keys(bundle, trusted_keys_from_files(trust, demo_trust))
+    runtime = kind or best_runtime()
+    reason = why_not(runtime)
+    if reason is not None:
+        raise ProcunitError(f"{runtime} does not work here: {reason}", remedy="Choose another with --kind")
+    chosen = precision or precision_to_run(runtime, content)
+    _check_precision(content, chosen)
+    if bare is not None and not bare.is_file():
+        raise ProcunitError(
+            "no bare backbone here",
+            where=str(bare),
+            remedy="Make one where the offline extra is installed: procunit engine bare BUNDLE --out bare.onnx",
+        )
+    rows = bank_rows or (len(content.bank()),)
+    with _work(cache) as work:
+        try:
+            found = bench_bundle(content, runtime, chosen, bare, rows, seconds, threads, work)
+        except EngineError as error:
+            raise ProcunitError(str(error), where=str(bundle), remedy="Close other programs on the GPU") from error
+    Console().print(bench_table(found))
+    for line in bench_lines(found, len(content.bank())):
+        click.echo(line)
+    _write_json(json_file, found)
+
+
+@click.command(name="bare")
+@click.argument("bundle", type=_DIRECTORY)
+@click.option("--out", required=True, type=_FILE, metavar="ONNX", help="File to write.")
+@click.option("--backbone", metavar="NAME", help="timm's name of another backbone.  [default: BUNDLE's]")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp16", "fp32"]),
+    default="fp16",
+    show_default=True,
+    help="What it computes in; compare like with like.",
+)
+def bare_command(bundle: Path, out: Path, backbone: str | None, precision: str) -> None:
+    """Write BUNDLE's backbone alone as ONNX, the yardstick of `procunit engine bench`; needs the offline extra.
+
+    It is timm's whole ImageNet classifier at the bundle's size of image, with random weights: time does not depend on
+    them.
+
+    \b
+    Examples:
+      procunit engine bare bundle/ --out bare.onnx
+      procunit engine bare bundle/ --out bare.fp32.onnx --precision fp32 --backbone efficientnet_b3
+    """
+    from export.engines.bare_graph import bare_graph  # noqa: PLC0415  (torch, which a device has not)
+
+    _check_folder(out)
+    content = open_with_keys(bundle, ())
+    name = backbone or content.manifest.provenance.backbone
+    bare_graph(name, content.manifest.geometry, "fp16" if precision == "fp16" else "fp32", out)
+    click.echo(f"{out}: bare {name} in {precision}, {out.stat().st_size / 1e6:.1f} MB")
+
+
+@contextmanager
+def _work(cache: Path) -> Iterator[Work]:
+    """Progress on stderr where that is a terminal; Ctrl-C ends a build as it ends everything else."""
+    columns = (
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    console = Console(stderr=True)
+    with (
+        StopSignals() as signals,
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
+    ):
+        task = bar.add_task("starting", total=1.0)
+
+        def tell(progress: BuildProgress) -> None:
+            bar.update(task, completed=progress.fraction, description=progress.phase)
+
+        try:
+            yield Work(cache.expanduser(), tell, signals.wait)
+        except BuildCancelledError:
+            raise click.Abort from None
+
+
+def _check_precision(content: BundleContent, precision: Precision) -> None:
+    if precision not in content.precisions:
+        raise ProcunitError(
+            f"the bundle has no {precision} graphs, only {', '.join(content.precisions)}", where=str(content.path)
+        )
+
+
+def _check_folder(file: Path | None) -> None:
+    if file is not None and not file.absolute().parent.is_dir():
+        raise ProcunitError("the folder for the file does not exist", where=str(file.parent))
+
+
+def _write_json(path: Path | None, figures: BaseModel) -> None:
+    """Whole or not at all."""
+    if path is not None:
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text(figures.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        partial.replace(path)

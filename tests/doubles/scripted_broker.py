@@ -1,0 +1,176 @@
+"""A broker that does what a test tells it: late or refused CONNACK, limits, withheld or negative PUBACKs.
+
+It speaks just enough MQTT 5 (OASIS, 2019) for a publisher, and for a subscriber's first request.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.support.broker import HOST
+
+CONNECT, PUBLISH, SUBSCRIBE, PINGREQ, DISCONNECT = 1, 3, 8, 12, 14
+ACCEPT = 0x00
+
+
+@dataclass(frozen=True)
+class Published:
+    """One PUBLISH as it came in; `connection` counts connections from 1."""
+
+    connection: int
+    packet_id: int
+    topic: str
+    payload: bytes
+
+
+class ScriptedBroker:
+    """Accepts one connection after another.
+
+    `answer` gives a PUBLISH's reason code, or None to withhold the PUBACK. `most_unanswered` is the largest number of
+    messages that were sent before the oldest of them was answered.
+    """
+
+    def __init__(
+        self,
+        answer: Callable[[Published], int | None],
+        *,
+        connack_reason: int = ACCEPT,
+        connack_delay_s: float = 0.0,
+        puback_delay_s: float = 0.0,
+        receive_maximum: int = 65_535,
+        suback_reason: int = ACCEPT,
+    ) -> None:
+        self.published: list[Published] = []
+        self.most_unanswered = 0
+        self.published_before_connack = 0
+        self._answer = answer
+        self._connack_reason = connack_reason
+        self._connack_delay_s = connack_delay_s
+        self._puback_delay_s = puback_delay_s
+        self._receive_maximum = receive_maximum
+        self._suback_reason = suback_reason
+        self._listener = socket.create_server((HOST, 0))
+        self.host, self.port = HOST, int(self._listener.getsockname()[1])
+        self._connection: socket.socket | None = None
+        self._connections = 0
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def payloads(self) -> list[bytes]:
+        """Payloads on the topics `result` and `event`, in order of arrival, repetitions included."""
+        return [p.payload for p in self.published if p.topic.endswith(("/result", "/event"))]
+
+    def close(self) -> None:
+        """End it."""
+        self._listener.close()
+        self.drop()
+        self._thread.join(5)
+
+    def drop(self) -> None:
+        """Cut the present connection."""
+        if self._connection is not None:
+            try:
+                self._connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                return
+
+    def __enter__(self) -> ScriptedBroker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                self._connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self._connections += 1
+            with self._connection:
+                try:
+                    self._talk(self._connection)
+                except (OSError, EOFError):
+                    continue
+
+    def _talk(self, connection: socket.socket) -> None:
+        unanswered: list[tuple[float, bytes]] = []
+        connected_at: float | None = None
+        connection.settimeout(0.005)
+        while True:
+            now = time.monotonic()
+            if connected_at is not None and now >= connected_at:
+                connection.sendall(self._connack())
+                connected_at = None
+            while unanswered and now >= unanswered[0][0]:
+                connection.sendall(unanswered.pop(0)[1])
+            packet = _packet(connection)
+            if packet is None:
+                continue
+            kind, body = packet
+            if kind == CONNECT:
+                connected_at = now + self._connack_delay_s
+            elif kind == PUBLISH:
+                self.published_before_connack += connected_at is not None
+                published = _published(self._connections, body)
+                self.published.append(published)
+                reason = self._answer(published)
+                due = float("inf") if reason is None else now + self._puback_delay_s
+                unanswered.append((due, b"\x40\x04" + struct.pack("!HBB", published.packet_id, reason or 0, 0)))
+                self.most_unanswered = max(self.most_unanswered, len(unanswered))
+            elif kind == SUBSCRIBE:
+                connection.sendall(b"\x90\x04" + body[:2] + bytes([0, self._suback_reason]))
+            elif kind == PINGREQ:
+                connection.sendall(b"\xd0\x00")
+            elif kind == DISCONNECT:
+                return
+
+    def _connack(self) -> bytes:
+        properties = b"\x21" + struct.pack("!H", self._receive_maximum)
+        body = bytes([0, self._connack_reason, len(properties)]) + properties
+        return bytes([0x20, len(body)]) + body
+
+
+def _packet(connection: socket.socket) -> tuple[int, bytes] | None:
+    """The next packet's type and body; None if nothing came within the timeout."""
+    try:
+        first = connection.recv(1)
+    except TimeoutError:
+        return None
+    if not first:
+        raise EOFError
+    connection.settimeout(5)
+    length, shift = 0, 0
+    while True:
+        byte = _exactly(connection, 1)[0]
+        length |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            break
+    body = _exactly(connection, length)
+    connection.settimeout(0.005)
+    return first[0] >> 4, body
+
+
+def _exactly(connection: socket.socket, length: int) -> bytes:
+    data = b""
+    while len(data) < length:
+        more = connection.recv(length - len(data))
+        if not more:
+            raise EOFError
+        data += more
+    return data
+
+
+def _published(connection: int, body: bytes) -> Published:
+    topic_length = struct.unpack_from("!H", body)[0]
+    topic = body[2 : 2 + topic_length].decode()
+    packet_id = struct.unpack_from("!H", body, 2 + topic_length)[0]
+    properties_at = 4 + topic_length
+    return Published(connection, packet_id, topic, body[properties_at + 1 + body[properties_at] :])

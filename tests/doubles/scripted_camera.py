@@ -1,0 +1,95 @@
+"""A test double of a hardware camera: does what its script says, with counters of its own, and fails on demand.
+
+It is found as a third party's camera would be, through the entry-point group `procunit.cameras`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from edge.camera.source import Arrival, CameraError, CameraSettings, FrameError, SourceEnded
+from edge.messages import Frame
+from edge.pipeline import utc_now
+from tests.support.tiny_bundle import good_image
+
+Step = int | Literal["break", "bug", "lost", "late", "unreadable", "pause", "gate"]
+
+
+class ScriptedSettings(CameraSettings):
+    """Steps: a counter is a part; `lost`, `late` and `unreadable` concern the part that follows.
+
+    `break` and `bug` end the connection, with the error a camera should raise and with another one; at a `gate` no part
+    comes until `ScriptedCamera.gate` is set.
+    """
+
+    kind: Literal["scripted"] = Field(title="Kind", description="A camera for tests")
+    steps: tuple[Step, ...] = Field(title="Steps", description="What happens, one after the other")
+    refusals: int = Field(default=0, title="Refusals", description="How often it cannot be opened")
+
+
+class ScriptedCamera:
+    """Plays the steps once in the process, over all its openings."""
+
+    settings_model: ClassVar[type[CameraSettings]] = ScriptedSettings
+    simulated: ClassVar[bool] = False
+    step: ClassVar[int] = 0
+    openings: ClassVar[list[int | None]] = []
+    gate: ClassVar[threading.Event] = threading.Event()
+    self_paced = False
+
+    def __init__(self, settings: ScriptedSettings, *, after_counter: int | None) -> None:
+        type(self).openings.append(after_counter)
+        if len(self.openings) <= settings.refusals:
+            raise CameraError("the camera does not answer")
+        self._steps = settings.steps
+        self._flags: set[Step] = set()
+
+    def wait_arrival(self, timeout_s: float) -> Arrival | None:
+        """The next step."""
+        if self.step == len(self._steps):
+            raise SourceEnded
+        step = self._steps[self.step]
+        if step == "gate" and not self.gate.wait(timeout_s):
+            return None
+        type(self).step += 1
+        if step == "break":
+            raise CameraError("the cable is out")
+        if step == "bug":
+            raise ZeroDivisionError("a driver's mistake")
+        if step == "pause":
+            time.sleep(timeout_s)
+        elif isinstance(step, str) and step != "gate":
+            self._flags.add(step)
+        elif step != "gate":
+            late_ns = 3600 * 10**9 if "late" in self._flags else 0
+            return Arrival(f"frame-{step}", None, step, utc_now(), time.monotonic_ns() - late_ns)
+        return None
+
+    def read_frame(self, arrival: Arrival) -> Frame:
+        """A good part's frame, or what the script says of it."""
+        flags, self._flags = self._flags, set()
+        if "lost" in flags:
+            raise FrameError("half of the frame is missing")
+        if "unreadable" in flags:
+            raise CameraError("the cable is out")
+        pixels = good_image(arrival.counter)
+        return Frame(arrival.frame_id, None, arrival.counter, utc_now(), arrival.arrived_monotonic_ns, pixels)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def install(folder: Path) -> None:
+    """Make it known as an installed package would; `folder` must be on the import path."""
+    package = folder / "scripted_camera-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: scripted-camera\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[procunit.cameras]\nscripted = tests.scripted_camera:ScriptedCamera\n")
+    ScriptedCamera.step = 0
+    ScriptedCamera.gate.clear()
+    ScriptedCamera.openings.clear()

@@ -1,0 +1,88 @@
+"""The patches of frames: those that the bundle's own graph searches for."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edge.anomaly import distances_to_rows, score_from_distances
+from edge.bank.frames import PatchesGraph, PinnedFrame, defects_of_device
+from edge.bundle.manifest import PATCHES_GRAPH, graph_files
+from edge.bundle.reader import Bundle
+from edge.engine.ort import OrtEngine
+from edge.errors import ProcunitError
+from edge.frames.image import png_from_pixels
+from edge.pipeline import score_pixels
+from edge.preprocess import Region
+from tests.support.tiny_bundle import TINY_GEOMETRY, defect_image, good_image, stained_image
+
+
+def with_graph(bundle: Bundle, folder: Path, source: Path | bytes) -> Bundle:
+    """The bundle, opened already, with another file as the patches' graph."""
+    shutil.copytree(bundle.path, folder / "bundle")
+    data = source if isinstance(source, bytes) else source.read_bytes()
+    (folder / "bundle" / PATCHES_GRAPH).write_bytes(data)
+    return replace(bundle, path=folder / "bundle")
+
+
+@pytest.mark.parametrize("image", [good_image(4), defect_image(4), stained_image(4)])
+def test_the_score_of_the_patches_is_the_engines(growing: Bundle, image: NDArray[np.uint8]) -> None:
+    engine = OrtEngine(growing.graphs(), growing.bank(), threads=1)
+    expected = score_pixels(image, TINY_GEOMETRY, engine)[0].anomaly_score
+    (tile,) = PatchesGraph(growing).tiles(image)
+    score = score_from_distances(distances_to_rows(tile.patches, growing.bank()), tile.counted)
+    assert score == pytest.approx(expected, rel=1e-5)
+
+
+def judged_in(bundle: Bundle, **geometry: object) -> list[tuple[int, int]]:
+    """How many patches each tile has in another geometry, and how many of them are counted."""
+    manifest = bundle.manifest.model_copy(update={"geometry": TINY_GEOMETRY.model_copy(update=geometry)})
+    tiles = PatchesGraph(replace(bundle, manifest=manifest)).tiles(good_image(4))
+    return [(len(tile.patches), tile.counted) for tile in tiles]
+
+
+def test_each_region_is_a_tile_of_its_own_and_its_padding_has_no_patches(growing: Bundle) -> None:
+    regions = (Region(width=0.5), Region(y=0.25, height=0.25))
+    assert judged_in(growing, regions=regions) == [(32, 1), (16, 1)]
+
+
+def test_patches_that_are_wholly_ignored_do_not_exist(growing: Bundle) -> None:
+    left = ((0.0, 0.0), (0.3, 0.0), (0.3, 1.0), (0.0, 1.0))  # two columns of patches, and a part of a third
+    assert judged_in(growing) == [(64, 2)]
+    assert judged_in(growing, ignored=(left,)) == [(48, 2)]
+
+
+def test_flagged_golden_frames_and_labelled_defects_are_kept_apart_from_good_ones(
+    growing: Bundle, tmp_path: Path
+) -> None:
+    pinned = []
+    for label, image in (("good", good_image(1)), ("dent", stained_image(1)), ("scratch", defect_image(1))):
+        path = tmp_path / f"{label}.png"
+        path.write_bytes(png_from_pixels(image, {}))
+        pinned.append(PinnedFrame(path, "ab-1", None, label))
+    defects = defects_of_device(growing, growing.bank(), PatchesGraph(growing), pinned)
+    assert [(defect.name, defect.flagged_by_type) for defect in defects] == [
+        ("golden frame golden/defect-0.png", True),
+        (f"dent at {tmp_path / 'dent.png'}", False),
+        (f"scratch at {tmp_path / 'scratch.png'}", True),
+    ]
+    assert all([distances.shape for distances in defect.distances] == [(64,)] for defect in defects)
+
+
+def test_a_graph_that_is_none_or_gives_something_else_is_refused(growing: Bundle, tmp_path: Path) -> None:
+    damaged = with_graph(growing, tmp_path / "damaged", b"\xff" * 100)
+    with pytest.raises(ProcunitError, match="cannot load the graph"):
+        PatchesGraph(damaged)
+    other = with_graph(growing, tmp_path / "other", growing.path / graph_files()[0])
+    with pytest.raises(ProcunitError, match="ONNX Runtime failed"):
+        PatchesGraph(other).tiles(good_image(1))
+
+
+def test_a_frame_that_is_no_image_is_refused(growing: Bundle) -> None:
+    with pytest.raises(ProcunitError, match="smallest usable side"):
+        PatchesGraph(growing).tiles(np.zeros((10, 10), np.uint8))

@@ -1,0 +1,62 @@
+"""`procunit command sign`: what it prints is what a device takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from edge.bundle.reader import TrustedKey
+from edge.cli.command import sign
+from edge.commands.signature import signer_of_command
+from edge.contract.commands import unix_s_from_utc
+from edge.errors import ProcunitError
+
+ROOT = "acme/graz/line-1/edge-1/v1"
+KEY = Ed25519PrivateKey.generate()
+ARGS = {"bundleId": "c0" * 32, "types": {"dent": 0.45}, "anomaly": 3.1}
+
+
+def run(folder: Path, *arguments: str, args: str = json.dumps(ARGS), root: str = ROOT) -> Result:
+    key = folder / "release.key"
+    key.write_bytes(KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    (folder / "args.json").write_text(args)
+    return CliRunner().invoke(sign, [*arguments, "--root", root, "--key", str(key)])
+
+
+def test_it_prints_a_command_that_the_device_takes(tmp_path: Path) -> None:
+    result = run(tmp_path, "threshold", str(tmp_path / "args.json"), "--by", "m.huber", "--valid-min", "5")
+    assert result.exit_code == 0
+    envelope = json.loads(result.output)
+    trusted = TrustedKey("release.pub", KEY.public_key(), demo=False)
+    assert envelope["args"] == ARGS
+    assert signer_of_command(ROOT, "threshold", envelope, envelope["signature"], (trusted,)) is trusted
+    assert unix_s_from_utc(envelope["expiresAt"]) - unix_s_from_utc(envelope["issuedAt"]) == pytest.approx(
+        300, abs=0.01
+    )
+
+
+def test_two_commands_never_share_an_id(tmp_path: Path) -> None:
+    ids = {json.loads(run(tmp_path, "disarm").output)["cmdId"] for _ in range(2)}
+    assert len(ids) == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "root", "problem"),
+    [
+        ("{", ROOT, "not JSON"),
+        ("[]", ROOT, "key args"),
+        (json.dumps({**ARGS, "authority": "reject"}), ROOT, "key args.authority"),
+        (json.dumps(ARGS), "edge-1", "no root of topics"),
+        (json.dumps(ARGS), f"{ROOT}/cmd", "no root of topics"),
+    ],
+)
+def test_what_the_device_would_refuse_is_not_signed(tmp_path: Path, args: str, root: str, problem: str) -> None:
+    result = run(tmp_path, "threshold", str(tmp_path / "args.json"), args=args, root=root)
+    assert isinstance(result.exception, ProcunitError)
+    assert problem in str(result.exception)
+    assert "signature" not in result.output

@@ -1,0 +1,41 @@
+"""`procunit label` where it cannot work; with a device it is tried in `test_daemon_commands.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from edge.cli.main import root
+from tests.support.broker import Broker, free_port
+from tests.support.device import new_device
+
+
+def labelled(folder: Path, port: int, rows: str = "P1,good\n") -> Result:
+    device = new_device(folder, port, 1)
+    csv = folder / "labels.csv"
+    csv.write_text(f"part_id,label\n{rows}")
+    return CliRunner().invoke(root, ["label", str(csv), "--config", str(device.config)])
+
+
+def test_without_a_broker_it_says_so(tmp_path: Path) -> None:
+    said = labelled(tmp_path / "device", free_port())
+    assert "no way to the broker" in str(said.exception)
+    assert "procunit mqtt check" in str(said.exception)
+
+
+def test_without_a_running_device_it_says_so(tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.commands.client.REPLY_TIMEOUT_S", 0.5)
+    said = labelled(tmp_path / "device", broker.port)
+    assert "no reply" in str(said.exception)
+    assert "demo/edge-1/v1/cmd/label" in str(said.exception)
+
+
+def test_a_user_who_may_not_send_commands_is_told(tmp_path: Path, broker: Broker) -> None:
+    (tmp_path / "acl").write_text("topic read #\n")
+    broker.stop()
+    broker.forget(f"acl_file {tmp_path}/acl\n")
+    broker.start()
+    said = labelled(tmp_path / "device", broker.port)
+    assert "the broker refused it: Not authorized" in str(said.exception)

@@ -1,0 +1,35 @@
+"""The root of a device's topics, and the table."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from edge.config.settings import DeviceSettings
+from edge.contract.encoding import frame_topic, result_id
+from edge.contract.topics import FRAME_IMAGE, TOPICS, root_from_device
+from edge.outbox.outbox import MessageKind
+
+
+def test_the_root_names_every_level_in_the_order_of_isa_95() -> None:
+    device = DeviceSettings(enterprise="acme", site="ulm", area="press", line="l1", cell="c2", device="edge-1")
+    assert root_from_device(device) == "acme/ulm/press/l1/c2/edge-1/v1"
+
+
+def test_levels_that_a_plant_does_not_use_are_left_out() -> None:
+    assert root_from_device(DeviceSettings(device="edge-1")) == "edge-1/v1"
+    assert root_from_device(DeviceSettings(line="l1", device="edge-1")) == "l1/edge-1/v1"
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a+", "#", "$SYS", "a b", "a\x00", "a\nb"])
+def test_a_name_that_would_change_the_topic_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError):
+        DeviceSettings(device=name)
+
+
+def test_what_the_outbox_and_the_frames_use_is_in_the_table() -> None:
+    suffixes = [topic.suffix for topic in TOPICS]
+    assert len(set(suffixes)) == len(suffixes)
+    assert {kind.value for kind in MessageKind} <= set(suffixes)
+    identity = result_id("0123456789abcdef", 7)
+    assert frame_topic(identity) == FRAME_IMAGE.suffix.format(resultId=identity)

@@ -1,0 +1,213 @@
+"""Which engine judges: builds are TensorRT-RTX's real ones on the CPU, what opens them is a double."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.bundle.manifest import PRECISIONS, Precision
+from edge.bundle.reader import BundleContent, open_without_signature_check
+from edge.engine.build_progress import BuildCancelledError
+from edge.engine.cache import CachedEngine
+from edge.engine.choice import ChosenEngine, EngineUnavailableError, choose_engine, open_engine
+from edge.engine.protocol import Engine, EngineLostError, UnfitPlanError
+from edge.engine.settings import EngineSettings
+from edge.errors import ProcunitError
+from tests.support.engines import PlanDouble
+from tests.support.tiny_bundle import build_tiny_bundle
+
+pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX has wheels for x86-64 alone")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[BundleContent, Path]:
+    """A bundle with every precision, and a cache that holds the engines of fp16 and fp32."""
+    folder = tmp_path_factory.mktemp("built")
+    bundle = open_without_signature_check(build_tiny_bundle(folder, precisions=PRECISIONS).path)
+    for precision in ("fp16", "fp32"):
+        settings = EngineSettings(kind="tensorrt_rtx", precision=precision)
+        PlanDouble().open(bundle, settings, folder / "engines", lambda _: None).close()
+    return bundle, folder / "engines"
+
+
+@pytest.fixture
+def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wants to build is told that it cannot be."""
+
+    def refuse(build: object, *_: object) -> None:
+        raise ProcunitError("the builder does not work today")
+
+    monkeypatch.setattr("edge.engine.choice.build_in_child", refuse)
+
+
+def choose(
+    built: tuple[BundleContent, Path], precision: Precision, double: PlanDouble, told: list[str] | None = None
+) -> ChosenEngine:
+    bundle, cache_dir = built
+    damage: list[str] = [] if told is None else told
+    settings = EngineSettings(kind="tensorrt_rtx", precision=precision)
+    return choose_engine(
+        bundle,
+        settings,
+        cache_dir,
+        lambda _: None,
+        stopping=lambda: False,
+        on_damage=damage.append,
+        open_one=double.open,
+    )
+
+
+def test_the_wanted_precision_judges_if_it_passes(built: tuple[BundleContent, Path], no_child: None) -> None:
+    double = PlanDouble()
+    chosen = choose(built, "fp16", double)
+    assert (chosen.precision, chosen.failed, double.opened) == ("fp16", (), ["fp16"])
+    assert chosen.gate.passed
+
+
+def test_a_precision_that_fails_the_gate_is_closed_and_the_next_one_judges(
+    built: tuple[BundleContent, Path], no_child: None
+) -> None:
+    double = PlanDouble(drifts={"fp16": 1.0})
+    chosen = choose(built, "fp16", double)
+    assert chosen.precision == "fp32"
+    assert [engine.closed for engine in double.made] == [True, False]
+    (failed,) = chosen.failed
+    assert failed.precision == "fp16"
+    assert "golden frames fail, the worst golden/" in failed.problem
+    assert "spreads" in failed.problem
+
+
+def test_a_precision_that_cannot_be_built_leaves_it_to_one_that_was(
+    built: tuple[BundleContent, Path], no_child: None
+) -> None:
+    chosen = choose(built, "int8", PlanDouble())
+    assert chosen.precision == "fp16"
+    assert [(f.precision, f.problem) for f in chosen.failed] == [("int8", "the builder does not work today")]
+
+
+def test_the_last_good_engine_of_the_bundle_is_used_even_if_it_is_a_faster_one(
+    built: tuple[BundleContent, Path], no_child: None
+) -> None:
+    chosen = choose(built, "fp32", PlanDouble(problems={"fp32": [ProcunitError("the GPU lacks memory")]}))
+    assert (chosen.precision, [f.precision for f in chosen.failed]) == ("fp16", ["fp32"])
+
+
+def test_where_nothing_passes_every_reason_is_told_once(built: tuple[BundleContent, Path], no_child: None) -> None:
+    lost = EngineLostError("the GPU failed: launch timed out")
+    double = PlanDouble(problems={"fp16": [lost]}, drifts={"fp32": 1.0})
+    with pytest.raises(EngineUnavailableError) as caught:
+        choose(built, "int8", double)
+    text = str(caught.value)
+    assert "int8: the builder does not work today; fp16: the GPU failed: launch timed out; fp32: it does not" in text
+    assert all(engine.closed for engine in double.made)
+
+
+def test_a_bundle_without_the_wanted_graph_says_so(tmp_path: Path, no_child: None) -> None:
+    bundle = open_without_signature_check(build_tiny_bundle(tmp_path).path)
+    with pytest.raises(EngineUnavailableError, match="fp16: the bundle has no such graph; fp32: the builder"):
+        choose((bundle, tmp_path / "engines"), "fp16", PlanDouble())
+
+
+def test_a_truncated_engine_is_told_and_built_again(built: tuple[BundleContent, Path]) -> None:
+    bundle, cache_dir = built
+    settings = EngineSettings(kind="tensorrt_rtx", precision="fp16")
+    opened: list[Path] = []
+
+    def note(found: CachedEngine, bundle: BundleContent, settings: EngineSettings) -> Engine:
+        opened.extend(found.plans)
+        return PlanDouble().open_plans(found, bundle, settings)
+
+    def open_it() -> None:
+        open_engine(bundle, settings, cache_dir, lambda _: None, on_damage=told.append, open_plans=note)
+
+    told: list[str] = []
+    open_it()
+    whole = opened[0].read_bytes()
+    os.truncate(opened[0], 1000)
+    open_it()
+    assert len(told) == 1
+    assert f"1000 bytes long instead of {len(whole)}" in told[0]
+    assert opened[1].stat().st_size > 1000
+
+
+def test_an_engine_that_the_library_does_not_load_is_told_and_built_again(built: tuple[BundleContent, Path]) -> None:
+    told: list[str] = []
+    double = PlanDouble(problems={"fp16": [UnfitPlanError("made by another version")]})
+    chosen = choose(built, "fp16", double, told)
+    assert (chosen.precision, chosen.failed, told) == ("fp16", (), ["made by another version"])
+    assert double.opened == ["fp16", "fp16"]
+
+
+def test_a_missing_library_is_one_reason_with_its_remedy(tmp_path: Path) -> None:
+    """The full TensorRT is not installed here, as on a Jetson without python3-libnvinfer."""
+    if find_spec("tensorrt") is not None:
+        pytest.skip("TensorRT is installed")
+    bundle = open_without_signature_check(build_tiny_bundle(tmp_path, precisions=PRECISIONS).path)
+    settings = EngineSettings(kind="tensorrt", precision="int8")
+    with pytest.raises(EngineUnavailableError) as caught:
+        choose_engine(
+            bundle,
+            settings,
+            tmp_path / "engines",
+            lambda _: None,
+            stopping=lambda: False,
+            on_damage=lambda _: None,
+            open_one=open_engine,
+        )
+    text = str(caught.value)
+    assert text.count("TensorRT is not installed") == 1
+    assert "int8, fp16, fp32: " in text
+    assert "sudo apt install python3-libnvinfer" in text
+
+
+def test_here_the_real_engine_says_that_there_is_no_gpu(built: tuple[BundleContent, Path]) -> None:
+    if Path("/dev/nvidia0").exists():
+        pytest.skip("there is a GPU")
+    with pytest.raises(ProcunitError, match=r"CUDA driver cannot be loaded|no GPU"):
+        open_engine(built[0], EngineSettings(kind="tensorrt_rtx"), built[1], lambda _: None)
+
+
+def test_a_bank_that_does_not_fit_is_a_reason_with_both_widths(
+    built: tuple[BundleContent, Path], no_child: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BundleContent, "bank", lambda _self: np.ones((7, 6), np.float32))
+    with pytest.raises(EngineUnavailableError, match="the bank has 5 features a row, the graph needs 3"):
+        choose(built, "fp32", PlanDouble())
+
+
+def test_the_gate_ends_once_the_engine_is_not_wanted(built: tuple[BundleContent, Path]) -> None:
+    double, asked = PlanDouble(), iter(range(100))
+
+    def stopping() -> bool:
+        return next(asked) >= 2
+
+    with pytest.raises(BuildCancelledError):
+        choose_engine(
+            built[0],
+            EngineSettings(kind="tensorrt_rtx"),
+            built[1],
+            lambda _: None,
+            stopping=stopping,
+            on_damage=lambda _: None,
+            open_one=double.open,
+        )
+    assert [(engine.count, engine.closed) for engine in double.made] == [(1, True)]
+
+
+def test_nothing_is_begun_once_it_is_not_wanted(built: tuple[BundleContent, Path]) -> None:
+    double = PlanDouble()
+    with pytest.raises(BuildCancelledError):
+        choose_engine(
+            built[0],
+            EngineSettings(kind="tensorrt_rtx"),
+            built[1],
+            lambda _: None,
+            stopping=lambda: True,
+            on_damage=lambda _: None,
+            open_one=double.open,
+        )
+    assert double.opened == []

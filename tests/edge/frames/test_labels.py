@@ -1,0 +1,63 @@
+"""Labels from a CSV file: what is taken, and what is refused in which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.errors import ProcunitError
+from edge.frames.labels import FrameLabel, labels_from_csv
+
+
+def test_labels_by_part_or_by_result_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("\ufeffpart_id,found_by,label\np 1,customer,scratch\np 2,,good\np 1,again,scratch\n")
+    assert labels_from_csv(path) == (FrameLabel("p 1", None, "scratch"), FrameLabel("p 2", None, "good"))
+    path.write_text("label,result_id\ndent,abc-7\n")
+    assert labels_from_csv(path) == (FrameLabel(None, "abc-7", "dent"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "line 1: needs the column label"),
+        ("part_id,result_id,label\n", "line 1: needs"),
+        ("part_id,verdict\n1,good\n", "line 1: needs"),
+        ("part_id,label\n1,good\n,good\n", "line 3, column part_id: is empty"),
+        ("part_id,label\n1\n", "line 2, column label: is empty"),
+        ("part_id,label\n1,../x\n", "line 2, column label: '../x' is no label"),
+        ("part_id,label\n1,masks\n", "line 2, column label: 'masks' is no label"),
+        ("part_id,label\n1,good\n2,dent\n1,dent\n", "line 4, column label: 1 is 'dent' here and 'good' in line 2"),
+        ('part_id,label\n1,"good\n', "cannot be read"),
+    ],
+)
+def test_what_does_not_fit_is_told_with_file_line_column_and_remedy(tmp_path: Path, text: str, problem: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(text)
+    with pytest.raises(ProcunitError) as caught:
+        labels_from_csv(path)
+    assert problem in caught.value.what
+    assert caught.value.where == str(path)
+    assert caught.value.remedy
+
+
+def test_a_file_that_is_not_there_or_no_text_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ProcunitError, match="cannot be read"):
+        labels_from_csv(tmp_path / "none.csv")
+    (tmp_path / "x.csv").write_bytes(b"part_id,label\n\xff\xfe,good\n")
+    with pytest.raises(ProcunitError, match="cannot be read"):
+        labels_from_csv(tmp_path / "x.csv")
+
+
+@given(content=st.one_of(st.binary(max_size=200), st.text(max_size=200).map(lambda t: f"part_id,label\n{t}".encode())))
+def test_any_file_gives_labels_or_an_error_for_people(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "labels.csv"
+    path.write_bytes(content)
+    try:
+        labels = labels_from_csv(path)
+    except ProcunitError:
+        return
+    assert all(label.part_id and label.label for label in labels) or b"result_id" in content

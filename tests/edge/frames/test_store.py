@@ -1,0 +1,336 @@
+"""The store of frames: what stays, what goes first, and what a broken disk does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edge.errors import ProcunitError
+from edge.frames import files as frame_ring
+from edge.frames import image as frame_image
+from edge.frames import store as frames_module
+from edge.frames.store import FrameStore
+from edge.messages import Decision, Frame, Inspection, PinAnswer, PixelArray, Scores, Timings, Trigger, Verdict
+from edge.preprocess import Geometry
+
+NOW = "2026-01-01T00:00:00.000Z"
+GEOMETRY = Geometry(input_height_px=64, input_width_px=64)
+QUOTA = 1 << 20
+
+
+def noise(seed: int, *shape: int) -> PixelArray:
+    """Pixels that no encoder can make much smaller."""
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def inspection_of(
+    pixels: PixelArray | None, verdict: Verdict, *, audit: bool = False, part_id: str | None = None
+) -> Inspection:
+    """A verdict on a frame."""
+    frame = None if pixels is None else Frame("f", part_id, 1, NOW, 0, pixels)
+    maps = np.zeros((1, 2, 4, 4), np.float32)
+    scores = None if verdict is Verdict.NOT_INSPECTED else Scores((0.25, float("nan")), 3.5, maps, maps[:, 0])
+    trigger = Trigger(1, "f", part_id, 1, NOW, 0, frame)
+    return Inspection(trigger, Decision(verdict, (), audit=audit), scores, Timings(), NOW)
+
+
+def put(
+    store: FrameStore, seq: int, verdict: Verdict, pixels: PixelArray | None = None, part_id: str | None = None
+) -> None:
+    """Store one frame: some 4 kB at model resolution, some 10 kB whole."""
+    taken = store.put(
+        inspection_of(noise(seq, 100, 100) if pixels is None else pixels, verdict, part_id=part_id), f"abc-{seq}"
+    )
+    assert taken
+    assert store.flush(5)
+
+
+def open_store(folder: Path, quota_bytes: int = QUOTA) -> FrameStore:
+    """A store for a small geometry."""
+    return FrameStore(folder, quota_bytes, GEOMETRY, "bundle-1")
+
+
+def names(folder: Path) -> set[str]:
+    """Names of the files under a folder, with the folder that they are in."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_whole_frames_come_back_lossless_and_say_what_they_are(tmp_path: Path) -> None:
+    frames = {
+        2: (noise(2, 50, 60, 3), Verdict.REJECT, "unsent/abc-2.reject.png"),
+        3: (noise(3, 50, 60, 4), Verdict.REVIEW, "unsent/abc-3.review.png"),
+        4: (noise(4, 50, 60).astype(np.uint16) * 257, Verdict.NOT_INSPECTED, "kept/abc-4.not_inspected.png"),
+    }
+    with open_store(tmp_path) as store:
+        put(store, 1, Verdict.PASS)
+        for seq, (pixels, verdict, _) in frames.items():
+            put(store, seq, verdict, pixels)
+        assert store.put(inspection_of(noise(5, 50, 60), Verdict.PASS, audit=True), "abc-5")
+    for pixels, _, name in frames.values():
+        found = cv2.imread(str(tmp_path / name), cv2.IMREAD_UNCHANGED)
+        assert found is not None
+        np.testing.assert_array_equal(found, pixels)
+    ring = {
+        f"ring/abc-{seq}.{decided}.png" for seq, decided in ((1, "pass"), (2, "reject"), (3, "review"), (5, "audit"))
+    }
+    assert names(tmp_path) == {*ring, *(name for _, _, name in frames.values()), "unsent/abc-5.audit.png"}
+    small = cv2.imread(str(tmp_path / "ring" / "abc-1.pass.png"), cv2.IMREAD_UNCHANGED)
+    assert small is not None
+    assert small.shape == (64, 64)
+
+
+def test_a_part_without_a_frame_stores_nothing(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        assert not store.put(inspection_of(None, Verdict.NOT_INSPECTED), "abc-1")
+    assert names(tmp_path) == set()
+
+
+def test_frames_are_sent_oldest_first_and_stay_when_sent(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        put(store, 1, Verdict.PASS)
+        put(store, 2, Verdict.REVIEW)
+        put(store, 3, Verdict.REJECT)
+        sent = []
+        while (frame := store.next_unsent()) is not None:
+            sent.append(frame.result_id)
+            store.mark_sent(frame)
+            store.mark_sent(frame)
+        assert sent == ["abc-2", "abc-3"]
+    assert names(tmp_path / "unsent") == set()
+    assert names(tmp_path / "kept") == {"abc-2.review.png", "abc-3.reject.png"}
+
+
+def test_a_frame_is_sent_again_whole_as_long_as_it_is_there(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        put(store, 1, Verdict.PASS)
+        put(store, 2, Verdict.REVIEW)
+        frame = store.next_unsent()
+        assert frame is not None
+        store.mark_sent(frame)
+        assert [store.resend(result_id) for result_id in ("abc-2", "abc-1", "abc-9")] == [True, True, False]
+        again = []
+        while (frame := store.next_unsent()) is not None:
+            again.append(str(frame.path.relative_to(tmp_path)))
+            store.mark_sent(frame)
+        assert again == ["kept/abc-2.review.png", "ring/abc-1.pass.png"]
+    assert names(tmp_path) == {"ring/abc-1.pass.png", "ring/abc-2.review.png", "kept/abc-2.review.png"}
+
+
+def test_the_oldest_pass_goes_first(tmp_path: Path) -> None:
+    with open_store(tmp_path, 39_000) as store:
+        put(store, 1, Verdict.REVIEW)
+        for seq in range(2, 11):
+            put(store, seq, Verdict.PASS)
+    kept = {f"ring/abc-{seq}.pass.png" for seq in range(6, 11)}
+    assert names(tmp_path) == {"unsent/abc-1.review.png", "ring/abc-1.review.png", *kept}
+
+
+def test_what_people_look_at_leaves_half_to_passes_and_audits_go_before_rejects(tmp_path: Path) -> None:
+    with open_store(tmp_path, 60_000) as store:
+        put(store, 1, Verdict.REJECT)
+        assert store.put(inspection_of(noise(2, 100, 100), Verdict.PASS, audit=True), "abc-2")
+        put(store, 3, Verdict.REJECT)
+        put(store, 4, Verdict.REJECT)
+        for seq in range(5, 14):
+            put(store, seq, Verdict.PASS)
+        assert {int(name.split("-")[1].split(".")[0]) for name in names(tmp_path / "unsent")} == {3, 4}
+        assert len(names(tmp_path / "ring")) > 6
+        unsent = store.next_unsent()
+        assert unsent is not None
+        assert unsent.result_id == "abc-3"
+
+
+def test_a_restart_knows_what_was_stored_and_what_was_sent(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        for seq in (1, 2, 3):
+            put(store, seq, Verdict.REJECT)
+            for folder in ("unsent", "ring"):
+                os.utime(tmp_path / folder / f"abc-{seq}.reject.png", (seq, seq))
+        put(store, 4, Verdict.PASS)
+        first = store.next_unsent()
+        assert first is not None
+        store.mark_sent(first)
+    (tmp_path / ".abc-9.pass.png.partial").write_bytes(b"half")
+    (tmp_path / "pinned" / ".abc-9.pass.json.partial").write_bytes(b"half")
+    (tmp_path / "kept" / "notes.txt").write_text("somebody's own file")
+    with open_store(tmp_path, 35_000) as store:
+        frame = store.next_unsent()
+        assert frame is not None
+        assert frame.result_id == "abc-2"
+    found = {name for name in names(tmp_path) if not name.startswith("ring")}
+    assert found == {"unsent/abc-2.reject.png", "unsent/abc-3.reject.png", "kept/notes.txt"}
+
+
+def test_the_number_of_files_is_limited_whatever_the_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frame_ring, "MAX_FRAMES", 3)
+    with open_store(tmp_path) as store:
+        for seq in range(1, 7):
+            put(store, seq, Verdict.PASS)
+    assert names(tmp_path) == {f"ring/abc-{seq}.pass.png" for seq in (4, 5, 6)}
+
+
+def test_frames_that_come_too_fast_are_dropped_passes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames_module, "MAX_WAITING_BYTES", 4 * 4_000_000)
+    may_write, really_write = threading.Event(), frame_image.png_from_pixels
+
+    def write_when_told(pixels: PixelArray, record: dict[str, object]) -> bytes:
+        may_write.wait(10)
+        return really_write(pixels, record)
+
+    monkeypatch.setattr(frames_module, "png_from_pixels", write_when_told)
+    pixels = np.zeros((2000, 2000), np.uint8)
+    with open_store(tmp_path, 1 << 30) as store:
+        taken = [
+            store.put(inspection_of(pixels, Verdict.REJECT if seq > 4 else Verdict.PASS), f"abc-{seq}")
+            for seq in range(1, 9)
+        ]
+        assert taken == [True, True, False, False, True, True, False, False]
+        assert store.dropped == 4
+        may_write.set()
+    assert names(tmp_path / "unsent") == {"abc-5.reject.png", "abc-6.reject.png"}
+
+
+def test_a_disk_that_cannot_be_written_is_told_and_recovers(tmp_path: Path) -> None:
+    with open_store(tmp_path / "frames") as store:
+        shutil.rmtree(tmp_path / "frames")
+        put(store, 1, Verdict.PASS)
+        assert isinstance(store.error, OSError)
+        for folder in ("ring", "unsent", "kept"):
+            (tmp_path / "frames" / folder).mkdir(parents=True)
+        put(store, 2, Verdict.PASS)
+        assert store.error is None
+    assert names(tmp_path / "frames") == {"ring/abc-2.pass.png"}
+
+
+def test_on_a_nearly_full_disk_new_frames_take_the_place_of_old_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(tmp_path) as store:
+        for seq in range(1, 6):
+            put(store, seq, Verdict.PASS)
+        monkeypatch.setattr(frame_ring, "LOW_DISK_BYTES", 1 << 62)
+        put(store, 6, Verdict.PASS)
+        assert "take the place of old ones" in str(store.error)
+        assert {"ring/abc-5.pass.png", "ring/abc-6.pass.png"} <= names(tmp_path)
+        assert len(names(tmp_path)) <= 5
+    with open_store(tmp_path / "empty") as store:
+        put(store, 1, Verdict.PASS)
+        assert store.error is not None
+        assert names(tmp_path / "empty") == set()
+
+
+def test_a_frame_larger_than_the_quota_is_told(tmp_path: Path) -> None:
+    with open_store(tmp_path, 5_000) as store:
+        put(store, 1, Verdict.REJECT)
+        assert "does not fit the quota" in str(store.error)
+        put(store, 2, Verdict.PASS)
+        assert store.error is None
+
+
+def test_a_frame_that_no_file_can_hold_is_told(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        put(store, 1, Verdict.NOT_INSPECTED, np.zeros((10, 10, 7), np.uint8))
+        assert store.error is not None
+        put(store, 2, Verdict.PASS)
+        assert store.error is None
+
+
+def test_a_frame_removed_by_somebody_else_is_forgotten(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        put(store, 1, Verdict.REJECT)
+        frame = store.next_unsent()
+        assert frame is not None
+        frame.path.unlink()
+        store.mark_sent(frame)
+        assert store.next_unsent() is None
+        (tmp_path / "ring" / "abc-1.reject.png").unlink()
+        assert store.pin_result("abc-1", "scratch") == PinAnswer()
+
+
+def test_a_folder_that_cannot_be_used_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ProcunitError, match="frames' folder"):
+        open_store(tmp_path / "file")
+
+
+def test_a_label_pins_every_frame_of_a_part_with_what_was_decided_on_it(tmp_path: Path) -> None:
+    part_id = "Teil/7 \U0001f600 " + "x" * 300
+    with open_store(tmp_path) as store:
+        put(store, 1, Verdict.PASS, part_id=part_id)
+        put(store, 2, Verdict.REVIEW, part_id=part_id)
+        put(store, 3, Verdict.PASS, part_id="other")
+        assert store.pin_part(part_id, "scratch") == PinAnswer(pinned=2)
+        assert store.pin_part("never seen", "scratch") == PinAnswer()
+        unsent = store.next_unsent()
+        assert unsent is not None
+        assert unsent.path.parent.name == "pinned"
+        store.mark_sent(unsent)
+        assert store.next_unsent() is None
+    records = {path.stem.split(".")[0]: json.loads(path.read_text()) for path in (tmp_path / "pinned").glob("*.json")}
+    assert records["abc-1"] == {
+        "result_id": "abc-1",
+        "part_id": part_id,
+        "frame_id": "f",
+        "triggered_at_utc": NOW,
+        "verdict": "pass",
+        "audit": False,
+        "type_scores": [0.25, None],
+        "anomaly_score": 3.5,
+        "bundle_id": "bundle-1",
+        "label": "scratch",
+    }
+    assert records.keys() == {"abc-1", "abc-2"}
+    with open_store(tmp_path) as store:
+        assert store.pin_result("abc-2", "good") == PinAnswer(pinned=1)
+    (whole,) = (tmp_path / "pinned").glob("abc-2.*.png")
+    assert json.loads(whole.with_suffix(".json").read_text())["label"] == "good"
+    pixels = cv2.imread(str(whole), cv2.IMREAD_UNCHANGED)
+    assert pixels is not None
+    np.testing.assert_array_equal(pixels, noise(2, 100, 100))
+
+
+def test_pinned_frames_outlast_all_others_and_take_half_of_the_quota_at_most(tmp_path: Path) -> None:
+    with open_store(tmp_path, 45_000) as store:
+        for seq in (1, 2, 3):
+            put(store, seq, Verdict.REJECT, part_id="p")
+        assert store.pin_part("p", "scratch") == PinAnswer(pinned=2, no_room=1)
+        for seq in range(4, 24):
+            put(store, seq, Verdict.PASS)
+        assert len(names(tmp_path / "ring")) < 8
+        assert len(list((tmp_path / "pinned").glob("*.png"))) == 2
+    with open_store(tmp_path, 12_000) as store:
+        assert len(names(tmp_path / "pinned")) == 2
+
+
+def test_a_label_that_comes_before_its_frame_is_written_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_write, really_write = threading.Event(), frame_image.png_from_pixels
+
+    def write_when_told(pixels: PixelArray, record: dict[str, object]) -> bytes:
+        may_write.wait(10)
+        return really_write(pixels, record)
+
+    monkeypatch.setattr(frames_module, "png_from_pixels", write_when_told)
+    with open_store(tmp_path) as store:
+        for seq in (1, 2):
+            assert store.put(inspection_of(noise(seq, 100, 100), Verdict.PASS, part_id="p"), f"abc-{seq}")
+        assert store.pin_part("p", "scratch") == PinAnswer(coming=2)
+        assert store.pin_result("abc-2", "dent") == PinAnswer(coming=1)
+        may_write.set()
+        assert store.flush(5)
+    labels = {path.name.split(".")[0]: json.loads(path.read_text())["label"] for path in tmp_path.rglob("*.json")}
+    assert labels == {"abc-1": "scratch", "abc-2": "dent"}
+    assert names(tmp_path / "ring") == set()
+
+
+def test_a_label_that_no_class_can_have_is_refused(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store, pytest.raises(ProcunitError, match="is no label"):
+        store.pin_part("p", "../etc")

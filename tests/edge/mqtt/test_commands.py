@@ -1,0 +1,146 @@
+"""Commands that come in, replies and metrics that go out, and floods that must not matter."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import paho.mqtt.client as mqtt
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from edge.mqtt.best_effort import MAX_REPLIES, Aside, Asides
+from edge.mqtt.inlet import MAX_PER_S, MAX_WAITING, CommandInlet, Incoming
+from edge.outbox.outbox import Outbox
+from tests.support.broker import Broker, Subscriber
+from tests.support.publishing import ROOT, publishing, put_results, sequence, states, wait_until
+
+
+@pytest.fixture
+def plant(broker: Broker) -> mqtt.Client:
+    """A connected MQTT 5 client that can publish commands."""
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="plant", protocol=mqtt.MQTTv5)
+    client.connect(broker.host, broker.port)
+    client.loop_start()
+    return client
+
+
+def command(text: str) -> Incoming:
+    return Incoming(f"{ROOT}/cmd/x", text.encode(), False, None, None)
+
+
+def test_a_command_arrives_whole_and_its_reply_carries_the_correlation(
+    broker: Broker, plant: mqtt.Client, tmp_path: Path
+) -> None:
+    taken: list[Incoming] = []
+    with (
+        Subscriber(broker) as subscriber,
+        Outbox(tmp_path / "o.sqlite") as outbox,
+        publishing(outbox, broker.port, on_command=taken.append) as publisher,
+    ):
+        wait_until(lambda: publisher.state.connected)
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+        properties.ResponseTopic, properties.CorrelationData = "plant/answers", b"\x00\x01"
+        wait_until(lambda: bool(plant.publish(f"{ROOT}/cmd/status", b"{}", 1, properties=properties)) and bool(taken))
+        assert taken[0] == Incoming(f"{ROOT}/cmd/status", b"{}", False, "plant/answers", b"\x00\x01")
+        publisher.reply(f"{ROOT}/cmd/status/reply", b'{"done": true}', b"\x00\x01")
+        publisher.offer_metrics(b'{"parts": 1}')
+        messages = subscriber.wait_for(lambda m: any(r.topic == f"{ROOT}/metrics" for r in m))
+        assert [m.payload for m in messages if m.topic.endswith("/reply")] == [b'{"done": true}']
+    plant.loop_stop()
+
+
+def test_a_handler_that_fails_does_not_cost_the_next_command() -> None:
+    taken: list[bytes] = []
+
+    def handle(message: Incoming) -> None:
+        if message.payload == b"bad":
+            raise ValueError(message.payload)
+        taken.append(message.payload)
+
+    inlet = CommandInlet(handle)
+    inlet.start()
+    assert inlet.put(command("bad"))
+    assert inlet.put(command("good"))
+    wait_until(lambda: taken == [b"good"])
+    inlet.stop(1.0)
+
+
+def test_what_finds_no_room_is_dropped_and_a_flood_closes_the_inlet() -> None:
+    release = threading.Event()
+
+    def handle(_: Incoming) -> None:
+        release.wait(10)
+
+    inlet = CommandInlet(handle)
+    inlet.start()
+    while time.monotonic() % 1 > 0.5:  # all within one second of the count
+        time.sleep(0.01)
+    answers = [inlet.put(command(str(n))) for n in range(MAX_PER_S + 1)]
+    assert answers == [True] * MAX_PER_S + [False]
+    assert inlet.dropped >= MAX_PER_S - MAX_WAITING - 1
+    assert not inlet.open
+    release.set()
+    inlet.stop(1.0)
+
+
+def test_a_flood_of_commands_is_cut_off_and_results_go_on(broker: Broker, plant: mqtt.Client, tmp_path: Path) -> None:
+    with (
+        Subscriber(broker, f"{ROOT}/#") as subscriber,
+        Outbox(tmp_path / "o.sqlite") as outbox,
+        publishing(outbox, broker.port, on_command=lambda _: time.sleep(0.01)) as publisher,
+    ):
+        wait_until(lambda: publisher.state.connected)
+        for _ in range(5 * MAX_PER_S):
+            plant.publish(f"{ROOT}/cmd/status", b"{}", 0)
+        wait_until(lambda: publisher.state.connections == 2)
+        put_results(outbox, 50)
+        messages = subscriber.wait_for(lambda m: len(sequence(m)) == 50)
+        assert sequence(messages) == list(range(1, 51))
+        events = subscriber.wait_for(lambda m: any(r.topic == f"{ROOT}/event" for r in m))
+        (event,) = [json.loads(m.payload) for m in events if m.topic == f"{ROOT}/event"]
+        assert event["fault"] == "command_flood"
+    plant.loop_stop()
+
+
+def test_replies_come_first_metrics_are_the_newest_and_nothing_grows() -> None:
+    asides = Asides("r/metrics")
+    asides.put_metrics(b"1")
+    asides.put_metrics(b"2")
+    for number in range(MAX_REPLIES + 1):
+        asides.put_reply(Aside("r/reply", b"%d" % number))
+    sent = [aside.payload for aside in iter(asides.next, None)]
+    assert sent == [b"%d" % n for n in range(1, MAX_REPLIES + 1)] + [b"2"]
+
+
+def test_the_newest_result_is_kept_at_the_broker_after_it_was_sent(broker: Broker, tmp_path: Path) -> None:
+    with Outbox(tmp_path / "o.sqlite") as outbox, Subscriber(broker) as subscriber:
+        with publishing(outbox, broker.port):
+            put_results(outbox, 3)
+            subscriber.wait_for(lambda m: any(r.topic == f"{ROOT}/result/last" and b"3" in r.payload for r in m))
+        topics = [(m.topic.removeprefix(f"{ROOT}/"), m.payload) for m in subscriber.messages]
+        assert topics.index(("result", b'{"seq": 3}')) < topics.index(("result/last", b'{"seq": 3}'))
+    with Subscriber(broker, f"{ROOT}/result/last") as late:
+        (kept,) = late.wait_for(lambda m: len(m) == 1)
+        assert kept.retained
+        assert kept.payload == b'{"seq": 3}'
+
+
+def test_what_the_device_does_at_start_is_seen_in_its_status(broker: Broker, tmp_path: Path) -> None:
+    with (
+        Subscriber(broker) as subscriber,
+        Outbox(tmp_path / "o.sqlite") as outbox,
+        publishing(outbox, broker.port) as publisher,
+    ):
+        wait_until(lambda: publisher.state.connected)
+        publisher.set_activity("building the engine", 0.25)
+        subscriber.wait_for(lambda m: states(m)[-1:] == ["starting"])
+        publisher.set_activity(None)
+        messages = subscriber.wait_for(lambda m: states(m)[-2:] == ["starting", "running"])
+        shown = [json.loads(m.payload) for m in messages if m.topic == f"{ROOT}/status"]
+        assert (shown[-2]["activity"], shown[-2]["progress"]) == ("building the engine", 0.25)
+        assert shown[-1]["activity"] is None

@@ -1,0 +1,85 @@
+"""Results that waited are marked as backfill; results that are asked for come again behind what is new."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from edge.messages import Trigger
+from edge.mqtt.result_replay import Replays
+from edge.outbox.outbox import Outbox
+from tests.support.broker import Broker, Received, Subscriber
+from tests.support.publishing import ROOT, publishing, wait_until
+
+
+def put(outbox: Outbox, count: int, text: str = "") -> None:
+    """`count` further results with all that marking them has to leave alone."""
+    first = outbox.next_seq()
+    for seq in range(first, first + count):
+        outbox.open_trigger(Trigger(seq, f"f{seq}", None, seq, "2026-01-01T00:00:00Z", 0, None))
+        payload = json.dumps({"partId": text, "seq": seq, "backfill": False}, separators=(",", ":"))
+        outbox.close_trigger(seq, payload.encode())
+    assert outbox.flush(5)
+
+
+def marks(messages: list[Received]) -> list[tuple[int, bool]]:
+    """Number and mark of each result."""
+    results = [json.loads(m.payload) for m in messages if m.topic == f"{ROOT}/result"]
+    return [(r["seq"], r["backfill"]) for r in results]
+
+
+def test_what_waited_for_the_link_is_marked_and_nothing_else_is(broker: Broker, tmp_path: Path) -> None:
+    hostile = '"backfill":false'
+    with Outbox(tmp_path / "o.sqlite") as outbox, Subscriber(broker) as subscriber:
+        put(outbox, 2, hostile)
+        with publishing(outbox, broker.port) as publisher:
+            wait_until(lambda: publisher.state.sent == 2)
+            put(outbox, 1, hostile)
+            messages = subscriber.wait_for(lambda m: len(marks(m)) == 3)
+    assert marks(messages) == [(1, True), (2, True), (3, False)]
+    assert {json.loads(m.payload)["partId"] for m in messages if m.topic == f"{ROOT}/result"} == {hostile}
+
+
+def test_a_replay_comes_again_marked_and_goes_on_after_a_broken_connection(broker: Broker, tmp_path: Path) -> None:
+    with Outbox(tmp_path / "o.sqlite") as outbox, Subscriber(broker) as subscriber:
+        with publishing(outbox, broker.port) as publisher:
+            put(outbox, 300)
+            subscriber.wait_for(lambda m: len(marks(m)) == 300)
+            wait_until(lambda: outbox.backlog() == 0)
+            assert outbox.replay(outbox.epoch, 50, 250) == 201
+            outbox.wakeup.set()
+            subscriber.wait_for(lambda m: len(marks(m)) > 320)
+            broker.stop()
+            put(outbox, 2)
+            broker.start()
+            wait_until(lambda: publisher.state.connections == 2)
+            wait_until(lambda: outbox.replayed(None, 1) == [])
+            assert outbox.replay(outbox.epoch, 1, 3) == 3
+            messages = subscriber.wait_for(lambda m: marks(m)[-3:] == [(1, True), (2, True), (3, True)])
+        found = marks(messages)
+        again = [seq for seq, _ in found[300:-3]]
+        assert list(dict.fromkeys(seq for seq in again if seq <= 250)) == list(range(50, 251))
+        assert all(marked for seq, marked in found[300:] if seq <= 250)
+        assert len(again) <= 201 + 2 + 40
+        assert publisher.state.sent == 302
+
+
+def test_a_gap_in_the_acknowledgements_is_not_jumped(tmp_path: Path) -> None:
+    with Outbox(tmp_path / "o.sqlite") as outbox:
+        put(outbox, 4)
+        outbox.acknowledge([m.message_id for m in outbox.unacknowledged(0, 10)])
+        assert outbox.flush(5)
+        outbox.replay(outbox.epoch, 1, 4)
+        assert outbox.flush(5)
+        replays = Replays(outbox)
+        first, second, third = (replays.next() for _ in range(3))
+        assert first is not None
+        assert second is not None
+        assert third is not None
+        replays.settle(second)
+        replays.settle(third)
+        assert outbox.flush(5)
+        assert [m.seq for m in outbox.replayed(None, 10)] == [1, 2, 3, 4]
+        replays.settle(first)
+        assert outbox.flush(5)
+        assert [m.seq for m in outbox.replayed(None, 10)] == [4]

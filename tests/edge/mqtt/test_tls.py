@@ -1,0 +1,155 @@
+"""TLS to a real mosquitto: what is refused and in which words, and certificates exchanged while it runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge.config.settings import MqttSettings
+from edge.mqtt import publisher as publisher_module
+from edge.mqtt.client import credentials
+from edge.outbox.outbox import Outbox
+from tests.support.broker import HOST, Subscriber, free_port, running_broker
+from tests.support.certificates import DAY, Authority
+from tests.support.publishing import publishing, put_results, sequence, states, wait_until
+
+
+def tls_lines(authority: Authority, extra: str = "", **validity: Any) -> str:
+    """Lines of mosquitto's configuration with a certificate made for it."""
+    certificate, key = authority.issue("broker", **validity)
+    return f"certfile {certificate}\nkeyfile {key}\n{extra}"
+
+
+@pytest.mark.parametrize(
+    ("validity", "said"),
+    [
+        ({"ends": -timedelta(hours=1), "starts": -DAY}, "is expired; this device's clock says"),
+        ({"starts": DAY}, "is not valid yet; this device's clock says"),
+        ({"host": "10.9.8.7"}, "is for another host name or address than mqtt.host"),
+    ],
+)
+def test_a_broker_with_a_faulty_certificate_gets_nothing_and_the_fault_is_named(
+    tmp_path: Path, validity: dict[str, Any], said: str
+) -> None:
+    authority = Authority(tmp_path)
+    with (
+        running_broker(tmp_path, tls_lines(authority, **validity)) as broker,
+        Outbox(tmp_path / "o.sqlite") as outbox,
+        publishing(outbox, broker.port, tls_ca_file=authority.ca_file) as publisher,
+    ):
+        put_results(outbox, 1)
+        wait_until(lambda: said in publisher.state.detail)
+        assert outbox.backlog() == 1
+
+
+def test_a_broker_of_another_authority_gets_nothing_until_the_right_one_is_named(tmp_path: Path) -> None:
+    authority, stranger = Authority(tmp_path), Authority(tmp_path, "stranger")
+    with running_broker(tmp_path, tls_lines(authority)) as broker, Outbox(tmp_path / "o.sqlite") as outbox:
+        put_results(outbox, 3)
+        with publishing(outbox, broker.port, tls_ca_file=stranger.ca_file) as publisher:
+            wait_until(lambda: "not by the authority in tls_ca_file" in publisher.state.detail)
+        assert outbox.backlog() == 3
+        with publishing(outbox, broker.port, tls_ca_file=authority.ca_file):
+            wait_until(lambda: outbox.backlog() == 0)
+
+
+def test_a_broker_that_renews_its_faulty_certificate_is_found_again(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    with (
+        running_broker(tmp_path, tls_lines(authority, ends=-timedelta(hours=1))) as broker,
+        Outbox(tmp_path / "o.sqlite") as outbox,
+        publishing(outbox, broker.port, tls_ca_file=authority.ca_file) as publisher,
+    ):
+        put_results(outbox, 1)
+        wait_until(lambda: "expired" in publisher.state.detail)
+        broker.stop()
+        authority.issue("broker")
+        broker.start()
+        wait_until(lambda: outbox.backlog() == 0)
+
+
+def test_a_broker_without_tls_is_named_as_such(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    with (
+        running_broker(tmp_path) as broker,
+        Outbox(tmp_path / "o.sqlite") as outbox,
+        publishing(outbox, broker.port, tls_ca_file=authority.ca_file) as publisher,
+    ):
+        wait_until(lambda: publisher.state.detail not in ("", "not connected yet"))
+        assert not publisher.state.connected
+
+
+def test_a_missing_or_unknown_client_certificate_is_named(tmp_path: Path) -> None:
+    authority, stranger = Authority(tmp_path), Authority(tmp_path, "stranger")
+    certificate, key = stranger.issue("edge")
+    mutual = f"cafile {authority.ca_file}\nrequire_certificate true"
+    with running_broker(tmp_path, tls_lines(authority, extra=mutual)) as broker, Outbox(tmp_path / "o") as outbox:
+        with publishing(outbox, broker.port, tls_ca_file=authority.ca_file) as publisher:
+            wait_until(lambda: "set client_cert_file and client_key_file" in publisher.state.detail)
+        with publishing(
+            outbox, broker.port, tls_ca_file=authority.ca_file, client_cert_file=certificate, client_key_file=key
+        ) as publisher:
+            told = (
+                "does not know the authority of this device's certificate",
+                "broke TLS off",
+            )  # as the alert comes through
+            wait_until(lambda: any(text in publisher.state.detail for text in told))
+
+
+def test_exchanged_certificates_are_taken_up_in_order_without_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of a new pair changes nothing; the whole pair costs one connection, no result and no word of `offline`."""
+    monkeypatch.setattr(publisher_module, "LOOK_AT_FILES_S", 0.2)
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("edge")
+    new_certificate, new_key = authority.issue("edge-new")
+    open_port = free_port()  # for the subscriber
+    mutual = f"cafile {authority.ca_file}\nrequire_certificate true\nlistener {open_port} {HOST}"
+    with (
+        running_broker(tmp_path, tls_lines(authority, extra=mutual)) as broker,
+        Outbox(tmp_path / "o.sqlite") as outbox,
+        publishing(
+            outbox, broker.port, tls_ca_file=authority.ca_file, client_cert_file=certificate, client_key_file=key
+        ) as publisher,
+    ):
+        broker.port = open_port
+        with Subscriber(broker) as subscriber:
+            put_results(outbox, 20)
+            subscriber.wait_for(lambda m: len(sequence(m)) == 20)
+            shutil.copyfile(new_certificate, certificate)
+            assert not _within(1.0, lambda: publisher.state.connections > 1)
+            shutil.copyfile(new_key, key)
+            put_results(outbox, 20)
+            wait_until(lambda: publisher.state.connections == 2)
+            put_results(outbox, 20)
+            messages = subscriber.wait_for(lambda m: len(sequence(m)) == 60)
+            assert [json.loads(m.payload)["seq"] for m in messages if m.topic.endswith("/result")] == list(range(1, 61))
+            assert "offline" not in states(messages)
+
+
+def test_systemd_s_credentials_are_used_where_the_settings_name_none(tmp_path: Path) -> None:
+    (tmp_path / "mqtt-username").write_text("edge-1\n")
+    (tmp_path / "mqtt-password").write_text("from systemd\n")
+    own = tmp_path / "own"
+    own.write_text("from a file\n")
+    own.chmod(0o600)
+    environment = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert credentials(MqttSettings(host=HOST), environment) == ("edge-1", "from systemd")
+    assert credentials(MqttSettings(host=HOST, username="u"), environment) == ("u", "from systemd")
+    assert credentials(MqttSettings(host=HOST, username="u", password_file=own), environment) == ("u", "from a file")
+    assert credentials(MqttSettings(host=HOST), {}) == (None, None)
+
+
+def _within(seconds: float, condition: Callable[[], bool]) -> bool:
+    try:
+        wait_until(condition, seconds)
+    except AssertionError:
+        return False
+    return True

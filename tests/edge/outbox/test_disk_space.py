@@ -1,0 +1,162 @@
+"""The outbox's room: what is kept of the acknowledged, and what a nearly full disk still takes."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge.messages import Trigger
+from edge.outbox import disk_space as outbox_room
+from edge.outbox import writer as outbox_writer
+from edge.outbox.disk_space import RETAINED_S, retention_s
+from edge.outbox.outbox import Outbox
+
+PAYLOAD = bytes(3000)
+
+
+@pytest.fixture(autouse=True)
+def _keeps_house_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_writer, "_HOUSEKEEPING_S", 0.01)
+    monkeypatch.setattr(outbox_writer, "_RETRY_S", 0.01)
+    monkeypatch.setattr(outbox_room, "RESERVE_BYTES", 0)
+
+
+def hand_in_results(outbox: Outbox, first_seq: int, last_seq: int) -> None:
+    """Results with their triggers, without waiting for the disk."""
+    for seq in range(first_seq, last_seq + 1):
+        outbox.open_trigger(Trigger(seq, f"f{seq}", None, seq, "2026-01-01T00:00:00Z", 0, None))
+        outbox.close_trigger(seq, PAYLOAD)
+
+
+def stored(path: Path) -> list[tuple[int, str]]:
+    """Number and state of every stored result."""
+    with sqlite3.connect(path) as db:
+        return db.execute("SELECT seq, state FROM messages ORDER BY message_id").fetchall()
+
+
+def free_bytes(path: Path) -> int:
+    """Free pages inside the file."""
+    with sqlite3.connect(path) as db:
+        return int(db.execute("PRAGMA freelist_count").fetchone()[0]) * 4096
+
+
+def used_bytes(path: Path) -> int:
+    """Pages that hold something."""
+    with sqlite3.connect(path) as db:
+        return int(db.execute("PRAGMA page_count").fetchone()[0]) * 4096 - free_bytes(path)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Return once the condition holds; fail after 5 s."""
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def test_acknowledged_results_make_room_when_the_database_is_large_and_pending_ones_never(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_room, "RETAINED_BYTES", 1_000_000)
+    monkeypatch.setattr(outbox_room, "_TRIM_ROWS", 10)
+    path = tmp_path / "o.sqlite"
+    with Outbox(path) as outbox:
+        hand_in_results(outbox, 1, 500)
+        assert outbox.flush(10)
+        time.sleep(0.1)
+        assert len(stored(path)) == outbox.backlog() == 500
+        outbox.acknowledge(range(1, 401))
+        wait_until(lambda: used_bytes(path) <= 1_000_000)
+        kept = stored(path)
+        assert 200 < len(kept) < 300
+        assert kept[-1] == (500, "pending")
+        assert kept == [(seq, "acknowledged" if seq <= 400 else "pending") for seq in range(kept[0][0], 501)]
+        assert outbox.backlog() == 100
+
+
+def test_acknowledged_results_are_kept_for_seven_days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "o.sqlite"
+    days_old = {1: 8.0, 2: 7.1, 3: 6.9, 4: 0.0}
+    with Outbox(path) as outbox:
+        hand_in_results(outbox, 1, 4)
+        assert outbox.flush(5)
+        for message_id, age in days_old.items():
+            settled_s = time.time() - age * 24 * 3600
+            monkeypatch.setattr("edge.outbox.outbox.time.time", lambda settled_s=settled_s: settled_s)
+            outbox.acknowledge([message_id])
+            monkeypatch.undo()
+        wait_until(lambda: [seq for seq, _ in stored(path)] == [3, 4])
+
+
+def test_a_device_that_does_not_know_the_time_gives_up_nothing_by_age(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "o.sqlite"
+    with Outbox(path) as outbox:
+        hand_in_results(outbox, 1, 1)
+        assert outbox.flush(5)
+        with monkeypatch.context() as patched:
+            patched.setattr("edge.outbox.outbox.time.time", lambda: 100.0)
+            outbox.acknowledge([1])
+        assert outbox.flush(5)
+        time.sleep(0.1)
+        assert stored(path) == [(1, "acknowledged")]
+
+
+def test_the_reserve_grows_to_its_size_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_room, "RESERVE_BYTES", 6 << 20)
+    path = tmp_path / "o.sqlite"
+    with Outbox(path) as outbox:
+        wait_until(lambda: path.stat().st_blocks * 512 > 6 << 20)
+        time.sleep(0.1)
+        assert path.stat().st_size < 7 << 20
+        assert outbox.shortage is None
+
+
+def test_on_a_full_disk_results_go_into_the_reserve_then_in_place_of_acknowledged_ones_then_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_room, "RESERVE_BYTES", 2 << 20)
+    path = tmp_path / "o.sqlite"
+    with Outbox(path) as outbox:
+        hand_in_results(outbox, 1, 200)
+        outbox.acknowledge(range(1, 201))
+        wait_until(lambda: path.stat().st_size > 2 << 20)
+        assert outbox.shortage is None
+        monkeypatch.setattr(outbox_room, "LOW_DISK_BYTES", 1 << 62)
+        wait_until(lambda: outbox.shortage is not None)
+        size = path.stat().st_size
+        hand_in_results(outbox, 201, 400)
+        assert outbox.flush(5)
+        hand_in_results(outbox, 401, 2000)
+        wait_until(lambda: outbox.error is not None and outbox.backlog() > 300)
+        assert "full" in str(outbox.error)
+        assert "MB set aside" in str(outbox.shortage)
+        time.sleep(0.2)
+        states = stored(path)
+        assert {state for _, state in states} == {"pending"}
+        assert [seq for seq, _ in states] == list(range(201, 201 + len(states)))
+        assert path.stat().st_size == size
+        monkeypatch.setattr(outbox_room, "LOW_DISK_BYTES", 0)
+        assert outbox.flush(5)
+        assert outbox.error is None
+        assert [m.seq for m in outbox.unacknowledged(0, 5000)] == list(range(201, 2001))
+
+
+def test_the_log_and_the_ballast_hold_room_on_the_disk(tmp_path: Path) -> None:
+    path = tmp_path / "o.sqlite"
+    ballast, log = tmp_path / "o.sqlite.ballast", tmp_path / "o.sqlite-wal"
+    with Outbox(path):
+        assert log.stat().st_blocks * 512 >= outbox_room.LOG_BYTES
+    assert not log.exists()
+    assert ballast.stat().st_blocks * 512 >= outbox_room.BALLAST_BYTES
+
+
+def test_how_long_results_are_kept_depends_on_the_rate() -> None:
+    assert retention_s(0.1, 1000) == RETAINED_S
+    assert retention_s(2, 1500) == pytest.approx(3.07 * 24 * 3600, rel=0.01)
+    assert retention_s(500, 1000) == pytest.approx(1591, rel=0.01)

@@ -1,0 +1,87 @@
+"""sd_notify over real unix sockets, and the watchdog that is fed by progress alone."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge.system.service_manager import Heartbeat, ServiceNotifier, WatchdogFeeder
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, socket.socket]]:
+    """What the service manager holds: the value of NOTIFY_SOCKET and the socket behind it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.setblocking(False)
+        name = f"procunit-{secrets.token_hex(4)}"
+        if request.param == "path":
+            listening.bind(str(tmp_path / name))
+            yield str(tmp_path / name), listening
+        else:
+            listening.bind(f"\0{name}")
+            yield f"@{name}", listening
+
+
+def test_each_call_is_one_datagram(manager: tuple[str, socket.socket]) -> None:
+    address, listening = manager
+    notifier = ServiceNotifier({"NOTIFY_SOCKET": address})
+    notifier.ready("judging parts")
+    notifier.status("camera lost")
+    notifier.alive()
+    notifier.stopping()
+    notifier.extend("building the engine", 1.5)
+    assert notifier.managed
+    assert [listening.recv(4096) for _ in range(5)] == [
+        b"READY=1\nSTATUS=judging parts",
+        b"STATUS=camera lost",
+        b"WATCHDOG=1",
+        b"STOPPING=1",
+        b"STATUS=building the engine\nEXTEND_TIMEOUT_USEC=1500000",
+    ]
+
+
+def test_without_a_manager_nothing_is_sent() -> None:
+    notifier = ServiceNotifier({})
+    notifier.ready("judging parts")
+    assert notifier.watchdog_s is None
+    assert not notifier.managed
+
+
+def test_a_manager_that_is_gone_is_a_warning_not_an_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ServiceNotifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("judging parts")
+    assert "cannot be told READY=1" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("environment", "watchdog_s"),
+    [
+        ({"WATCHDOG_USEC": "2000000"}, 2.0),
+        ({"WATCHDOG_USEC": "2000000", "WATCHDOG_PID": str(os.getpid())}, 2.0),
+        ({"WATCHDOG_USEC": "2000000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_the_managers_patience(environment: dict[str, str], watchdog_s: float | None) -> None:
+    assert ServiceNotifier(environment).watchdog_s == watchdog_s
+
+
+def test_the_watchdog_is_fed_once_a_step_and_never_without_one(manager: tuple[str, socket.socket]) -> None:
+    address, listening = manager
+    heartbeat = Heartbeat()
+    feeder = WatchdogFeeder(ServiceNotifier({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "400000"}), heartbeat)
+    assert feeder.interval_s == pytest.approx(0.1)
+    for steps, fed in [(1, True), (0, False), (5, True), (0, False), (0, False)]:
+        for _ in range(steps):
+            heartbeat.beat()
+        feeder.feed()
+        if fed:
+            assert listening.recv(4096) == b"WATCHDOG=1"
+        with pytest.raises(BlockingIOError):
+            listening.recv(4096)

@@ -1,0 +1,165 @@
+"""A device of one's own for a test: a tiny bundle, photographs, a settings file, and the daemon as a real process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import yaml
+
+from edge.bundle.manifest import Precision
+from edge.config.file import settings_from_file
+from edge.config.settings import Settings
+from edge.contract.payloads import Event, Result
+from edge.daemon import OUTBOX_FILE
+from edge.outbox.outbox import Outbox
+from tests.support.broker import Received
+from tests.support.tiny_bundle import build_tiny_bundle, defect_image, good_image
+
+PROCUNIT = [sys.executable, "-c", "from edge.cli.main import main; main()"]
+"""The command `procunit` of the interpreter that runs the tests."""
+REPOSITORY = Path(__file__).parents[2]
+ROOT = "demo/edge-1/v1"
+STOP_TIMEOUT_S = 20.0
+PATIENT: dict[str, object] = {"frame_slots": 64, "deadline_s": 60}
+"""An `inspection` section with which a busy machine makes no part an overload."""
+
+
+@dataclass
+class Device:
+    """A device's folder: what its settings file names, and the processes started on it."""
+
+    folder: Path
+    port: int
+    camera: dict[str, object] = field(default_factory=dict)
+    sections: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def config(self) -> Path:
+        """The settings file."""
+        return self.folder / "line.yaml"
+
+    @property
+    def log(self) -> Path:
+        """What the daemon said in all its runs."""
+        return self.folder / "daemon.log"
+
+    @property
+    def photos(self) -> Path:
+        """The folder that the camera replays."""
+        return self.folder / "photos"
+
+    def write_settings(self) -> None:
+        """Write the settings file from `port`, `camera` and `sections`."""
+        settings: dict[str, object] = {
+            "device": {"enterprise": "demo", "device": "edge-1"},
+            "bundle": {"path": "bundle", "demo_keys": ["demo-key.pub"]},
+            "camera": {"kind": "replay", "path": "photos", "parts_per_min": "max", **self.camera},
+            "mqtt": {"host": "127.0.0.1", "port": self.port},
+            "engine": {"threads": 1},
+            "state_dir": "state",
+            **self.sections,
+        }
+        self.config.write_text(yaml.safe_dump(settings))
+
+    def start(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Start `procunit run`, or another command that takes the same arguments; its stderr goes to the log."""
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [*(command or PROCUNIT), "run", "--config", str(self.config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=REPOSITORY,
+                env={**os.environ, **environment},
+            )
+
+    def run(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
+        """Run it until it ends by itself; returns the exit code."""
+        process = self.start()
+        try:
+            return process.wait(timeout_s)
+        finally:
+            process.kill()
+            process.wait()
+
+    def wait_for_log(self, text: str, timeout_s: float = STOP_TIMEOUT_S) -> None:
+        """Wait until the daemon has said something."""
+        deadline = time.monotonic() + timeout_s
+        while text not in self.said:
+            assert time.monotonic() < deadline, f"never said {text!r}:\n{self.said}"
+            time.sleep(0.02)
+
+    @property
+    def said(self) -> str:
+        """The log so far."""
+        return self.log.read_text() if self.log.exists() else ""
+
+
+def new_device(
+    folder: Path,
+    port: int,
+    parts: int,
+    *,
+    types: tuple[str, ...] = ("scratch",),
+    precisions: tuple[Precision, ...] = ("fp32",),
+) -> Device:
+    """A device with `parts` photographs, every fifth of them defective; the settings file is written."""
+    build_tiny_bundle(folder, types=types, rejecting=types, precisions=precisions)
+    device = Device(folder, port)
+    device.photos.mkdir()
+    for index in range(parts):
+        image = defect_image(index) if index % 5 == 4 else good_image(index)
+        cv2.imwrite(str(device.photos / f"{index:05d}.png"), image)
+    device.write_settings()
+    return device
+
+
+def stop(process: subprocess.Popen[bytes]) -> int:
+    """Ask it to stop; returns its exit code."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        return process.wait(STOP_TIMEOUT_S)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def results_of(messages: list[Received]) -> list[Result]:
+    """The results among the messages, in order of arrival, repetitions included."""
+    return [Result.model_validate_json(m.payload) for m in messages if m.topic == f"{ROOT}/result"]
+
+
+def events_of(messages: list[Received]) -> list[Event]:
+    """The events among the messages, in order of arrival."""
+    return [Event.model_validate_json(m.payload) for m in messages if m.topic == f"{ROOT}/event"]
+
+
+def distinct(results: list[Result]) -> list[Result]:
+    """What a receiver keeps that drops repetitions by (device, epoch, seq)."""
+    first: dict[tuple[str, str, int], Result] = {}
+    for result in results:
+        first.setdefault((result.device, result.epoch, result.seq), result)
+    return list(first.values())
+
+
+def settings_of(device: Device) -> Settings:
+    """The settings as `procunit run` reads them, written first."""
+    device.write_settings()
+    return settings_from_file(device.config)
+
+
+def kept_in(device: Device) -> tuple[list[Result], list[Event]]:
+    """What the outbox of a stopped device still has to send."""
+    with Outbox(device.folder / "state" / OUTBOX_FILE) as outbox:
+        assert outbox.open_triggers() == []
+        messages = outbox.unacknowledged(0, 100_000)
+    results = [Result.model_validate_json(m.payload) for m in messages if m.topic == "result"]
+    events = [Event.model_validate_json(m.payload) for m in messages if m.topic == "event"]
+    return results, events

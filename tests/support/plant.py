@@ -1,0 +1,98 @@
+"""The plant's side of a test: sends commands over MQTT 5 and waits for their replies."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from edge.bundle.sealing import signing_key_from_file
+from edge.commands.signature import signature_from_key
+from edge.contract.commands import CommandReply, utc_from_unix_s
+from tests.support.broker import Address
+
+PATIENCE_S = 10.0
+_NONE: Mapping[str, object] = {}
+
+
+class Plant:
+    """Sends commands to the device whose topics start with `root`; the key signs what has to be signed."""
+
+    def __init__(self, client: mqtt.Client, root: str, key: Path) -> None:
+        self._client = client
+        self._root = root
+        self._key = signing_key_from_file(key).key
+        self._sent = 0
+        self._replies: dict[bytes, CommandReply] = {}
+        self._changed = threading.Condition()
+        client.on_message = self._on_message
+
+    def tell(self, name: str, args: Mapping[str, object] = _NONE, *, sign: bool = False, valid_s: float = 60) -> bytes:
+        """Send a command, its own correlation data with it; returns these."""
+        self._sent += 1
+        now_s = time.time()
+        envelope: dict[str, object] = {
+            "cmdId": f"c-{self._sent}-{time.monotonic_ns()}",
+            "issuedAt": utc_from_unix_s(min(now_s, now_s + valid_s) - 1),
+            "expiresAt": utc_from_unix_s(now_s + valid_s),
+            "args": dict(args),
+        }
+        if sign:
+            envelope["signature"] = signature_from_key(self._key, self._root, name, envelope)
+        correlation = b"%d" % self._sent
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+        properties.ResponseTopic = f"{self._root}/cmd/{name}/reply/plant"
+        properties.CorrelationData = correlation
+        self._client.publish(f"{self._root}/cmd/{name}", json.dumps(envelope), 1, properties=properties)
+        return correlation
+
+    def ask(
+        self, name: str, args: Mapping[str, object] = _NONE, *, sign: bool = False, valid_s: float = 60
+    ) -> CommandReply:
+        """The reply to a command."""
+        reply = self._reply(self.tell(name, args, sign=sign, valid_s=valid_s), PATIENCE_S)
+        assert reply is not None, f"no reply to {name}"
+        return reply
+
+    def wait_heard(self) -> None:
+        """Return once the device takes commands."""
+        deadline_s = time.monotonic() + 2 * PATIENCE_S
+        while self._reply(self.tell("status"), 0.3) is None:
+            assert time.monotonic() < deadline_s, "the device takes no commands"
+
+    def _reply(self, correlation: bytes, timeout_s: float) -> CommandReply | None:
+        with self._changed:
+            self._changed.wait_for(lambda: correlation in self._replies, timeout_s)
+            return self._replies.pop(correlation, None)
+
+    def _on_message(self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
+        with self._changed:
+            correlation = bytes(getattr(message.properties, "CorrelationData", b""))
+            self._replies[correlation] = CommandReply.model_validate_json(message.payload)
+            self._changed.notify_all()
+
+
+@contextmanager
+def connected_plant(broker: Address, root: str, key: Path) -> Iterator[Plant]:
+    """A plant that hears the replies."""
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="plant", protocol=mqtt.MQTTv5)
+    subscribed = threading.Event()
+    client.on_subscribe = lambda *_: subscribed.set()
+    plant = Plant(client, root, key)
+    client.connect(broker.host, broker.port)
+    client.loop_start()
+    client.subscribe(f"{root}/cmd/+/reply/plant", qos=1)
+    assert subscribed.wait(PATIENCE_S)
+    try:
+        yield plant
+    finally:
+        client.disconnect()
+        client.loop_stop()

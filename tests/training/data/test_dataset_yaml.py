@@ -1,0 +1,240 @@
+"""A data folder's `dataset.yaml`: what it says of each label, and every way to get it wrong."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from edge.errors import ProcunitError
+from training.data.dataset_yaml import (
+    MAX_PATTERN_CHARACTERS,
+    SAFE_AUGMENTATION,
+    Augmentation,
+    DatasetFile,
+    dataset_file_from_folder,
+)
+
+ISOTROPIC = Augmentation(direction="isotropic")
+RETRAINING = Path(__file__).parents[3] / "docs/retraining.md"
+
+
+def read(folder: Path, text: str) -> DatasetFile:
+    (folder / "dataset.yaml").write_text(text, encoding="utf-8")
+    return dataset_file_from_folder(folder)
+
+
+def refused(folder: Path, text: str) -> str:
+    with pytest.raises(ProcunitError) as caught:
+        read(folder, text)
+    return str(caught.value)
+
+
+def outcome(folder: Path) -> DatasetFile | ProcunitError:
+    try:
+        return dataset_file_from_folder(folder)
+    except ProcunitError as error:
+        return error
+
+
+def test_a_folder_that_says_nothing_turns_nothing_far_and_mirrors_nothing(tmp_path: Path) -> None:
+    said = dataset_file_from_folder(tmp_path)
+    assert said.part_id_pattern is None
+    assert said.augmentation_of("crack") == said.augmentation_of("good") == SAFE_AUGMENTATION
+    assert SAFE_AUGMENTATION.in_words() == "directional, rotation within 5 degrees, brightness 10 %, contrast 10 %"
+    assert read(tmp_path, "# nothing yet\n").augmentation_of("crack") == SAFE_AUGMENTATION
+
+
+def test_a_label_has_its_own_settings_else_the_default_ones(tmp_path: Path) -> None:
+    said = read(
+        tmp_path,
+        "part_id_pattern: 'num_(?P<part>[0-9]+)'\n"
+        "augmentation:\n"
+        "  default: {direction: isotropic}\n"
+        "  crack:\n"
+        "    direction: directional\n"
+        "    rotation_deg: 7.5\n"
+        "    mirror: [vertical]\n"
+        "    elastic: 0.02\n"
+        "    brightness: 0\n",
+    )
+    assert said.part_id_pattern == "num_(?P<part>[0-9]+)"
+    assert said.augmentation_of("pore") == said.augmentation_of("good") == ISOTROPIC
+    crack = said.augmentation_of("crack")
+    assert (crack.rotation_deg, crack.mirrors, crack.elastic) == (7.5, ("vertical",), 0.02)
+    assert (crack.brightness, crack.contrast) == (0, 0.1), "nothing is taken over from default"
+    assert crack.in_words() == (
+        "directional, rotation within 7.5 degrees, mirrored top to bottom, elastic 2 %, brightness 0 %, contrast 10 %"
+    )
+    assert ISOTROPIC.in_words().startswith("isotropic, rotation through 360 degrees, mirrored, brightness")
+
+
+def test_a_label_without_photographs_is_named_with_those_that_have_some(tmp_path: Path) -> None:
+    said = read(tmp_path, "augmentation:\n  default: {direction: isotropic}\n  carck: {direction: isotropic}")
+    said.check_labels(["good", "carck"])
+    with pytest.raises(ProcunitError) as caught:
+        said.check_labels(["good", "pore", "crack"])
+    assert str(caught.value) == (
+        f"{tmp_path}/dataset.yaml:3: augmentation.carck: no photograph has the label 'carck'. "
+        "Did you mean 'crack'? Labels here: crack, good, pore"
+    )
+
+
+@pytest.mark.parametrize("key", ["hue", "saturation", "color", "colour", "colour_jitter", "Hue"])
+def test_changes_of_colour_are_refused_with_the_reason_wherever_they_are_asked_for(tmp_path: Path, key: str) -> None:
+    for text, line in (
+        (f"augmentation:\n  rust: {{direction: isotropic, {key}: 0.1}}", f"2: augmentation.rust.{key}"),
+        (f"augmentation:\n  rust:\n    {key}: 0.1", f"3: augmentation.rust.{key}"),
+        (f"augmentation:\n  {key}: 0.1", f"2: augmentation.{key}"),
+        (f"\n{key}: 0.1", f"2: {key}"),
+    ):
+        said = refused(tmp_path, text)
+        assert said.startswith(f"{tmp_path}/dataset.yaml:{line}: changes of colour are refused: a defect's colour is")
+        assert "what tells it from dirt" in said
+        assert "camera and light at the line are fixed, and grey cameras see none (it is 0.1)" in said
+
+
+def test_a_defect_type_may_be_one_of_colour(tmp_path: Path) -> None:
+    said = read(tmp_path, "augmentation:\n  discolouration: {direction: isotropic}")
+    assert said.augmentation_of("discolouration") == ISOTROPIC
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ("{}", "crack.direction: the key is missing. Isotropic is what may lie at any angle; directional"),
+        ("{directon: isotropic}", "crack.directon: unknown key (it is 'isotropic'). Did you mean 'direction'?"),
+        ("{direction: any}", "crack.direction: input should be 'isotropic' or 'directional' (it is 'any')"),
+        ("{direction: directional}", "crack: a directional label needs rotation_deg. Directional labels need the lar"),
+        ("{direction: directional, rotation_deg: 46}", "rotation_deg: input should be less than or equal to 45 (it is"),
+        ("{direction: directional, rotation_deg: -1}", "rotation_deg: input should be greater than or equal to 0"),
+        ("{direction: directional, rotation_deg: yes}", "rotation_deg: input should be a valid number (it is True)"),
+        ("{direction: directional, rotation_deg: .nan}", "crack.rotation_deg: input should be"),
+        ("{direction: isotropic, rotation_deg: 5}", "crack: isotropic turns through 360 degrees and mirrors, so it"),
+        ("{direction: isotropic, mirror: [vertical]}", "crack: isotropic turns through 360 degrees and mirrors, so"),
+        ("{direction: directional, rotation_deg: 5, mirror: left}", "crack.mirror: input should be a valid list (it"),
+        ("{direction: directional, rotation_deg: 5, mirror: [left]}", "mirror.0: input should be 'horizontal' or 'ver"),
+        (
+            "{direction: directional, rotation_deg: 5, mirror: [vertical, vertical]}",
+            "crack: a reflection stands twice in mirror. Give [horizontal], [vertical] or both",
+        ),
+        (
+            "{direction: directional, rotation_deg: 0, elastic: 0.01}",
+            "crack: elastic bends count as turns, and rotation_deg 0 allows none. Directional labels need",
+        ),
+        ("{direction: isotropic, elastic: 0.06}", "crack.elastic: input should be less than or equal to 0.05 (it is"),
+        ("{direction: isotropic, brightness: 0.31}", "crack.brightness: input should be less than or equal to 0.3"),
+        ("{direction: isotropic, contrast: 10%}", "crack.contrast: input should be a valid number (it is '10%'). Give"),
+        ("isotropic", "augmentation.crack: no settings (it is 'isotropic'). Give settings such as {direction: iso"),
+        ("", "augmentation.crack: no settings (it is None)"),
+    ],
+)
+def test_settings_that_do_not_fit_are_named_with_value_and_remedy(tmp_path: Path, settings: str, says: str) -> None:
+    said = refused(tmp_path, f"augmentation:\n  crack: {settings}")
+    assert said.startswith(f"{tmp_path}/dataset.yaml:2: augmentation.crack")
+    assert says in said
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "part_id_patern: x",
+            "dataset.yaml:1: part_id_patern: unknown key (it is 'x'). Did you mean 'part_id_pattern'?",
+        ),
+        ("part_id_pattern: 5", "part_id_pattern: input should be a valid string (it is 5). Give a regular expression"),
+        ("part_id_pattern: '(?P<part>'", "part_id_pattern: no regular expression: missing ), unterminated subpattern"),
+        ("part_id_pattern: 'a{99999999999}'", "part_id_pattern: no regular expression: the repetition number is too"),
+        ("part_id_pattern: '(.*)'", "part_id_pattern: needs exactly one named group, (?P<part>...) (it is '(.*)')"),
+        ("part_id_pattern: '(?P<part>.)(?P<lot>.)'", "part_id_pattern: needs exactly one named group, (?P<part>...)"),
+        (f"part_id_pattern: '(?P<part>{'x' * MAX_PATTERN_CHARACTERS})'", "string should have at most 200 characters"),
+        ("augmentation: isotropic", "augmentation: no keys (it is 'isotropic'). Give settings such as"),
+        ("augmentation:\n  a: {direction: isotropic}\n  a: {}", "dataset.yaml:3: augmentation.a: the key stands twice"),
+        ("- augmentation", "dataset.yaml: holds no keys. Known keys: part_id_pattern, augmentation"),
+        ("augmentation: *all", "dataset.yaml:1: anchors and aliases"),
+    ],
+)
+def test_keys_that_do_not_fit_are_named_with_value_and_remedy(tmp_path: Path, text: str, says: str) -> None:
+    assert says in refused(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["(?P<part>(a+)+)", "(?P<part>[)+]*)*", r"(?P<part>x)(?:\d{1,3}-){2,}", "(?P<part>.*){9}"]
+)
+def test_a_pattern_that_could_take_for_ever_is_refused(tmp_path: Path, pattern: str) -> None:
+    assert "repeats a group that repeats something itself" in refused(tmp_path, f"part_id_pattern: '{pattern}'")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"(?P<part>T\d+)_\d+",
+        r"(?P<part>(?:\d{2}-)+\w)",
+        r"(\w+_)?(?P<part>[^(+]+)",
+        r"(?P<part>\(a+\))",
+        "(?P<part>[]*]x)+",
+    ],
+)
+def test_a_pattern_of_the_usual_kind_is_taken(tmp_path: Path, pattern: str) -> None:
+    assert read(tmp_path, f"part_id_pattern: '{pattern}'").part_id_pattern == pattern
+
+
+def test_the_file_that_an_engineer_copies_from_the_document_is_read(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", RETRAINING.read_text(encoding="utf-8"), re.DOTALL)
+    said = read(tmp_path, next(block for block in blocks if "augmentation:" in block))
+    assert said.part_id_pattern is not None
+    part = re.search(said.part_id_pattern, "T0415_cam2.png")
+    assert part is not None
+    assert part["part"] == "T0415"
+    assert {said.augmentation_of(label).direction for label in ("pore", "scoring")} == {"isotropic", "directional"}
+
+
+keys = st.sampled_from(["part_id_pattern", "augmentation", "default", "hue", *Augmentation.model_fields]) | st.text(
+    max_size=8
+)
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.floats()
+    | st.integers(-(2**1100), 2**1100)
+    | st.text(max_size=8)
+    | st.sampled_from(["isotropic", "directional", "horizontal", "(?P<part>.)"])
+    | st.text("(?P<part>)*+{1,}[]\\|^", max_size=20)
+)
+documents = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=5), max_leaves=25
+)
+near_misses = st.fixed_dictionaries(
+    {},
+    optional={
+        "part_id_pattern": scalars,
+        "augmentation": documents | st.dictionaries(keys, st.dictionaries(keys, scalars, max_size=5), max_size=3),
+    },
+)
+hostile = (
+    st.binary(max_size=200)
+    | st.text("[]{}:,-?!&*|>'\"%@`# \n\taugmentation0.1", max_size=80).map(str.encode)
+    | (documents | near_misses).map(lambda document: yaml.safe_dump(document).encode())
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=hostile)
+@example(content=b"augmentation: {a: {direction: isotropic, elastic: 0x" + b"f" * 9000 + b"}}")
+@example(content=b"part_id_pattern: '" + b"(" * 190 + b"'")
+@example(content=b"part_id_pattern: '(?#))(?P<part>.*)'")
+@example(content=b"augmentation: {a: 2001-99-99}")
+def test_any_content_is_read_or_is_a_problem_of_this_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "dataset.yaml"
+    path.write_bytes(content)
+    said = outcome(tmp_path)
+    if isinstance(said, ProcunitError):
+        assert str(said).startswith(str(path))
+        assert said.remedy
+    else:
+        assert said.part_id_pattern is None or re.compile(said.part_id_pattern).groupindex.keys() == {"part"}
+        assert all(said.augmentation_of(label).in_words() for label in said.augmentations)

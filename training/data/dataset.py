@@ -1,0 +1,284 @@
+"""Labelled photographs: `good/` and one folder a defect type, with `masks/TYPE/` and `parts.csv`, or one CSV file.
+
+Read in one place for training, calibration and evaluation. Photographs of one part are not independent, so each carries
+its `part_id`, from the CSV or from its name by the pattern in `dataset.yaml`; where neither is given every photograph
+counts as a part of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import cast
+
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 27))  # read once, when OpenCV decodes its first image
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.errors import ProcunitError
+from edge.messages import PixelArray
+from edge.preprocess import MIN_SIDE_PX
+from training.data.dataset_yaml import DATASET_YAML, PART_GROUP, dataset_file_from_folder
+from training.data.photo_list import FILE, LABEL, PART_ID, PhotoRow, rows_from_csv
+
+GOOD = "good"
+MASKS = "masks"
+PARTS_CSV = "parts.csv"
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+MAX_IMAGE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """One labelled photograph; `file` is relative to the dataset's folder, `label` is `good` or a defect type."""
+
+    path: Path
+    file: str
+    sha256: str
+    part_id: str
+    label: str
+    mask: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Photographs sorted by file; `has_parts` tells whether anything named their parts.
+
+    `root` is the folder that files are relative to: the class folders' or the CSV's own.
+    """
+
+    root: Path
+    photos: tuple[Photo, ...]
+    has_parts: bool
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The defect types, sorted."""
+        return tuple(sorted({photo.label for photo in self.photos} - {GOOD}))
+
+    @property
+    def sha256(self) -> str:
+        """One hash over every photograph's content, label and part."""
+        digest = hashlib.sha256()
+        for photo in self.photos:
+            digest.update(f"{photo.sha256} {photo.label} {photo.part_id}\n".encode())
+        return digest.hexdigest()
+
+
+def dataset_from_path(path: Path) -> Dataset:
+    """Read what a person names as data: a folder (`dataset_from_folder`) or a CSV file (`dataset_from_csv`).
+
+    Raises:
+        ProcunitError: there is neither, or it does not fit.
+    """
+    return dataset_from_csv(path) if path.is_file() else dataset_from_folder(path)
+
+
+def dataset_from_folder(root: Path) -> Dataset:
+    """Read a labelled folder; images are hashed here and decoded by `read_image` when they are needed.
+
+    Raises:
+        ProcunitError: no such folder, an empty class folder, a `parts.csv` that does not fit or contradicts a
+            photograph's folder, or a part that cannot be told.
+    """
+    if not root.is_dir():
+        remedy = f"Name a folder of {GOOD}/ and one folder a type, or a CSV file with the columns {FILE} and {LABEL}"
+        raise ProcunitError("no such folder", where=str(root), remedy=remedy)
+    labels = {
+        image.relative_to(root).as_posix(): folder.name
+        for folder in sorted(p for p in root.iterdir() if p.is_dir() and p.name != MASKS and not p.name.startswith("."))
+        for image in _images(folder)
+    }
+    if not labels:
+        raise ProcunitError(
+            "no class folder here", where=str(root), remedy=f"Put photographs in {GOOD}/ and one folder a type"
+        )
+    _refuse_lookalikes(labels.values(), str(root))
+    named = _named_by_parts_csv(root / PARTS_CSV, labels)
+    parts = named or _named_by_pattern(root, labels)
+    photos = (
+        Photo(root / file, file, _sha256(root / file), (parts or {}).get(file, file), label, _mask(root, label, file))
+        for file, label in labels.items()
+    )
+    return Dataset(root, tuple(photos), parts is not None)
+
+
+def dataset_from_csv(path: Path) -> Dataset:
+    """Read a CSV file of `file,label` and, where known, `part_id` and `mask`; paths are relative to its folder.
+
+    Raises:
+        ProcunitError: a line does not fit or names what is not there, or a part cannot be told.
+    """
+    root, rows = path.parent, rows_from_csv(path, (FILE, LABEL))
+    if not rows:
+        raise ProcunitError("lists no photograph", where=str(path), remedy="Add a line for each photograph")
+    for row in rows:
+        for name in (row.file, row.mask):
+            if name is not None and not os.path.isfile(root / name):  # Path's own raises on names that are too long
+                raise _absent(name, path, row)
+    _refuse_lookalikes({str(row.label) for row in rows}, str(path))
+    named = {row.file: row.part_id for row in rows if row.part_id is not None} or None
+    if named:
+        _refuse_two_sources(root, path)
+    parts = named or _named_by_pattern(root, [row.file for row in rows])
+    photos = (
+        Photo(
+            root / row.file,
+            row.file,
+            _sha256(root / row.file),
+            parts[row.file] if parts else row.file,
+            str(row.label),
+            root / row.mask if row.mask else None,
+        )
+        for row in sorted(rows, key=lambda row: PurePosixPath(row.file))
+    )
+    return Dataset(root, tuple(photos), parts is not None)
+
+
+def read_image(path: Path) -> PixelArray:
+    """Decode an image file as it was stored: grey, BGR or BGRA, 8 or 16 bits a channel.
+
+    Raises:
+        ProcunitError: it cannot be read, is no image, or has a side under 32 px.
+    """
+    try:
+        if path.stat().st_size > MAX_IMAGE_BYTES:
+            raise ProcunitError(f"larger than {MAX_IMAGE_BYTES >> 20} MB", where=str(path))
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+    except OSError as error:
+        raise ProcunitError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    try:
+        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    except cv2.error:
+        pixels = None
+    if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
+        raise ProcunitError(
+            "not a readable image", where=str(path), remedy="Replace the file or remove it from the folder"
+        )
+    if min(pixels.shape[:2]) < MIN_SIDE_PX:
+        raise ProcunitError(
+            f"{pixels.shape[1]} x {pixels.shape[0]} px; the smallest usable side is {MIN_SIDE_PX} px",
+            where=str(path),
+            remedy="Replace the file or remove it from the folder",
+        )
+    return cast(PixelArray, pixels)
+
+
+def read_mask(path: Path, frame_height_px: int, frame_width_px: int) -> NDArray[np.uint8]:
+    """A mask [H, W] of the photograph's size, over 127 = defect; another size of the same shape is scaled.
+
+    Raises:
+        ProcunitError: not readable, or its shape is not the photograph's.
+    """
+    try:
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+        mask = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
+    except (OSError, cv2.error):
+        mask = None
+    if mask is None:
+        raise ProcunitError("not a readable mask image", where=str(path), remedy="Export the mask again, as PNG")
+    height_px, width_px = mask.shape
+    if (height_px, width_px) == (frame_height_px, frame_width_px):
+        return np.asarray(mask, np.uint8)
+    if abs(height_px * frame_width_px - width_px * frame_height_px) > max(frame_width_px, frame_height_px):
+        raise ProcunitError(
+            f"the mask is {width_px} x {height_px} px, its photograph {frame_width_px} x {frame_height_px} px",
+            where=str(path),
+            remedy="Export the mask at the photograph's size",
+        )
+    scaled = cv2.resize(mask, (frame_width_px, frame_height_px), interpolation=cv2.INTER_NEAREST)
+    return np.asarray(scaled, np.uint8)
+
+
+def _images(folder: Path) -> list[Path]:
+    images = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    if not images:
+        raise ProcunitError(
+            "the class folder holds no image",
+            where=str(folder),
+            remedy=f"Put photographs ({', '.join(sorted(IMAGE_SUFFIXES))}) in it or remove it",
+        )
+    return images
+
+
+def _mask(root: Path, label: str, file: str) -> Path | None:
+    mask = root / MASKS / label / f"{PurePosixPath(file).stem}.png"
+    return mask if mask.is_file() else None
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ProcunitError(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def _named_by_parts_csv(path: Path, labels: Mapping[str, str]) -> dict[str, str] | None:
+    """The part ids of `parts.csv` by file, once it agrees with the folders' `labels`; None without the file."""
+    if not path.exists():
+        return None
+    _refuse_two_sources(path.parent, path)
+    rows = rows_from_csv(path, (FILE, PART_ID))
+    for row in rows:
+        if row.file not in labels:
+            raise _absent(row.file, path, row)
+        if row.label not in (None, labels[row.file]):
+            raise ProcunitError(
+                f"{row.file} is labelled {row.label!r}, but lies in the folder {labels[row.file]!r}",
+                where=f"{path}:{row.line}",
+                remedy=f"Move the photograph to {row.label}/, or write {labels[row.file]} in this line",
+            )
+    return {row.file: str(row.part_id) for row in rows}
+
+
+def _named_by_pattern(root: Path, files: Collection[str]) -> dict[str, str] | None:
+    """The part ids in the files' names, by the pattern of `dataset.yaml`; None without a pattern."""
+    pattern = dataset_file_from_folder(root).part_id_pattern
+    if pattern is None:
+        return None
+    parts = {}
+    for file in files:
+        found = re.search(pattern, PurePosixPath(file).name)
+        if found is None or not found[PART_GROUP]:
+            raise ProcunitError(
+                f"part_id_pattern {pattern!r} finds no part in the name of {file}",
+                where=str(root / DATASET_YAML),
+                remedy=f"Rename the photograph, widen the pattern, or name the parts in {PARTS_CSV} instead",
+            )
+        parts[file] = found[PART_GROUP]
+    return parts
+
+
+def _refuse_two_sources(root: Path, source: Path) -> None:
+    if dataset_file_from_folder(root).part_id_pattern is not None:
+        raise ProcunitError(
+            f"has a part_id_pattern, but {source.name} names the parts, too",
+            where=str(root / DATASET_YAML),
+            remedy="Keep one of the two",
+        )
+
+
+def _refuse_lookalikes(labels: Collection[str], where: str) -> None:
+    """Two labels that differ in capitals only are one that somebody wrote in two ways."""
+    seen = {GOOD: GOOD}
+    for label in sorted(labels):
+        if (other := seen.setdefault(label.casefold(), label)) != label:
+            raise ProcunitError(
+                f"the labels {other!r} and {label!r} differ in capitals only",
+                where=where,
+                remedy=f"Write a label in one way; that of good parts is {GOOD!r}",
+            )
+
+
+def _absent(name: str, path: Path, row: PhotoRow) -> ProcunitError:
+    return ProcunitError(
+        f"names {name}, which is not there",
+        where=f"{path}:{row.line}",
+        remedy=f"Paths are relative to {path.parent}, with / between folders; correct the line or add the file",
+    )

@@ -1,0 +1,213 @@
+"""A data folder's `dataset.yaml`: which photographs show one part, and how each label's may be varied in training."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from edge.errors import ProcunitError
+from training.data.folder_yaml import FolderYaml, folder_yaml_from_file, words_from_details
+
+DATASET_YAML = "dataset.yaml"
+DEFAULT = "default"
+"""The key of the labels that have none of their own."""
+PART_GROUP = "part"
+MAX_PATTERN_CHARACTERS = 200
+
+_COLOUR = re.compile(r"hue|saturation|colou?r|hsv|tint", re.IGNORECASE)
+_COLOUR_IS_PHYSICS = (
+    "changes of colour are refused: a defect's colour is its physics (the discoloration of a burn or of rust is what "
+    "tells it from dirt), camera and light at the line are fixed, and grey cameras see none"
+)
+_WITHOUT_COLOUR = "Remove the key; brightness and contrast are what exposure and light vary at the line"
+_REMEDIES = {
+    "part_id_pattern": rf"Give a regular expression that names the part, such as '(?P<{PART_GROUP}>T\d+)_'",
+    "augmentation": f"Give settings such as {{direction: isotropic}} under a label or {DEFAULT}",
+    "direction": "Isotropic is what may lie at any angle; directional what follows the travel direction or the grain",
+    "rotation_deg": "Directional labels need the largest turn in degrees, 0 to 45; isotropic ones turn through 360",
+    "mirror": "Give [horizontal], [vertical] or both for a directional label; isotropic ones are mirrored anyway",
+    "elastic": "Give the displacement as a share of the shorter side, 0 to 0.05",
+    "brightness": "Give the largest relative change, 0 to 0.3",
+    "contrast": "Give the largest relative change, 0 to 0.3",
+}
+_WORDS = {"missing": "the key is missing", "model_type": "no settings", "dict_type": "no keys"}
+_PATTERN_PIECE = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\??|\{\d+\}|.", re.DOTALL)
+"""An escape, a class, a bracket, a fixed repetition, or a character."""
+
+Mirror = Literal["horizontal", "vertical"]
+Change = Annotated[float, Field(ge=0, le=0.3, allow_inf_nan=False, strict=True)]
+
+
+class Augmentation(BaseModel):
+    """How far a label's photographs may be varied and still show what the line can make.
+
+    `rotation_deg` is the limit of a directional label, None where turns go through 360 degrees; `mirror` lists the
+    reflections of a directional label; `elastic` is the largest displacement as a share of the frame's shorter side;
+    `brightness` and `contrast` are relative.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    direction: Literal["isotropic", "directional"]
+    rotation_deg: Annotated[float, Field(ge=0, le=45, allow_inf_nan=False, strict=True)] | None = None
+    mirror: tuple[Mirror, ...] = ()
+    elastic: Annotated[float, Field(ge=0, le=0.05, allow_inf_nan=False, strict=True)] = 0.0
+    brightness: Change = 0.1
+    contrast: Change = 0.1
+
+    @model_validator(mode="after")
+    def _fits_its_direction(self) -> Augmentation:
+        if self.direction == "isotropic" and (self.rotation_deg is not None or self.mirror):
+            what = "isotropic turns through 360 degrees and mirrors, so it has neither rotation_deg nor mirror"
+            raise PydanticCustomError("direction", what)
+        if self.direction == "directional" and self.rotation_deg is None:
+            raise PydanticCustomError("rotation_deg", "a directional label needs rotation_deg")
+        if self.rotation_deg == 0 and self.elastic > 0:
+            raise PydanticCustomError("rotation_deg", "elastic bends count as turns, and rotation_deg 0 allows none")
+        if len(set(self.mirror)) < len(self.mirror):
+            raise PydanticCustomError("mirror", "a reflection stands twice in mirror")
+        return self
+
+    @property
+    def mirrors(self) -> tuple[Mirror, ...]:
+        """The reflections that are drawn: horizontal swaps left and right, vertical top and bottom."""
+        return ("horizontal", "vertical") if self.direction == "isotropic" else self.mirror
+
+    def in_words(self) -> str:
+        """All settings in one line."""
+        words: list[str] = [self.direction]
+        if self.rotation_deg is None:
+            words.append("rotation through 360 degrees, mirrored")
+        else:
+            words.append(f"rotation within {self.rotation_deg:g} degrees" if self.rotation_deg else "no rotation")
+            words += [f"mirrored {_MIRRORED[mirror]}" for mirror in self.mirror]
+        if self.elastic:
+            words.append(f"elastic {_per_cent(self.elastic)}")
+        return ", ".join([*words, f"brightness {_per_cent(self.brightness)}", f"contrast {_per_cent(self.contrast)}"])
+
+
+_MIRRORED: dict[Mirror, str] = {"horizontal": "left to right", "vertical": "top to bottom"}
+
+SAFE_AUGMENTATION = Augmentation(direction="directional", rotation_deg=5.0)
+"""What holds where nobody has said anything about a label.
+
+Five degrees are how parts lie at a line anyway, and no reflection: most defects have a direction (scoring, cracks along
+the grain), and one that is turned away from it is a defect that the line cannot make. Too little variation of an
+isotropic type only teaches less; too much of a directional one teaches what is wrong.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFile:
+    """What `dataset.yaml` says; `augmentations` has its labels and perhaps `default`, `lines` where they stand."""
+
+    path: Path = Path(DATASET_YAML)
+    part_id_pattern: str | None = None
+    augmentations: Mapping[str, Augmentation] = field(default_factory=dict)
+    lines: Mapping[str, int] = field(default_factory=dict)
+
+    def augmentation_of(self, label: str) -> Augmentation:
+        """The settings of a label (`good` or a defect type): its own, else the file's default, else the safe one."""
+        return self.augmentations.get(label) or self.augmentations.get(DEFAULT) or SAFE_AUGMENTATION
+
+    def check_labels(self, labels: Collection[str]) -> None:
+        """Hold the file to the labels that have photographs.
+
+        Raises:
+            ProcunitError: it has settings for another label; those of the dataset are named.
+        """
+        for name in self.augmentations:
+            if name != DEFAULT and name not in labels:
+                near = difflib.get_close_matches(name, labels, n=1)
+                meant = f"Did you mean {near[0]!r}? " if near else ""
+                raise ProcunitError(
+                    f"augmentation.{name}: no photograph has the label {name!r}",
+                    where=f"{self.path}:{self.lines.get(name, 1)}",
+                    remedy=f"{meant}Labels here: {', '.join(sorted(labels))}",
+                )
+
+
+class _Keys(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    part_id_pattern: Annotated[str, Field(max_length=MAX_PATTERN_CHARACTERS, strict=True)] | None = None
+    augmentation: dict[str, Augmentation] = Field(default_factory=dict)
+
+    @field_validator("part_id_pattern")
+    @classmethod
+    def _names_the_part(cls, pattern: str | None) -> str | None:
+        if pattern is None:
+            return None
+        try:
+            groups = re.compile(pattern).groupindex
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"no regular expression: {error}") from error
+        if set(groups) != {PART_GROUP}:
+            raise ValueError(f"needs exactly one named group, (?P<{PART_GROUP}>...)")
+        if _repeats_what_repeats(pattern):
+            raise ValueError("repeats a group that repeats something itself, which can take for ever on a long name")
+        return pattern
+
+
+def dataset_file_from_folder(root: Path) -> DatasetFile:
+    """Read the file, which may be missing.
+
+    Raises:
+        ProcunitError: it is not usable; the text names file, line, key and value.
+    """
+    path = root / DATASET_YAML
+    if not path.exists():
+        return DatasetFile(path)
+    file = folder_yaml_from_file(path, _Keys.model_fields)
+    try:
+        keys = _Keys.model_validate(file.keys)
+    except ValidationError as error:
+        raise _problem(file, error.errors(include_url=False)) from error
+    lines = {label: file.document.line(("augmentation", label)) for label in keys.augmentation}
+    return DatasetFile(path, keys.part_id_pattern, keys.augmentation, lines)
+
+
+def _problem(file: FolderYaml, errors: list[ErrorDetails]) -> ProcunitError:
+    """The most telling problem: a refused colour, then an unknown key, which may be the typo of a missing one."""
+    first = min(errors, key=lambda details: (not _is_colour(details), details["type"] != "extra_forbidden"))
+    key, value = first["loc"], first["input"]
+    if _is_colour(first):
+        return file.problem(key, value, _COLOUR_IS_PHYSICS, _WITHOUT_COLOUR)
+    if first["type"] == "extra_forbidden":
+        return file.unknown_key(key, value, (_Keys if len(key) == 1 else Augmentation).model_fields)
+    remedy = _REMEDIES.get(first["type"]) or _REMEDIES[str(key[2] if len(key) > 2 else key[0])]
+    return file.problem(key, value, _WORDS.get(first["type"]) or words_from_details(first), remedy)
+
+
+def _is_colour(details: ErrorDetails) -> bool:
+    """Whether a key asks for other colours; a label may have the name of one."""
+    is_setting = details["type"] == "extra_forbidden"
+    is_no_label = len(details["loc"]) == 2 and not isinstance(details["input"], (dict, Augmentation))
+    return (is_setting or is_no_label) and _COLOUR.search(str(details["loc"][-1])) is not None
+
+
+def _repeats_what_repeats(pattern: str) -> bool:
+    """Whether a group with *, + or {m,n} in it is repeated as a whole."""
+    holds, repeats_inside = [False], False
+    for piece in _PATTERN_PIECE.findall(pattern):
+        repeats = piece in ("*", "+", "{")
+        if repeats_inside and (repeats or piece.startswith("{")):
+            return True
+        repeats_inside = piece == ")" and holds[-1]
+        if piece.startswith("("):
+            holds.append(False)
+        elif piece == ")" and len(holds) > 1:  # a comment may have an odd one
+            holds.pop()
+        holds[-1] = holds[-1] or repeats or repeats_inside
+    return False
+
+
+def _per_cent(share: float) -> str:
+    return f"{100 * share:g} %"

@@ -1,0 +1,139 @@
+"""The files of a RUN directory, through which the offline stages join: train -> export -> calibrate -> bundle build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from edge.bundle.manifest import Budget, ImagingBaseline, KnownPhoto, Precision, ScoreLimit, graph_files
+from edge.errors import ProcunitError, first_problem
+from edge.preprocess import Geometry
+from edge.system.tensor_file import tensors_from_file
+
+TRAIN_FILE, EXPORT_FILE, CALIBRATION_FILE = "train.json", "export.json", "calibration.json"
+CHECKPOINT_FILE, BANK_FILE = "checkpoint.safetensors", "bank.safetensors"
+FOLD_BANKS_FILE, HELD_OUT_FILE = "fold-banks.safetensors", "held-out.safetensors"
+DEMO_KEY_FILE, DEMO_PUBLIC_KEY_FILE = "demo-key.pem", "demo-key.pub"
+
+Role = Literal["train", "calibrate", "seed"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RunPhoto(KnownPhoto):
+    """A photograph of the dataset and the side of the split that its part is on."""
+
+    file: str
+    mask: str | None = None
+
+
+class TrainRecord(_Record):
+    """What `procunit train` did: `data` is the dataset's folder, `types` are the heads' order.
+
+    `fine_tuned` tells whether the network's last stages were taught, too.
+    """
+
+    data: str
+    dataset_sha256: str
+    product: str
+    seed: int
+    backbone: str
+    weights: str
+    geometry: Geometry
+    types: tuple[str, ...]
+    fine_tuned: bool = False
+    photos: tuple[RunPhoto, ...]
+    out_of_fold_auc: dict[str, float]
+    packages: dict[str, str]
+    code_version: str
+
+
+class Difference(_Record):
+    """The largest difference of any logit and of any distance, maps included, from torch in FP32."""
+
+    logits: float
+    distances: float
+
+
+class ExportRecord(_Record):
+    """What `procunit export` made, and how far the graphs of each precision are from torch.
+
+    `fold_of` names the fold of each held-out good part, whose score comes from the bank that was made without it.
+    """
+
+    separate: bool
+    opset: int
+    bank_rows: int
+    feature_size: int
+    bank_parts: int
+    fold_of: dict[str, int]
+    parity_frames: int
+    differences: dict[Precision, Difference]
+
+
+class PhotoScores(_Record):
+    """One photograph's scores through the on-device path; type scores are sigmoids in the run's order of types."""
+
+    sha256: str
+    part_id: str
+    label: str
+    type_scores: tuple[float, ...]
+    anomaly_score: float
+
+
+class CalibrationRecord(_Record):
+    """Limits from held-out good parts; `budget` is None where there are no good parts."""
+
+    types: dict[str, ScoreLimit]
+    anomaly: ScoreLimit | None
+    budget: Budget | None
+    imaging: ImagingBaseline | None
+    scores: tuple[PhotoScores, ...]
+
+
+RecordT = TypeVar("RecordT", TrainRecord, ExportRecord, CalibrationRecord)
+
+_MADE_BY = {TRAIN_FILE: "procunit train", EXPORT_FILE: "procunit export", CALIBRATION_FILE: "procunit calibrate"}
+
+
+def read_record(run: Path, name: str, record: type[RecordT]) -> RecordT:
+    """A stage's record.
+
+    Raises:
+        ProcunitError: the stage has not run yet, or the file is damaged; the text names the command to run.
+    """
+    path = run / name
+    if not path.is_file():
+        raise ProcunitError("this stage has not run yet", where=str(path), remedy=f"Run `{_MADE_BY[name]}` first")
+    try:
+        return record.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ProcunitError(first_problem(error), where=str(path), remedy=f"Run `{_MADE_BY[name]}` again") from error
+
+
+def graphs_of_run(run: Path, exported: ExportRecord, precision: Precision = "fp32") -> tuple[Path, ...]:
+    """The ONNX graphs of one precision that together give the contract's outputs."""
+    return tuple(run / name for name in graph_files(precision, separate=exported.separate))
+
+
+def fold_banks_of_run(run: Path) -> tuple[NDArray[np.float32], ...]:
+    """The banks that were made without each fold of the held-out good parts, by fold; see `ExportRecord.fold_of`.
+
+    Raises:
+        ProcunitError: they cannot be read.
+    """
+    tensors = tensors_from_file(run / FOLD_BANKS_FILE)
+    return tuple(np.asarray(tensors[str(fold)], np.float32) for fold in range(len(tensors)))
+
+
+def write_record(run: Path, name: str, record: TrainRecord | ExportRecord | CalibrationRecord) -> None:
+    """Write a stage's record whole or not at all."""
+    partial = run / f".{name}.partial"
+    partial.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    partial.replace(run / name)
