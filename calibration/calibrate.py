@@ -15,23 +15,22 @@ from calibration.held_out import PatchesOf, held_out_bytes
 from calibration.limits import budget_from_counts, limits_from_good_parts
 from calibration.scoring import PhotoScorer, ScoredPhoto, with_progress
 from edge.anomaly import center_and_spread
-from edge.bundle.manifest import PATCHES_GRAPH, Budget, ImagingBaseline, ScoreLimit
+from edge.bundle.manifest import GOOD, PATCHES_GRAPH, Budget, ImagingBaseline, ScoreLimit
 from edge.bundle.reader import bank_from_file
+from edge.bundle.records import CalibrationRecord, PhotoScores
 from edge.engine.ort import OrtEngine
 from edge.errors import ProcunitError
+from edge.geometry import Geometry
+from edge.image_file import read_image
 from edge.imaging import imaging_from_pixels
 from edge.policy import logit, sigmoid
-from edge.preprocess import Geometry
-from training.data.dataset import GOOD, read_image
 from training.data.run_files import (
     BANK_FILE,
     CALIBRATION_FILE,
     EXPORT_FILE,
     HELD_OUT_FILE,
     TRAIN_FILE,
-    CalibrationRecord,
     ExportRecord,
-    PhotoScores,
     RunPhoto,
     TrainRecord,
     fold_banks_of_run,

@@ -12,10 +12,10 @@ from calibration.evaluate import evaluate_folder
 from calibration.limits import parts_needed
 from calibration.seeded import Targets, seeded_run
 from calibration.tables import closing_lines, score_table, seeded_table, verdict_table
+from edge.bundle.keys import signing_key_from_file, trusted_keys_from_files
 from edge.bundle.manifest import NO_BUDGET, Budget
 from edge.bundle.reader import Bundle, open_bundle
-from edge.bundle.sealing import signing_key_from_file
-from edge.cli.bundle import open_with_keys, signature_line, trust_options, trusted_keys_from_files
+from edge.cli.trust import open_with_keys, signature_line, trust_options
 from edge.errors import ProcunitError
 from edge.policy import MAX_TARGET_FALSE_REJECT, MIN_TARGET_DETECTION
 from training.data.dataset import dataset_from_path

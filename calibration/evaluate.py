@@ -15,10 +15,12 @@ from edge.bundle.manifest import Manifest
 from edge.bundle.reader import BundleContent
 from edge.engine.ort import OrtEngine
 from edge.errors import ProcunitError
+from edge.image_file import read_image
 from edge.messages import Frame, Trigger
-from edge.pipeline import Pipeline, utc_now
+from edge.pipeline import Pipeline
 from edge.policy import alarm_margin, policy_from_manifest
-from training.data.dataset import Dataset, Photo, read_image
+from edge.system.clock import utc_now
+from training.data.dataset import Dataset, Photo
 
 _NEVER_AUDIT = 1.0
 

@@ -13,8 +13,9 @@ import numpy as np
 
 from calibration.evaluation import AnomalyFigures, EscapeRate, Figures, TypeFigures
 from calibration.metrics import Values, auc, auc_ci95, escape_rate, size_scores
+from edge.bundle.manifest import GOOD
 from edge.messages import Verdict
-from training.data.dataset import GOOD, Photo
+from training.data.dataset import Photo
 
 FALSE_ALARM_RATES = ("0.01", "0.05")
 _SEVEREST_FIRST = (Verdict.REJECT, Verdict.REVIEW, Verdict.NOT_INSPECTED, Verdict.PASS)

@@ -20,8 +20,9 @@ from edge.bundle.manifest import (
     PATCHES_KEY,
 )
 from edge.engine.ort import session_from_graph
+from edge.geometry import Geometry
 from edge.messages import PixelArray, Scores
-from edge.preprocess import Geometry, judged_patches, tensor_from_pixels
+from edge.preprocess import judged_patches, tensor_from_pixels
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,13 +12,15 @@ from rich.console import Console
 from rich.progress import track
 
 from calibration.held_out import Farthest, PatchesOf
+from edge.bundle.manifest import GOOD
 from edge.bundle.reader import file_entry_from_path
+from edge.bundle.records import PhotoScores
 from edge.engine.protocol import Engine, EngineError
+from edge.engine.scores import score_pixels
 from edge.errors import ProcunitError
-from edge.pipeline import score_pixels
-from edge.preprocess import Geometry
-from training.data.dataset import GOOD, read_image
-from training.data.run_files import PhotoScores, RunPhoto
+from edge.geometry import Geometry
+from edge.image_file import read_image
+from training.data.run_files import RunPhoto
 
 ItemT = TypeVar("ItemT")
 

@@ -9,15 +9,19 @@ from pathlib import Path
 
 from calibration.limits import CONFIDENCE
 from calibration.scoring import with_progress
-from edge.bundle.manifest import DefectType, KnownPhoto, SeededResult
+from edge.bundle.keys import SigningKey
+from edge.bundle.manifest import GOOD, DefectType, KnownPhoto, SeededResult
 from edge.bundle.reader import Bundle
-from edge.bundle.sealing import SigningKey, new_directory, seal
+from edge.bundle.sealing import seal
 from edge.engine.ort import OrtEngine
 from edge.engine.protocol import EngineError
+from edge.engine.scores import score_pixels
 from edge.errors import ProcunitError
-from edge.pipeline import score_pixels, utc_now
+from edge.image_file import read_image
 from edge.policy import earned_authority
-from training.data.dataset import GOOD, Dataset, read_image
+from edge.system.clock import utc_now
+from edge.system.files import new_directory
+from training.data.dataset import Dataset
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ import logging
 import time
 from contextlib import ExitStack
 
-from edge.bundle.reader import Bundle, TrustedKey, open_bundle, trusted_key_from_file
+from edge.bundle.keys import TrustedKey, trusted_key_from_file
+from edge.bundle.reader import Bundle, open_bundle
 from edge.config.settings import BundleSettings, Settings
 from edge.contract.topics import RESULT, root_from_device
 from edge.engine.choice import OpenEngine, open_engine
@@ -23,11 +24,10 @@ from edge.frames.store import FrameStore
 from edge.line.line import Line, line_from_settings
 from edge.line.supervisor import Reason, Supervisor
 from edge.outbox.outbox import Outbox
+from edge.state_dir import FRAMES_FOLDER, OUTBOX_FILE
 from edge.system.service_manager import ServiceNotifier
 from edge.system.stop_signals import StopSignals
 
-OUTBOX_FILE, FRAMES_FOLDER = "outbox.db", "frames"
-"""What lies in the state directory, beside what `edge.line.line` names."""
 CAMERA_STOP_S = 5.0
 DRAIN_S = 10.0
 """How long what waits in the hand-over may take to be judged when the daemon stops."""

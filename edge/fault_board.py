@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from edge.contract.payloads import bytes_from_payload, event_from_fault
 from edge.faults import FAULTS, FaultId, Severity
 from edge.outbox.outbox import Outbox
-from edge.pipeline import utc_now
+from edge.system.clock import utc_now
 
 QUIET_S = 10.0
 """A fault of single parts is over when this long no part has shown it."""

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from edge.geometry import Geometry, placements
 from edge.messages import PixelArray
-from edge.preprocess import Geometry, placements, tensor_from_pixels, unjudged_pixels
+from edge.preprocess import tensor_from_pixels, unjudged_pixels
 
 _CROSS = np.asarray(cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)), np.uint8)
 """The pixels that a pixel's Laplacian is made of."""

@@ -6,13 +6,14 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
 
-from edge.engine.protocol import Engine, EngineError, scores_from_outputs
+from edge.engine.protocol import Engine, EngineError
+from edge.engine.scores import score_pixels
 from edge.errors import ProcunitError
-from edge.messages import Inspection, NotInspected, PixelArray, Scores, Timings, Trigger
+from edge.geometry import Geometry
+from edge.messages import Inspection, NotInspected, Timings, Trigger
 from edge.policy import Policy, decide, not_inspected
-from edge.preprocess import Geometry, tensor_from_pixels
+from edge.system.clock import _since_ms, utc_now
 
 
 @dataclass(frozen=True)
@@ -46,30 +47,6 @@ class Pipeline:
         decision = decide(scores, self.policy, self.draw())
         timings = Timings(queue_ms, timings.preprocess_ms, timings.engine_ms, _since_ms(started_ns))
         return Inspection(trigger, decision, scores, timings, utc_now())
-
-
-def score_pixels(pixels: PixelArray, geometry: Geometry, engine: Engine) -> tuple[Scores, Timings]:
-    """One frame through preprocessing and the engine: the path that calibration, the golden gate and the device share.
-
-    Raises:
-        ProcunitError: the frame is no usable image.
-        EngineError: the engine failed.
-    """
-    started_ns = time.monotonic_ns()
-    tiles_u8 = tensor_from_pixels(pixels, geometry)
-    preprocess_ms = _since_ms(started_ns)
-    started_ns = time.monotonic_ns()
-    scores = scores_from_outputs(engine.infer(tiles_u8))
-    return scores, Timings(preprocess_ms=preprocess_ms, engine_ms=_since_ms(started_ns))
-
-
-def utc_now() -> str:
-    """Now in UTC, ISO 8601 with milliseconds; for records, never for durations."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _since_ms(started_ns: int) -> float:
-    return (time.monotonic_ns() - started_ns) / 1e6
 
 
 _TEXTS = {

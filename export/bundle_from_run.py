@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from edge.bundle.keys import SigningKey
 from edge.bundle.manifest import (
     BANK,
     CALIBRATION,
@@ -21,10 +22,12 @@ from edge.bundle.manifest import (
     Provenance,
 )
 from edge.bundle.reader import Bundle, bank_from_file
-from edge.bundle.sealing import SigningKey, new_directory, seal
+from edge.bundle.records import CalibrationRecord
+from edge.bundle.sealing import seal
 from edge.engine.ort import OrtEngine
 from edge.errors import ProcunitError
-from edge.pipeline import utc_now
+from edge.system.clock import utc_now
+from edge.system.files import new_directory
 from export.golden import Judge, golden_photos, tolerance_from_scores, write_golden
 from export.pictures import galleries_from_run
 from export.report import SUSPECTS_FILE, report_html
@@ -34,7 +37,6 @@ from training.data.run_files import (
     EXPORT_FILE,
     HELD_OUT_FILE,
     TRAIN_FILE,
-    CalibrationRecord,
     ExportRecord,
     TrainRecord,
     graphs_of_run,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
+from edge.bundle.keys import signing_key_from_file
 from edge.bundle.reader import MAX_BANK_ROWS
-from edge.bundle.sealing import signing_key_from_file
 from export.bundle_from_run import bundle_from_run
 from export.report import SUSPECTS_FILE
 from export.signing import demo_key_from_run

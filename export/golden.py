@@ -11,15 +11,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.bundle.manifest import GOLDEN, DefectType, GoldenFrame, GoldenSet, ScoreLimit
+from edge.bundle.manifest import GOLDEN, GOOD, DefectType, GoldenFrame, GoldenSet, ScoreLimit
+from edge.bundle.records import PhotoScores
 from edge.engine.flip_rate import clearance, clearances_from_scores, score_names
 from edge.engine.protocol import Engine
+from edge.engine.scores import score_pixels
 from edge.errors import ProcunitError
-from edge.pipeline import score_pixels
+from edge.geometry import Geometry
+from edge.image_file import read_image
 from edge.policy import decide, policy_without_authority
-from edge.preprocess import Geometry
-from training.data.dataset import GOOD, read_image
-from training.data.run_files import PhotoScores
 
 MIN_TOLERANCE_SPREADS, MAX_TOLERANCE_SPREADS = 0.01, 0.1
 """Between these the calibration scores set how far a score may drift from the reference."""

@@ -11,22 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from edge.bundle.manifest import ScoreLimit
+from edge.bundle.manifest import GOOD, ScoreLimit
 from edge.bundle.reader import bank_from_file
+from edge.bundle.records import CalibrationRecord, PhotoScores
+from edge.engine.scores import score_pixels
 from edge.frames.heatmap import relevance_from_scores
+from edge.geometry import Geometry
+from edge.image_file import read_image
 from edge.messages import PixelArray, Scores
-from edge.pipeline import score_pixels
-from edge.preprocess import Geometry, frame_u8_from_pixels
+from edge.preprocess import frame_u8_from_pixels
 from export.golden import Judge
-from training.data.dataset import GOOD, read_image
-from training.data.run_files import (
-    BANK_FILE,
-    CalibrationRecord,
-    ExportRecord,
-    PhotoScores,
-    TrainRecord,
-    fold_banks_of_run,
-)
+from training.data.run_files import BANK_FILE, ExportRecord, TrainRecord, fold_banks_of_run
 from training.report.pictures import Picture, picture_from_map
 
 PICTURES_BYTES = 1_400_000

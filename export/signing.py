@@ -8,7 +8,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from edge.bundle.sealing import DEMO_MARK, SigningKey, signing_key_from_file
+from edge.bundle.keys import DEMO_MARK, SigningKey, signing_key_from_file
 from training.data.run_files import DEMO_KEY_FILE, DEMO_PUBLIC_KEY_FILE
 
 

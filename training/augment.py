@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.bundle.manifest import GOOD
 from edge.errors import ProcunitError
+from edge.geometry import Geometry, Region
 from edge.messages import PixelArray
-from edge.preprocess import Geometry, Region
-from training.data.dataset import GOOD
 from training.data.dataset_yaml import Augmentation, DatasetFile, Mirror
 
 MIN_DEFECT_KEPT = 0.5

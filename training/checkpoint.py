@@ -10,7 +10,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
 from edge.errors import ProcunitError, first_problem
-from edge.preprocess import Geometry
+from edge.geometry import Geometry
 from training.data.run_files import CHECKPOINT_FILE, TRAIN_FILE, TrainRecord
 
 _HEADER_KEY = "procunit_edge"

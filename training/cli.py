@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from training.data.dataset import GOOD
-from training.data.folder_geometry import areas_in_words
+from edge.bundle.manifest import GOOD
+from edge.preprocess import areas_in_words
 from training.report.run_report import REPORT_FILE
 from training.teach import Plan
 from training.train import Trained, TrainSettings

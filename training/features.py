@@ -17,11 +17,14 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from edge.bundle.manifest import MASKS
 from edge.errors import ProcunitError
+from edge.geometry import Geometry
+from edge.image_file import read_image
 from edge.messages import PixelArray
-from edge.preprocess import PATCH_PX, Geometry, mask_tiles, tensor_from_pixels
+from edge.preprocess import PATCH_PX, mask_tiles, tensor_from_pixels
 from training.augment import reflected
-from training.data.dataset import MASKS, Dataset, Photo, read_image, read_mask
+from training.data.dataset import Dataset, Photo, read_mask
 from training.data.dataset_yaml import Mirror
 from training.data.folder_geometry import geometry_from_folder
 from training.model import InspectionModel, each_on_one_core, head_features

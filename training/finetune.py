@@ -20,10 +20,13 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
 
+from edge.bundle.manifest import GOOD
 from edge.errors import ProcunitError
-from edge.preprocess import PATCH_PX, Geometry, mask_tiles, tensor_from_pixels
+from edge.geometry import Geometry
+from edge.image_file import read_image
+from edge.preprocess import PATCH_PX, mask_tiles, tensor_from_pixels
 from training.augment import augmentation_in_geometry, augmented
-from training.data.dataset import GOOD, Photo, read_image, read_mask
+from training.data.dataset import Photo, read_mask
 from training.data.dataset_yaml import DatasetFile
 from training.features import Lesson, lesson_from_features
 from training.model import (

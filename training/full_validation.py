@@ -16,7 +16,7 @@ from rich.progress import Progress
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from edge.bundle.sealing import write_whole
+from edge.system.files import write_whole
 from training.finetune import Views, fine_tuned, lesson_from_views
 from training.head import Blend, discriminants, head_from_discriminants, scatter_from_lessons
 from training.model import each_on_one_core

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.data.dataset import GOOD
+from edge.bundle.manifest import GOOD
 from training.features import Lesson
 from training.model import DefectHead, strongest_places
 

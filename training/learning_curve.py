@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from training.data.dataset import GOOD
+from edge.bundle.manifest import GOOD
 from training.features import Lesson
 from training.findings import CurvePoint
 from training.head import Scatter, empty_scatter, scatter_from_lessons

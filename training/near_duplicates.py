@@ -24,7 +24,8 @@ from rich.console import Console
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from training.data.dataset import PARTS_CSV, Dataset, Photo, read_image
+from edge.image_file import read_image
+from training.data.dataset import PARTS_CSV, Dataset, Photo
 from training.data.dataset_yaml import DATASET_YAML
 from training.data.photo_list import FILE, LABEL, MASK, PART_ID
 from training.model import each_on_one_core

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
 from edge.binomial import lower_bound, upper_bound
-from training.data.dataset import GOOD
+from edge.bundle.manifest import GOOD
 from training.findings import Findings
 
 FALSE_ALARM_RATES = (0.05, 0.01)

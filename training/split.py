@@ -10,8 +10,9 @@ import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from edge.bundle.manifest import GOOD
 from edge.errors import ProcunitError
-from training.data.dataset import GOOD, Photo
+from training.data.dataset import Photo
 from training.data.run_files import Role
 from training.seeded import SeededSet, refuse_one_content_twice, seeded_parts
 

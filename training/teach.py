@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
+from edge.bundle.manifest import GOOD
 from edge.errors import ProcunitError
-from edge.preprocess import PATCH_PX, Geometry
+from edge.geometry import Geometry
+from edge.preprocess import PATCH_PX
 from training.augment import mirrors_of_all
-from training.data.dataset import GOOD, Photo
+from training.data.dataset import Photo
 from training.data.dataset_yaml import DatasetFile
 from training.features import Lesson, lessons_from_photos
 from training.findings import Findings

@@ -14,13 +14,13 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
-from edge.bundle.manifest import NAME_PATTERN
-from edge.bundle.sealing import new_directory
+from edge.bundle.manifest import GOOD, NAME_PATTERN
 from edge.errors import ProcunitError
-from edge.preprocess import Geometry
+from edge.geometry import Geometry
+from edge.system.files import new_directory
 from training.augment import beyond_good_in_words
 from training.checkpoint import save_checkpoint
-from training.data.dataset import GOOD, Dataset, Photo, dataset_from_path
+from training.data.dataset import Dataset, Photo, dataset_from_path
 from training.data.dataset_yaml import dataset_file_from_folder
 from training.data.run_files import TRAIN_FILE, RunPhoto, TrainRecord, write_record
 from training.features import checked_geometry

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from training.data.dataset import GOOD
+from edge.bundle.manifest import GOOD
 from training.features import Lesson
 from training.head import Blend, Discriminants, Scatter, discriminants, empty_scatter, scatter_from_lessons
 

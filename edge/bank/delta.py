@@ -20,18 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from safetensors.numpy import save
 
 from edge.bank.growth import MAX_ADDED_ROWS, GrownBank
+from edge.bundle.keys import SigningKey, TrustedKey, keys_for_commands, signer_of_bytes, trusted_key_from_file
 from edge.bundle.manifest import BANK_KEY, Count, FileEntry, Finite, Line, ScoreLimit
-from edge.bundle.reader import (
-    MAX_BANK_ROWS,
-    Bundle,
-    TrustedKey,
-    read_small,
-    rows_from_bytes,
-    signer_of_bytes,
-    trusted_key_from_file,
-)
-from edge.bundle.sealing import SigningKey
-from edge.commands.signature import keys_for_commands
+from edge.bundle.reader import MAX_BANK_ROWS, Bundle, read_small, rows_from_bytes
 from edge.errors import ProcunitError, first_problem
 
 DELTA, DELTA_SIGNATURE, ROWS = "delta.json", "delta.sig", "rows.safetensors"

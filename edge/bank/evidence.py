@@ -17,6 +17,7 @@ from edge.bundle.manifest import (
     DEFECT_DISTANCES_KEY,
     DEFECT_PATCHES_KEY,
     DISTANCES_KEY,
+    GOOD,
     HELD_OUT,
     PATCHES_GRAPH,
     PATCHES_KEY,
@@ -24,10 +25,9 @@ from edge.bundle.manifest import (
     Manifest,
 )
 from edge.bundle.reader import BundleContent
+from edge.bundle.records import PhotoScores
 from edge.errors import ProcunitError
 from edge.system.tensor_file import tensors_from_file
-from training.data.dataset import GOOD
-from training.data.run_files import CalibrationRecord, PhotoScores, read_record
 
 _GROWTH_FILES = frozenset({CALIBRATION, HELD_OUT, PATCHES_GRAPH})
 _GOOD_KEYS = (PATCHES_KEY, DISTANCES_KEY, COUNTED_KEY)
@@ -99,7 +99,8 @@ def evidence_from_bundle(content: BundleContent) -> Evidence:
             where=str(content.path),
             remedy="Build it again, from `procunit export` on",
         )
-    scores = read_record(content.path, CALIBRATION, CalibrationRecord).scores
+    record = content.calibration()
+    scores = () if record is None else record.scores
     good = [photo for photo in scores if photo.label == GOOD]
     defects = [photo for photo in scores if photo.label != GOOD]
     tensors = tensors_from_file(content.path / HELD_OUT)

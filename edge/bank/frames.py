@@ -15,15 +15,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edge.anomaly import counted_patches, distances_to_rows
 from edge.bank.evidence import StoredDefect, Tile, flagged_by_type
-from edge.bundle.manifest import PATCHES_GRAPH, PATCHES_KEY
+from edge.bundle.manifest import GOOD, PATCHES_GRAPH, PATCHES_KEY
 from edge.bundle.reader import Bundle, read_small
 from edge.engine.ort import OrtEngine, session_from_graph
 from edge.engine.protocol import EngineError
+from edge.engine.scores import score_pixels
 from edge.errors import ProcunitError, first_problem
+from edge.geometry import Geometry
+from edge.image_file import read_image
 from edge.messages import PixelArray, Verdict
-from edge.pipeline import score_pixels
-from edge.preprocess import Geometry, judged_patches, tensor_from_pixels
-from training.data.dataset import GOOD, read_image
+from edge.preprocess import judged_patches, tensor_from_pixels
 
 _ONE_CORE = 1
 

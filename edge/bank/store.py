@@ -21,13 +21,14 @@ from pydantic import Field, TypeAdapter, ValidationError
 from edge.bank.delta import MAX_VERSION, BankDelta, Source, delta_from_directory, write_delta
 from edge.bank.evidence import evidence_from_bundle
 from edge.bank.growth import GrownBank, own_bank, refuse_missed
+from edge.bundle.keys import SigningKey, TrustedKey
 from edge.bundle.manifest import ScoreLimit
-from edge.bundle.reader import Bundle, TrustedKey, read_small
-from edge.bundle.sealing import SigningKey, new_directory, write_whole
+from edge.bundle.reader import Bundle, read_small
 from edge.errors import ProcunitError, first_problem
-from edge.pipeline import utc_now
+from edge.state_dir import BANK_FOLDER
+from edge.system.clock import utc_now
+from edge.system.files import new_directory, write_whole
 
-BANK_FOLDER = "bank"
 IN_USE = "in-use.json"
 _LOCK = "lock"
 _NUMBERS = TypeAdapter(

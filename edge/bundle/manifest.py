@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from edge.geometry import Geometry
 from edge.messages import Authority, Verdict
-from edge.preprocess import Geometry
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 BANK, GOLDEN, KNOWN = "bank.safetensors", "golden/golden.json", "known.json"
@@ -210,3 +210,9 @@ class KnownPhotos(_Frozen):
     """Every photograph of the dataset that the bundle was made from."""
 
     photos: tuple[KnownPhoto, ...]
+
+
+GOOD = "good"
+
+
+MASKS = "masks"

@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from edge.bundle.keys import TrustedKey, signer_of_bytes
 from edge.bundle.manifest import (
     BANK,
     BANK_KEY,
+    CALIBRATION,
     GOLDEN,
     KNOWN,
     MANIFEST,
@@ -34,22 +33,14 @@ from edge.bundle.manifest import (
     Precision,
     graph_files,
 )
+from edge.bundle.records import CalibrationRecord
 from edge.errors import ProcunitError, first_problem
 from edge.system.tensor_file import tensors_from_bytes
 
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_BANK_ROWS = 16_384
 
-RecordT = TypeVar("RecordT", Manifest, GoldenSet, KnownPhotos)
-
-
-@dataclass(frozen=True)
-class TrustedKey:
-    """A public key the device accepts; a demo key lends no authority beyond demonstrations."""
-
-    name: str
-    key: Ed25519PublicKey
-    demo: bool
+RecordT = TypeVar("RecordT", Manifest, GoldenSet, KnownPhotos, CalibrationRecord)
 
 
 @dataclass(frozen=True)
@@ -92,6 +83,12 @@ class BundleContent:
                 )
         return golden
 
+    def calibration(self) -> CalibrationRecord | None:
+        """The calibration scores; None in a bundle that does not tell of them."""
+        if CALIBRATION not in self.manifest.files:
+            return None
+        return _parsed(CalibrationRecord, (self.path / CALIBRATION).read_bytes(), self.path / CALIBRATION)
+
     def known(self) -> KnownPhotos:
         """The photographs that the bundle was made from; none if it does not tell."""
         if KNOWN not in self.manifest.files:
@@ -124,23 +121,6 @@ def file_entry_from_path(path: Path) -> FileEntry:
             digest.update(block)
             size += len(block)
     return FileEntry(sha256=digest.hexdigest(), size_bytes=size)
-
-
-def trusted_key_from_file(path: Path, *, demo: bool) -> TrustedKey:
-    """An Ed25519 public key in PEM form.
-
-    Raises:
-        ProcunitError: the file is missing or holds no such key.
-    """
-    try:
-        key = load_pem_public_key(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ProcunitError(f"cannot read the public key: {error}", where=str(path)) from error
-    if not isinstance(key, Ed25519PublicKey):
-        raise ProcunitError(
-            "not an Ed25519 public key", where=str(path), remedy="Use the .pub file beside the signing key"
-        )
-    return TrustedKey(path.name, key, demo)
 
 
 def open_bundle(path: Path, trusted: tuple[TrustedKey, ...]) -> Bundle:
@@ -213,26 +193,6 @@ def read_small(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ProcunitError(f"cannot be read: {error.strerror}", where=str(path)) from error
-
-
-def signer_of_bytes(data: bytes, signature: bytes, trusted: tuple[TrustedKey, ...], where: str) -> TrustedKey:
-    """The trusted key whose signature over a record's raw bytes this is.
-
-    Raises:
-        ProcunitError: it is by none of them.
-    """
-    for candidate in trusted:
-        try:
-            candidate.key.verify(signature, data)
-        except InvalidSignature:
-            continue
-        return candidate
-    names = ", ".join(key.name for key in trusted) or "none"
-    raise ProcunitError(
-        f"the signature is not by any trusted key ({names})",
-        where=where,
-        remedy="Trust the right public key, or ask who signed it: it may have been changed",
-    )
 
 
 def _manifest_bytes(path: Path) -> bytes:

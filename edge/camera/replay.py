@@ -17,10 +17,10 @@ from pydantic import Field
 
 from edge.camera.source import Arrival, CameraSettings, FrameError, SourceEnded
 from edge.errors import ProcunitError
+from edge.image_file import IMAGE_SUFFIXES, read_image
 from edge.messages import Frame
-from edge.pipeline import utc_now
 from edge.settings_section import ExistingPath, Number
-from training.data.dataset import IMAGE_SUFFIXES, read_image
+from edge.system.clock import utc_now
 
 _NEEDED_COLUMNS = frozenset({"file", "part_id"})
 

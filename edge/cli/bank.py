@@ -27,17 +27,16 @@ from edge.bank.frames import (
 )
 from edge.bank.growth import Bounds, GoodFrame, GrownBank, Growth, grow, own_bank
 from edge.bank.store import BankStore
-from edge.bundle.manifest import ScoreLimit
-from edge.bundle.reader import Bundle, TrustedKey, file_entry_from_path, open_bundle
-from edge.bundle.sealing import SigningKey, signing_key_from_file
-from edge.cli.bundle import trusted_keys_from_files
+from edge.bundle.keys import SigningKey, TrustedKey, signing_key_from_file, trusted_keys_from_files
+from edge.bundle.manifest import GOOD, ScoreLimit
+from edge.bundle.reader import Bundle, file_entry_from_path, open_bundle
 from edge.config.file import settings_from_file
 from edge.config.settings import Settings
 from edge.contract.encoding import clean_text
-from edge.daemon import FRAMES_FOLDER
 from edge.errors import ProcunitError
 from edge.frames.files import PINNED
-from training.data.dataset import GOOD, read_image
+from edge.image_file import read_image
+from edge.state_dir import FRAMES_FOLDER
 
 _CONFIG = click.option(
     "--config",

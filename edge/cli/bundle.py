@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import click
 from rich import box
@@ -14,61 +12,15 @@ from rich.table import Table
 from rich.text import Text
 
 from edge.bank.evidence import can_grow, evidence_from_bundle
+from edge.bundle.keys import trusted_keys_from_files
 from edge.bundle.manifest import NO_BUDGET, DefectType, Manifest
-from edge.bundle.reader import (
-    Bundle,
-    BundleContent,
-    TrustedKey,
-    open_bundle,
-    open_without_signature_check,
-    trusted_key_from_file,
-)
+from edge.bundle.reader import Bundle, BundleContent, open_bundle
+from edge.cli.trust import open_with_keys, signature_line, trust_options
 from edge.errors import ProcunitError
 from edge.policy import earned_authority
-from training.data.folder_geometry import areas_in_words
+from edge.preprocess import areas_in_words
 
-CommandT = TypeVar("CommandT", bound=Callable[..., object])
-_FILE = click.Path(path_type=Path, dir_okay=False)
 _DIRECTORY = click.Path(path_type=Path)
-
-
-def trust_options(command: CommandT) -> CommandT:
-    """Add `--trust PUB` and `--demo-trust PUB`, each as often as there are keys."""
-    command = click.option(
-        "--demo-trust", type=_FILE, multiple=True, metavar="PUB", help="Public key trusted for demonstrations only."
-    )(command)
-    return click.option("--trust", type=_FILE, multiple=True, metavar="PUB", help="Public key trusted for production.")(
-        command
-    )
-
-
-def trusted_keys_from_files(trust: tuple[Path, ...], demo_trust: tuple[Path, ...]) -> tuple[TrustedKey, ...]:
-    """The keys that the options named.
-
-    Raises:
-        ProcunitError: a file holds no Ed25519 public key.
-    """
-    return (
-        *(trusted_key_from_file(path, demo=False) for path in trust),
-        *(trusted_key_from_file(path, demo=True) for path in demo_trust),
-    )
-
-
-def open_with_keys(path: Path, keys: tuple[TrustedKey, ...]) -> BundleContent:
-    """Open a bundle for an offline tool: by its signature if keys were named, else by its hashes alone.
-
-    Raises:
-        ProcunitError: it is not as it was sealed, or not by any of these keys.
-    """
-    return open_bundle(path, keys) if keys else open_without_signature_check(path)
-
-
-def signature_line(content: BundleContent) -> str:
-    """Which key verified a bundle, or that none did, in words."""
-    if not isinstance(content, Bundle):
-        return "NOT VERIFIED: only its hashes were checked; name a key with --trust or --demo-trust"
-    kind = "demo key: authority in demonstrations only" if content.signed_by.demo else "production key"
-    return f"verified by {content.signed_by.name} ({kind})"
 
 
 @click.command()

@@ -11,12 +11,12 @@ from pathlib import Path
 import click
 from pydantic import ValidationError
 
-from edge.bundle.sealing import signing_key_from_file
+from edge.bundle.keys import signing_key_from_file
 from edge.commands.desk import MAX_LIFETIME_S
 from edge.commands.signature import signature_from_key
 from edge.commands.table import COMMANDS
-from edge.contract.commands import utc_from_unix_s
 from edge.errors import ProcunitError, first_problem
+from edge.system.clock import utc_from_unix_s
 
 _ROOT = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_.-]{0,63}/){1,6}v[0-9]+")
 

@@ -23,10 +23,10 @@ from rich.live import Live
 
 from edge.cli.watch_view import WatchView, line_from_result, plain
 from edge.config.file import settings_from_file
-from edge.config.settings import MqttSettings
 from edge.contract.payloads import Result
 from edge.contract.topics import EVENT, RESULT, STATUS, root_from_device
 from edge.mqtt.client import QOS, LinkError, client_from_settings
+from edge.mqtt.settings import MqttSettings
 
 _RETRY_S = 1.0
 _REFRESH_S = 0.25

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from edge.contract.encoding import clean_text
 from edge.contract.payloads import CommandOutcome, CommandRecord, bytes_from_payload, event_from_fault
 from edge.faults import FaultId
-from edge.pipeline import utc_now
+from edge.system.clock import utc_now
 
 MAX_A_MINUTE = 60
 """Events of each outcome of commands without a verified signature; the next event counts those that were more."""

@@ -13,10 +13,10 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.reasoncodes import ReasonCode
 from pydantic import ValidationError
 
-from edge.config.settings import MqttSettings
 from edge.contract.commands import CommandName, CommandReply
 from edge.errors import ProcunitError
 from edge.mqtt.client import QOS, LinkError, client_from_settings
+from edge.mqtt.settings import MqttSettings
 
 REPLY_TIMEOUT_S = 10.0
 T = TypeVar("T")

@@ -18,22 +18,20 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from edge.bundle.reader import TrustedKey
+from edge.bundle.keys import TrustedKey
 from edge.commands.audit import AuditLog
 from edge.commands.signature import signer_of_command
 from edge.commands.table import COMMANDS, Answer, CommandKind, DeviceActions, Request
-from edge.contract.commands import MAX_COMMAND_BYTES, Command, CommandReply, Refusal, unix_s_from_utc, utc_from_unix_s
+from edge.contract.commands import MAX_COMMAND_BYTES, Command, CommandReply, Refusal
 from edge.contract.encoding import clean_text
 from edge.contract.payloads import CommandOutcome, CommandRecord, bytes_from_payload
 from edge.errors import ProcunitError, first_problem
 from edge.mqtt.inlet import Incoming
-from edge.pipeline import utc_now
+from edge.system.clock import EARLIEST_CREDIBLE_S, unix_s_from_utc, utc_from_unix_s, utc_now
 
 MAX_LIFETIME_S = 86_400.0
 """Longest time between issue and expiry of a signed command: so long it must be remembered."""
 MAX_CLOCK_DIFFERENCE_S = 300.0
-EARLIEST_CREDIBLE_S = datetime(2024, 1, 1, tzinfo=timezone.utc).timestamp()
-"""A clock before this was never set (a board without a battery starts in 1970)."""
 
 _REMEMBERED = 10_000
 _MAX_CORRELATION_BYTES = 512

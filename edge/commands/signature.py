@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edge.bundle.reader import TrustedKey
+from edge.bundle.keys import TrustedKey
 
 _PURPOSE = b"procunit-command-v1\n"
 
@@ -35,11 +35,6 @@ def canonical_bytes(root: str, name: str, envelope: Mapping[str, object]) -> byt
 def signature_from_key(key: Ed25519PrivateKey, root: str, name: str, envelope: Mapping[str, object]) -> str:
     """The envelope's signature as it is on the wire."""
     return base64.b64encode(key.sign(canonical_bytes(root, name, envelope))).decode()
-
-
-def keys_for_commands(trusted: Iterable[TrustedKey], *, demo_bundle: bool) -> tuple[TrustedKey, ...]:
-    """The keys that may sign commands: those for demonstrations only while the bundle in use is signed by one."""
-    return tuple(key for key in trusted if demo_bundle or not key.demo)
 
 
 def signer_of_command(

@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 from pydantic_core import PydanticCustomError
 
 from edge.camera.source import CameraSettings
 from edge.contract.commands import CommandName
 from edge.contract.payloads import ReviewAction
+from edge.contract.topics import DeviceSettings
 from edge.engine.settings import EngineSettings
+from edge.mqtt.settings import MqttSettings
 from edge.settings_section import (
     ExistingFile,
     ExistingFolder,
     FilePath,
     Integer,
     Number,
-    SecretFile,
     Section,
-    text_of_integer,
 )
-
-Level = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-"""One level of a topic: letters, digits, `_`, `.` and `-`."""
-
-
-class DeviceSettings(Section):
-    """Where the device stands: the levels above it in the plant's topic tree (ISA-95), each optional, and its name."""
-
-    enterprise: Level | None = Field(default=None, title="Enterprise", description="Topic level of the enterprise")
-    site: Level | None = Field(default=None, title="Site", description="Topic level of the site")
-    area: Level | None = Field(default=None, title="Area", description="Topic level of the area")
-    line: Level | None = Field(default=None, title="Line", description="Topic level of the line")
-    cell: Level | None = Field(default=None, title="Cell", description="Topic level of the cell")
-    device: Level = Field(
-        title="Device", description="This device's name, different from every other on the broker (A-Z a-z 0-9 _ . -)"
-    )
 
 
 class BundleSettings(Section):
@@ -64,64 +48,6 @@ class BundleSettings(Section):
                 "no_key",
                 "no public key is named, so no bundle can be trusted",
                 {"remedy": "Name the signer's .pub file under trusted_keys, or the run's demo-key.pub under demo_keys"},
-            )
-        return self
-
-
-class MqttSettings(Section):
-    """The plant's broker."""
-
-    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,253}$")] = Field(
-        title="Host", description="Name or address of the MQTT broker"
-    )
-    port: Annotated[Integer, Field(ge=1, le=65535)] = Field(
-        default=1883, title="Port", description="TCP port of the broker, 1 to 65535; usually 8883 with TLS"
-    )
-    client_id: Level | None = Field(
-        default=None, title="Client id", description="MQTT client id; the device's name if left out"
-    )
-    protocol: Annotated[Literal["5", "3.1.1"], BeforeValidator(text_of_integer)] = Field(
-        default="5", title="Protocol", description="MQTT version, 5 or 3.1.1; a 3.1.1 broker cannot say what it refused"
-    )
-    username: Annotated[str, Field(min_length=1, max_length=256)] | None = Field(
-        default=None, title="User name", description="User name at the broker; or the systemd credential mqtt-username"
-    )
-    password_file: SecretFile | None = Field(
-        default=None,
-        title="Password file",
-        description="File whose first line is the password, closed to others; or the systemd credential mqtt-password",
-    )
-    tls_ca_file: ExistingFile | None = Field(
-        default=None, title="TLS certificate authority", description="PEM file of the broker's authority; turns TLS on"
-    )
-    client_cert_file: ExistingFile | None = Field(
-        default=None, title="Client certificate", description="PEM file of this device's certificate, with its chain"
-    )
-    client_key_file: SecretFile | None = Field(
-        default=None, title="Client key", description="PEM file of the certificate's private key; closed to other users"
-    )
-    keepalive_s: Annotated[Integer, Field(ge=2, le=600)] = Field(
-        default=5, title="Keep-alive", description="Seconds of silence after which both sides ask for a sign of life"
-    )
-    frames_per_min: Annotated[Integer, Field(ge=1, le=6000)] = Field(
-        default=600, title="Frame rate", description="Frames that may be published in a minute, 1 to 6000"
-    )
-
-    @model_validator(mode="after")
-    def _pairs_are_complete(self) -> MqttSettings:
-        if self.password_file is not None and self.username is None:
-            raise PydanticCustomError(
-                "no_username", "password_file is set but username is not", {"remedy": "Add username"}
-            )
-        if (self.client_cert_file is None) != (self.client_key_file is None):
-            raise PydanticCustomError(
-                "half_a_pair",
-                "client_cert_file and client_key_file belong together",
-                {"remedy": "Name both, or neither"},
-            )
-        if self.client_cert_file is not None and self.tls_ca_file is None:
-            raise PydanticCustomError(
-                "no_tls", "a client certificate needs TLS, which tls_ca_file turns on", {"remedy": "Add tls_ca_file"}
             )
         return self
 

@@ -5,7 +5,6 @@ Unlike what the device sends, a command may hold nothing unknown: a misspelt arg
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from enum import Enum
 from typing import Annotated, Literal
 
@@ -16,6 +15,7 @@ from pydantic_core import PydanticCustomError
 from edge.bundle.manifest import NAME_PATTERN, Line
 from edge.contract.payloads import BundleRef, CommandOutcome, Metrics, Payload, ScoreSet, Status, Text
 from edge.faults import FaultId
+from edge.system.clock import unix_s_from_utc
 
 CommandName = Literal["status", "replay", "snapshot", "frame", "part-id", "label", "arm", "disarm", "threshold"]
 MAX_COMMAND_BYTES = 16_000
@@ -29,21 +29,6 @@ def _is_a_time(text: str) -> str:
     except ValueError as error:
         raise PydanticCustomError("no_time", "not a time: {problem}", {"problem": str(error)}) from error
     return text
-
-
-def unix_s_from_utc(text: str) -> float:
-    """Seconds since 1970 of a time as it is on the wire, `2026-11-22T19:00:00.000Z`.
-
-    Raises:
-        ValueError: there is no such time.
-    """
-    return datetime.fromisoformat(text.removesuffix("Z")).replace(tzinfo=timezone.utc).timestamp()
-
-
-def utc_from_unix_s(unix_s: float) -> str:
-    """The other way round, in milliseconds."""
-    text = datetime.fromtimestamp(unix_s, timezone.utc).isoformat(timespec="milliseconds")
-    return text.removesuffix("+00:00") + "Z"
 
 
 UtcTime = Annotated[

@@ -6,11 +6,15 @@ The root follows ISA-95: enterprise/site/area/line/cell/device/v1; a level that 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from edge.config.settings import DeviceSettings
+from pydantic import Field
+
 from edge.contract.commands import Command, CommandReply
 from edge.contract.payloads import Event, Metrics, Result, Status
+from edge.settings_section import (
+    Section,
+)
 
 VERSION = "v1"
 """Last level of the root; a change that breaks receivers makes it v2."""
@@ -87,3 +91,20 @@ def root_from_device(device: DeviceSettings) -> str:
     """The root of a device's topics."""
     levels = (device.enterprise, device.site, device.area, device.line, device.cell, device.device, VERSION)
     return "/".join(level for level in levels if level)
+
+
+Level = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+"""One level of a topic: letters, digits, `_`, `.` and `-`."""
+
+
+class DeviceSettings(Section):
+    """Where the device stands: the levels above it in the plant's topic tree (ISA-95), each optional, and its name."""
+
+    enterprise: Level | None = Field(default=None, title="Enterprise", description="Topic level of the enterprise")
+    site: Level | None = Field(default=None, title="Site", description="Topic level of the site")
+    area: Level | None = Field(default=None, title="Area", description="Topic level of the area")
+    line: Level | None = Field(default=None, title="Line", description="Topic level of the line")
+    cell: Level | None = Field(default=None, title="Cell", description="Topic level of the cell")
+    device: Level = Field(
+        title="Device", description="This device's name, different from every other on the broker (A-Z a-z 0-9 _ . -)"
+    )

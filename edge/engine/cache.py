@@ -23,10 +23,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge.bundle.manifest import FileEntry
 from edge.bundle.reader import file_entry_from_path
-from edge.bundle.sealing import new_directory
 from edge.engine.build_progress import BuildCancelledError
 from edge.engine.key import EngineKey
 from edge.errors import ProcunitError, first_problem
+from edge.system.files import new_directory
 
 KEPT_ENGINES = 6
 """Three precisions of the bundle in use and of the one before."""

@@ -20,12 +20,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.bundle.manifest import CALIBRATION, DefectType, ScoreLimit
+from edge.bundle.manifest import CALIBRATION, GOOD, DefectType, ScoreLimit
 from edge.bundle.reader import BundleContent
+from edge.bundle.records import PhotoScores
 from edge.errors import ProcunitError
 from edge.policy import logit
-from training.data.dataset import GOOD
-from training.data.run_files import CalibrationRecord, PhotoScores, read_record
 
 MAX_FLIP_RATE = 1e-3
 """The share of a line's parts that an engine may be predicted to judge otherwise."""
@@ -71,9 +70,10 @@ def clearances_from_bundle(content: BundleContent) -> Clearances | None:
         ProcunitError: its record is damaged or does not fit its types.
     """
     manifest = content.manifest
-    if CALIBRATION not in manifest.files:
+    record = content.calibration()
+    if record is None:
         return None
-    scores = read_record(content.path, CALIBRATION, CalibrationRecord).scores
+    scores = record.scores
     if any(len(photo.type_scores) != len(manifest.types) for photo in scores):
         raise ProcunitError(
             "the calibration scores do not fit the bundle's types",

@@ -15,11 +15,11 @@ from edge.bundle.manifest import GoldenFrame, Manifest
 from edge.bundle.reader import BundleContent
 from edge.engine.flip_rate import MAX_FLIP_RATE, clearance, clearances_from_bundle, score_names
 from edge.engine.protocol import Engine, EngineError
+from edge.engine.scores import score_pixels
 from edge.errors import ProcunitError
+from edge.image_file import read_image
 from edge.messages import Decision, Scores
-from edge.pipeline import score_pixels
 from edge.policy import decide, policy_without_authority
-from training.data.dataset import read_image
 
 _NEVER_AUDIT = 1.0
 

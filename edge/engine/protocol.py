@@ -10,8 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import ProcunitError
-from edge.messages import Scores
-from edge.policy import sigmoid
 
 
 class EngineError(Exception):
@@ -61,23 +59,6 @@ class Engine(Protocol):
     def close(self) -> None:
         """Release everything; the engine may not be used again."""
         ...
-
-
-def scores_from_outputs(outputs: Outputs) -> Scores:
-    """Tiles merged: each score is its highest over the tiles, the maps are kept tile by tile.
-
-    Raises:
-        EngineError: there are outputs of no tile.
-    """
-    if not len(outputs.anomaly_score):
-        raise EngineError("the engine gave no tile's outputs")
-    best = outputs.logits.max(axis=0).astype(np.float64)
-    return Scores(
-        type_scores=tuple(sigmoid(float(value)) for value in best),
-        anomaly_score=float(outputs.anomaly_score.max()),
-        defect_maps=outputs.defect_maps,
-        anomaly_map=outputs.anomaly_map,
-    )
 
 
 def outputs_from_arrays(arrays: Mapping[str, NDArray[np.float32]]) -> Outputs:

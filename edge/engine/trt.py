@@ -24,7 +24,7 @@ from edge.engine.trt_library import TensorRT
 from edge.engine.trt_plans import BANK_INPUT, IMAGE_INPUT, check_tensors, engine_from_plan, largest_bank, output_shapes
 from edge.engine.trt_types import ICudaEngine, IExecutionContext
 from edge.errors import ProcunitError
-from edge.preprocess import Geometry
+from edge.geometry import Geometry
 
 _ALIGNMENT = 256
 """TensorRT wants the addresses of tensors aligned to 256 bytes."""

@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.geometry import Geometry
 from edge.messages import Scores
-from edge.preprocess import Geometry, frame_map_from_tile_maps, patches_with_any, unjudged_pixels
+from edge.preprocess import frame_map_from_tile_maps, patches_with_any, unjudged_pixels
 
 MAP_SIDE_PX = 128
 """The longer side of a stored map; the network's own grid is coarser."""

@@ -12,16 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.frames.heatmap import overlay
+from edge.geometry import Geometry, Placement, Region, placements
 from edge.messages import PixelArray
-from edge.preprocess import (
-    MIN_SIDE_PX,
-    Geometry,
-    Placement,
-    Region,
-    frame_u8_from_pixels,
-    placements,
-    tensor_from_pixels,
-)
+from edge.preprocess import MIN_SIDE_PX, frame_u8_from_pixels, tensor_from_pixels
 
 MIN_JPEG_SIDE_PX = 64
 Record = dict[str, object]

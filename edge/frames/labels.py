@@ -7,9 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.bundle.manifest import NAME_PATTERN
+from edge.bundle.manifest import MASKS, NAME_PATTERN
 from edge.errors import ProcunitError
-from training.data.dataset import MASKS
 
 MAX_CSV_BYTES = 16 << 20
 

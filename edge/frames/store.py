@@ -27,8 +27,8 @@ from edge.frames.image import (
     png_with_map,
 )
 from edge.frames.labels import checked_label
+from edge.geometry import Geometry
 from edge.messages import Inspection, PinAnswer, PixelArray, Scores, Verdict
-from edge.preprocess import Geometry
 
 __all__ = ["FrameStore", "StoredFrame", "heatmap_from_frame", "jpeg_from_frame"]
 

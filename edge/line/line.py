@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from edge.bank.delta import keys_for_bank
 from edge.bank.store import BankStore
-from edge.bundle.reader import Bundle, TrustedKey
+from edge.bundle.keys import TrustedKey, keys_for_commands
+from edge.bundle.reader import Bundle
 from edge.camera.source import camera_type_from_kind
 from edge.commands.audit import AuditLog
 from edge.commands.desk import CommandDesk
 from edge.commands.rules_in_force import StandingOrders
-from edge.commands.signature import keys_for_commands
 from edge.config.settings import Settings
 from edge.contract.payloads import BundleRef
 from edge.contract.results import ResultContext
@@ -33,10 +33,8 @@ from edge.mqtt.publisher import Publisher
 from edge.outbox.outbox import Outbox
 from edge.pipeline import Pipeline
 from edge.policy import policy_from_manifest
+from edge.state_dir import ENGINES_FOLDER, ORDERS_FILE
 from edge.system.service_manager import Heartbeat
-
-ENGINES_FOLDER, ORDERS_FILE = "engines", "orders.json"
-"""What lies in the state directory, beside the outbox and the frames."""
 
 
 @dataclass(frozen=True)

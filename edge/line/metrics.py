@@ -11,9 +11,8 @@ from edge.line.inspector import Inspector
 from edge.messages import Verdict
 from edge.mqtt.publisher import Publisher
 from edge.outbox.outbox import Outbox
-from edge.pipeline import utc_now
-
-THERMAL_DIR = Path("/sys/class/thermal")
+from edge.system.clock import utc_now
+from edge.system.sensors import THERMAL_DIR, temperatures_c
 
 
 class DeviceMetrics:
@@ -53,25 +52,6 @@ class DeviceMetrics:
             disk=_disk_use(self._state_dir),
             temperatures_c=temperatures_c(self._thermal_dir),
         )
-
-
-def temperatures_c(thermal_dir: Path) -> dict[str, float | None]:
-    """The temperature of each thermal zone by its type, in degrees Celsius; None where a sensor does not answer."""
-    found: dict[str, float | None] = {}
-    for zone in sorted(thermal_dir.glob("thermal_zone*")):
-        try:
-            name = (zone / "type").read_text(encoding="ascii", errors="replace").strip() or zone.name
-        except OSError:
-            name = zone.name
-        found[name if name not in found else f"{name} {zone.name}"] = _temperature_c(zone / "temp")
-    return found
-
-
-def _temperature_c(file: Path) -> float | None:
-    try:
-        return int(file.read_text(encoding="ascii")) / 1000
-    except (OSError, ValueError):  # a zone that is powered down answers EAGAIN
-        return None
 
 
 def _disk_use(folder: Path) -> DiskUse | None:

@@ -11,7 +11,8 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 
-from edge.contract.commands import PartIdArgs, unix_s_from_utc
+from edge.contract.commands import PartIdArgs
+from edge.system.clock import unix_s_from_utc
 
 MAX_HELD = 1000
 """Part ids that may wait for their trigger, and how far a counter may lie ahead of the newest trigger's."""

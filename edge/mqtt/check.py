@@ -13,12 +13,12 @@ from typing import Literal, TypeVar
 
 from cryptography import x509
 
-from edge.config.settings import MqttSettings
 from edge.contract.payloads import MAX_PAYLOAD_BYTES
 from edge.contract.topics import TOPICS
-from edge.mqtt.backoff import MAX_FRAME_BYTES
 from edge.mqtt.client import CONNECT_TIMEOUT_S, LinkError
 from edge.mqtt.connection import Acknowledged, Connected, Ended, Session, Subscribed
+from edge.mqtt.frame_sender import MAX_FRAME_BYTES
+from edge.mqtt.settings import MqttSettings
 from edge.mqtt.tls import context_from_settings, text_from_os_error
 from edge.system.clock import ClockState, clock_state
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge.config.settings import MqttSettings
+from edge.mqtt.settings import MqttSettings
 from edge.mqtt.tls import context_from_settings, text_from_os_error
 
 CONNECT_TIMEOUT_S = 5.0

@@ -20,9 +20,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge.config.settings import MqttSettings
 from edge.mqtt.client import QOS, LinkError, client_from_settings
 from edge.mqtt.inlet import Incoming
+from edge.mqtt.settings import MqttSettings
 from edge.mqtt.tls import text_from_os_error, text_from_tls_alert
 
 MAX_INCOMING_BYTES = 65_536

@@ -12,11 +12,11 @@ from edge.contract.topics import JSON, RESULT_LAST, STATUS
 from edge.fault_board import put_event
 from edge.faults import FaultId
 from edge.frames.store import FrameStore, StoredFrame
-from edge.mqtt.backoff import Backoff, FramePace
+from edge.mqtt.backoff import Backoff
 from edge.mqtt.best_effort import Asides
 from edge.mqtt.client import LinkError
 from edge.mqtt.connection import Acknowledged, Connected, Ended, Session, Subscribed
-from edge.mqtt.frame_sender import FrameSender
+from edge.mqtt.frame_sender import FramePace, FrameSender
 from edge.mqtt.poison_message import Doubt
 from edge.mqtt.result_replay import Replays
 from edge.outbox.outbox import MessageKind, Outbox, StoredMessage

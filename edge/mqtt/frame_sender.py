@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from edge.contract.encoding import frame_topic, heatmap_topic
 from edge.contract.topics import JPEG
 from edge.frames.store import FrameStore, StoredFrame, heatmap_from_frame, jpeg_from_frame
-from edge.mqtt.backoff import FramePace
 from edge.mqtt.connection import Session
 
 _MARGIN_BYTES = 4096
@@ -97,3 +96,47 @@ def _jpegs(frame: StoredFrame, max_bytes: int) -> tuple[bytes | None, bytes | No
     if jpeg is None:
         _logger.warning("frame %s cannot be published: too large for the broker at any quality", frame.path)
     return jpeg, heatmap
+
+
+FIRST_FRAME_BYTES = 64_000
+"""Size of the first frame, while nothing is known of the link: half a second at 1 Mbit/s."""
+
+
+MIN_FRAME_BYTES, MAX_FRAME_BYTES = 24_000, 900_000
+"""Sizes between which a frame is fitted to the link; the larger one is below what common brokers take."""
+
+
+FRAME_SHARE_S = 0.4
+"""A frame may hold up the results behind it for so long."""
+
+
+class FramePace:
+    """When the next frame may go and how large it may be.
+
+    MQTT cannot interrupt a packet, so a result waits for the frame before it. The size follows what the link carried:
+    bytes of a frame over the time to its PUBACK. All times are of the monotonic clock.
+    """
+
+    def __init__(self, frames_per_min: int) -> None:
+        self.max_bytes = FIRST_FRAME_BYTES
+        self._interval_s = 60 / frames_per_min
+        self._next_s = self._sent_s = 0.0
+        self._sent_bytes = 0
+
+    def due_in_s(self, now_s: float) -> float:
+        """Seconds until the next frame may go; 0 or less if it may go now."""
+        return self._next_s - now_s
+
+    def sent(self, size_bytes: int, now_s: float) -> None:
+        """A frame goes out."""
+        self._sent_bytes, self._sent_s = size_bytes, now_s
+        self._next_s = now_s + self._interval_s
+
+    def acknowledged(self, now_s: float) -> None:
+        """The frame's PUBACK is there."""
+        took_s = max(now_s - self._sent_s, 1e-3)
+        carried = int(self._sent_bytes / took_s * FRAME_SHARE_S)
+        if took_s > FRAME_SHARE_S:
+            self.max_bytes = max(carried, MIN_FRAME_BYTES)
+        else:  # what a buffer swallowed says little of more than that
+            self.max_bytes = max(self.max_bytes, min(carried, 2 * self._sent_bytes, MAX_FRAME_BYTES))

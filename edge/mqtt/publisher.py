@@ -16,23 +16,24 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Literal
 
-from edge.config.settings import DeviceSettings, MqttSettings
 from edge.contract.encoding import clean_text
 from edge.contract.payloads import Status, bytes_from_payload
-from edge.contract.topics import COMMAND, METRICS, STATUS, root_from_device
+from edge.contract.topics import COMMAND, METRICS, STATUS, DeviceSettings, root_from_device
 from edge.fault_board import put_event
 from edge.faults import FaultId
 from edge.frames.store import FrameStore, StoredFrame
-from edge.mqtt.backoff import Backoff, FramePace
+from edge.mqtt.backoff import Backoff
 from edge.mqtt.best_effort import Aside, Asides
 from edge.mqtt.client import LinkError
 from edge.mqtt.connection import Connected, Ended, Session, Will
 from edge.mqtt.delivery import Delivery, Lasting, Tally
+from edge.mqtt.frame_sender import FramePace
 from edge.mqtt.inlet import CLOSED_S, CommandInlet, Incoming
 from edge.mqtt.poison_message import PROOFS, Doubt
+from edge.mqtt.settings import MqttSettings
 from edge.mqtt.tls import TlsFiles
 from edge.outbox.outbox import Outbox
-from edge.pipeline import utc_now
+from edge.system.clock import utc_now
 
 CONNACK_TIMEOUT_S = 10.0
 STATUS_TIMEOUT_S = 1.0

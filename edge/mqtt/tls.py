@@ -6,7 +6,7 @@ import ssl
 from datetime import datetime, timezone
 from pathlib import Path
 
-from edge.config.settings import MqttSettings
+from edge.mqtt.settings import MqttSettings
 
 _NOT_YET_VALID, _EXPIRED = 9, 10
 _UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21})

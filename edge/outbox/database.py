@@ -13,7 +13,7 @@ from typing import BinaryIO, TextIO
 
 from edge.errors import ProcunitError
 from edge.outbox.disk_space import allocate_index, allocate_log, keep_ballast, release_ballast
-from edge.pipeline import utc_now
+from edge.system.clock import utc_now
 
 SCHEMA_VERSION = 2
 

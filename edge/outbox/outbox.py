@@ -25,7 +25,7 @@ from edge.messages import Trigger
 from edge.outbox.command_memory import CommandMemory
 from edge.outbox.database import open_database
 from edge.outbox.writer import OutboxWriter
-from edge.pipeline import utc_now
+from edge.system.clock import utc_now
 
 MAX_REPLAYS = 16
 """Replays that may wait at a time."""

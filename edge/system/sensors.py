@@ -74,3 +74,25 @@ def _number(path: Path) -> float | None:
         return float(text) if text is not None else None
     except ValueError:
         return None
+
+
+THERMAL_DIR = Path("/sys/class/thermal")
+
+
+def temperatures_c(thermal_dir: Path) -> dict[str, float | None]:
+    """The temperature of each thermal zone by its type, in degrees Celsius; None where a sensor does not answer."""
+    found: dict[str, float | None] = {}
+    for zone in sorted(thermal_dir.glob("thermal_zone*")):
+        try:
+            name = (zone / "type").read_text(encoding="ascii", errors="replace").strip() or zone.name
+        except OSError:
+            name = zone.name
+        found[name if name not in found else f"{name} {zone.name}"] = _temperature_c(zone / "temp")
+    return found
+
+
+def _temperature_c(file: Path) -> float | None:
+    try:
+        return int(file.read_text(encoding="ascii")) / 1000
+    except (OSError, ValueError):  # a zone that is powered down answers EAGAIN
+        return None

@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
+from edge.bundle.manifest import GOOD
 from edge.bundle.reader import file_entry_from_path
 from edge.errors import ProcunitError
+from edge.image_file import read_image
 from edge.preprocess import PATCH_PX, judged_patches, mask_tiles, tensor_from_pixels
 from export.bank.coreset import k_center_greedy
 from export.bank.space import Matrix, PatchSpace, space_from_patches
-from training.data.dataset import GOOD, read_image, read_mask
+from training.data.dataset import read_mask
 from training.data.run_files import RunPhoto, TrainRecord
 from training.model import DefectHead, InspectionModel, head_features, in_turn_on_one_core, patch_features
 

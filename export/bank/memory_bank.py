@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from edge.bundle.manifest import GOOD
 from export.bank.candidates import (
     Candidates,
     Reader,
@@ -30,7 +31,6 @@ from export.bank.candidates import (
 from export.bank.coreset import Coreset, k_center_greedy
 from export.bank.space import Matrix, PatchSpace
 from export.bank.suspects import Suspect, suspects_from_candidates
-from training.data.dataset import GOOD
 from training.data.run_files import RunPhoto, TrainRecord
 from training.model import InspectionModel
 

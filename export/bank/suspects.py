@@ -18,13 +18,14 @@ import torch
 from numpy.typing import NDArray
 
 from edge.anomaly import center_and_spread, counted_patches, distances_to_rows, score_from_distances
+from edge.bundle.manifest import GOOD
 from edge.engine.protocol import Engine
-from edge.pipeline import score_pixels
+from edge.engine.scores import score_pixels
+from edge.image_file import read_image
 from edge.policy import sigmoid
 from export.bank.candidates import Candidates, places_by_part
 from export.bank.space import Matrix
 from export.pictures import bank_alone, picture_from_scores, type_alone
-from training.data.dataset import GOOD, read_image
 from training.data.run_files import RunPhoto, TrainRecord
 from training.report.page import note, page_html, paragraph
 from training.report.pictures import Picture, legend_html, pictures_html

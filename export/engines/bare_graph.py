@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from edge.preprocess import Geometry
+from edge.geometry import Geometry
 from export.graph.inspection_graph import OPSET
 from training.model import pretrained_config
 

@@ -25,12 +25,12 @@ from edge.engine.key import gpu_identity
 from edge.engine.protocol import Engine
 from edge.engine.settings import EngineKind
 from edge.engine.trt_library import library_from_kind
+from edge.image_file import read_image
 from edge.preprocess import tensor_from_pixels
 from edge.system.sensors import power_w
 from export.engines.bare_engine import BareEngine, BareOrtEngine, bare_trt_engine
 from export.engines.memory import MemoryMeter
 from export.engines.runtimes import Work, open_on
-from training.data.dataset import read_image
 
 BLOCK_S = 0.5
 """How long one of the two runs before the other does."""

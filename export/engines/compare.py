@@ -14,15 +14,16 @@ from edge.bundle.manifest import Precision
 from edge.bundle.reader import Bundle, BundleContent
 from edge.engine.golden_gate import GateResult, check_golden
 from edge.engine.protocol import Engine, EngineError
+from edge.engine.scores import score_pixels
 from edge.engine.settings import EngineKind
 from edge.errors import ProcunitError
+from edge.image_file import read_image
 from edge.messages import Verdict
-from edge.pipeline import score_pixels
 from edge.policy import Policy, decide, policy_from_manifest
 from edge.preprocess import tensor_from_pixels
 from export.engines.memory import MemoryMeter
 from export.engines.runtimes import Work, open_on
-from training.data.dataset import Photo, read_image
+from training.data.dataset import Photo
 
 TIMED_S = 2.0
 """For how long each variant is timed."""

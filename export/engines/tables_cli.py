@@ -13,9 +13,10 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from edge.bundle.keys import trusted_keys_from_files
 from edge.bundle.manifest import PRECISIONS, Precision
 from edge.bundle.reader import MAX_BANK_ROWS, BundleContent
-from edge.cli.bundle import open_with_keys, signature_line, trust_options, trusted_keys_from_files
+from edge.cli.trust import open_with_keys, signature_line, trust_options
 from edge.engine.build_progress import BuildCancelledError, BuildProgress
 from edge.engine.protocol import EngineError
 from edge.engine.settings import EngineKind

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from edge.anomaly import LEAST_DISTANCE, PATCHES_PER_COUNTED, counted_patches
 from edge.bundle.manifest import PATCHES_KEY
 from edge.errors import ProcunitError
-from edge.preprocess import PADDING_U8, PATCH_PX, Geometry
+from edge.geometry import Geometry
+from edge.preprocess import PADDING_U8, PATCH_PX
 from export.bank.space import PatchSpace
 from training.model import DefectHead, InspectionModel, Taps, head_features, patch_features
 

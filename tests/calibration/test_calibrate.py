@@ -13,20 +13,19 @@ from safetensors.numpy import save_file
 from calibration.calibrate import UNCALIBRATED, calibrate_run, limits_from_scores
 from calibration.cli import calibrate
 from edge.bundle.manifest import graph_files
+from edge.bundle.records import CalibrationRecord, PhotoScores
 from edge.engine.ort import OrtEngine
+from edge.engine.scores import score_pixels
 from edge.errors import ProcunitError
-from edge.pipeline import score_pixels
+from edge.image_file import read_image
 from tests.support.tiny_bundle import good_image, tiny_bank
 from tests.support.tiny_run import build_tiny_run
-from training.data.dataset import read_image
 from training.data.run_files import (
     CALIBRATION_FILE,
     EXPORT_FILE,
     FOLD_BANKS_FILE,
     TRAIN_FILE,
-    CalibrationRecord,
     ExportRecord,
-    PhotoScores,
     TrainRecord,
     read_record,
 )

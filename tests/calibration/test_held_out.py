@@ -19,8 +19,9 @@ from edge.bundle.manifest import (
     DISTANCES_KEY,
     PATCHES_KEY,
 )
+from edge.geometry import Geometry, Region
 from edge.messages import Scores
-from edge.preprocess import Geometry, Region, judged_patches, tensor_from_pixels
+from edge.preprocess import judged_patches, tensor_from_pixels
 from tests.support.tiny_bundle import good_image, tiny_patches
 from tests.support.tiny_graph import FEATURES, GRID, SIDE_PX, write_tiny_patches_graph
 

@@ -11,9 +11,9 @@ from click.testing import CliRunner, Result
 from calibration.calibrate import calibrate_run
 from calibration.cli import seed_run
 from calibration.seeded import SeededPhoto, Targets, seeded_result, seeded_run
+from edge.bundle.keys import signing_key_from_file
 from edge.bundle.manifest import MANIFEST, DefectType, KnownPhoto, ScoreLimit
 from edge.bundle.reader import Bundle, open_bundle
-from edge.bundle.sealing import signing_key_from_file
 from edge.engine.golden_gate import check_golden
 from edge.engine.ort import OrtEngine
 from edge.errors import ProcunitError

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from edge.bundle.reader import TrustedKey
+from edge.bundle.keys import TrustedKey
 from edge.commands.signature import signer_of_command
 from edge.commands.table import COMMANDS
 from edge.contract.payloads import Payload, bytes_from_payload

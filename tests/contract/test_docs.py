@@ -11,10 +11,11 @@ import yaml
 from pydantic import BaseModel
 from pydantic.alias_generators import to_snake
 
-from edge.config.settings import BundleSettings, FramesSettings, MqttSettings, PolicySettings, Settings
+from edge.config.settings import BundleSettings, FramesSettings, PolicySettings, Settings
 from edge.contract.payloads import Result
 from edge.contract.topics import TOPICS
 from edge.messages import NotInspected, Verdict
+from edge.mqtt.settings import MqttSettings
 
 ROOT = Path(__file__).parents[2]
 MES, OPERATOR = ROOT / "docs/mes.md", ROOT / "docs/operator.md"

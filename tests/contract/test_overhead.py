@@ -10,12 +10,14 @@ from statistics import median
 import onnxruntime as ort
 
 from edge.anomaly import folded_rows
-from edge.bundle.reader import open_bundle, trusted_key_from_file
+from edge.bundle.keys import trusted_key_from_file
+from edge.bundle.reader import open_bundle
 from edge.engine.ort import OrtEngine
 from edge.messages import Frame, Trigger
-from edge.pipeline import Pipeline, utc_now
+from edge.pipeline import Pipeline
 from edge.policy import policy_from_manifest
 from edge.preprocess import tensor_from_pixels
+from edge.system.clock import utc_now
 from tests.support.tiny_bundle import build_tiny_bundle, good_image
 
 BLOCKS, CALLS = 10, 20

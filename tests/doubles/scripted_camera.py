@@ -14,7 +14,7 @@ from pydantic import Field
 
 from edge.camera.source import Arrival, CameraError, CameraSettings, FrameError, SourceEnded
 from edge.messages import Frame
-from edge.pipeline import utc_now
+from edge.system.clock import utc_now
 from tests.support.tiny_bundle import good_image
 
 Step = int | Literal["break", "bug", "lost", "late", "unreadable", "pause", "gate"]

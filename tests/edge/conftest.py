@@ -8,7 +8,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from edge.bundle.reader import Bundle, open_bundle, trusted_key_from_file
+from edge.bundle.keys import trusted_key_from_file
+from edge.bundle.reader import Bundle, open_bundle
 from tests.support.broker import free_port
 from tests.support.device import PATIENT, Device, new_device
 from tests.support.tiny_bundle import build_tiny_bundle

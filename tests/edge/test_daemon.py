@@ -11,10 +11,11 @@ from collections import Counter
 
 import pytest
 
-from edge.daemon import OUTBOX_FILE, run_daemon
+from edge.daemon import run_daemon
 from edge.errors import ProcunitError
 from edge.faults import FaultId
 from edge.messages import NotInspected, Verdict
+from edge.state_dir import OUTBOX_FILE
 from tests.support.broker import Broker, Subscriber
 from tests.support.device import PATIENT, ROOT, Device, distinct, events_of, kept_in, results_of, settings_of, stop
 from tests.support.engines import Trouble

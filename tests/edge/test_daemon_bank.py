@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from edge.bank.delta import DELTA, DELTA_SIGNATURE
-from edge.bank.store import BANK_FOLDER, IN_USE
+from edge.bank.store import IN_USE
 from edge.bundle.reader import BundleContent
 from edge.cli.main import root as cli
 from edge.contract.commands import Refusal
@@ -25,6 +25,7 @@ from edge.engine.settings import EngineSettings
 from edge.errors import ProcunitError
 from edge.faults import FaultId
 from edge.messages import NotInspected, Verdict
+from edge.state_dir import BANK_FOLDER
 from tests.support.broker import Broker, Subscriber
 from tests.support.device import ROOT, Device, events_of, kept_in, results_of, settings_of, stop
 from tests.support.engines import Trouble, TroubledEngine

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from edge.errors import ProcunitError
+from edge.geometry import Geometry, Region
 from edge.imaging import imaging_from_pixels
-from edge.preprocess import Geometry, Region, tensor_from_pixels
+from edge.preprocess import tensor_from_pixels
 
 GEOMETRY = Geometry(input_height_px=96, input_width_px=128)
 LEFT_HALF = ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0))

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from edge.bundle.reader import BundleContent, open_without_signature_check
 from edge.engine.ort import OrtEngine
 from edge.engine.protocol import EngineError, Outputs
+from edge.engine.scores import score_pixels
 from edge.errors import ProcunitError
 from edge.messages import Frame, NotInspected, PixelArray, Trigger, Verdict
-from edge.pipeline import Pipeline, score_pixels
+from edge.pipeline import Pipeline
 from edge.policy import policy_from_manifest
 from edge.preprocess import tensor_from_pixels
 from tests.support.tiny_bundle import build_tiny_bundle, defect_image, good_image

@@ -9,17 +9,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from edge.errors import ProcunitError
+from edge.geometry import MAX_POLYGON_POINTS, MAX_POLYGONS, Geometry, Region, placements
 from edge.preprocess import (
-    MAX_POLYGON_POINTS,
-    MAX_POLYGONS,
     PADDING_U8,
-    Geometry,
-    Region,
     frame_map_from_tile_maps,
     judged_patches,
     mask_tiles,
     patches_with_any,
-    placements,
     tensor_from_pixels,
     unjudged_pixels,
 )

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from edge.bundle.manifest import Precision, graph_files
-from edge.preprocess import Geometry
+from edge.geometry import Geometry
 from export.bank.memory_bank import rows_with_reach
 from export.bank.space import PatchSpace, space_from_patches
 from export.graph.inspection_graph import InspectionGraph, graphs_from_model, onnx_from_graph

@@ -15,12 +15,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from safetensors.numpy import save_file
 
 from calibration.calibrate import calibrate_run
-from edge.bundle.manifest import BANK_KEY, ScoreLimit
-from edge.bundle.reader import Bundle, open_bundle, trusted_key_from_file
-from edge.bundle.sealing import signing_key_from_file
+from edge.bundle.keys import signing_key_from_file, trusted_key_from_file
+from edge.bundle.manifest import BANK_KEY, GOOD, ScoreLimit
+from edge.bundle.reader import Bundle, open_bundle
+from edge.bundle.records import CalibrationRecord, PhotoScores
 from edge.engine.golden_gate import check_golden
 from edge.engine.ort import OrtEngine
 from edge.errors import ProcunitError
+from edge.image_file import read_image
 from edge.messages import Verdict
 from edge.policy import logit
 from export.bundle_from_run import bundle_from_run
@@ -29,15 +31,12 @@ from export.golden import CLEARANCE_SPREADS, MAX_FRAMES, golden_photos
 from export.signing import demo_key_from_run
 from tests.support.tiny_bundle import tiny_bank
 from tests.support.tiny_run import TinyRun, build_tiny_run
-from training.data.dataset import GOOD, read_image
 from training.data.run_files import (
     BANK_FILE,
     CALIBRATION_FILE,
     DEMO_KEY_FILE,
     DEMO_PUBLIC_KEY_FILE,
     TRAIN_FILE,
-    CalibrationRecord,
-    PhotoScores,
     TrainRecord,
     read_record,
     write_record,

@@ -14,15 +14,15 @@ from edge.bundle.manifest import PATCHES_GRAPH, PRECISIONS, graph_files
 from edge.bundle.reader import bank_from_file
 from edge.engine.golden_gate import check_golden
 from edge.engine.ort import OrtEngine
+from edge.engine.scores import score_pixels
 from edge.errors import ProcunitError
-from edge.pipeline import score_pixels
+from edge.image_file import read_image
 from export.bank.memory_bank import bank_photos
 from export.bundle_from_run import bundle_from_run
 from export.cli import export
 from export.export import PARITY_FRAMES, learned_photos
 from export.signing import demo_key_from_run
 from tests.export.trained import trained_run
-from training.data.dataset import read_image
 from training.data.run_files import (
     BANK_FILE,
     CALIBRATION_FILE,

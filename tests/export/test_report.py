@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from calibration.calibrate import calibrate_run
+from edge.bundle.manifest import GOOD
+from edge.bundle.records import PhotoScores
+from edge.geometry import Geometry
 from edge.messages import Scores
-from edge.preprocess import Geometry
 from export.bundle_from_run import bundle_from_run
 from export.pictures import (
     GOOD_PARTS_SHOWN,
@@ -26,16 +28,7 @@ from export.pictures import (
 )
 from export.signing import demo_key_from_run
 from tests.support.tiny_run import build_tiny_run
-from training.data.dataset import GOOD
-from training.data.run_files import (
-    EXPORT_FILE,
-    TRAIN_FILE,
-    ExportRecord,
-    PhotoScores,
-    TrainRecord,
-    read_record,
-    write_record,
-)
+from training.data.run_files import EXPORT_FILE, TRAIN_FILE, ExportRecord, TrainRecord, read_record, write_record
 from training.report.pictures import PICTURE_PX, Picture
 
 HOSTILE = '"><img src=x onerror=alert(1)><script>'

@@ -17,13 +17,14 @@ import pytest
 from edge.bundle.reader import BundleContent
 from edge.config.file import settings_from_file
 from edge.contract.payloads import Event, Result
-from edge.daemon import OUTBOX_FILE, run_daemon
+from edge.daemon import run_daemon
 from edge.engine.choice import OpenEngine, open_engine
 from edge.engine.protocol import Engine
 from edge.engine.settings import EngineSettings
 from edge.faults import FaultId
 from edge.messages import NotInspected
 from edge.outbox.outbox import Outbox
+from edge.state_dir import OUTBOX_FILE
 from tests.support.broker import Broker, Subscriber, free_port
 from tests.support.children import HANGS, PROGRESS, is_running, replace_child
 from tests.support.device import PATIENT, ROOT, Device, events_of, new_device, stop

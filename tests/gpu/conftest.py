@@ -18,11 +18,11 @@ from edge.engine.cuda import cuda_from_system
 from edge.engine.key import NO_GPU, gpu_identity
 from edge.engine.trt import TrtEngine
 from edge.engine.trt_library import TensorRT, library_from_kind
+from edge.image_file import read_image
 from edge.preprocess import tensor_from_pixels
 from export.engines.build import engine_from_bundle
 from export.engines.runtimes import why_not
 from tests.support.tiny_bundle import build_tiny_bundle
-from training.data.dataset import read_image
 
 BUNDLE_VARIABLE, FIGURES_VARIABLE = "PROCUNIT_GPU_BUNDLE", "PROCUNIT_GPU_FIGURES"
 

@@ -17,8 +17,8 @@ from edge.bundle.manifest import Precision
 from edge.config.file import settings_from_file
 from edge.config.settings import Settings
 from edge.contract.payloads import Event, Result
-from edge.daemon import OUTBOX_FILE
 from edge.outbox.outbox import Outbox
+from edge.state_dir import OUTBOX_FILE
 from tests.support.broker import Received
 from tests.support.tiny_bundle import build_tiny_bundle, defect_image, good_image
 

@@ -14,9 +14,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from edge.bundle.sealing import signing_key_from_file
+from edge.bundle.keys import signing_key_from_file
 from edge.commands.signature import signature_from_key
-from edge.contract.commands import CommandReply, utc_from_unix_s
+from edge.contract.commands import CommandReply
+from edge.system.clock import utc_from_unix_s
 from tests.support.broker import Address
 
 PATIENCE_S = 10.0

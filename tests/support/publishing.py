@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edge.config.settings import DeviceSettings, MqttSettings
+from edge.contract.topics import DeviceSettings
 from edge.frames.store import FrameStore
 from edge.messages import Trigger
 from edge.mqtt.inlet import Incoming
 from edge.mqtt.publisher import Publisher
+from edge.mqtt.settings import MqttSettings
 from edge.outbox.outbox import Outbox
 from tests.support.broker import HOST, Received
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from edge.anomaly import distances_to_rows
+from edge.bundle.keys import DEMO_MARK, SigningKey
 from edge.bundle.manifest import (
     BANK,
     BANK_KEY,
@@ -27,6 +28,7 @@ from edge.bundle.manifest import (
     DEFECT_PATCHES_KEY,
     DISTANCES_KEY,
     GOLDEN,
+    GOOD,
     HELD_OUT,
     PATCHES_GRAPH,
     PATCHES_KEY,
@@ -42,12 +44,15 @@ from edge.bundle.manifest import (
     SeededResult,
     graph_files,
 )
-from edge.bundle.sealing import DEMO_MARK, SigningKey, new_directory, seal
+from edge.bundle.records import CalibrationRecord, PhotoScores
+from edge.bundle.sealing import seal
 from edge.engine.ort import OrtEngine
+from edge.engine.scores import score_pixels
+from edge.geometry import Geometry
 from edge.messages import Scores
-from edge.pipeline import score_pixels
 from edge.policy import decide, logit, policy_without_authority, sigmoid
-from edge.preprocess import PATCH_PX, Geometry, tensor_from_pixels
+from edge.preprocess import PATCH_PX, tensor_from_pixels
+from edge.system.files import new_directory
 from tests.support.tiny_graph import (
     CENTER,
     COUNTED,
@@ -57,8 +62,6 @@ from tests.support.tiny_graph import (
     write_tiny_graph,
     write_tiny_patches_graph,
 )
-from training.data.dataset import GOOD
-from training.data.run_files import CalibrationRecord, PhotoScores
 
 TINY_GEOMETRY = Geometry(input_height_px=SIDE_PX, input_width_px=SIDE_PX, channels=1)
 _MARGIN_SPREADS = 6.0

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from edge.bundle.manifest import BANK_KEY, PATCHES_GRAPH, graph_files
+from edge.bundle.manifest import BANK_KEY, GOOD, PATCHES_GRAPH, graph_files
 from tests.support.tiny_bundle import TINY_GEOMETRY, defect_image, good_image, tiny_bank
 from tests.support.tiny_graph import FEATURES, write_tiny_graph, write_tiny_patches_graph
-from training.data.dataset import GOOD, Dataset, Photo, dataset_from_folder
+from training.data.dataset import Dataset, Photo, dataset_from_folder
 from training.data.run_files import (
     BANK_FILE,
     EXPORT_FILE,

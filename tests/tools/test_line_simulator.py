@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from edge.camera.replay import rows_from_csv
+from edge.image_file import read_image
 from tools.line_simulator.__main__ import main
 from tools.line_simulator.defects import DEFECTS
 from tools.line_simulator.part import GOOD, render_part
@@ -19,7 +20,7 @@ from tools.line_simulator.reflectance import MAX_SLOPE, ring_light_maps
 from tools.line_simulator.schedule import DEAD_TIME, LinePart, line_schedule
 from tools.line_simulator.surface import HEIGHT_PX, WIDTH_PX, good_surface, stamping
 from tools.line_simulator.writing import write_line
-from training.data.dataset import dataset_from_folder, read_image, read_mask
+from training.data.dataset import dataset_from_folder, read_mask
 
 SMALL = ["--good", "3", "--scratch", "2", "--dent", "1", "--edge-crack", "1", "--coating-skip", "1"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge.preprocess import Geometry
+from edge.geometry import Geometry
 from tests.support.photographs import BACKBONE
 from training.data.run_files import TrainRecord
 

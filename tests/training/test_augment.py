@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edge.errors import ProcunitError
+from edge.geometry import Geometry, Region
 from edge.messages import PixelArray
-from edge.preprocess import Geometry, Region
 from training.augment import (
     augmentation_in_geometry,
     augmented,

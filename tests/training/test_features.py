@@ -7,10 +7,12 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from edge.geometry import Geometry
+from edge.image_file import read_image
 from edge.messages import PixelArray
-from edge.preprocess import Geometry, tensor_from_pixels
+from edge.preprocess import tensor_from_pixels
 from tests.support.photographs import BACKBONE, write_photographs, write_weights
-from training.data.dataset import dataset_from_folder, read_image
+from training.data.dataset import dataset_from_folder
 from training.features import lessons_from_photos
 from training.model import InspectionModel, head_features
 from training.weights import trunk_weights

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from edge.errors import ProcunitError
-from edge.preprocess import Geometry, Region
+from edge.geometry import Geometry, Region
 from tests.support.photographs import BACKBONE, write_photographs, write_weights
 from training import finetune
 from training.data.dataset import dataset_from_folder

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from edge.preprocess import Geometry
+from edge.geometry import Geometry
 from tests.support.photographs import BACKBONE, write_photographs, write_weights
 from training.data.dataset import dataset_from_folder
 from training.data.dataset_yaml import dataset_file_from_folder

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.bundle.manifest import GOOD
 from edge.errors import ProcunitError
-from training.data.dataset import GOOD, Photo
+from training.data.dataset import Photo
 from training.data.run_files import RunPhoto
 from training.seeded import SEEDED_FILE, SeededPhoto, SeededSet, read_seeded, write_seeded
 from training.split import Split, seed_parts_wanted, split_by_part

@@ -7,7 +7,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.data.dataset import GOOD, Photo
+from edge.bundle.manifest import GOOD
+from training.data.dataset import Photo
 from training.split import (
     MAX_SEED_PARTS,
     MIN_SEED_PARTS,

@@ -19,13 +19,15 @@ from safetensors.torch import load_file
 from calibration.cli import calibrate
 from edge.bundle.reader import open_without_signature_check
 from edge.engine.ort import OrtEngine
+from edge.engine.scores import score_pixels
 from edge.errors import ProcunitError
-from edge.pipeline import score_pixels
-from edge.preprocess import Region, ignored_pixels
+from edge.geometry import Region
+from edge.image_file import read_image
+from edge.preprocess import ignored_pixels
 from export.cli import bundle_build, export
 from tests.support.photographs import BACKBONE, HEIGHT_PX, WIDTH_PX, write_photographs, write_weights
 from training.cli import train
-from training.data.dataset import read_image, read_mask
+from training.data.dataset import read_mask
 from training.data.run_files import CHECKPOINT_FILE, TRAIN_FILE, TrainRecord, read_record
 from training.model import model_from_checkpoint
 from training.report.run_report import REPORT_FILE

@@ -18,23 +18,17 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+from edge.bundle.keys import trusted_key_from_file
 from edge.bundle.manifest import graph_files
-from edge.bundle.reader import open_bundle, trusted_key_from_file
+from edge.bundle.reader import open_bundle
+from edge.bundle.records import CalibrationRecord
 from edge.messages import Verdict
 from export.bank.space import FEATURES
 from tests.support.broker import Broker, Subscriber
 from tests.support.device import PROCUNIT, REPOSITORY
 from tests.support.rtx import built_engine_bytes
 from training.data.dataset import dataset_from_folder
-from training.data.run_files import (
-    CALIBRATION_FILE,
-    EXPORT_FILE,
-    TRAIN_FILE,
-    CalibrationRecord,
-    ExportRecord,
-    TrainRecord,
-    read_record,
-)
+from training.data.run_files import CALIBRATION_FILE, EXPORT_FILE, TRAIN_FILE, ExportRecord, TrainRecord, read_record
 
 pytestmark = pytest.mark.timeout(180)
 """A fixture is a whole command of the product, and a trace of its network takes long where cores are shared."""

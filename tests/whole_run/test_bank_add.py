@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from edge.cli.main import root
+from edge.image_file import read_image
 from edge.messages import Verdict
 from tests.export.trained import trained_run
 from tests.support.broker import Broker, Subscriber
 from tests.support.device import PATIENT, Device
-from training.data.dataset import read_image
 
 GOOD_PARTS, STAINED = 20, ("01-0", "07-1")
 FRAMES = ("spot", *STAINED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge.preprocess import Geometry
+from edge.geometry import Geometry
 from training.data.dataset import Dataset, Photo
 from training.data.run_files import RunPhoto, TrainRecord
 from training.model import InspectionModel

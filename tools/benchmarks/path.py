@@ -16,11 +16,13 @@ import onnxruntime as ort
 from edge.anomaly import folded_rows
 from edge.bundle.reader import open_without_signature_check
 from edge.engine.ort import OrtEngine
+from edge.image_file import read_image
 from edge.messages import Frame, Trigger
-from edge.pipeline import Pipeline, utc_now
+from edge.pipeline import Pipeline
 from edge.policy import policy_from_manifest
 from edge.preprocess import tensor_from_pixels
-from training.data.dataset import dataset_from_folder, read_image
+from edge.system.clock import utc_now
+from training.data.dataset import dataset_from_folder
 
 BLOCKS, FRAMES_A_BLOCK = 10, 40
 

@@ -27,8 +27,10 @@ from rich.table import Table
 from calibration.calibrate import calibrate_run
 from edge.anomaly import folded_rows
 from edge.bundle.manifest import DefectType
+from edge.bundle.records import CalibrationRecord
 from edge.engine.ort import OrtEngine
-from edge.engine.protocol import Outputs, scores_from_outputs
+from edge.engine.protocol import Outputs
+from edge.engine.scores import scores_from_outputs
 from edge.engine.trt_library import library_from_kind
 from edge.messages import Verdict
 from edge.policy import decide, policy_without_authority
@@ -40,14 +42,7 @@ from export.engines.engine_from_onnx import build_engine
 from export.export import export_run
 from export.graph.inspection_graph import InspectionGraph
 from export.graph.parity import reference_outputs
-from training.data.run_files import (
-    CHECKPOINT_FILE,
-    TRAIN_FILE,
-    CalibrationRecord,
-    TrainRecord,
-    graphs_of_run,
-    read_record,
-)
+from training.data.run_files import CHECKPOINT_FILE, TRAIN_FILE, TrainRecord, graphs_of_run, read_record
 from training.model import model_from_checkpoint
 
 BANK_ROWS = 4096

@@ -13,8 +13,9 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
+from edge.bundle.keys import trusted_key_from_file
 from edge.bundle.manifest import REPORT
-from edge.bundle.reader import open_bundle, trusted_key_from_file
+from edge.bundle.reader import open_bundle
 from edge.contract.payloads import Result
 from tools.demo.children import Children, Stopped
 from tools.demo.line import LineSetup, run_line

@@ -10,9 +10,8 @@ from pathlib import Path
 import click
 import yaml
 
-from edge.config.settings import DeviceSettings
 from edge.contract.payloads import Result
-from edge.contract.topics import RESULT, root_from_device
+from edge.contract.topics import RESULT, DeviceSettings, root_from_device
 from tools.demo.broker import HOST, Subscriber, start_broker
 from tools.demo.children import Children, has_ended
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge.binomial import lower_bound, upper_bound
+from edge.bundle.manifest import GOOD
 from edge.contract.payloads import Result
 from edge.messages import Verdict
 from edge.policy import logit
-from training.data.dataset import GOOD
 
 STAGES = {
     "queue": "queue_ms",

@@ -18,11 +18,12 @@ import click
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge.config.settings import DeviceSettings, MqttSettings
+from edge.contract.topics import DeviceSettings
 from edge.messages import Trigger
 from edge.mqtt.publisher import Publisher
+from edge.mqtt.settings import MqttSettings
 from edge.outbox.outbox import Outbox
-from edge.pipeline import utc_now
+from edge.system.clock import utc_now
 from tests.support.broker import Broker, running_broker
 
 PAYLOAD_BYTES = 1024

@@ -17,12 +17,13 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from edge.preprocess import Geometry
+from edge.bundle.manifest import GOOD
+from edge.geometry import Geometry
 from export.bank.memory_bank import made_bank
 from tools.benchmarks.good_parts_run import model_without_types, record_of_good_parts
 from tools.line_simulator.writing import dataset_photos, write_dataset
 from training.cli import DEFAULT_INPUT_PX
-from training.data.dataset import GOOD, dataset_from_folder
+from training.data.dataset import dataset_from_folder
 from training.weights import STAND_IN, trunk_weights
 
 BANK_ROWS = 4096

@@ -20,15 +20,16 @@ from pathlib import Path
 import click
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edge.bundle.reader import TrustedKey
+from edge.bundle.keys import TrustedKey
 from edge.commands.audit import AuditLog
 from edge.commands.desk import CommandDesk
 from edge.commands.table import COMMANDS, DeviceActions, Envelope
 from edge.config.file import ConfigError, settings_from_file
-from edge.contract.commands import CommandName, CommandReply, DeviceReport, LabelArgs, PartIdArgs, unix_s_from_utc
+from edge.contract.commands import CommandName, CommandReply, DeviceReport, LabelArgs, PartIdArgs
 from edge.line.part_ids import PartIds
 from edge.messages import PinAnswer
 from edge.mqtt.inlet import Incoming
+from edge.system.clock import unix_s_from_utc
 from tools.contract.schemas import EXAMPLES_DIR
 
 ROOT = "acme/graz/line-1/edge-1/v1"

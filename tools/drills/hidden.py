@@ -22,6 +22,7 @@ from scipy.stats import t as student_t  # type: ignore[import-untyped]
 
 from calibration.metrics import auc
 from edge.anomaly import counted_patches, distances_to_rows, score_from_distances
+from edge.bundle.manifest import GOOD
 from export.bank.candidates import Patches, marked_patches
 from export.bank.coreset import k_center_greedy
 from export.bank.memory_bank import good_patches, rows_with_reach
@@ -29,7 +30,7 @@ from export.bank.space import Matrix, PatchSpace
 from tools.benchmarks.good_parts_run import model_without_types, record_of_good_parts
 from tools.benchmarks.peers.report import heading, table_from_rows
 from tools.drills.hidden_defects import Seen, Split, drawn_split, seen_photo, types_of_parts
-from training.data.dataset import GOOD, Dataset, dataset_from_path
+from training.data.dataset import Dataset, dataset_from_path
 from training.data.run_files import RunPhoto, TrainRecord
 from training.features import Lesson, checked_geometry
 from training.head import Scatter, discriminants, empty_scatter, head_from_discriminants, scatter_from_lessons

@@ -11,9 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edge.bundle.manifest import GOOD
 from edge.errors import ProcunitError
-from edge.preprocess import Geometry, judged_patches, tensor_from_pixels
-from training.data.dataset import GOOD, Photo, read_image, read_mask
+from edge.geometry import Geometry
+from edge.image_file import read_image
+from edge.preprocess import judged_patches, tensor_from_pixels
+from training.data.dataset import Photo, read_mask
 from training.features import Lesson, coverage_from_mask, lesson_from_features
 from training.model import InspectionModel, head_features, patch_features
 

@@ -21,8 +21,9 @@ from rich.progress import Progress
 from torch import nn
 
 from calibration.metrics import auc
-from edge.preprocess import Geometry
-from training.data.dataset import GOOD, dataset_from_path
+from edge.bundle.manifest import GOOD
+from edge.geometry import Geometry
+from training.data.dataset import dataset_from_path
 from training.data.dataset_yaml import dataset_file_from_folder
 from training.features import Lesson
 from training.finetune import Views, fine_tuned, lesson_from_views, lessons_from_views, tuned_stages, views_of_photos

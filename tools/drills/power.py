@@ -25,7 +25,7 @@ import click
 
 from edge.messages import Trigger
 from edge.outbox.outbox import Outbox
-from edge.pipeline import utc_now
+from edge.system.clock import utc_now
 
 DISK_MB, HOST_MB = 1024, 4096
 LONGEST_RUN_S = 0.6

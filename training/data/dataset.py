@@ -13,7 +13,6 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import cast
 
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 27))  # read once, when OpenCV decodes its first image
 
@@ -21,17 +20,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.bundle.manifest import GOOD, MASKS
 from edge.errors import ProcunitError
-from edge.messages import PixelArray
-from edge.preprocess import MIN_SIDE_PX
+from edge.image_file import IMAGE_SUFFIXES
 from training.data.dataset_yaml import DATASET_YAML, PART_GROUP, dataset_file_from_folder
 from training.data.photo_list import FILE, LABEL, PART_ID, PhotoRow, rows_from_csv
 
-GOOD = "good"
-MASKS = "masks"
 PARTS_CSV = "parts.csv"
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-MAX_IMAGE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,35 +134,6 @@ def dataset_from_csv(path: Path) -> Dataset:
         for row in sorted(rows, key=lambda row: PurePosixPath(row.file))
     )
     return Dataset(root, tuple(photos), parts is not None)
-
-
-def read_image(path: Path) -> PixelArray:
-    """Decode an image file as it was stored: grey, BGR or BGRA, 8 or 16 bits a channel.
-
-    Raises:
-        ProcunitError: it cannot be read, is no image, or has a side under 32 px.
-    """
-    try:
-        if path.stat().st_size > MAX_IMAGE_BYTES:
-            raise ProcunitError(f"larger than {MAX_IMAGE_BYTES >> 20} MB", where=str(path))
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-    except OSError as error:
-        raise ProcunitError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    try:
-        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    except cv2.error:
-        pixels = None
-    if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
-        raise ProcunitError(
-            "not a readable image", where=str(path), remedy="Replace the file or remove it from the folder"
-        )
-    if min(pixels.shape[:2]) < MIN_SIDE_PX:
-        raise ProcunitError(
-            f"{pixels.shape[1]} x {pixels.shape[0]} px; the smallest usable side is {MIN_SIDE_PX} px",
-            where=str(path),
-            remedy="Replace the file or remove it from the folder",
-        )
-    return cast(PixelArray, pixels)
 
 
 def read_mask(path: Path, frame_height_px: int, frame_width_px: int) -> NDArray[np.uint8]:

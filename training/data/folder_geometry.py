@@ -11,17 +11,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from edge.errors import ProcunitError
-from edge.preprocess import (
-    MAX_POLYGON_POINTS,
-    MAX_POLYGONS,
-    Geometry,
-    Polygon,
-    Region,
-    ignored_pixels,
-    placements,
-    unjudged_pixels,
-)
-from training.data.dataset import read_image
+from edge.geometry import MAX_POLYGON_POINTS, MAX_POLYGONS, Geometry, Polygon, Region
+from edge.image_file import read_image
+from edge.preprocess import unjudged_pixels
 from training.data.folder_yaml import folder_yaml_from_file, words_from_details
 
 GEOMETRY_YAML, IGNORED_PNG = "geometry.yaml", "ignored.png"
@@ -36,7 +28,6 @@ _MAX_GREY_SHARE, _BLACK_U8, _WHITE_U8 = 0.05, 32, 223
 """A painted file has hardly any pixels between black and white; a photograph with a few white strokes has many."""
 _TOLERANCE = 1 / 1000
 """How far an outline may lie beside the painted one, as a share of the longer side; a pixel where that is more."""
-_SHARE_GRID_PX = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,27 +144,6 @@ def polygons_from_pixels(painted: NDArray[np.bool_]) -> tuple[Polygon, ...]:
         if len(corners) >= 3:
             polygons.append(tuple((x / (width_px - 1), y / (height_px - 1)) for x, y in corners.tolist()))
     return tuple(polygons)
-
-
-def areas_in_words(geometry: Geometry) -> str:
-    """Regions and ignored share in one line."""
-    share = ignored_share(geometry)
-    if geometry.regions == (Region(),):
-        regions = "the whole frame"
-    else:
-        listed = "; ".join(f"{number}: {region.in_words()}" for number, region in enumerate(geometry.regions, start=1))
-        regions = f"{len(geometry.regions)} region{'s' if len(geometry.regions) > 1 else ''} ({listed})"
-    return f"{regions}, {share:.1%} of it ignored" if geometry.ignored else f"{regions}, nothing ignored"
-
-
-def ignored_share(geometry: Geometry) -> float:
-    """How much of the regions' area is ignored, 0 to 1; no frame's size or shape changes it."""
-    inspected = np.zeros((_SHARE_GRID_PX, _SHARE_GRID_PX), np.bool_)
-    for p in placements(*inspected.shape, geometry):
-        inspected[p.frame_y_px : p.frame_y_px + p.frame_height_px, p.frame_x_px : p.frame_x_px + p.frame_width_px] = (
-            True
-        )
-    return float(ignored_pixels(*inspected.shape, geometry)[inspected].mean())
 
 
 def _outlines_without_holes(painted_u8: NDArray[np.uint8], margin_px: int) -> list[NDArray[np.int32]]:

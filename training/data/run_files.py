@@ -7,11 +7,12 @@ from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from edge.bundle.manifest import Budget, ImagingBaseline, KnownPhoto, Precision, ScoreLimit, graph_files
+from edge.bundle.manifest import KnownPhoto, Precision, graph_files
+from edge.bundle.records import CalibrationRecord, _Record
 from edge.errors import ProcunitError, first_problem
-from edge.preprocess import Geometry
+from edge.geometry import Geometry
 from edge.system.tensor_file import tensors_from_file
 
 TRAIN_FILE, EXPORT_FILE, CALIBRATION_FILE = "train.json", "export.json", "calibration.json"
@@ -20,10 +21,6 @@ FOLD_BANKS_FILE, HELD_OUT_FILE = "fold-banks.safetensors", "held-out.safetensors
 DEMO_KEY_FILE, DEMO_PUBLIC_KEY_FILE = "demo-key.pem", "demo-key.pub"
 
 Role = Literal["train", "calibrate", "seed"]
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class RunPhoto(KnownPhoto):
@@ -75,26 +72,6 @@ class ExportRecord(_Record):
     fold_of: dict[str, int]
     parity_frames: int
     differences: dict[Precision, Difference]
-
-
-class PhotoScores(_Record):
-    """One photograph's scores through the on-device path; type scores are sigmoids in the run's order of types."""
-
-    sha256: str
-    part_id: str
-    label: str
-    type_scores: tuple[float, ...]
-    anomaly_score: float
-
-
-class CalibrationRecord(_Record):
-    """Limits from held-out good parts; `budget` is None where there are no good parts."""
-
-    types: dict[str, ScoreLimit]
-    anomaly: ScoreLimit | None
-    budget: Budget | None
-    imaging: ImagingBaseline | None
-    scores: tuple[PhotoScores, ...]
 
 
 RecordT = TypeVar("RecordT", TrainRecord, ExportRecord, CalibrationRecord)

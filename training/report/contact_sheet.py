@@ -11,10 +11,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.bundle.manifest import GOOD
+from edge.geometry import Geometry
+from edge.image_file import read_image
 from edge.messages import PixelArray
-from edge.preprocess import Geometry, mask_tiles, tensor_from_pixels
+from edge.preprocess import mask_tiles, tensor_from_pixels
 from training.augment import augmentation_in_geometry, augmented
-from training.data.dataset import GOOD, Photo, read_image, read_mask
+from training.data.dataset import Photo, read_mask
 from training.data.dataset_yaml import DatasetFile
 from training.report.pictures import draw_outline
 

@@ -16,10 +16,12 @@ from rich.console import Console
 from rich.progress import track
 
 from edge.frames.heatmap import relevance_from_scores
+from edge.geometry import Geometry
+from edge.image_file import read_image
 from edge.messages import Scores
 from edge.policy import sigmoid
-from edge.preprocess import Geometry, frame_u8_from_pixels
-from training.data.dataset import read_image, read_mask
+from edge.preprocess import frame_u8_from_pixels
+from training.data.dataset import read_mask
 from training.findings import Findings
 from training.part_scores import Part
 from training.report.pictures import Picture, jpeg_within, picture_from_map

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-from training.data.dataset import GOOD
+from edge.bundle.manifest import GOOD
 from training.data.run_files import Role, TrainRecord
 
 _ROLES: dict[Role, str] = {"train": "Taught", "calibrate": "Held out for thresholds", "seed": "Set aside for seeding"}

@@ -7,7 +7,7 @@ from html import escape
 
 from rich.console import Console
 
-from training.data.dataset import GOOD
+from edge.bundle.manifest import GOOD
 from training.data.run_files import TrainRecord
 from training.findings import Findings
 from training.part_scores import FALSE_ALARM_RATES

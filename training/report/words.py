@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edge.bundle.manifest import GOOD
 from edge.policy import MIN_IMAGES, MIN_PARTS
-from training.data.dataset import GOOD
 from training.data.run_files import TrainRecord
 from training.findings import CurvePoint, Findings
 from training.part_scores import (

@@ -21,9 +21,9 @@ from safetensors.numpy import save
 
 from edge.bank.delta import DELTA, DELTA_SIGNATURE, ROWS, Source, delta_from_directory, keys_for_bank, write_delta
 from edge.bank.growth import MAX_ADDED_ROWS, GrownBank
+from edge.bundle.keys import SigningKey, TrustedKey
 from edge.bundle.manifest import BANK_KEY, ScoreLimit
-from edge.bundle.reader import MAX_MANIFEST_BYTES, Bundle, TrustedKey, file_entry_from_path
-from edge.bundle.sealing import SigningKey
+from edge.bundle.reader import MAX_MANIFEST_BYTES, Bundle, file_entry_from_path
 from edge.errors import ProcunitError
 
 KEY = SigningKey(Ed25519PrivateKey.from_private_bytes(b"\5" * 32), "line-bank.pem", demo=False)

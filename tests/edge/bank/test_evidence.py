@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from edge.bank.evidence import can_grow, evidence_from_bundle
+from edge.bundle.keys import signing_key_from_file, trusted_key_from_file
 from edge.bundle.manifest import (
     CALIBRATION,
     COUNTED_KEY,
@@ -26,8 +27,8 @@ from edge.bundle.manifest import (
     PATCHES_KEY,
     Manifest,
 )
-from edge.bundle.reader import Bundle, open_bundle, trusted_key_from_file
-from edge.bundle.sealing import seal, signing_key_from_file
+from edge.bundle.reader import Bundle, open_bundle
+from edge.bundle.sealing import seal
 from edge.errors import ProcunitError
 from tests.support.tiny_bundle import TinyBundle, build_tiny_bundle
 

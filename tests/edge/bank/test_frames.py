@@ -15,10 +15,10 @@ from edge.bank.frames import PatchesGraph, PinnedFrame, defects_of_device
 from edge.bundle.manifest import PATCHES_GRAPH, graph_files
 from edge.bundle.reader import Bundle
 from edge.engine.ort import OrtEngine
+from edge.engine.scores import score_pixels
 from edge.errors import ProcunitError
 from edge.frames.image import png_from_pixels
-from edge.pipeline import score_pixels
-from edge.preprocess import Region
+from edge.geometry import Region
 from tests.support.tiny_bundle import TINY_GEOMETRY, defect_image, good_image, stained_image
 
 

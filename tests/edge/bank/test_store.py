@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from edge.bank.delta import DELTA, ROWS, Source
 from edge.bank.growth import GrownBank, own_bank
-from edge.bank.store import BANK_FOLDER, IN_USE, BankStore
-from edge.bundle.reader import Bundle, TrustedKey, open_bundle, trusted_key_from_file
-from edge.bundle.sealing import SigningKey
+from edge.bank.store import IN_USE, BankStore
+from edge.bundle.keys import SigningKey, TrustedKey, trusted_key_from_file
+from edge.bundle.reader import Bundle, open_bundle
 from edge.errors import ProcunitError
+from edge.state_dir import BANK_FOLDER
 from tests.support.tiny_bundle import build_tiny_bundle, defect_image, tiny_patches
 
 KEY = SigningKey(Ed25519PrivateKey.from_private_bytes(b"\5" * 32), "line-bank.pem", demo=False)

@@ -17,19 +17,19 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from edge.bundle.keys import TrustedKey, signing_key_from_file, trusted_key_from_file
 from edge.bundle.manifest import BANK, GOLDEN, KNOWN, MANIFEST, SIGNATURE, Manifest, graph_files
 from edge.bundle.reader import (
     MAX_MANIFEST_BYTES,
     Bundle,
-    TrustedKey,
     bank_from_file,
     bundle_id_from_manifest,
     open_bundle,
     open_without_signature_check,
-    trusted_key_from_file,
 )
-from edge.bundle.sealing import new_directory, seal, signing_key_from_file
+from edge.bundle.sealing import seal
 from edge.errors import ProcunitError
+from edge.system.files import new_directory
 from tests.support.tiny_bundle import TinyBundle, build_tiny_bundle
 
 (MODEL,) = graph_files()

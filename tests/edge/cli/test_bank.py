@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
-from edge.bank.store import BANK_FOLDER
 from edge.cli.main import root as cli
 from edge.errors import ProcunitError
+from edge.state_dir import BANK_FOLDER
 from tests.support.device import Device
 from tests.support.tiny_bundle import build_tiny_bundle, defect_image, good_image, stained_image
 

@@ -12,7 +12,7 @@ import pytest
 from edge.bundle.manifest import HELD_OUT, MANIFEST, SIGNATURE, ManifestBody
 from edge.bundle.reader import Bundle, open_without_signature_check
 from edge.bundle.sealing import seal
-from edge.preprocess import Geometry, Region
+from edge.geometry import Geometry, Region
 from tests.support.tiny_bundle import TinyBundle, build_tiny_bundle, write_demo_key
 
 

@@ -10,11 +10,11 @@ from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from edge.bundle.reader import TrustedKey
+from edge.bundle.keys import TrustedKey
 from edge.cli.command import sign
 from edge.commands.signature import signer_of_command
-from edge.contract.commands import unix_s_from_utc
 from edge.errors import ProcunitError
+from edge.system.clock import unix_s_from_utc
 
 ROOT = "acme/graz/line-1/edge-1/v1"
 KEY = Ed25519PrivateKey.generate()

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from edge.config.settings import MqttSettings
 from edge.mqtt import check as mqtt_check
 from edge.mqtt.check import PUBLISHED, SUBSCRIBED, Finding, check
+from edge.mqtt.settings import MqttSettings
 from edge.system.clock import ClockState, clock_state
 from tests.doubles.scripted_broker import ScriptedBroker
 from tests.support.broker import HOST, Subscriber, free_port, running_broker

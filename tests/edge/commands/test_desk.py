@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.bundle.reader import TrustedKey
+from edge.bundle.keys import TrustedKey, keys_for_commands
 from edge.commands.audit import MAX_A_MINUTE, AuditLog
 from edge.commands.desk import CommandDesk, Reply
-from edge.commands.signature import keys_for_commands, signature_from_key
+from edge.commands.signature import signature_from_key
 from edge.commands.table import COMMANDS, DeviceActions
 from edge.contract.commands import (
     MAX_COMMAND_BYTES,
@@ -27,8 +27,6 @@ from edge.contract.commands import (
     LabelArgs,
     PartIdArgs,
     Refusal,
-    unix_s_from_utc,
-    utc_from_unix_s,
 )
 from edge.contract.payloads import Event
 from edge.errors import ProcunitError
@@ -36,6 +34,7 @@ from edge.faults import FaultId
 from edge.messages import PinAnswer
 from edge.mqtt.inlet import Incoming
 from edge.outbox.outbox import Outbox
+from edge.system.clock import unix_s_from_utc, utc_from_unix_s
 from tests.contract.examples import example, request_examples
 
 T = TypeVar("T")

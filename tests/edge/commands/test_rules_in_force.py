@@ -10,8 +10,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge.bank.store import BankInUse
+from edge.bundle.keys import TrustedKey
 from edge.bundle.manifest import ScoreLimit
-from edge.bundle.reader import TrustedKey
 from edge.commands.rules_in_force import Rules, StandingOrders
 from edge.commands.signature import signature_from_key
 from edge.contract.commands import CommandName

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.bundle.manifest import ScoreLimit
-from edge.commands.thresholds import policy_with_thresholds
+from edge.commands.rules_in_force import policy_with_thresholds
 from edge.contract.commands import ThresholdArgs
 from edge.errors import ProcunitError
 from edge.messages import Authority

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from edge.config.settings import DeviceSettings
 from edge.contract.encoding import frame_topic, result_id
-from edge.contract.topics import FRAME_IMAGE, TOPICS, root_from_device
+from edge.contract.topics import FRAME_IMAGE, TOPICS, DeviceSettings, root_from_device
 from edge.outbox.outbox import MessageKind
 
 

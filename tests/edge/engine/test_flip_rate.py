@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edge.bundle.manifest import DefectType, ScoreLimit
+from edge.bundle.records import PhotoScores
 from edge.engine.flip_rate import DEFECT_SHARE, MAX_FLIP_RATE, Clearances, clearances_from_scores
-from training.data.run_files import PhotoScores
 
 NONE = np.zeros((0, 2))
 LIMIT = ScoreLimit(threshold=1.0, center=0.0, spread=0.5)

@@ -12,8 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 from calibration.calibrate import calibrate_run
+from edge.bundle.keys import trusted_key_from_file
 from edge.bundle.manifest import GoldenSet
-from edge.bundle.reader import Bundle, open_bundle, trusted_key_from_file
+from edge.bundle.reader import Bundle, open_bundle
 from edge.engine.flip_rate import MAX_FLIP_RATE, clearances_from_bundle
 from edge.engine.golden_gate import check_golden
 from edge.engine.ort import OrtEngine

@@ -24,7 +24,7 @@ from edge.engine.ort import OrtEngine
 from edge.engine.protocol import EngineError, EngineLostError, Outputs
 from edge.engine.trt import TrtEngine
 from edge.errors import ProcunitError
-from edge.preprocess import Geometry, Region
+from edge.geometry import Geometry, Region
 from tests.doubles.cuda_double import CudaDouble
 from tests.doubles.pycuda_double import cuda_over
 from tests.doubles.tensorrt_double import TensorrtDouble, write_plan

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from edge.frames.heatmap import MAP_SIDE_PX, overlay, relevance_from_scores
 from edge.frames.image import heatmap_from_file, png_from_pixels, png_with_map, record_from_png
+from edge.geometry import Geometry, Region
 from edge.messages import Scores
-from edge.preprocess import Geometry, Region
 
 GEOMETRY = Geometry(input_height_px=128, input_width_px=128, regions=(Region(width=0.5), Region(x=0.5, width=0.5)))
 HEIGHT_PX, WIDTH_PX = 200, 400

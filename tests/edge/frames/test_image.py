@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edge.frames.image import frame_at_model_resolution, jpeg_from_file, png_from_pixels, record_from_png
+from edge.geometry import Geometry, Region, placements
 from edge.messages import PixelArray
-from edge.preprocess import MIN_SIDE_PX, Geometry, Region, placements, tensor_from_pixels
+from edge.preprocess import MIN_SIDE_PX, tensor_from_pixels
 
 
 @settings(max_examples=60, deadline=None)

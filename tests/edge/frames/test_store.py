@@ -17,8 +17,8 @@ from edge.frames import files as frame_ring
 from edge.frames import image as frame_image
 from edge.frames import store as frames_module
 from edge.frames.store import FrameStore
+from edge.geometry import Geometry
 from edge.messages import Decision, Frame, Inspection, PinAnswer, PixelArray, Scores, Timings, Trigger, Verdict
-from edge.preprocess import Geometry
 
 NOW = "2026-01-01T00:00:00.000Z"
 GEOMETRY = Geometry(input_height_px=64, input_width_px=64)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from edge.contract.payloads import Percentiles
 from edge.line.latencies import MAX_PARTS, WINDOW_S, Latencies
-from edge.line.metrics import temperatures_c
 from edge.messages import Timings
+from edge.system.sensors import temperatures_c
 
 
 def test_percentiles_are_of_the_last_minute_and_none_without_a_part() -> None:

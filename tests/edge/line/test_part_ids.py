@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from edge.contract.commands import PartIdArgs, utc_from_unix_s
+from edge.contract.commands import PartIdArgs
 from edge.line.part_ids import MAX_HELD, PartIds
+from edge.system.clock import utc_from_unix_s
 
 BEGAN_S = 1_800_000_000.0
 SPACING_S = 1.0

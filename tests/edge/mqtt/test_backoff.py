@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-from edge.mqtt.backoff import (
-    FIRST_FRAME_BYTES,
-    FIRST_PAUSE_S,
-    FRAME_SHARE_S,
-    LONGEST_PAUSE_S,
-    MAX_FRAME_BYTES,
-    MIN_FRAME_BYTES,
-    Backoff,
-    FramePace,
-)
+from edge.mqtt.backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S, Backoff
+from edge.mqtt.frame_sender import FIRST_FRAME_BYTES, FRAME_SHARE_S, MAX_FRAME_BYTES, MIN_FRAME_BYTES, FramePace
 
 
 def test_pauses_are_spread_grow_to_a_limit_and_start_again() -> None:

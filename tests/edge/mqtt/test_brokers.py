@@ -5,9 +5,9 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from edge.config.settings import DeviceSettings, MqttSettings
-from edge.contract.topics import root_from_device
+from edge.contract.topics import DeviceSettings, root_from_device
 from edge.mqtt.check import PUBLISHED, check
+from edge.mqtt.settings import MqttSettings
 from tests.support.broker import HOST, Broker
 from tests.support.certificates import Authority
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from edge.config.settings import MqttSettings
 from edge.mqtt import publisher as publisher_module
 from edge.mqtt.client import credentials
+from edge.mqtt.settings import MqttSettings
 from edge.outbox.outbox import Outbox
 from tests.support.broker import HOST, Subscriber, free_port, running_broker
 from tests.support.certificates import DAY, Authority

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from edge.bundle.manifest import GOOD
+from edge.image_file import read_image
 from edge.preprocess import judged_patches, mask_tiles, patches_with_any, tensor_from_pixels
 from export.bank.candidates import (
     MOST_MARKED,
@@ -22,7 +24,7 @@ from export.bank.candidates import (
 from export.bank.memory_bank import bank_photos
 from tests.export import textbook
 from tests.export.textbook import Floats
-from training.data.dataset import GOOD, read_image, read_mask
+from training.data.dataset import read_mask
 from training.data.run_files import TRAIN_FILE, RunPhoto, TrainRecord, read_record
 from training.model import InspectionModel, model_from_checkpoint
 

@@ -13,22 +13,22 @@ from safetensors.numpy import load_file
 from calibration.calibrate import calibrate_run
 from edge.anomaly import distances_to_rows, score_from_distances
 from edge.bank.evidence import Evidence, evidence_from_bundle
+from edge.bundle.manifest import GOOD
 from edge.bundle.reader import Bundle, bank_from_file
+from edge.bundle.records import CalibrationRecord, PhotoScores
 from edge.engine.golden_gate import check_golden
 from edge.engine.ort import OrtEngine
-from edge.pipeline import score_pixels
+from edge.engine.scores import score_pixels
+from edge.image_file import read_image
 from export.bundle_from_run import bundle_from_run
 from export.signing import demo_key_from_run
 from tests.export.textbook import Floats
-from training.data.dataset import GOOD, read_image
 from training.data.run_files import (
     BANK_FILE,
     EXPORT_FILE,
     FOLD_BANKS_FILE,
     TRAIN_FILE,
-    CalibrationRecord,
     ExportRecord,
-    PhotoScores,
     TrainRecord,
     graphs_of_run,
     read_record,

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from edge.bundle.manifest import GOOD
 from export.bank.candidates import patches_from_photo, selection_from_photos
 from export.bank.memory_bank import (
     FOLDS,
@@ -24,7 +25,6 @@ from export.bank.memory_bank import (
 )
 from tests.export import textbook
 from tests.export.textbook import Floats
-from training.data.dataset import GOOD
 from training.data.run_files import TRAIN_FILE, RunPhoto, TrainRecord, read_record
 from training.model import InspectionModel, model_from_checkpoint
 

@@ -10,12 +10,12 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from edge.anomaly import counted_patches, distances_to_rows, score_from_distances
+from edge.bundle.manifest import GOOD
 from export.bank.candidates import Candidates, patches_from_photo
 from export.bank.memory_bank import MadeBank, made_bank, rows_with_reach
 from export.bank.suspects import LEAST_PARTS, Suspect, suspects_from_candidates
 from export.cli import export
 from export.report import SUSPECTS_FILE
-from training.data.dataset import GOOD
 from training.data.run_files import TRAIN_FILE, RunPhoto, TrainRecord, read_record
 from training.model import model_from_checkpoint
 

@@ -24,7 +24,7 @@ from edge.engine.protocol import EngineError
 from edge.engine.trt import TrtEngine
 from edge.engine.trt_library import library_from_kind
 from edge.errors import ProcunitError
-from edge.preprocess import Geometry
+from edge.geometry import Geometry
 from export.engines import bench as engine_bench
 from export.engines.bare_engine import BareOrtEngine, BareTrtEngine
 from export.engines.bare_graph import bare_graph

@@ -19,7 +19,7 @@ from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
 from edge.errors import ProcunitError
-from edge.preprocess import Geometry
+from edge.geometry import Geometry
 from tests.support.photographs import BACKBONE, write_photographs, write_weights
 from tools.benchmarks.peers import children, contest, photographs
 from tools.benchmarks.peers.__main__ import main

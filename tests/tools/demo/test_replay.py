@@ -9,7 +9,7 @@ import click
 import pytest
 
 from edge.camera.replay import rows_from_csv
-from edge.preprocess import Geometry
+from edge.geometry import Geometry
 from tools.demo.__main__ import check_rate, prepare_folder
 from tools.demo.replay import parts_from_run, read_replay_list, write_replay_list
 from training.data.run_files import TRAIN_FILE, Role, RunPhoto, TrainRecord, read_record, write_record

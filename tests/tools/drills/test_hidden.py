@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from edge.bundle.manifest import GOOD
 from edge.errors import ProcunitError
 from tests.support.photographs import BACKBONE, write_photographs, write_weights
 from tools.drills import hidden as drill_hidden
 from tools.drills.hidden import Drawn, Drill, drill_from_folder, main, rows_from_draws
 from tools.drills.hidden_defects import HIDDEN_SHARE, drawn_split, types_of_parts
-from training.data.dataset import GOOD
 from training.near_duplicates import NearDuplicates, Pair
 from training.weights import trunk_weights
 

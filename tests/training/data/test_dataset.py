@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from edge.errors import ProcunitError
-from training.data.dataset import dataset_from_folder, read_image, read_mask
+from edge.image_file import read_image
+from training.data.dataset import dataset_from_folder, read_mask
 
 
 def photo(path: Path, pixels: np.ndarray | None = None) -> Path:

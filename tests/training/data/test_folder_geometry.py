@@ -15,16 +15,10 @@ from numpy.typing import NDArray
 
 from edge.config.located_yaml import MAX_BYTES
 from edge.errors import ProcunitError
+from edge.geometry import MAX_POLYGON_POINTS, MAX_POLYGONS, Geometry, Region
 from edge.messages import PixelArray
-from edge.preprocess import MAX_POLYGON_POINTS, MAX_POLYGONS, Geometry, Region, ignored_pixels
-from training.data.folder_geometry import (
-    FolderGeometry,
-    areas_in_words,
-    geometry_from_folder,
-    ignored_share,
-    painted_pixels,
-    polygons_from_pixels,
-)
+from edge.preprocess import areas_in_words, ignored_pixels, ignored_share
+from training.data.folder_geometry import FolderGeometry, geometry_from_folder, painted_pixels, polygons_from_pixels
 
 HALF = [[0.0, 0.0], [0.5, 0.0], [0.5, 1.0], [0.0, 1.0]]
 

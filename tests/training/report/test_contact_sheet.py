@@ -11,10 +11,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edge.errors import ProcunitError
-from edge.preprocess import PADDING_U8, Geometry, Region
+from edge.geometry import Geometry, Region
+from edge.image_file import read_image
+from edge.preprocess import PADDING_U8
 from tests.support.photographs import write_photographs
 from training.augment_cli import augment_preview
-from training.data.dataset import dataset_from_folder, read_image
+from training.data.dataset import dataset_from_folder
 from training.data.dataset_yaml import Augmentation, DatasetFile
 from training.report.contact_sheet import CELL_PX, PARTS, VIEWS, contact_sheet, png_from_sheet
 

@@ -15,8 +15,9 @@ import pytest
 from numpy.typing import NDArray
 from rich.console import Console
 
-from edge.preprocess import Geometry, Region
-from training.data.dataset import GOOD, Photo
+from edge.bundle.manifest import GOOD
+from edge.geometry import Geometry, Region
+from training.data.dataset import Photo
 from training.data.run_files import RunPhoto, TrainRecord
 from training.findings import CurvePoint, Findings
 from training.report.hardest_parts import PICTURES_A_SIDE, PICTURES_SHOWN, hard_parts

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
+from edge.bundle.manifest import GOOD
 from tests.training.report.test_run_report import findings_of, photo, photos_of, record
-from training.data.dataset import GOOD
 from training.findings import CurvePoint
 from training.part_scores import roc_of_type, scores_of_type, working_point
 from training.report.words import agreement_in_words, lacks, learning_in_words, result_of_type, sureness

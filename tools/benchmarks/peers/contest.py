@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from timm.models import FeatureInfo
 
-from edge.preprocess import Geometry
+from edge.geometry import Geometry
 from tools.benchmarks.peers.children import run_side
 from tools.benchmarks.peers.figures import FoldResult, Judged, result_from_judged
 from tools.benchmarks.peers.patchcore_ours import judged_by_ours

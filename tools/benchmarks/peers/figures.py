@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.metrics import Values, auc, auc_ci95, escape_rate
+from edge.bundle.manifest import GOOD
 from tools.benchmarks.peers.photographs import Contest, Fold, Truth, truth_of_photo
-from training.data.dataset import GOOD, Photo
+from training.data.dataset import Photo
 
 ALL_DEFECTS = "all defects"
 FALSE_ALARM_RATES = (0.01, 0.05)

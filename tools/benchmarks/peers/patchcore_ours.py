@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from edge.engine.ort import OrtEngine
-from edge.engine.protocol import scores_from_outputs
+from edge.engine.scores import scores_from_outputs
 from export.cli import DEFAULT_BANK_ROWS
 from export.export import export_run
 from tools.benchmarks.good_parts_run import model_without_types, record_of_good_parts

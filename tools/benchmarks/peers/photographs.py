@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from safetensors.torch import save_file
 
+from edge.bundle.manifest import GOOD
 from edge.errors import ProcunitError
-from edge.preprocess import Geometry, Region, mask_tiles, placements, tensor_from_pixels
-from training.data.dataset import GOOD, Dataset, Photo, dataset_from_folder, read_image, read_mask
+from edge.geometry import Geometry, Region, placements
+from edge.image_file import read_image
+from edge.preprocess import mask_tiles, tensor_from_pixels
+from training.data.dataset import Dataset, Photo, dataset_from_folder, read_mask
 from training.features import checked_geometry
 from training.near_duplicates import joined_parts, near_duplicates
 from training.weights import TrunkWeights, trunk_weights

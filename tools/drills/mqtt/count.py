@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from edge.config.settings import DeviceSettings, MqttSettings
+from edge.contract.topics import DeviceSettings
 from edge.frames.store import FrameStore
 from edge.messages import Trigger
 from edge.mqtt.publisher import Publisher
+from edge.mqtt.settings import MqttSettings
 from edge.outbox.outbox import Outbox
 from tests.support.broker import Received
 

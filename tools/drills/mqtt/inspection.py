@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge.daemon import OUTBOX_FILE
+from edge.state_dir import OUTBOX_FILE
 from tests.support.broker import HOST, free_port, running_broker
 from tests.support.device import PATIENT, new_device
 from tests.support.tcp_proxy import TcpProxy

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from edge.daemon import OUTBOX_FILE
 from edge.outbox.outbox import Outbox
+from edge.state_dir import OUTBOX_FILE
 from tests.support.broker import Broker, Subscriber, running_broker
 from tests.support.device import PATIENT, Device, new_device
 from tools.drills.mqtt.count import (

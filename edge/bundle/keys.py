@@ -1,0 +1,114 @@
+"""Keys that sign and keys that are trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+
+from edge.errors import ProcunitError
+
+
+@dataclass(frozen=True)
+class TrustedKey:
+    """A public key the device accepts; a demo key lends no authority beyond demonstrations."""
+
+    name: str
+    key: Ed25519PublicKey
+    demo: bool
+
+
+def trusted_key_from_file(path: Path, *, demo: bool) -> TrustedKey:
+    """An Ed25519 public key in PEM form.
+
+    Raises:
+        ProcunitError: the file is missing or holds no such key.
+    """
+    try:
+        key = load_pem_public_key(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ProcunitError(f"cannot read the public key: {error}", where=str(path)) from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise ProcunitError(
+            "not an Ed25519 public key", where=str(path), remedy="Use the .pub file beside the signing key"
+        )
+    return TrustedKey(path.name, key, demo)
+
+
+def signer_of_bytes(data: bytes, signature: bytes, trusted: tuple[TrustedKey, ...], where: str) -> TrustedKey:
+    """The trusted key whose signature over a record's raw bytes this is.
+
+    Raises:
+        ProcunitError: it is by none of them.
+    """
+    for candidate in trusted:
+        try:
+            candidate.key.verify(signature, data)
+        except InvalidSignature:
+            continue
+        return candidate
+    names = ", ".join(key.name for key in trusted) or "none"
+    raise ProcunitError(
+        f"the signature is not by any trusted key ({names})",
+        where=where,
+        remedy="Trust the right public key, or ask who signed it: it may have been changed",
+    )
+
+
+def trusted_keys_from_files(trust: tuple[Path, ...], demo_trust: tuple[Path, ...]) -> tuple[TrustedKey, ...]:
+    """The keys that the options named.
+
+    Raises:
+        ProcunitError: a file holds no Ed25519 public key.
+    """
+    return (
+        *(trusted_key_from_file(path, demo=False) for path in trust),
+        *(trusted_key_from_file(path, demo=True) for path in demo_trust),
+    )
+
+
+def keys_for_commands(trusted: Iterable[TrustedKey], *, demo_bundle: bool) -> tuple[TrustedKey, ...]:
+    """The keys that may sign commands: those for demonstrations only while the bundle in use is signed by one."""
+    return tuple(key for key in trusted if demo_bundle or not key.demo)
+
+
+DEMO_MARK = b"# Procunit demo key: gives authority in demonstrations only\n"
+"""First line of a demo key's PEM file; text before the PEM block is a comment (RFC 7468, section 2)."""
+
+
+@dataclass(frozen=True)
+class SigningKey:
+    """A private key that seals bundles; a demo key's seeded runs may be simulated."""
+
+    key: Ed25519PrivateKey
+    name: str
+    demo: bool
+
+    @property
+    def trusted(self) -> TrustedKey:
+        """Its public half, as a device that trusts it would hold it."""
+        return TrustedKey(self.name, self.key.public_key(), self.demo)
+
+
+def signing_key_from_file(path: Path) -> SigningKey:
+    """An unencrypted Ed25519 private key in PEM form.
+
+    Raises:
+        ProcunitError: the file is missing or holds no such key.
+    """
+    try:
+        data = path.read_bytes()
+        key = load_pem_private_key(data, password=None)
+    except (OSError, ValueError, TypeError) as error:
+        raise ProcunitError(f"cannot read the signing key: {error}", where=str(path)) from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ProcunitError(
+            "not an Ed25519 private key",
+            where=str(path),
+            remedy="Make one with: openssl genpkey -algorithm ed25519 -out FILE",
+        )
+    return SigningKey(key, path.name, data.startswith(DEMO_MARK))

@@ -1,0 +1,46 @@
+"""Frame -> tensor -> engine -> scores: what calibration, gate and device share."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from edge.engine.protocol import Engine, EngineError, Outputs
+from edge.geometry import Geometry
+from edge.messages import PixelArray, Scores, Timings
+from edge.policy import sigmoid
+from edge.preprocess import tensor_from_pixels
+from edge.system.clock import _since_ms
+
+
+def scores_from_outputs(outputs: Outputs) -> Scores:
+    """Tiles merged: each score is its highest over the tiles, the maps are kept tile by tile.
+
+    Raises:
+        EngineError: there are outputs of no tile.
+    """
+    if not len(outputs.anomaly_score):
+        raise EngineError("the engine gave no tile's outputs")
+    best = outputs.logits.max(axis=0).astype(np.float64)
+    return Scores(
+        type_scores=tuple(sigmoid(float(value)) for value in best),
+        anomaly_score=float(outputs.anomaly_score.max()),
+        defect_maps=outputs.defect_maps,
+        anomaly_map=outputs.anomaly_map,
+    )
+
+
+def score_pixels(pixels: PixelArray, geometry: Geometry, engine: Engine) -> tuple[Scores, Timings]:
+    """One frame through preprocessing and the engine: the path that calibration, the golden gate and the device share.
+
+    Raises:
+        ProcunitError: the frame is no usable image.
+        EngineError: the engine failed.
+    """
+    started_ns = time.monotonic_ns()
+    tiles_u8 = tensor_from_pixels(pixels, geometry)
+    preprocess_ms = _since_ms(started_ns)
+    started_ns = time.monotonic_ns()
+    scores = scores_from_outputs(engine.infer(tiles_u8))
+    return scores, Timings(preprocess_ms=preprocess_ms, engine_ms=_since_ms(started_ns))

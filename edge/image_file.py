@@ -1,0 +1,50 @@
+"""An image file as pixels."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import cast
+
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 27))  # read once, when OpenCV decodes its first image
+
+import cv2
+import numpy as np
+
+from edge.errors import ProcunitError
+from edge.messages import PixelArray
+from edge.preprocess import MIN_SIDE_PX
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+
+
+MAX_IMAGE_BYTES = 256 << 20
+
+
+def read_image(path: Path) -> PixelArray:
+    """Decode an image file as it was stored: grey, BGR or BGRA, 8 or 16 bits a channel.
+
+    Raises:
+        ProcunitError: it cannot be read, is no image, or has a side under 32 px.
+    """
+    try:
+        if path.stat().st_size > MAX_IMAGE_BYTES:
+            raise ProcunitError(f"larger than {MAX_IMAGE_BYTES >> 20} MB", where=str(path))
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+    except OSError as error:
+        raise ProcunitError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    try:
+        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    except cv2.error:
+        pixels = None
+    if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
+        raise ProcunitError(
+            "not a readable image", where=str(path), remedy="Replace the file or remove it from the folder"
+        )
+    if min(pixels.shape[:2]) < MIN_SIDE_PX:
+        raise ProcunitError(
+            f"{pixels.shape[1]} x {pixels.shape[0]} px; the smallest usable side is {MIN_SIDE_PX} px",
+            where=str(path),
+            remedy="Replace the file or remove it from the folder",
+        )
+    return cast(PixelArray, pixels)
