@@ -18,6 +18,7 @@ from edge.bundle.reader import Bundle, open_bundle
 from edge.cli.trust import open_with_keys, signature_line, trust_options
 from edge.errors import ProcunitError
 from edge.policy import MAX_TARGET_FALSE_REJECT, MIN_TARGET_DETECTION
+from edge.system.files import write_whole
 from training.data.dataset import dataset_from_path
 
 _data_option = click.option(
@@ -125,9 +126,7 @@ def evaluate(
     demo_key = content.signed_by.demo if isinstance(content, Bundle) else True
     evaluation = evaluate_folder(content, dataset_from_path(data), demo_key=demo_key)
     if json_file is not None:
-        partial = json_file.with_name(f".{json_file.name}.partial")
-        partial.write_text(evaluation.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        partial.replace(json_file)
+        write_whole(json_file, (evaluation.model_dump_json(indent=1) + "\n").encode())
     console = Console()
     click.echo(f"Bundle {content.bundle_id[:12]}: {signature_line(content)}")
     click.echo(

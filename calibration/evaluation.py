@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from edge.record import Record
 
 Interval = tuple[float, float] | None
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class _Figures(Record, allow_inf_nan=False):
+    """Figures of the evaluation; not a number is refused."""
 
 
-class AnomalyFigures(_Record):
+class AnomalyFigures(_Figures):
     """The anomaly score: all defects against good parts."""
 
     auc: float | None
     auc_ci95: Interval
 
 
-class TypeFigures(_Record):
+class TypeFigures(_Figures):
     """One type against good parts, by its own score and by the anomaly score."""
 
     images: int
@@ -28,13 +28,13 @@ class TypeFigures(_Record):
     anomaly_auc: float | None
 
 
-class EscapeRate(_Record):
+class EscapeRate(_Figures):
     """The share of defects that pass."""
 
     escape_rate: float | None
 
 
-class Figures(_Record):
+class Figures(_Figures):
     """What is told by part and, again, by image; `verdicts` counts {truth: {verdict: units}}."""
 
     anomaly: AnomalyFigures
@@ -44,7 +44,7 @@ class Figures(_Record):
     size_only_auc: float | None
 
 
-class Latency(_Record):
+class Latency(_Figures):
     """Frame in memory to verdict, in milliseconds."""
 
     p50: float
@@ -52,7 +52,7 @@ class Latency(_Record):
     p99: float
 
 
-class Evaluation(_Record):
+class Evaluation(_Figures):
     """A labelled folder judged by a bundle; figures by part, None where the folder cannot tell."""
 
     bundle: str

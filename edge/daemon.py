@@ -39,7 +39,7 @@ STALLED_S = 5.0
 _logger = logging.getLogger(__name__)
 
 
-def run_daemon(settings: Settings, open_one: OpenEngine = open_engine) -> int:
+def run_daemon(settings: Settings, engine_opener: OpenEngine = open_engine) -> int:
     """Inspect until a signal, or the end of a replay; returns the exit code, 1 if something failed on the way.
 
     Call it from the main thread: it handles SIGTERM and SIGINT.
@@ -58,7 +58,7 @@ def run_daemon(settings: Settings, open_one: OpenEngine = open_engine) -> int:
         bundle, keys = _bundle_or_event(settings.bundle, board)
         folder, quota_bytes = settings.state_dir / FRAMES_FOLDER, settings.frames.quota_mb << 20
         frames = stack.enter_context(FrameStore(folder, quota_bytes, bundle.manifest.geometry, bundle.bundle_id))
-        line = line_from_settings(settings, bundle, keys, outbox, frames, board, open_one)
+        line = line_from_settings(settings, bundle, keys, outbox, frames, board, engine_opener)
         line.inspector.close_interrupted(outbox.open_triggers())
         signals = stack.enter_context(StopSignals())
         try:
@@ -133,7 +133,7 @@ def _stop(line: Line) -> bool:
     line.inspector.keeper.cancel()
     if not line.capture.stop(CAMERA_STOP_S):
         _logger.error("the camera does not let go and is left behind")
-    line.handover.close()
+    line.trigger_queue.close()
     drained = line.inspector.join(DRAIN_S)
     if not drained:
         _logger.error("inspection does not end; the parts left open become `not_inspected: restart`")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from edge.record import Record
 
 MAX_POLYGONS, MAX_POLYGON_POINTS = 64, 256
 
@@ -20,10 +22,8 @@ Point = tuple[Fraction, Fraction]
 Polygon = Annotated[tuple[Point, ...], Field(min_length=3, max_length=MAX_POLYGON_POINTS)]
 
 
-class Region(BaseModel):
+class Region(Record):
     """A rectangle of the frame, in fractions of its width and height; each region becomes one tile."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     x: Fraction = 0.0
     y: Fraction = 0.0
@@ -41,10 +41,8 @@ class Region(BaseModel):
         return f"x {self.x:.3g} to {self.x + self.width:.3g}, y {self.y:.3g} to {self.y + self.height:.3g}"
 
 
-class Geometry(BaseModel):
+class Geometry(Record):
     """How a frame becomes the network's input: regions, each letterboxed onto one tile, and what is ignored in them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     input_height_px: Annotated[int, Field(ge=64, le=2048, multiple_of=32)] = 320
     input_width_px: Annotated[int, Field(ge=64, le=2048, multiple_of=32)] = 320

@@ -13,7 +13,7 @@ from edge.errors import ProcunitError
 from edge.geometry import Geometry
 from edge.messages import Inspection, NotInspected, Timings, Trigger
 from edge.policy import Policy, decide, not_inspected
-from edge.system.clock import _since_ms, utc_now
+from edge.system.clock import elapsed_ms, utc_now
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Pipeline:
 
     def inspect(self, trigger: Trigger) -> Inspection:
         """The verdict on one trigger; whatever happens to the part, there is exactly one."""
-        queue_ms = _since_ms(trigger.triggered_monotonic_ns)
+        queue_ms = elapsed_ms(trigger.triggered_monotonic_ns)
         frame = trigger.frame
         if frame is None:
             reason = trigger.not_inspected or NotInspected.CAMERA
@@ -45,7 +45,7 @@ class Pipeline:
             return Inspection(trigger, decision, None, Timings(queue_ms), utc_now())
         started_ns = time.monotonic_ns()
         decision = decide(scores, self.policy, self.draw())
-        timings = Timings(queue_ms, timings.preprocess_ms, timings.engine_ms, _since_ms(started_ns))
+        timings = Timings(queue_ms, timings.preprocess_ms, timings.engine_ms, elapsed_ms(started_ns))
         return Inspection(trigger, decision, scores, timings, utc_now())
 
 

@@ -6,19 +6,19 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
+from edge.record import Record
 
-class Section(BaseModel):
+
+class Section(Record, allow_inf_nan=False):
     """A section of the settings file: unknown keys are refused, values do not change once read."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 Integer = Annotated[int, Field(strict=True)]
 """A whole number: YAML's `yes` is not 1, and a text is no number."""
-Number = Annotated[float, Field(strict=True)]
+StrictNumber = Annotated[float, Field(strict=True)]
 """A number: YAML's `yes` is not 1, and a text is no number."""
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edge.bundle.manifest import GOLDEN, GOOD, DefectType, GoldenFrame, GoldenSet, ScoreLimit
 from edge.bundle.records import PhotoScores
-from edge.engine.flip_rate import clearance, clearances_from_scores, score_names
+from edge.engine.flip_rate import excess, excesses_from_scores, score_names
 from edge.engine.protocol import Engine
 from edge.engine.scores import score_pixels
 from edge.errors import ProcunitError
@@ -46,9 +46,9 @@ def tolerance_from_scores(
 
     What all of them together flip is the golden gate's to predict, from how far each one really drifts.
     """
-    clearances = clearances_from_scores(scores, types, anomaly)
+    excesses = excesses_from_scores(scores, types, anomaly)
     names = score_names(types, anomaly)
-    alone = min(clearances.largest_drift(score, MAX_TOLERANCE_SPREADS) for score in range(len(names)))
+    alone = min(excesses.largest_drift(score, MAX_TOLERANCE_SPREADS) for score in range(len(names)))
     return max(alone, MIN_TOLERANCE_SPREADS)
 
 
@@ -60,7 +60,7 @@ def golden_photos(
     Those nearest to a threshold come first, as they tell most, and no part comes twice.
     """
     groups: dict[str | None, dict[str, PhotoScores]] = {None: {}, **{t.name: {} for t in types}, "": {}}
-    distances = {photo.sha256: clearance(photo, types, anomaly) for photo in scores}
+    distances = {photo.sha256: excess(photo, types, anomaly) for photo in scores}
     for photo in sorted(scores, key=lambda p: (np.abs(distances[p.sha256]).min(), p.sha256)):
         if _is_clear(distances[photo.sha256]):
             group = groups[_flagged_by(photo, distances[photo.sha256], types)]
@@ -85,7 +85,7 @@ def write_golden(directory: Path, photos: Iterable[tuple[Path, PhotoScores]], ju
         if not cv2.imwrite(str(directory / file), read_image(path)):
             raise ProcunitError("cannot be written", where=str(directory / file), remedy="Free space on the disk")
         frame = _reference(directory, file, calibrated, judge, tolerance)
-        if _is_clear(clearance(frame, judge.types, judge.anomaly)):
+        if _is_clear(excess(frame, judge.types, judge.anomaly)):
             frames.append(frame)
         else:
             (directory / file).unlink()
@@ -102,7 +102,7 @@ def write_golden(directory: Path, photos: Iterable[tuple[Path, PhotoScores]], ju
 
 def _reference(directory: Path, file: str, calibrated: PhotoScores, judge: Judge, tolerance: float) -> GoldenFrame:
     scores, _ = score_pixels(read_image(directory / file), judge.geometry, judge.engine)
-    drift = clearance(scores, judge.types, judge.anomaly) - clearance(calibrated, judge.types, judge.anomaly)
+    drift = excess(scores, judge.types, judge.anomaly) - excess(calibrated, judge.types, judge.anomaly)
     if judge.anomaly is not None and calibrated.label == GOOD:
         drift[-1] = 0.0  # it was calibrated with a bank made without its part, to which it is nearer or farther
     if not np.abs(drift).max() <= tolerance:

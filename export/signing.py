@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from edge.bundle.keys import DEMO_MARK, SigningKey, signing_key_from_file
+from edge.system.files import write_whole
 from training.data.run_files import DEMO_KEY_FILE, DEMO_PUBLIC_KEY_FILE
 
 
@@ -22,17 +22,8 @@ def demo_key_from_run(run: Path) -> SigningKey:
     if not private.exists():
         key = Ed25519PrivateKey.generate()
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        _write_private(private, DEMO_MARK + pem)
+        write_whole(private, DEMO_MARK + pem, mode=0o600)
     signing_key = signing_key_from_file(private)
     public = signing_key.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     (run / DEMO_PUBLIC_KEY_FILE).write_bytes(DEMO_MARK + public)
     return signing_key
-
-
-def _write_private(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(data)
-    partial.rename(path)

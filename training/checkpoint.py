@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
 from edge.errors import ProcunitError, first_problem
 from edge.geometry import Geometry
+from edge.record import Record
 from training.data.run_files import CHECKPOINT_FILE, TRAIN_FILE, TrainRecord
 
 _HEADER_KEY = "procunit_edge"
@@ -19,10 +20,8 @@ _MAX_SHOWN_CHARACTERS = 80
 _TRAIN_AGAIN = "Run `procunit train` again"
 
 
-class CheckpointOrigin(BaseModel):
+class CheckpointOrigin(Record):
     """Which run a checkpoint is of, in the words of its `train.json`; `weights` is where its trunk came from."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     backbone: str
     types: tuple[str, ...]

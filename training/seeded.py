@@ -12,23 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from edge.bundle.manifest import KnownPhoto, Line
+from edge.bundle.manifest import KnownPhoto, OneLine
 from edge.errors import ProcunitError, first_problem
+from edge.record import Record
+from edge.system.files import write_whole
 from training.data.dataset import Photo
 
 SEEDED_FILE = "seeded.json"
 
 
-class SeededPhoto(BaseModel):
+class SeededPhoto(Record, strict=True):
     """A photograph's content, and its part and label when the set was written."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    part_id: Line
-    label: Line
+    part_id: OneLine
+    label: OneLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,7 @@ class SeededSet:
     source: str
 
 
-class _SeededFile(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
+class _SeededFile(Record, strict=True):
     photos: tuple[SeededPhoto, ...]
 
     @model_validator(mode="after")
@@ -80,9 +78,7 @@ def write_seeded(run: Path, photos: Iterable[KnownPhoto], earlier: SeededSet | N
         if photo.role == "seed":
             known[photo.sha256] = SeededPhoto(sha256=photo.sha256, part_id=photo.part_id, label=photo.label)
     ordered = sorted(known.values(), key=lambda photo: (photo.label, photo.part_id, photo.sha256))
-    partial = run / f".{SEEDED_FILE}.partial"
-    partial.write_text(_SeededFile(photos=tuple(ordered)).model_dump_json(indent=1) + "\n", encoding="utf-8")
-    partial.replace(run / SEEDED_FILE)
+    write_whole(run / SEEDED_FILE, (_SeededFile(photos=tuple(ordered)).model_dump_json(indent=1) + "\n").encode())
 
 
 def seeded_parts(photos: Iterable[Photo], seeded: SeededSet) -> frozenset[str]:

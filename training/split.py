@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from edge.bundle.manifest import GOOD
 from edge.errors import ProcunitError
 from training.data.dataset import Photo
-from training.data.run_files import Role
+from training.data.run_files import SplitSide
 from training.seeded import SeededSet, refuse_one_content_twice, seeded_parts
 
 SEED_SHARE, MIN_SEED_PARTS, MAX_SEED_PARTS = 0.3, 5, 15
@@ -29,7 +29,7 @@ _EXAMPLES = 3
 class Split:
     """Every part's role, and what a person should know of it."""
 
-    roles: Mapping[str, Role]
+    roles: Mapping[str, SplitSide]
     notes: tuple[str, ...]
 
 
@@ -58,7 +58,7 @@ def split_by_part(photos: Iterable[Photo], seed: int, seeded: SeededSet | None =
     draw = random.Random(seed)  # noqa: S311  (a repeatable draw, no secret)
     types_of = {part: sorted(names - {GOOD}) for part, names in labels.items() if names != {GOOD}}
     good = _shuffled(set(labels) - set(types_of), draw)
-    roles: dict[str, Role] = {**_defect_roles(types_of, held, draw), **_good_roles(good, held)}
+    roles: dict[str, SplitSide] = {**_defect_roles(types_of, held, draw), **_good_roles(good, held)}
     notes = [*_type_notes(types_of, roles), *_good_notes(good, roles)]
     if not types_of:
         notes.append("no defect photographs: the anomaly score alone is taught")
@@ -68,14 +68,16 @@ def split_by_part(photos: Iterable[Photo], seed: int, seeded: SeededSet | None =
     return Split(roles, tuple(notes))
 
 
-def _defect_roles(types_of: Mapping[str, Sequence[str]], held: Collection[str], draw: random.Random) -> dict[str, Role]:
+def _defect_roles(
+    types_of: Mapping[str, Sequence[str]], held: Collection[str], draw: random.Random
+) -> dict[str, SplitSide]:
     """Type by type, the rarest first, so that shared parts are spent where parts are few; `held` ones are seeded."""
     parts_of: dict[str, list[str]] = {}
     for part in sorted(types_of):
         for name in types_of[part]:
             parts_of.setdefault(name, []).append(part)
     wanted = {name: seed_parts_wanted(len(parts)) for name, parts in parts_of.items()}
-    roles: dict[str, Role] = {part: "seed" for part in types_of if part in held}
+    roles: dict[str, SplitSide] = {part: "seed" for part in types_of if part in held}
     seeded = {name: sum(part in roles for part in parts) for name, parts in parts_of.items()}
     for name in sorted(parts_of, key=lambda n: (len(parts_of[n]), n)):
         for part in _shuffled(parts_of[name], draw):
@@ -90,11 +92,11 @@ def _defect_roles(types_of: Mapping[str, Sequence[str]], held: Collection[str], 
     return roles
 
 
-def _good_roles(shuffled: Sequence[str], held: Collection[str]) -> dict[str, Role]:
+def _good_roles(shuffled: Sequence[str], held: Collection[str]) -> dict[str, SplitSide]:
     free = [part for part in shuffled if part not in held]
     calibrate = round(GOOD_CALIBRATE_SHARE * len(shuffled))
     held_back = calibrate + max(0, round(GOOD_SEED_SHARE * len(shuffled)) - (len(shuffled) - len(free)))
-    roles: dict[str, Role] = dict.fromkeys(shuffled, "seed")
+    roles: dict[str, SplitSide] = dict.fromkeys(shuffled, "seed")
     roles.update(dict.fromkeys(free[:calibrate], "calibrate"))
     roles.update(dict.fromkeys(free[held_back:], "train"))
     return roles
@@ -111,7 +113,7 @@ def _parts_by_type(types_of: Mapping[str, Sequence[str]]) -> dict[str, list[str]
     return {name: [part for part in types_of if name in types_of[part]] for name in names}
 
 
-def _type_notes(types_of: Mapping[str, Sequence[str]], roles: Mapping[str, Role]) -> Iterable[str]:
+def _type_notes(types_of: Mapping[str, Sequence[str]], roles: Mapping[str, SplitSide]) -> Iterable[str]:
     for name, parts in _parts_by_type(types_of).items():
         seeded = sum(roles[part] == "seed" for part in parts)
         if seeded >= MIN_SEED_PARTS:
@@ -127,7 +129,7 @@ def _type_notes(types_of: Mapping[str, Sequence[str]], roles: Mapping[str, Role]
             )
 
 
-def _good_notes(good: Sequence[str], roles: Mapping[str, Role]) -> Iterable[str]:
+def _good_notes(good: Sequence[str], roles: Mapping[str, SplitSide]) -> Iterable[str]:
     if not good:
         yield "no good parts: there is no anomaly threshold and no false-alarm budget"
     elif all(roles[part] == "seed" for part in good):
@@ -148,7 +150,7 @@ def _set_notes(photos: Sequence[Photo], held: Collection[str], seeded: SeededSet
 
 
 def _refuse_nothing_to_learn(
-    types_of: Mapping[str, Sequence[str]], roles: Mapping[str, Role], seeded: SeededSet
+    types_of: Mapping[str, Sequence[str]], roles: Mapping[str, SplitSide], seeded: SeededSet
 ) -> None:
     for name, parts in _parts_by_type(types_of).items():
         if all(roles[part] == "seed" for part in parts):

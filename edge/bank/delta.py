@@ -16,14 +16,15 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 from safetensors.numpy import save
 
 from edge.bank.growth import MAX_ADDED_ROWS, GrownBank
 from edge.bundle.keys import SigningKey, TrustedKey, keys_for_commands, signer_of_bytes, trusted_key_from_file
-from edge.bundle.manifest import BANK_KEY, Count, FileEntry, Finite, Line, ScoreLimit
+from edge.bundle.manifest import BANK_KEY, Count, FileEntry, Finite, OneLine, ScoreLimit
 from edge.bundle.reader import MAX_BANK_ROWS, Bundle, read_small, rows_from_bytes
 from edge.errors import ProcunitError, first_problem
+from edge.record import Record
 
 DELTA, DELTA_SIGNATURE, ROWS = "delta.json", "delta.sig", "rows.safetensors"
 MAX_VERSION = 9999
@@ -33,20 +34,16 @@ _HEADER_BYTES = 4096
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Source(_Frozen):
+class Source(Record):
     """A frame that was taken in: its file's hash, its part, result or file, the rows it gave, its score since."""
 
     sha256: _Sha256
-    name: Line
+    name: OneLine
     rows: Count
     score: Finite
 
 
-class DeltaRecord(_Frozen):
+class DeltaRecord(Record):
     """`delta.json`: what the version adds to the bank of one bundle and drops from it, and the new anomaly limit."""
 
     format: Literal["procunit-bank-delta"] = "procunit-bank-delta"
@@ -57,8 +54,8 @@ class DeltaRecord(_Frozen):
     removed: Annotated[tuple[Annotated[int, Field(ge=0, lt=MAX_BANK_ROWS)], ...], Field(max_length=MAX_BANK_ROWS)] = ()
     anomaly: ScoreLimit
     sources: Annotated[tuple[Source, ...], Field(min_length=1, max_length=MAX_SOURCES)]
-    made_at_utc: Line
-    made_by: Line
+    made_at_utc: OneLine
+    made_by: OneLine
 
     @field_validator("removed")
     @classmethod

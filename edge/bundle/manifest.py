@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from edge.geometry import Geometry
 from edge.messages import Authority, Verdict
+from edge.record import Record
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 BANK, GOLDEN, KNOWN = "bank.safetensors", "golden/golden.json", "known.json"
@@ -40,7 +41,7 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}$"
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Line = Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+OneLine = Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 
 
 def graph_files(precision: Precision = "fp32", *, separate: bool = False) -> tuple[str, ...]:
@@ -49,18 +50,14 @@ def graph_files(precision: Precision = "fp32", *, separate: bool = False) -> tup
     return tuple(f"{name}{suffix}.onnx" for name in (("classifier", "extractor") if separate else ("model",)))
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FileEntry(_Frozen):
+class FileEntry(Record):
     """Size and hash of one file of the bundle."""
 
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     size_bytes: Annotated[int, Field(ge=0, le=4 << 30)]
 
 
-class ScoreLimit(_Frozen):
+class ScoreLimit(Record):
     """A score's threshold and where good parts lie (`center`, `spread`): logits for a type, distances for the anomaly.
 
     A type's `threshold` is a sigmoid, as its score is.
@@ -71,7 +68,7 @@ class ScoreLimit(_Frozen):
     spread: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class SeededResult(_Frozen):
+class SeededResult(Record):
     """A type's seeded run, in parts: what was seen, and the targets that it had to meet."""
 
     simulated: bool
@@ -82,10 +79,10 @@ class SeededResult(_Frozen):
     target_detection: Share
     target_false_reject: Share
     confidence: Share
-    ran_at_utc: Line
+    ran_at_utc: OneLine
 
 
-class DefectType(_Frozen):
+class DefectType(Record):
     """One taught defect type: its evidence (images and distinct parts taught), its limit, its claim to authority."""
 
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -96,7 +93,7 @@ class DefectType(_Frozen):
     authority: Authority = "review"
 
 
-class Budget(_Frozen):
+class Budget(Record):
     """The share of good parts that all scores together may flag, and the parts that support the claim."""
 
     false_alarm_rate: Share
@@ -116,7 +113,7 @@ NO_BUDGET = "no claim: no good parts were held out, and types are flagged from t
 """What is said in place of a budget where there is none."""
 
 
-class ImagingBaseline(_Frozen):
+class ImagingBaseline(Record):
     """Grey level and sharpness (variance of the Laplacian) of good photographs: medians and robust spreads."""
 
     brightness: Finite
@@ -125,24 +122,24 @@ class ImagingBaseline(_Frozen):
     sharpness_spread: Finite
 
 
-class Provenance(_Frozen):
+class Provenance(Record):
     """Where the bundle came from."""
 
-    dataset_sha256: Line
-    code_version: Line
+    dataset_sha256: OneLine
+    code_version: OneLine
     seed: int
-    backbone: Line
-    weights: Line
-    packages: dict[Line, Line]
+    backbone: OneLine
+    weights: OneLine
+    packages: dict[OneLine, OneLine]
 
 
-class ManifestBody(_Frozen):
+class ManifestBody(Record):
     """Everything the device knows of the product and how to judge it: the manifest but for its list of files."""
 
     schema_version: Literal[1] = 1
     product: Annotated[str, Field(pattern=NAME_PATTERN)]
     version: Annotated[int, Field(ge=1)]
-    created_at_utc: Line
+    created_at_utc: OneLine
     geometry: Geometry
     types: tuple[DefectType, ...]
     anomaly: ScoreLimit | None
@@ -177,7 +174,7 @@ class Manifest(ManifestBody):
         return files
 
 
-class GoldenFrame(_Frozen):
+class GoldenFrame(Record):
     """A lossless frame of the bundle with the scores and verdict of the reference engine.
 
     `verdict` is `pass` or `review`: what `edge.policy.policy_without_authority` decides, so that it holds whatever
@@ -190,23 +187,23 @@ class GoldenFrame(_Frozen):
     verdict: Verdict
 
 
-class GoldenSet(_Frozen):
+class GoldenSet(Record):
     """The golden frames and how far a score may drift: `tolerance` x the score's spread on good parts."""
 
     tolerance: Annotated[float, Field(gt=0, le=1)]
     frames: tuple[GoldenFrame, ...]
 
 
-class KnownPhoto(_Frozen):
+class KnownPhoto(Record):
     """A photograph that took part in making the bundle, known by its content."""
 
-    sha256: Line
-    part_id: Line
-    label: Line
+    sha256: OneLine
+    part_id: OneLine
+    label: OneLine
     role: Literal["train", "calibrate", "seed"]
 
 
-class KnownPhotos(_Frozen):
+class KnownPhotos(Record):
     """Every photograph of the dataset that the bundle was made from."""
 
     photos: tuple[KnownPhoto, ...]

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
-
 from edge.bundle.manifest import Budget, ImagingBaseline, ScoreLimit
+from edge.record import Record
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class PhotoScores(_Record):
+class PhotoScores(Record):
     """One photograph's scores through the on-device path; type scores are sigmoids in the run's order of types."""
 
     sha256: str
@@ -21,7 +16,7 @@ class PhotoScores(_Record):
     anomaly_score: float
 
 
-class CalibrationRecord(_Record):
+class CalibrationRecord(Record):
     """Limits from held-out good parts; `budget` is None where there are no good parts."""
 
     types: dict[str, ScoreLimit]

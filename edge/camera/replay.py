@@ -19,7 +19,7 @@ from edge.camera.source import Arrival, CameraSettings, FrameError, SourceEnded
 from edge.errors import ProcunitError
 from edge.image_file import IMAGE_SUFFIXES, read_image
 from edge.messages import Frame
-from edge.settings_section import ExistingPath, Number
+from edge.settings_section import ExistingPath, StrictNumber
 from edge.system.clock import utc_now
 
 _NEEDED_COLUMNS = frozenset({"file", "part_id"})
@@ -33,7 +33,7 @@ class ReplaySettings(CameraSettings):
         title="Photographs",
         description="A folder of images, or a CSV file with the columns file, part_id and, if known, arrival_s",
     )
-    parts_per_min: Annotated[Number, Field(gt=0, le=60_000)] | Literal["max", "listed"] = Field(
+    parts_per_min: Annotated[StrictNumber, Field(gt=0, le=60_000)] | Literal["max", "listed"] = Field(
         default="max",
         title="Rate",
         description="Parts a minute, `max` as fast as they can be inspected, `listed` as the column arrival_s says",
@@ -65,7 +65,7 @@ class ReplayCamera:
     simulated: ClassVar[bool] = True
 
     def __init__(self, settings: ReplaySettings, *, after_counter: int | None) -> None:
-        rows = rows_from_folder(settings.path) if settings.path.is_dir() else rows_from_csv(settings.path)
+        rows = replay_rows_from_folder(settings.path) if settings.path.is_dir() else replay_rows_from_csv(settings.path)
         done = min(after_counter or 0, len(rows))
         self.self_paced = settings.parts_per_min == "max"
         self._rows = rows
@@ -111,7 +111,7 @@ class ReplayCamera:
         """Nothing is held open."""
 
 
-def rows_from_folder(folder: Path) -> tuple[ReplayRow, ...]:
+def replay_rows_from_folder(folder: Path) -> tuple[ReplayRow, ...]:
     """The images of a folder by name, each a part of its own.
 
     Raises:
@@ -127,7 +127,7 @@ def rows_from_folder(folder: Path) -> tuple[ReplayRow, ...]:
     return tuple(ReplayRow(image, image.name, None) for image in images)
 
 
-def rows_from_csv(path: Path) -> tuple[ReplayRow, ...]:
+def replay_rows_from_csv(path: Path) -> tuple[ReplayRow, ...]:
     """The parts of a list in its order; files are relative to the list's folder, other columns (`truth`) are not read.
 
     Raises:

@@ -41,7 +41,7 @@ _NAME = re.compile(r"[a-z][a-z-]{0,31}")
 _logger = logging.getLogger(__name__)
 
 
-class CommandMemory(Protocol):
+class SeenCommands(Protocol):
     """Remembers signed commands until they expire, also over a restart (the outbox does)."""
 
     def seen_command(self, cmd_id: str) -> bool:
@@ -88,7 +88,7 @@ class CommandDesk:
         *,
         allowed: Collection[str],
         keys: tuple[TrustedKey, ...],
-        memory: CommandMemory,
+        memory: SeenCommands,
         actions: DeviceActions,
         audit: AuditLog,
         now_s: Callable[[], float] = time.time,

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from edge.bank.store import BankInUse
 from edge.bundle.keys import TrustedKey
@@ -22,6 +22,7 @@ from edge.commands.signature import signer_of_command
 from edge.contract.commands import CommandName, ThresholdArgs
 from edge.errors import ProcunitError, first_problem
 from edge.policy import Policy, TypePolicy
+from edge.record import Record
 from edge.system.files import write_whole
 
 _MAX_FILE_BYTES = 8 << 20
@@ -37,19 +38,17 @@ class Rules:
     bank: BankInUse | None = None
 
 
-class _Order(BaseModel):
+class SignedOrder(Record):
     """A command as it came, with the name that its signature covers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: CommandName
     command: dict[str, object]
 
 
-_ORDERS = TypeAdapter(tuple[_Order, ...])
+_ORDERS = TypeAdapter(tuple[SignedOrder, ...])
 
 
-class StandingOrders:
+class RulesInForce:
     """The orders in the file `path` of the device with this `root`, over the bundle's own `policy`.
 
     `rules` may be read by any thread, and is replaced as a whole by those that call `add` and `use_bank`. `dropped`
@@ -62,7 +61,7 @@ class StandingOrders:
         self._keys = keys
         self._bundle_id = bundle_id
         self._policy = policy
-        self._orders: tuple[_Order, ...] = ()
+        self._orders: tuple[SignedOrder, ...] = ()
         self._changing = threading.Lock()
         self.rules = Rules(armed=True, policy=policy)
         self.dropped: tuple[str, ...] = ()
@@ -75,7 +74,7 @@ class StandingOrders:
             ProcunitError: it does not fit the bundle, or cannot be stored; nothing has changed.
         """
         with self._changing:
-            orders = _without_replaced((*self._orders, _Order(name=name, command=dict(command))))
+            orders = _without_replaced((*self._orders, SignedOrder(name=name, command=dict(command))))
             rules = self._rules(orders, self.rules.bank)
             self._store(orders)
             self._orders, self.rules = orders, rules
@@ -85,7 +84,7 @@ class StandingOrders:
         with self._changing:
             self.rules = self._rules(self._orders, bank)
 
-    def _rules(self, orders: tuple[_Order, ...], bank: BankInUse | None = None) -> Rules:
+    def _rules(self, orders: tuple[SignedOrder, ...], bank: BankInUse | None = None) -> Rules:
         """What the orders amount to, always counted from the policy of the bundle and its bank."""
         policy = self._policy if bank is None else replace(self._policy, anomaly=bank.limit)
         for order in orders:
@@ -116,21 +115,21 @@ class StandingOrders:
             except ProcunitError as error:
                 _logger.warning("%s", error)
 
-    def _stored(self) -> tuple[_Order, ...]:
+    def _stored(self) -> tuple[SignedOrder, ...]:
         if not self._path.exists():
             return ()
         if self._path.stat().st_size > _MAX_FILE_BYTES:
             raise ValueError("it is too large")
         return _ORDERS.validate_json(self._path.read_bytes())
 
-    def _check_signature(self, order: _Order) -> None:
+    def _check_signature(self, order: SignedOrder) -> None:
         signature = order.command.get("signature")
         if not isinstance(signature, str) or not signer_of_command(
             self._root, order.name, order.command, signature, self._keys
         ):
             raise ProcunitError("not signed by a key that this device trusts now")
 
-    def _store(self, orders: tuple[_Order, ...]) -> None:
+    def _store(self, orders: tuple[SignedOrder, ...]) -> None:
         try:
             write_whole(self._path, json.dumps([order.model_dump() for order in orders], indent=1).encode())
         except OSError as error:
@@ -139,9 +138,9 @@ class StandingOrders:
             ) from error
 
 
-def _without_replaced(orders: tuple[_Order, ...]) -> tuple[_Order, ...]:
+def _without_replaced(orders: tuple[SignedOrder, ...]) -> tuple[SignedOrder, ...]:
     """The orders that still say something: the last `disarm` unless `arm` followed, thresholds not set again since."""
-    kept: list[_Order] = []
+    kept: list[SignedOrder] = []
     set_since: set[str | None] = set()
     arming_seen = False
     for order in reversed(orders):
@@ -162,7 +161,7 @@ def _names(args: ThresholdArgs) -> set[str | None]:
     return {*args.types, *([] if args.anomaly is None else [None])}
 
 
-def _thresholds(order: _Order) -> ThresholdArgs:
+def _thresholds(order: SignedOrder) -> ThresholdArgs:
     try:
         return ThresholdArgs.model_validate(order.command.get("args"))
     except ValidationError as error:

@@ -26,7 +26,7 @@ from edge.messages import PinAnswer
 
 Envelope = Mapping[str, object]
 """A command as it was read from JSON: what its signature covers, and the signature."""
-Role = Literal["read", "operate", "release"]
+CommandRole = Literal["read", "operate", "release"]
 """read: asks for what is there; operate: tells what the line knows; release: changes decisions and must be signed."""
 
 
@@ -73,7 +73,7 @@ class CommandKind:
     """
 
     name: CommandName
-    role: Role
+    role: CommandRole
     text: str
     schema: type[Command]
     read: Callable[[Envelope], Request]
@@ -89,7 +89,7 @@ ArgsT = TypeVar("ArgsT", bound=CommandArgs)
 
 def _kind(
     name: CommandName,
-    role: Role,
+    role: CommandRole,
     text: str,
     args_type: type[ArgsT],
     run: Callable[[DeviceActions, ArgsT, Envelope], Answer],

@@ -18,8 +18,8 @@ from edge.settings_section import (
     ExistingFolder,
     FilePath,
     Integer,
-    Number,
     Section,
+    StrictNumber,
 )
 
 
@@ -58,7 +58,7 @@ class PolicySettings(Section):
     review_action: ReviewAction = Field(
         default="divert", title="Review action", description="What the line does with a part that a person must look at"
     )
-    audit_rate: Annotated[Number, Field(ge=0, le=1)] = Field(
+    audit_rate: Annotated[StrictNumber, Field(ge=0, le=1)] = Field(
         default=0.01, title="Audit rate", description="Share of passes drawn for a person's second look, 0 to 1"
     )
 
@@ -69,7 +69,7 @@ class InspectionSettings(Section):
     frame_slots: Annotated[Integer, Field(ge=1, le=64)] = Field(
         default=4, title="Frame slots", description="Frames that may wait for inspection, 1 to 64"
     )
-    deadline_s: Annotated[Number, Field(ge=0.05, le=60)] = Field(
+    deadline_s: Annotated[StrictNumber, Field(ge=0.05, le=60)] = Field(
         default=2.0, title="Deadline", description="Seconds from the trigger after which a verdict would come too late"
     )
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 from enum import Enum
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
-from edge.bundle.manifest import NAME_PATTERN, Line
+from edge.bundle.manifest import NAME_PATTERN, OneLine
 from edge.contract.payloads import BundleRef, CommandOutcome, Metrics, Payload, ScoreSet, Status, Text
 from edge.faults import FaultId
+from edge.record import Record
 from edge.system.clock import unix_s_from_utc
 
 CommandName = Literal["status", "replay", "snapshot", "frame", "part-id", "label", "arm", "disarm", "threshold"]
@@ -47,10 +48,8 @@ CmdId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")]
 """The sender's own name of a command, never used again; a UUID does."""
 
 
-class CommandArgs(BaseModel):
+class CommandArgs(Record, alias_generator=to_camel):
     """A command's arguments."""
-
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, extra="forbid")
 
 
 class NoArgs(CommandArgs):
@@ -113,7 +112,7 @@ class ThresholdArgs(CommandArgs):
     """New thresholds for the bundle with this id; what is not named stays as it is."""
 
     bundle_id: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    types: Annotated[dict[DefectName, Score], Field(max_length=256)] = {}
+    types: Annotated[dict[DefectName, Score], Field(max_length=256)] = {}  # noqa: RUF012  (pydantic copies defaults)
     anomaly: Score | None = None
 
     @model_validator(mode="after")
@@ -134,7 +133,7 @@ class Command(CommandArgs):
     cmd_id: CmdId
     issued_at: UtcTime | None = None
     expires_at: UtcTime | None = None
-    by: Line | None = None
+    by: OneLine | None = None
     args: CommandArgs
     signature: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{86}==$")] | None = None
 

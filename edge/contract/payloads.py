@@ -14,6 +14,7 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from edge.bundle.manifest import Finite, Share
 from edge.contract.encoding import MAX_TEXT, clean_text
 from edge.faults import FAULTS, FaultId, Severity
 from edge.messages import Authority, Decision, NotInspected, Verdict
@@ -28,8 +29,6 @@ ReviewAction = Literal["divert", "hold", "pass_and_flag"]
 CommandOutcome = Literal["done", "refused", "failed"]
 """What became of a command: carried out, not allowed, or allowed but impossible."""
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
 
 
@@ -60,11 +59,11 @@ class Payload(BaseModel):
 class ProcessingTimes(Payload):
     """Where the part's time went; `inspect_ms` is frame in memory to verdict, without the queue."""
 
-    queue_ms: Number
-    preprocess_ms: Number
-    engine_ms: Number
-    decide_ms: Number
-    inspect_ms: Number
+    queue_ms: Finite
+    preprocess_ms: Finite
+    engine_ms: Finite
+    decide_ms: Finite
+    inspect_ms: Finite
 
 
 class WhyPayload(Payload):
@@ -72,8 +71,8 @@ class WhyPayload(Payload):
 
     scorer: Literal["head", "anomaly", "system"]
     defect_type: Text | None
-    score: Number | None
-    threshold: Number | None
+    score: Finite | None
+    threshold: Finite | None
     authority: Authority | None
     text: Text
 
@@ -81,8 +80,8 @@ class WhyPayload(Payload):
 class ScoreSet(Payload):
     """One number a defect type (sigmoid) and one for the anomaly (distance); None where it is no finite number."""
 
-    types: dict[str, Number | None]
-    anomaly: Number | None
+    types: dict[str, Finite | None]
+    anomaly: Finite | None
 
 
 class BundleRef(Payload):
@@ -186,8 +185,8 @@ class Status(Payload):
 class Percentiles(Payload):
     """A stage's latency over the newest parts, in milliseconds; None before the first part."""
 
-    p50_ms: Number | None
-    p99_ms: Number | None
+    p50_ms: Finite | None
+    p99_ms: Finite | None
 
 
 class StageLatencies(Payload):
@@ -217,13 +216,13 @@ class Metrics(Payload):
     device: str
     epoch: str
     creation_time: str
-    uptime_s: Number
+    uptime_s: Finite
     parts: dict[Verdict, int]
     latencies: StageLatencies
     backlog: int
     quarantined: int
     disk: DiskUse | None
-    temperatures_c: dict[str, Number | None]
+    temperatures_c: dict[str, Finite | None]
 
 
 def shows_frame(decision: Decision) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
+
+from edge.record import Record
 
 Text = Annotated[str, Field(max_length=4000)]
 
@@ -13,11 +15,7 @@ class BuildCancelledError(Exception):
     """Nobody wants the engine any more."""
 
 
-class _Line(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class BuildProgress(_Line):
+class BuildProgress(Record):
     """A sign of life, at least one a second: the builder's phase, its finished steps, and the share of all work."""
 
     phase: Text
@@ -30,7 +28,7 @@ class BuildProgress(_Line):
         return f"{self.fraction:.0%}: {self.phase} ({self.step} of {self.steps})"
 
 
-class BuildResult(_Line):
+class BuildResult(Record):
     """The last line of a build that succeeded: where the engine lies, and whether it was there before."""
 
     result: Text
@@ -39,7 +37,7 @@ class BuildResult(_Line):
     seconds: float
 
 
-class BuildFailure(_Line):
+class BuildFailure(Record):
     """The last line of a build that failed: a `ProcunitError` on the wire."""
 
     error: Text

@@ -19,14 +19,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from edge.bundle.manifest import FileEntry
 from edge.bundle.reader import file_entry_from_path
 from edge.engine.build_progress import BuildCancelledError
 from edge.engine.key import EngineKey
 from edge.errors import ProcunitError, first_problem
-from edge.system.files import new_directory
+from edge.record import Record
+from edge.system.files import new_directory, write_whole
 
 KEPT_ENGINES = 6
 """Three precisions of the bundle in use and of the one before."""
@@ -49,10 +50,8 @@ class CachedEngine:
     plans: tuple[Path, ...]
 
 
-class _Sidecar(BaseModel):
+class _Sidecar(Record):
     """`engine.json`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     key: EngineKey
     plans: Annotated[tuple[FileEntry, ...], Field(min_length=1, max_length=2)]
@@ -168,10 +167,8 @@ class EngineCache:
     def store_timing(self, key: EngineKey, times: bytes) -> None:
         """Keep kernel times for the next build; where the disk does not take them, that build is slower."""
         path = self._timing_path(key)
-        partial = path.with_name(f".{path.name}.partial")
         try:
-            partial.write_bytes(hashlib.sha256(times).digest() + times)
-            partial.rename(path)
+            write_whole(path, hashlib.sha256(times).digest() + times, durable=False)
         except OSError as error:
             _logger.warning("%s: the timing cache cannot be written: %s", path, error)
 

@@ -87,7 +87,7 @@ def choose_engine(
     *,
     stopping: Callable[[], bool],
     on_damage: Callable[[str], None],
-    open_one: OpenEngine,
+    engine_opener: OpenEngine,
 ) -> ChosenEngine:
     """The first engine that can be had and passes the gate.
 
@@ -102,7 +102,7 @@ def choose_engine(
         if stopping():
             raise BuildCancelledError
         try:
-            engine = open_one(bundle, one, cache_dir, on_progress, stopping=stopping, on_damage=on_damage)
+            engine = engine_opener(bundle, one, cache_dir, on_progress, stopping=stopping, on_damage=on_damage)
             gate = _gate(bundle, engine, stopping)
         except (ProcunitError, EngineError) as error:
             failed.append(Failed(one.precision, str(error)))

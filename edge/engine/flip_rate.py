@@ -1,11 +1,11 @@
 """How many parts another engine's drift would judge otherwise, predicted from the calibration scores.
 
-A part's clearance is the largest distance of any of its scores above its threshold, in spreads: from zero on it is
+A part's excess is the largest distance of any of its scores above its threshold, in spreads: from zero on it is
 flagged. Drift moves each score by as much as the golden frames moved it at worst, all of them up or all of them down,
-and a part flips where its clearance changes sign.
+and a part flips where its excess changes sign.
 
 Parts are not counted as they lie: the thresholds are order statistics of these very parts, so that one of them lies on
-its threshold and the least drift would count it. Each part stands for a Gaussian around its clearance instead, as wide
+its threshold and the least drift would count it. Each part stands for a Gaussian around its excess instead, as wide
 as Silverman's rule of thumb says (Density Estimation for Statistics and Data Analysis, 1986, eq. 3.31). Good parts and
 defects are estimated apart and weighed as on a line where defects are rare (docs/decisions/0009).
 """
@@ -80,16 +80,16 @@ def clearances_from_bundle(content: BundleContent) -> Clearances | None:
             where=str(content.path / CALIBRATION),
             remedy="Calibrate and build the bundle again",
         )
-    return clearances_from_scores(scores, manifest.types, manifest.anomaly) if scores else None
+    return excesses_from_scores(scores, manifest.types, manifest.anomaly) if scores else None
 
 
-def clearances_from_scores(
+def excesses_from_scores(
     scores: Sequence[PhotoScores], types: tuple[DefectType, ...], anomaly: ScoreLimit | None
 ) -> Clearances:
     """Of every part on at least one photograph; a part that shows a defect on any of them is no good one."""
     parts: dict[str, list[NDArray[np.float64]]] = {}
     for photo in scores:
-        parts.setdefault(photo.part_id, []).append(clearance(photo, types, anomaly))
+        parts.setdefault(photo.part_id, []).append(excess(photo, types, anomaly))
     defective = {photo.part_id for photo in scores if photo.label != GOOD}
     size = len(score_names(types, anomaly))
     good, defects = (
@@ -114,11 +114,11 @@ class Scored(Protocol):
 
 
 def score_names(types: tuple[DefectType, ...], anomaly: ScoreLimit | None) -> tuple[str, ...]:
-    """The scores in the order of `clearance`."""
+    """The scores in the order of `excess`."""
     return (*(t.name for t in types), *((ANOMALY,) if anomaly is not None else ()))
 
 
-def clearance(scored: Scored, types: tuple[DefectType, ...], anomaly: ScoreLimit | None) -> NDArray[np.float64]:
+def excess(scored: Scored, types: tuple[DefectType, ...], anomaly: ScoreLimit | None) -> NDArray[np.float64]:
     """How far each score lies above its threshold, in spreads on good parts: float64 [T], [T + 1] with the anomaly."""
     distances = [
         (logit(score) - logit(t.limit.threshold)) / t.limit.spread
@@ -129,13 +129,13 @@ def clearance(scored: Scored, types: tuple[DefectType, ...], anomaly: ScoreLimit
     return np.array(distances)
 
 
-def _flip_rate(clearances: NDArray[np.float64], drift: NDArray[np.float64]) -> float:
+def _flip_rate(excesses: NDArray[np.float64], drift: NDArray[np.float64]) -> float:
     """The share of a group's parts [n, S] newly flagged by drift upwards or no longer by drift down, the larger one."""
-    now = clearances.max(axis=1)
+    now = excesses.max(axis=1)
     bandwidth = _bandwidth(now)
     flagged_low, flagged, flagged_high = (
         float(np.mean([_normal_cdf(distance / bandwidth) for distance in distances]))
-        for distances in ((clearances - drift).max(axis=1), now, (clearances + drift).max(axis=1))
+        for distances in ((excesses - drift).max(axis=1), now, (excesses + drift).max(axis=1))
     )
     return max(flagged_high - flagged, flagged - flagged_low)
 

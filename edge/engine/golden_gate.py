@@ -13,7 +13,7 @@ import numpy as np
 
 from edge.bundle.manifest import GoldenFrame, Manifest
 from edge.bundle.reader import BundleContent
-from edge.engine.flip_rate import MAX_FLIP_RATE, clearance, clearances_from_bundle, score_names
+from edge.engine.flip_rate import MAX_FLIP_RATE, clearances_from_bundle, excess, score_names
 from edge.engine.protocol import Engine, EngineError
 from edge.engine.scores import score_pixels
 from edge.errors import ProcunitError
@@ -123,7 +123,7 @@ def _check(content: BundleContent, frame: GoldenFrame, tolerance: float, engine:
 
 def _drifts(scores: Scores, frame: GoldenFrame, manifest: Manifest) -> tuple[tuple[str, float], ...]:
     limits = manifest.types, manifest.anomaly
-    drifts = np.abs(clearance(scores, *limits) - clearance(frame, *limits)).tolist()
+    drifts = np.abs(excess(scores, *limits) - excess(frame, *limits)).tolist()
     return tuple(zip(score_names(*limits), drifts, strict=True))
 
 
@@ -139,11 +139,11 @@ def _problem(
 
 
 def _flip_rate(content: BundleContent, checks: tuple[GoldenCheck, ...]) -> float | None:
-    clearances = clearances_from_bundle(content)
-    if clearances is None or not all(check.drifts for check in checks) or not checks:
+    excesses = clearances_from_bundle(content)
+    if excesses is None or not all(check.drifts for check in checks) or not checks:
         return None
     worst = np.max([[drift for _, drift in check.drifts] for check in checks], axis=0)
-    return clearances.flip_rate(worst)
+    return excesses.flip_rate(worst)
 
 
 def _flips_in_words(rate: float | None) -> str:

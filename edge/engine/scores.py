@@ -11,7 +11,7 @@ from edge.geometry import Geometry
 from edge.messages import PixelArray, Scores, Timings
 from edge.policy import sigmoid
 from edge.preprocess import tensor_from_pixels
-from edge.system.clock import _since_ms
+from edge.system.clock import elapsed_ms
 
 
 def scores_from_outputs(outputs: Outputs) -> Scores:
@@ -40,7 +40,7 @@ def score_pixels(pixels: PixelArray, geometry: Geometry, engine: Engine) -> tupl
     """
     started_ns = time.monotonic_ns()
     tiles_u8 = tensor_from_pixels(pixels, geometry)
-    preprocess_ms = _since_ms(started_ns)
+    preprocess_ms = elapsed_ms(started_ns)
     started_ns = time.monotonic_ns()
     scores = scores_from_outputs(engine.infer(tiles_u8))
-    return scores, Timings(preprocess_ms=preprocess_ms, engine_ms=_since_ms(started_ns))
+    return scores, Timings(preprocess_ms=preprocess_ms, engine_ms=elapsed_ms(started_ns))

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from edge.contract.encoding import clean_text
 from edge.errors import ProcunitError
-from edge.frames.image import Record, record_from_png
+from edge.frames.image import record_from_png
+from edge.system.files import write_whole
 
 RING, UNSENT, KEPT, PINNED = "ring", "unsent", "kept", "pinned"
 MAX_FRAMES = 100_000
@@ -64,7 +65,7 @@ def frame_name(result_id: str, decided: str, part_id: str | None) -> str:
     return ".".join((result_id, decided, *([part_hash(part_id)] if part_id is not None else []), "png"))
 
 
-class FrameRing:
+class FrameFiles:
     """The files within `quota_bytes`; the caller sees to it that one thread at a time calls.
 
     When they are too many, the oldest passes go first, then audits, then reviews and rejects; but what people look at
@@ -102,13 +103,7 @@ class FrameRing:
                 where=str(self._directory),
                 remedy="Raise frames.quota_mb",
             )
-        partial = self._directory / f".{name}.partial"
-        try:
-            partial.write_bytes(png)
-            partial.rename(self._directory / folder / name)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
+        write_whole(self._directory / folder / name, png, durable=False)
         frame = _frame_from_path(self._directory / folder / name, len(png))
         if frame is None:
             raise ValueError(f"{name} is no name of a frame")
@@ -175,7 +170,8 @@ class FrameRing:
             self._forget(frame)
             return None
         target = self._directory / PINNED / frame.path.name
-        _write_record(target.with_suffix(".json"), {"result_id": frame.result_id, **record, "label": label})
+        beside = {"result_id": frame.result_id, **record, "label": label}
+        write_whole(target.with_suffix(".json"), json.dumps(beside, indent=1).encode())
         return self._move(frame, replace(frame, path=target, worth=Worth.PINNED))
 
     def _best(self, wanted: Callable[[StoredFrame], bool]) -> list[StoredFrame]:
@@ -266,12 +262,3 @@ def _frames_on_disk(directory: Path) -> list[StoredFrame]:
             if (frame := _frame_from_path(path, stat.st_size)) is not None:
                 found.append((stat.st_mtime_ns, frame))
     return [frame for _, frame in sorted(found, key=lambda entry: entry[0])]
-
-
-def _write_record(path: Path, record: Record) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as stream:
-        json.dump(record, stream, indent=1)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.rename(path)

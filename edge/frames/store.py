@@ -16,7 +16,7 @@ from pathlib import Path
 from edge.contract.encoding import rounded_score
 from edge.contract.payloads import shows_frame
 from edge.errors import ProcunitError
-from edge.frames.files import KEPT, RING, UNSENT, FrameRing, StoredFrame, frame_name, part_hash
+from edge.frames.files import KEPT, RING, UNSENT, FrameFiles, StoredFrame, frame_name, part_hash
 from edge.frames.heatmap import relevance_from_scores
 from edge.frames.image import (
     Record,
@@ -74,7 +74,7 @@ class FrameStore:
         self._closing = False
         self._ring_lock = threading.Lock()
         try:
-            self._ring = FrameRing(directory, quota_bytes)
+            self._ring = FrameFiles(directory, quota_bytes)
         except OSError as error:
             raise ProcunitError(
                 f"the frames' folder cannot be used: {error.strerror}",
@@ -174,7 +174,7 @@ class FrameStore:
     def _pin(
         self,
         label: str,
-        stored: Callable[[FrameRing], list[StoredFrame]],
+        stored: Callable[[FrameFiles], list[StoredFrame]],
         is_meant: Callable[[_WaitingFrame], bool],
     ) -> PinAnswer:
         with self._waiting_changed:

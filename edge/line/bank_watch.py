@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from edge.bank.store import BankStore, Stamp, Standing
-from edge.commands.rules_in_force import StandingOrders
+from edge.commands.rules_in_force import RulesInForce
 from edge.errors import ProcunitError
 from edge.fault_board import FaultBoard
 from edge.faults import FaultId
@@ -19,9 +19,9 @@ class BankWatch:
     The main thread calls `look`, often; `problem` says which version is refused and why.
     """
 
-    def __init__(self, store: BankStore, orders: StandingOrders, board: FaultBoard) -> None:
+    def __init__(self, store: BankStore, rules_in_force: RulesInForce, board: FaultBoard) -> None:
         self._store = store
-        self._orders = orders
+        self._rules_in_force = rules_in_force
         self._board = board
         self._stamp: Stamp = None
         self.problem: str | None = None
@@ -37,7 +37,7 @@ class BankWatch:
         self._use(standing)
 
     def _use(self, standing: Standing) -> None:
-        current = self._orders.rules.bank
+        current = self._rules_in_force.rules.bank
         version = 0 if standing.delta is None else standing.delta.record.version
         if version == (0 if current is None else current.version):
             return
@@ -46,7 +46,7 @@ class BankWatch:
         except ProcunitError as error:
             self.problem = str(error)
             return
-        self._orders.use_bank(bank)
+        self._rules_in_force.use_bank(bank)
         self._board.end(FaultId.BANK_CHANGED)
         self._board.report(FaultId.BANK_CHANGED, _in_words(standing, len(bank.rows)))
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from edge.camera.source import Arrival, CameraError, FrameError, FrameSource, SourceEnded
 from edge.fault_board import FaultBoard
 from edge.faults import FaultId
-from edge.line.trigger_queue import HandOver
+from edge.line.trigger_queue import TriggerQueue
 from edge.messages import Frame, NotInspected, Trigger
 from edge.outbox.outbox import Outbox
 
@@ -36,11 +36,11 @@ class Capture:
     """
 
     def __init__(
-        self, open_camera: OpenCamera, outbox: Outbox, handover: HandOver, board: FaultBoard, deadline_s: float
+        self, open_camera: OpenCamera, outbox: Outbox, trigger_queue: TriggerQueue, board: FaultBoard, deadline_s: float
     ) -> None:
         self._open_camera = open_camera
         self._outbox = outbox
-        self._handover = handover
+        self._trigger_queue = trigger_queue
         self._board = board
         self._deadline_s = deadline_s
         self._next_seq = outbox.next_seq()
@@ -103,7 +103,7 @@ class Capture:
         self._source = None
         try:
             while not self._stopping.is_set():
-                if source.self_paced and not self._handover.wait_for_room(_POLL_S):
+                if source.self_paced and not self._trigger_queue.wait_for_room(_POLL_S):
                     continue
                 arrival = source.wait_arrival(_POLL_S)
                 self._board.end(FaultId.CAMERA_FAILED)
@@ -115,8 +115,8 @@ class Capture:
     def _take_part(self, source: FrameSource, arrival: Arrival) -> None:
         self._take_missed(arrival)
         trigger = self._journal(arrival, None)
-        if not self._handover.has_room():
-            self._handover.put(replace(trigger, not_inspected=NotInspected.OVERLOAD))
+        if not self._trigger_queue.has_room():
+            self._trigger_queue.put(replace(trigger, not_inspected=NotInspected.OVERLOAD))
             return
         frame: Frame | None = None
         try:
@@ -125,7 +125,7 @@ class Capture:
             self._board.report(FaultId.BAD_FRAME, str(error))
         finally:
             served = replace(trigger, frame=frame, not_inspected=None if frame is not None else NotInspected.CAMERA)
-            self._handover.put(served, None if source.self_paced else self._deadline_s)
+            self._trigger_queue.put(served, None if source.self_paced else self._deadline_s)
 
     def _take_missed(self, arrival: Arrival) -> None:
         """Give the parts that only the counter tells of their sequence numbers and results."""
@@ -142,7 +142,7 @@ class Capture:
             self._board.report(FaultId.TRIGGERS_MISSED, f"{missed} parts before counter {arrival.counter}")
             for counter in range(self._last_counter + 1, arrival.counter):
                 unseen = replace(arrival, frame_id=str(counter), part_id=None, counter=counter)
-                self._handover.put(self._journal(unseen, NotInspected.DEVICE_DOWN))
+                self._trigger_queue.put(self._journal(unseen, NotInspected.DEVICE_DOWN))
 
     def _journal(self, arrival: Arrival, reason: NotInspected | None) -> Trigger:
         trigger = Trigger(

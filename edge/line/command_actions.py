@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge.commands.rules_in_force import StandingOrders
+from edge.commands.rules_in_force import RulesInForce
 from edge.commands.table import DeviceActions
 from edge.contract.commands import DeviceReport, LabelArgs
 from edge.contract.payloads import BundleRef
@@ -25,7 +25,7 @@ def actions_of_line(
     board: FaultBoard,
     inspector: Inspector,
     publisher: Publisher,
-    orders: StandingOrders,
+    rules_in_force: RulesInForce,
     part_ids: PartIds,
     metrics: DeviceMetrics,
     bundle: BundleRef,
@@ -33,7 +33,7 @@ def actions_of_line(
     """The actions, each to be called by the commands' thread while the line runs."""
 
     def report() -> DeviceReport:
-        rules = orders.rules
+        rules = rules_in_force.rules
         version = 0 if rules.bank is None else rules.bank.version
         return DeviceReport(
             status=publisher.status,
@@ -45,7 +45,7 @@ def actions_of_line(
         )
 
     def snapshot() -> None:
-        if not orders.rules.armed:
+        if not rules_in_force.rules.armed:
             raise ProcunitError("the device is disarmed: no part is photographed", remedy="Send `arm` first")
         inspector.show_next()
 
@@ -61,5 +61,5 @@ def actions_of_line(
         resend_frame=frames.resend,
         claim_part_id=part_ids.claim,
         label=label,
-        order=orders.add,
+        order=rules_in_force.add,
     )

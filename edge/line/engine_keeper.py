@@ -48,14 +48,14 @@ class EngineKeeper:
         settings: EngineSettings,
         cache_dir: Path,
         board: FaultBoard,
-        open_one: OpenEngine,
+        engine_opener: OpenEngine,
         beat: Callable[[], None],
     ) -> None:
         self._bundle = bundle
         self._settings = settings
         self._cache_dir = cache_dir
         self._board = board
-        self._open_one = open_one
+        self._open_one = engine_opener
         self._beat = beat
         self._engine: Engine | None = None
         self._bank: NDArray[np.float32] | None = None
@@ -84,7 +84,7 @@ class EngineKeeper:
                 self._on_progress,
                 stopping=self._cancelled.is_set,
                 on_damage=self._on_damage,
-                open_one=self._open_one,
+                engine_opener=self._open_one,
             )
         except EngineUnavailableError as error:
             self._board.report(FaultId.ENGINE_UNAVAILABLE, str(error))

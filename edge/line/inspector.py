@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import replace
 
 from edge.bank.store import BankInUse
-from edge.commands.rules_in_force import StandingOrders
+from edge.commands.rules_in_force import RulesInForce
 from edge.contract.payloads import bytes_from_payload
 from edge.contract.results import ResultContext, result_from_inspection
 from edge.engine.build_progress import BuildCancelledError
@@ -20,7 +20,7 @@ from edge.frames.store import FrameStore
 from edge.line.engine_keeper import EngineKeeper
 from edge.line.latencies import Latencies
 from edge.line.part_ids import PartIds
-from edge.line.trigger_queue import Closed, HandOver
+from edge.line.trigger_queue import Closed, TriggerQueue
 from edge.messages import Decision, NotInspected, Trigger, Verdict
 from edge.outbox.outbox import OpenTrigger, Outbox
 from edge.pipeline import Pipeline
@@ -49,23 +49,23 @@ class Inspector:
         keeper: EngineKeeper,
         pipeline: Pipeline,
         context: ResultContext,
-        handover: HandOver,
+        trigger_queue: TriggerQueue,
         outbox: Outbox,
         frames: FrameStore,
         board: FaultBoard,
         heartbeat: Heartbeat,
         *,
-        orders: StandingOrders,
+        rules_in_force: RulesInForce,
         part_ids: PartIds,
     ) -> None:
         self.keeper = keeper
         self._pipeline = pipeline
         self._context = context
-        self._handover = handover
+        self._trigger_queue = trigger_queue
         self._outbox = outbox
         self._frames = frames
         self._board = board
-        self._orders = orders
+        self._rules_in_force = rules_in_force
         self._part_ids = part_ids
         self._bank: BankInUse | None = None
         self._snapshot = threading.Event()
@@ -137,7 +137,7 @@ class Inspector:
         while True:
             self.heartbeat.beat()
             try:
-                trigger = self._handover.take(_POLL_S)
+                trigger = self._trigger_queue.take(_POLL_S)
             except Closed:
                 return
             if trigger is not None:
@@ -147,7 +147,7 @@ class Inspector:
 
     def _judge(self, trigger: Trigger) -> None:
         """Close a trigger under the rules now in force; they change between two parts alone."""
-        rules, passed_unseen = self._orders.rules, trigger.not_inspected is NotInspected.DEVICE_DOWN
+        rules, passed_unseen = self._rules_in_force.rules, trigger.not_inspected is NotInspected.DEVICE_DOWN
         if rules.bank is not None and rules.bank is not self._bank:
             self._swap_bank(rules.bank)
         if rules.policy is not self._context.policy:

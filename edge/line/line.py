@@ -11,7 +11,7 @@ from edge.bundle.reader import Bundle
 from edge.camera.source import camera_type_from_kind
 from edge.commands.audit import AuditLog
 from edge.commands.desk import CommandDesk
-from edge.commands.rules_in_force import StandingOrders
+from edge.commands.rules_in_force import RulesInForce
 from edge.config.settings import Settings
 from edge.contract.payloads import BundleRef
 from edge.contract.results import ResultContext
@@ -27,7 +27,7 @@ from edge.line.engine_keeper import EngineKeeper
 from edge.line.inspector import Inspector
 from edge.line.metrics import DeviceMetrics
 from edge.line.part_ids import PartIds
-from edge.line.trigger_queue import HandOver
+from edge.line.trigger_queue import TriggerQueue
 from edge.mqtt.inlet import Incoming
 from edge.mqtt.publisher import Publisher
 from edge.outbox.outbox import Outbox
@@ -44,11 +44,11 @@ class Line:
     outbox: Outbox
     frames: FrameStore
     board: FaultBoard
-    handover: HandOver
+    trigger_queue: TriggerQueue
     capture: Capture
     inspector: Inspector
     publisher: Publisher
-    orders: StandingOrders
+    rules_in_force: RulesInForce
     metrics: DeviceMetrics
     bank_watch: BankWatch | None
 
@@ -60,7 +60,7 @@ def line_from_settings(
     outbox: Outbox,
     frames: FrameStore,
     board: FaultBoard,
-    open_one: OpenEngine,
+    engine_opener: OpenEngine,
 ) -> Line:
     """A line that is not started; `keys` are all that the device trusts with bundles.
 
@@ -80,16 +80,25 @@ def line_from_settings(
         simulated=camera_type.simulated,
     )
     command_keys = keys_for_commands(keys, demo_bundle=bundle.signed_by.demo)
-    orders = StandingOrders(settings.state_dir / ORDERS_FILE, root, command_keys, bundle.bundle_id, policy)
-    if orders.dropped:
-        board.report(FaultId.ORDER_DROPPED, "; ".join(orders.dropped))
-    bank_watch = _bank_watch(settings, bundle, keys, orders, board)
-    handover, heartbeat = HandOver(settings.inspection.frame_slots), Heartbeat()
+    rules_in_force = RulesInForce(settings.state_dir / ORDERS_FILE, root, command_keys, bundle.bundle_id, policy)
+    if rules_in_force.dropped:
+        board.report(FaultId.ORDER_DROPPED, "; ".join(rules_in_force.dropped))
+    bank_watch = _bank_watch(settings, bundle, keys, rules_in_force, board)
+    trigger_queue, heartbeat = TriggerQueue(settings.inspection.frame_slots), Heartbeat()
     cache_dir = settings.state_dir / ENGINES_FOLDER
-    keeper = EngineKeeper(bundle, settings.engine, cache_dir, board, open_one, heartbeat.beat)
+    keeper = EngineKeeper(bundle, settings.engine, cache_dir, board, engine_opener, heartbeat.beat)
     pipeline, part_ids = Pipeline(keeper, manifest.geometry, policy), PartIds(outbox.last_counter())
     inspector = Inspector(
-        keeper, pipeline, context, handover, outbox, frames, board, heartbeat, orders=orders, part_ids=part_ids
+        keeper,
+        pipeline,
+        context,
+        trigger_queue,
+        outbox,
+        frames,
+        board,
+        heartbeat,
+        rules_in_force=rules_in_force,
+        part_ids=part_ids,
     )
 
     def on_command(incoming: Incoming) -> None:
@@ -111,7 +120,7 @@ def line_from_settings(
             board=board,
             inspector=inspector,
             publisher=publisher,
-            orders=orders,
+            rules_in_force=rules_in_force,
             part_ids=part_ids,
             metrics=metrics,
             bundle=context.bundle,
@@ -121,20 +130,22 @@ def line_from_settings(
     capture = Capture(
         lambda after_counter: camera_type(settings.camera, after_counter=after_counter),
         outbox,
-        handover,
+        trigger_queue,
         board,
         settings.inspection.deadline_s,
     )
-    return Line(outbox, frames, board, handover, capture, inspector, publisher, orders, metrics, bank_watch)
+    return Line(
+        outbox, frames, board, trigger_queue, capture, inspector, publisher, rules_in_force, metrics, bank_watch
+    )
 
 
 def _bank_watch(
-    settings: Settings, bundle: Bundle, keys: tuple[TrustedKey, ...], orders: StandingOrders, board: FaultBoard
+    settings: Settings, bundle: Bundle, keys: tuple[TrustedKey, ...], rules_in_force: RulesInForce, board: FaultBoard
 ) -> BankWatch | None:
     """The watch over the grown bank, which has looked once; None where the bundle compares with no good parts."""
     bank_keys = keys_for_bank(settings.bundle.bank_keys, keys, demo_bundle=bundle.signed_by.demo)
     if bundle.manifest.anomaly is None:
         return None
-    watch = BankWatch(BankStore(settings.state_dir, bundle, bank_keys), orders, board)
+    watch = BankWatch(BankStore(settings.state_dir, bundle, bank_keys), rules_in_force, board)
     watch.look()
     return watch

@@ -100,8 +100,11 @@ class PartIds:
             self._bound.append(_Bound(counter, time_s, part_id))
             self._newest = counter
             if part_id is None and self._in_use:
-                doubt = "more than one part or part id fits" if claims else "none came in time"
-                problems.append(f"counter {counter} has no part id: {doubt}")
+                problems.append(
+                    f"counter {counter}: more than one part id matches, so none is used"
+                    if claims
+                    else f"no part id arrived for counter {counter} before its result was made"
+                )
             return Binding(part_id, "; ".join(problems) or None)
 
     def _claim_counter(self, part_id: str, counter: int) -> str | None:

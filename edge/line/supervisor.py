@@ -85,7 +85,7 @@ class Supervisor:
             if line.inspector.failed:
                 return Reason.FAILURE
             if line.capture.ended:
-                line.handover.close()
+                line.trigger_queue.close()
                 if not line.inspector.running:
                     return Reason.END_OF_REPLAY
             elif not line.capture.running:
@@ -110,7 +110,7 @@ class Supervisor:
             (FaultId.DISK_LOW, self._line.outbox.shortage),
             (FaultId.BROKER_UNREACHABLE, self._link_problem()),
             (FaultId.BANK_REFUSED, bank_watch and bank_watch.problem),
-            (FaultId.DISARMED, None if self._line.orders.rules.armed else "until the command `arm`"),
+            (FaultId.DISARMED, None if self._line.rules_in_force.rules.armed else "until the command `arm`"),
         ):
             if problem is None:
                 self._line.board.end(fault_id)

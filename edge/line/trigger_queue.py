@@ -21,7 +21,7 @@ class Closed(Exception):  # noqa: N818  (no error: the last trigger has been tak
     """The hand-over was closed and is empty."""
 
 
-class HandOver:
+class TriggerQueue:
     """Room for `frame_slots` frames between one giver and one taker."""
 
     def __init__(self, frame_slots: int) -> None:

@@ -10,7 +10,7 @@ MAX_REPLIES = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Aside:
+class BestEffortMessage:
     """A message that is lost if the connection breaks; `topic` is the whole topic."""
 
     topic: str
@@ -18,16 +18,16 @@ class Aside:
     correlation: bytes | None = None
 
 
-class Asides:
-    """Waiting room for asides: the oldest replies make room for new ones, of metrics only the newest is kept."""
+class BestEffortQueue:
+    """Waiting room for best_effort: the oldest replies make room for new ones, of metrics only the newest is kept."""
 
     def __init__(self, metrics_topic: str) -> None:
         self._metrics_topic = metrics_topic
         self._lock = threading.Lock()
-        self._replies: deque[Aside] = deque(maxlen=MAX_REPLIES)
-        self._metrics: Aside | None = None
+        self._replies: deque[BestEffortMessage] = deque(maxlen=MAX_REPLIES)
+        self._metrics: BestEffortMessage | None = None
 
-    def put_reply(self, reply: Aside) -> None:
+    def put_reply(self, reply: BestEffortMessage) -> None:
         """Add a reply."""
         with self._lock:
             self._replies.append(reply)
@@ -35,9 +35,9 @@ class Asides:
     def put_metrics(self, payload: bytes) -> None:
         """Replace the metrics."""
         with self._lock:
-            self._metrics = Aside(self._metrics_topic, payload)
+            self._metrics = BestEffortMessage(self._metrics_topic, payload)
 
-    def next(self) -> Aside | None:
+    def next(self) -> BestEffortMessage | None:
         """The next to be sent, replies first; it is forgotten here."""
         with self._lock:
             if self._replies:

@@ -16,7 +16,7 @@ from cryptography import x509
 from edge.contract.payloads import MAX_PAYLOAD_BYTES
 from edge.contract.topics import TOPICS
 from edge.mqtt.client import CONNECT_TIMEOUT_S, LinkError
-from edge.mqtt.connection import Acknowledged, Connected, Ended, Session, Subscribed
+from edge.mqtt.connection import Acknowledged, Connected, Connection, Ended, Subscribed
 from edge.mqtt.frame_sender import MAX_FRAME_BYTES
 from edge.mqtt.settings import MqttSettings
 from edge.mqtt.tls import context_from_settings, text_from_os_error
@@ -147,18 +147,18 @@ def _dates(step: str, certificate: x509.Certificate) -> Finding:
 def _mqtt(settings: MqttSettings, client_id: str, root: str) -> Iterator[Finding]:
     wake = threading.Event()
     try:
-        session = Session(settings, client_id, None, wake, lambda _: True)
+        connection = Connection(settings, client_id, None, wake, lambda _: True)
         try:
-            session.open()
-            limits = _await(session, wake, Connected)
+            connection.open()
+            limits = _await(connection, wake, Connected)
             yield Finding("login", "ok", f"MQTT {settings.protocol} as {client_id}")
             yield _limits(limits)
             for suffix in PUBLISHED:
-                yield _right_to_publish(settings, session, wake, f"{root}/{suffix}")
+                yield _right_to_publish(settings, connection, wake, f"{root}/{suffix}")
             for suffix in SUBSCRIBED:
-                yield _right_to_subscribe(session, wake, f"{root}/{suffix}")
+                yield _right_to_subscribe(connection, wake, f"{root}/{suffix}")
         finally:
-            session.close()
+            connection.close()
     except LinkError as error:
         remedy = (
             "Check username and password_file, and that the broker lets this device in under the client id "
@@ -182,10 +182,10 @@ def _limits(limits: Connected) -> Finding:
     return Finding("limits", "ok", detail)
 
 
-def _right_to_publish(settings: MqttSettings, session: Session, wake: threading.Event, topic: str) -> Finding:
+def _right_to_publish(settings: MqttSettings, connection: Connection, wake: threading.Event, topic: str) -> Finding:
     step = "may publish"
-    session.publish(topic, b"", retain=False, content_type="text/plain")
-    puback = _await(session, wake, Acknowledged)
+    connection.publish(topic, b"", retain=False, content_type="text/plain")
+    puback = _await(connection, wake, Acknowledged)
     if puback.reason_code >= _REFUSED:
         remedy = "Give the device write access to this topic at the broker; what it refuses is set aside on the device"
         return Finding(step, "failed", f"{topic}: {puback.text}", remedy)
@@ -195,19 +195,19 @@ def _right_to_publish(settings: MqttSettings, session: Session, wake: threading.
     return Finding(step, "ok", topic)
 
 
-def _right_to_subscribe(session: Session, wake: threading.Event, topic_filter: str) -> Finding:
-    session.subscribe(topic_filter)
-    answer = _await(session, wake, Subscribed)
+def _right_to_subscribe(connection: Connection, wake: threading.Event, topic_filter: str) -> Finding:
+    connection.subscribe(topic_filter)
+    answer = _await(connection, wake, Subscribed)
     if answer.refused:
         remedy = "Give the device read access to this topic at the broker; without it commands do not arrive"
         return Finding("may subscribe", "failed", f"{topic_filter}: {answer.refused}", remedy)
     return Finding("may subscribe", "ok", topic_filter)
 
 
-def _await(session: Session, wake: threading.Event, kind: type[_Answer]) -> _Answer:
+def _await(connection: Connection, wake: threading.Event, kind: type[_Answer]) -> _Answer:
     deadline_s = time.monotonic() + _ANSWER_S
     while time.monotonic() < deadline_s:
-        for occurrence in session.occurrences():
+        for occurrence in connection.occurrences():
             if isinstance(occurrence, kind):
                 return occurrence
             if isinstance(occurrence, Ended):

@@ -90,7 +90,7 @@ class Will:
     payload: bytes
 
 
-class Session:
+class Connection:
     """One connection; `wake` is set at every occurrence.
 
     Only one thread may call it. `occurrences` gives what happened since the last call. Messages of subscriptions go to

@@ -13,12 +13,12 @@ from edge.fault_board import put_event
 from edge.faults import FaultId
 from edge.frames.store import FrameStore, StoredFrame
 from edge.mqtt.backoff import Backoff
-from edge.mqtt.best_effort import Asides
+from edge.mqtt.best_effort import BestEffortQueue
 from edge.mqtt.client import LinkError
-from edge.mqtt.connection import Acknowledged, Connected, Ended, Session, Subscribed
+from edge.mqtt.connection import Acknowledged, Connected, Connection, Ended, Subscribed
 from edge.mqtt.frame_sender import FramePace, FrameSender
-from edge.mqtt.poison_message import Doubt
-from edge.mqtt.result_replay import Replays
+from edge.mqtt.poison_message import PoisonMessageFinder
+from edge.mqtt.result_replay import ResultReplay
 from edge.outbox.outbox import MessageKind, Outbox, StoredMessage
 
 WINDOW = 20
@@ -52,15 +52,15 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Lasting:
+class AcrossConnections:
     """What outlives a connection; `root` is the root of the device's topics."""
 
     root: str
     device: str
     tally: Tally
-    doubt: Doubt
+    poison_finder: PoisonMessageFinder
     pace: FramePace
-    asides: Asides
+    best_effort: BestEffortQueue
 
 
 class Delivery:
@@ -70,15 +70,20 @@ class Delivery:
     """
 
     def __init__(
-        self, session: Session, limits: Connected, outbox: Outbox, frames: FrameStore | None, lasting: Lasting
+        self,
+        connection: Connection,
+        limits: Connected,
+        outbox: Outbox,
+        frames: FrameStore | None,
+        across: AcrossConnections,
     ) -> None:
-        self._session = session
+        self._connection = connection
         self._outbox = outbox
-        self._root, self._device = lasting.root, lasting.device
-        self._tally, self._doubt, self._pace, self._asides = lasting.tally, lasting.doubt, lasting.pace, lasting.asides
+        self._root, self._device, self._tally = across.root, across.device, across.tally
+        self._poison_finder, self._pace, self._best_effort = across.poison_finder, across.pace, across.best_effort
         self._window = min(WINDOW, limits.receive_maximum)
         self._max_packet_bytes = limits.maximum_packet_bytes
-        self._frames = FrameSender(session, frames, lasting.pace, lasting.root, self._max_packet_bytes)
+        self._frames = FrameSender(connection, frames, across.pace, across.root, self._max_packet_bytes)
         self._in_flight: dict[int, StoredMessage | None] = {}
         self._page: deque[StoredMessage] = deque()
         self._last_id = 0
@@ -89,7 +94,7 @@ class Delivery:
         self._progress_s = time.monotonic()
         outbox.flush(_FLUSH_S)  # acknowledgements of the connection before this one
         self._backfill_until_id = outbox.newest_id()
-        self._replays = Replays(outbox)
+        self._replay = ResultReplay(outbox)
 
     @property
     def unfinished(self) -> bool:
@@ -119,8 +124,8 @@ class Delivery:
         self._send_all(self._next_message)
         if self._nothing_waits:
             self._send_last_result()
-            self._send_asides()
-            self._send_all(self._replays.next)
+            self._send_best_effort()
+            self._send_all(self._replay.next)
             if not self._in_flight:
                 self._note_start()
                 self._frames.send(self._all_results_sent)
@@ -148,7 +153,7 @@ class Delivery:
         """Quarantine a message and tell of it; a repeated one is just not sent again."""
         if message.replayed:
             _logger.warning("result %s is not sent again: %s", message.seq, reason)
-            self._replays.settle(message)
+            self._replay.settle(message)
             return
         self._outbox.quarantine(message.message_id, reason)
         self._tally.quarantined += 1
@@ -165,7 +170,7 @@ class Delivery:
     def _has_room(self) -> bool:
         if self._paused_until_s is not None:
             return False
-        return self._packets < (1 if self._doubt.until_id else self._window)
+        return self._packets < (1 if self._poison_finder.send_alone_until_id else self._window)
 
     @property
     def _nothing_waits(self) -> bool:
@@ -194,7 +199,7 @@ class Delivery:
     ) -> None:
         self._note_start()
         self._in_flight[_UNKNOWN_ID] = message  # should the connection end in the call, it may have been sent
-        packet_id = self._session.publish(topic, payload, retain=retain, content_type=JSON, correlation=correlation)
+        packet_id = self._connection.publish(topic, payload, retain=retain, content_type=JSON, correlation=correlation)
         self._in_flight[packet_id] = self._in_flight.pop(_UNKNOWN_ID)
 
     def _note_start(self) -> None:
@@ -204,7 +209,7 @@ class Delivery:
     def _settle(self) -> None:
         acknowledged: list[int] = []
         ended: Ended | None = None
-        for occurrence in self._session.occurrences():
+        for occurrence in self._connection.occurrences():
             if isinstance(occurrence, Acknowledged):
                 self._progress_s = time.monotonic()
                 self._settle_one(occurrence, acknowledged)
@@ -235,7 +240,7 @@ class Delivery:
             else:
                 self.give_up(message, f"the broker refused it: {puback.text}")
         elif message is not None and message.replayed:
-            self._replays.settle(message)
+            self._replay.settle(message)
         elif message is not None:
             acknowledged.append(message.message_id)
             if message.seq is not None and message.seq > self._tally.newest_seq:
@@ -248,7 +253,9 @@ class Delivery:
             pause_s = self._busy_pauses.pause_s()
             _logger.warning("the broker is too busy (%s); it is asked again in %.1f s", reason, pause_s)
             self._paused_until_s = time.monotonic() + pause_s
-        self._doubt.until_id = max(self._doubt.until_id, self._last_id, message.message_id)
+        self._poison_finder.send_alone_until_id = max(
+            self._poison_finder.send_alone_until_id, self._last_id, message.message_id
+        )
 
     def _go_on(self) -> None:
         """Nothing is on its way: end a pause that is over, and doubts that are settled."""
@@ -259,8 +266,8 @@ class Delivery:
             self._outbox.flush(_FLUSH_S)  # what was acknowledged must not be read again
             self._page.clear()
             self._last_id, self._all_read = 0, False
-        elif self._last_id >= self._doubt.until_id:
-            self._doubt.settled()
+        elif self._last_id >= self._poison_finder.send_alone_until_id:
+            self._poison_finder.settled()
 
     def _send_all(self, next_message: Callable[[], StoredMessage | None]) -> None:
         while self._has_room and (message := next_message()) is not None:
@@ -291,8 +298,8 @@ class Delivery:
             newest, self._newest = self._newest, None
             self._publish(f"{self._root}/{RESULT_LAST.suffix}", newest.payload, None, retain=True)
 
-    def _send_asides(self) -> None:
-        while self._has_room and (aside := self._asides.next()) is not None:
+    def _send_best_effort(self) -> None:
+        while self._has_room and (aside := self._best_effort.next()) is not None:
             if len(aside.payload) + len(aside.topic) + _PACKET_OVERHEAD_BYTES > self._max_packet_bytes:
                 _logger.warning("%s is dropped: %d bytes", aside.topic, len(aside.payload))
                 continue

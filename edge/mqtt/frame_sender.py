@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from edge.contract.encoding import frame_topic, heatmap_topic
 from edge.contract.topics import JPEG
 from edge.frames.store import FrameStore, StoredFrame, heatmap_from_frame, jpeg_from_frame
-from edge.mqtt.connection import Session
+from edge.mqtt.connection import Connection
 
 _MARGIN_BYTES = 4096
 
@@ -30,10 +30,10 @@ class FrameSender:
     """
 
     def __init__(
-        self, session: Session, store: FrameStore | None, pace: FramePace, root: str, max_packet_bytes: int
+        self, connection: Connection, store: FrameStore | None, pace: FramePace, root: str, max_packet_bytes: int
     ) -> None:
         self.on_way: StoredFrame | None = None
-        self._session = session
+        self._connection = connection
         self._store = store
         self._pace = pace
         self._root = root
@@ -83,7 +83,7 @@ class FrameSender:
     def _publish(self, frame: StoredFrame, topic: str, jpeg: bytes) -> None:
         self.on_way = frame
         self._pace.sent(len(jpeg), time.monotonic())
-        self._packet_id = self._session.publish(f"{self._root}/{topic}", jpeg, retain=False, content_type=JPEG)
+        self._packet_id = self._connection.publish(f"{self._root}/{topic}", jpeg, retain=False, content_type=JPEG)
 
 
 def _jpegs(frame: StoredFrame, max_bytes: int) -> tuple[bytes | None, bytes | None]:

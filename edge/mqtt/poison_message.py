@@ -9,19 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-PROOFS = 3
+CUTS_TO_CONVICT = 3
 
 
-class Doubt:
+class PoisonMessageFinder:
     """Remembers over connections which message was alone when one was cut off.
 
-    Messages up to `until_id` are to be sent one at a time.
+    Messages up to `send_alone_until_id` are to be sent one at a time.
     """
 
     def __init__(self) -> None:
-        self.until_id = 0
+        self.send_alone_until_id = 0
         self._suspect_id = 0
-        self._proofs = 0
+        self._cuts = 0
 
     def connection_ended(self, on_way: Collection[int], *, alone: bool, cut_off: bool) -> int | None:
         """Learn from the end of a connection that had been accepted; the id to give up, if there is one.
@@ -29,18 +29,18 @@ class Doubt:
         `on_way` holds the ids that were sent and not acknowledged, `alone` says that nothing else was on its way, and
         `cut_off` that the other side hung up.
         """
-        self.until_id = max(on_way, default=self.until_id)
+        self.send_alone_until_id = max(on_way, default=self.send_alone_until_id)
         if len(on_way) != 1 or not alone or not cut_off:
-            self._suspect_id = self._proofs = 0
+            self._suspect_id = self._cuts = 0
             return None
         (message_id,) = on_way
-        self._proofs = self._proofs + 1 if message_id == self._suspect_id else 1
+        self._cuts = self._cuts + 1 if message_id == self._suspect_id else 1
         self._suspect_id = message_id
-        if self._proofs < PROOFS:
+        if self._cuts < CUTS_TO_CONVICT:
             return None
-        self._suspect_id = self._proofs = 0
+        self._suspect_id = self._cuts = 0
         return message_id
 
     def settled(self) -> None:
         """All that was in doubt has been acknowledged or given up."""
-        self.until_id = 0
+        self.send_alone_until_id = 0

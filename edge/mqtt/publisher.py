@@ -23,13 +23,13 @@ from edge.fault_board import put_event
 from edge.faults import FaultId
 from edge.frames.store import FrameStore, StoredFrame
 from edge.mqtt.backoff import Backoff
-from edge.mqtt.best_effort import Aside, Asides
+from edge.mqtt.best_effort import BestEffortMessage, BestEffortQueue
 from edge.mqtt.client import LinkError
-from edge.mqtt.connection import Connected, Ended, Session, Will
-from edge.mqtt.delivery import Delivery, Lasting, Tally
+from edge.mqtt.connection import Connected, Connection, Ended, Will
+from edge.mqtt.delivery import AcrossConnections, Delivery, Tally
 from edge.mqtt.frame_sender import FramePace
 from edge.mqtt.inlet import CLOSED_S, CommandInlet, Incoming
-from edge.mqtt.poison_message import PROOFS, Doubt
+from edge.mqtt.poison_message import CUTS_TO_CONVICT, PoisonMessageFinder
 from edge.mqtt.settings import MqttSettings
 from edge.mqtt.tls import TlsFiles
 from edge.outbox.outbox import Outbox
@@ -96,9 +96,14 @@ class Publisher:
         self._detail = "not connected yet"
         self._connections = 0
         self._activity: _Activity | None = None
-        self._asides = Asides(f"{self._root}/{METRICS.suffix}")
-        self._lasting = Lasting(
-            self._root, device.device, Tally(), Doubt(), FramePace(settings.frames_per_min), self._asides
+        self._best_effort = BestEffortQueue(f"{self._root}/{METRICS.suffix}")
+        self._across = AcrossConnections(
+            self._root,
+            device.device,
+            Tally(),
+            PoisonMessageFinder(),
+            FramePace(settings.frames_per_min),
+            self._best_effort,
         )
         self._backoff = Backoff()
         self._suspect: StoredFrame | None = None
@@ -110,7 +115,7 @@ class Publisher:
     @property
     def state(self) -> PublisherState:
         """How it is doing now; any thread may ask."""
-        detail, tally = self._detail, self._lasting.tally
+        detail, tally = self._detail, self._across.tally
         return PublisherState(not detail, detail, self._connections, tally.sent, tally.quarantined, tally.frames_sent)
 
     @property
@@ -142,17 +147,17 @@ class Publisher:
 
     def offer_metrics(self, payload: bytes) -> None:
         """Publish metrics when nothing waits; the newest replace those that were not sent yet."""
-        self._asides.put_metrics(payload)
+        self._best_effort.put_metrics(payload)
         self._outbox.wakeup.set()
 
     def reply(self, topic: str, payload: bytes, correlation: bytes | None) -> None:
         """Publish the reply to a command when nothing waits; it is lost if the connection breaks."""
-        self._asides.put_reply(Aside(topic, payload, correlation))
+        self._best_effort.put_reply(BestEffortMessage(topic, payload, correlation))
         self._outbox.wakeup.set()
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            sent, started_s = self._lasting.tally.sent, time.monotonic()
+            sent, started_s = self._across.tally.sent, time.monotonic()
             try:
                 self._run_session()
                 continue  # the connection was ended on purpose
@@ -162,7 +167,7 @@ class Publisher:
                 _logger.exception("the publisher failed; it connects anew")
                 self._note_link(f"{type(error).__name__}: {error}")
             self._tell_of_dropped()
-            if self._lasting.tally.sent > sent or time.monotonic() - started_s > _STEADY_S:
+            if self._across.tally.sent > sent or time.monotonic() - started_s > _STEADY_S:
                 self._backoff.succeeded()
             self._stopping.wait(self._backoff.pause_s())
 
@@ -171,28 +176,30 @@ class Publisher:
         will = Will(f"{self._root}/{STATUS.suffix}", bytes_from_payload(self._status("offline", None)))
         files = TlsFiles(self._settings)
         inlet = self._inlet if self._inlet is not None and self._inlet.open else None
-        client_id = self._settings.client_id or self._lasting.device
-        session = Session(self._settings, client_id, will, self._outbox.wakeup, inlet.put if inlet else None)
+        client_id = self._settings.client_id or self._across.device
+        connection = Connection(self._settings, client_id, will, self._outbox.wakeup, inlet.put if inlet else None)
         delivery: Delivery | None = None
         try:
-            session.open()
-            delivery = Delivery(session, self._limits_from_connack(session), self._outbox, self._frames, self._lasting)
+            connection.open()
+            delivery = Delivery(
+                connection, self._limits_from_connack(connection), self._outbox, self._frames, self._across
+            )
             shown = self._show_status(delivery)
             if inlet is not None:
-                session.subscribe(f"{self._root}/{COMMANDS_FILTER}")
+                connection.subscribe(f"{self._root}/{COMMANDS_FILTER}")
             self._connections += 1
             self._note_link("")
             self._deliver(delivery, files, shown)
             if self._stopping.is_set():
                 delivery.publish_status(bytes_from_payload(self._status("stopped", utc_now())), STATUS_TIMEOUT_S)
                 self._detail = "stopped"
-            session.close()
+            connection.close()
         except LinkError as error:
             if delivery is not None:
                 self._learn_from_end(delivery, error)
             raise
         finally:
-            session.abandon()
+            connection.abandon()
 
     def _deliver(self, delivery: Delivery, files: TlsFiles, shown: _Activity | None) -> None:
         """Send until the publisher stops or has to connect anew because certificates were exchanged."""
@@ -222,7 +229,7 @@ class Publisher:
         detail = f"{dropped - self._dropped_told} or more were not looked at"
         self._dropped_told = dropped
         _logger.warning("commands come too fast: %s", detail)
-        put_event(self._outbox, self._lasting.device, FaultId.COMMAND_FLOOD, detail)
+        put_event(self._outbox, self._across.device, FaultId.COMMAND_FLOOD, detail)
 
     def _show_status(self, delivery: Delivery) -> _Activity | None:
         """Publish how things are; returns what was shown."""
@@ -230,10 +237,10 @@ class Publisher:
         delivery.publish_status(bytes_from_payload(self.status), STATUS_TIMEOUT_S)
         return activity
 
-    def _limits_from_connack(self, session: Session) -> Connected:
+    def _limits_from_connack(self, connection: Connection) -> Connected:
         deadline = time.monotonic() + CONNACK_TIMEOUT_S
         while time.monotonic() < deadline and not self._stopping.is_set():
-            for occurrence in session.occurrences():
+            for occurrence in connection.occurrences():
                 if isinstance(occurrence, Connected):
                     return occurrence
                 if isinstance(occurrence, Ended):
@@ -245,9 +252,9 @@ class Publisher:
     def _learn_from_end(self, delivery: Delivery, error: LinkError) -> None:
         """Give up a message that breaks one connection after another; a frame, already at the second."""
         on_way = {message.message_id: message for message in delivery.on_way}
-        poison = self._lasting.doubt.connection_ended(on_way, alone=delivery.alone, cut_off=error.cut_off)
+        poison = self._across.poison_finder.connection_ended(on_way, alone=delivery.alone, cut_off=error.cut_off)
         if poison is not None:
-            delivery.give_up(on_way[poison], f"{PROOFS} connections in a row broke at it: {error}")
+            delivery.give_up(on_way[poison], f"{CUTS_TO_CONVICT} connections in a row broke at it: {error}")
         frame = delivery.frame
         if frame is not None and frame == self._suspect and self._frames is not None:
             _logger.warning("frame %s is given up: the connection breaks with it", frame.path)
@@ -258,7 +265,7 @@ class Publisher:
         activity = self._activity if state == "starting" else None
         text = activity.text if activity else None if self._settings.protocol == "5" else UNVERIFIABLE
         return Status(
-            device=self._lasting.device,
+            device=self._across.device,
             epoch=self._outbox.epoch,
             state=state,
             time=time_utc,

@@ -17,7 +17,7 @@ class _OnWay:
     settled: bool = False
 
 
-class Replays:
+class ResultReplay:
     """What one connection sends of the replays that the outbox holds; what it leaves open the next one sends."""
 
     def __init__(self, outbox: Outbox) -> None:

@@ -1,4 +1,4 @@
-"""Room for results: what is kept for a replay and for how long, and what lets the outbox write on a full disk.
+"""DiskSpace for results: what is kept for a replay and for how long, and what lets the outbox write on a full disk.
 
 A full disk lets SQLite grow neither its file nor its log. So the file holds filler, the log has its largest size from
 the start, and a ballast file holds the log's room between two runs. While the disk is nearly full the file does not
@@ -91,7 +91,7 @@ def _allocate(path: Path, size: int) -> None:
         os.close(descriptor)
 
 
-class Room:
+class DiskSpace:
     """The room of an open database, kept by the thread that writes to it; `file` is the database's own.
 
     `shortage` says that the disk is nearly full, and for how much more there is room; None while it is not.
@@ -105,7 +105,7 @@ class Room:
         self._page_bytes = self._pragma("page_size")
         self._watch_disk()
 
-    def keep_house(self) -> None:
+    def tend(self) -> None:
         """One step towards the right size; each is so small that a commit behind it hardly waits.
 
         Raises:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from edge.outbox.database import Database, mark_damaged
-from edge.outbox.disk_space import Room
+from edge.outbox.disk_space import DiskSpace
 
 Write = Callable[[sqlite3.Connection], int]
 """One change within a transaction; says by how many messages the backlog grew."""
@@ -35,7 +35,7 @@ class OutboxWriter:
         self.backlog = int(pending.fetchone()[0])
         self._database, self._db = database, database.writer
         self._wakeup = wakeup
-        self._room = Room(database.path, database.writer, database.database_file)
+        self._disk_space = DiskSpace(database.path, database.writer, database.database_file)
         self._next_housekeeping_s = time.monotonic() + _HOUSEKEEPING_S
         self._changed = threading.Condition()
         self._waiting: deque[Write] = deque()
@@ -47,7 +47,7 @@ class OutboxWriter:
     @property
     def shortage(self) -> str | None:
         """That the disk is nearly full, and what is left for results; None while it is not."""
-        return self._room.shortage
+        return self._disk_space.shortage
 
     def hand_in(self, write: Write) -> None:
         """Have a change committed; returns at once.
@@ -89,7 +89,7 @@ class OutboxWriter:
             while not self._ended and (batch := self._next_batch()) is not None:
                 if batch and not self._commit_patiently(batch):
                     return
-                self._keep_house()
+                self._tend()
         except Exception as error:  # the top of a thread: the daemon turns `error` into a fault
             self.error = error
             if type(error) is sqlite3.DatabaseError:  # corrupt; the subclasses are not
@@ -149,17 +149,17 @@ class OutboxWriter:
 
     def _made_room(self) -> bool:
         try:
-            return self._room.make_room()
+            return self._disk_space.make_room()
         except sqlite3.OperationalError as error:
             _logger.debug("no room can be made: %s", error)
             self._roll_back()
             return False
 
-    def _keep_house(self) -> None:
+    def _tend(self) -> None:
         if time.monotonic() < self._next_housekeeping_s:
             return
         try:
-            self._room.keep_house()
+            self._disk_space.tend()
         except sqlite3.OperationalError as error:  # results come first; the next step may succeed
             _logger.debug("the outbox's room cannot be kept: %s", error)
             self._roll_back()

@@ -52,5 +52,6 @@ def utc_now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _since_ms(started_ns: int) -> float:
+def elapsed_ms(started_ns: int) -> float:
+    """Milliseconds since a reading of `time.monotonic_ns`."""
     return (time.monotonic_ns() - started_ns) / 1e6

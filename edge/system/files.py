@@ -46,19 +46,29 @@ def new_directory(path: Path, *, replace: bool) -> Iterator[Path]:
     sync(path.parent)
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, and have it and its name on the disk.
+def write_whole(path: Path, data: bytes, *, durable: bool = True, mode: int = 0o666) -> None:
+    """Write a file whole or not at all: beside its place first, then renamed.
+
+    With `durable` the content and the name are on the disk (fsync(2)) when it returns; without, a power cut may lose
+    the file, but never leaves half of it. `mode` are the permissions of a new file, before the umask.
 
     Raises:
-        OSError: the disk does not take it.
+        OSError: the disk does not take it; the old file, if there is one, is as it was.
     """
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.rename(path)
-    sync(path.parent)
+    partial.unlink(missing_ok=True)
+    try:
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as stream:
+            stream.write(data)
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
+        partial.rename(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync(path.parent)
 
 
 def _flush(directory: Path) -> None:

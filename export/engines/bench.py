@@ -17,7 +17,6 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from edge.bundle.manifest import Precision
 from edge.bundle.reader import BundleContent
@@ -27,6 +26,7 @@ from edge.engine.settings import EngineKind
 from edge.engine.trt_library import library_from_kind
 from edge.image_file import read_image
 from edge.preprocess import tensor_from_pixels
+from edge.record import Record
 from edge.system.sensors import power_w
 from export.engines.bare_engine import BareEngine, BareOrtEngine, bare_trt_engine
 from export.engines.memory import MemoryMeter
@@ -48,11 +48,7 @@ class Resident(Protocol):
         ...
 
 
-class _Figures(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Latency(_Figures):
+class Latency(Record):
     """Milliseconds of one inference over `runs`; with copies from host memory to host memory, or without."""
 
     p50_ms: float
@@ -60,7 +56,7 @@ class Latency(_Figures):
     runs: int
 
 
-class Timed(_Figures):
+class Timed(Record):
     """One network's figures; `resident` is None where nothing is copied, on a CPU."""
 
     copied: Latency
@@ -68,7 +64,7 @@ class Timed(_Figures):
     per_s: float
 
 
-class BankFigures(_Figures):
+class BankFigures(Record):
     """A bank's size, the engine at it and the bare backbone beside it; a ratio is the engine's time over the bare's."""
 
     bank_rows: int
@@ -79,7 +75,7 @@ class BankFigures(_Figures):
     power_w: float | None
 
 
-class Bench(_Figures):
+class Bench(Record):
     """What `procunit engine bench` measured."""
 
     bundle: str

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from edge.bundle.manifest import Precision
 from edge.bundle.reader import Bundle, BundleContent
@@ -21,6 +20,7 @@ from edge.image_file import read_image
 from edge.messages import Verdict
 from edge.policy import Policy, decide, policy_from_manifest
 from edge.preprocess import tensor_from_pixels
+from edge.record import Record
 from export.engines.memory import MemoryMeter
 from export.engines.runtimes import Work, open_on
 from training.data.dataset import Photo
@@ -32,18 +32,14 @@ _NEVER_AUDIT = 1.0
 _SEVEREST_FIRST = (Verdict.NOT_INSPECTED, Verdict.REJECT, Verdict.REVIEW, Verdict.PASS)
 
 
-class _Figures(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Latency(_Figures):
+class Latency(Record):
     """Milliseconds of one inference, host memory to host memory."""
 
     p50_ms: float
     p99_ms: float
 
 
-class Variant(_Figures):
+class Variant(Record):
     """One precision on one runtime; `problem` says why there are no figures.
 
     `worst_drifts` are in spreads on good parts, `flipped_parts` those of the folder's whose verdict is not the
@@ -56,7 +52,7 @@ class Variant(_Figures):
     problem: str | None = None
     passed: bool = False
     gate: str = ""
-    worst_drifts: dict[str, float] = {}
+    worst_drifts: dict[str, float] = {}  # noqa: RUF012  (pydantic copies defaults)
     golden_flips: int | None = None
     predicted_flip_rate: float | None = None
     flipped_parts: tuple[str, ...] = ()
@@ -65,7 +61,7 @@ class Variant(_Figures):
     gpu_mb: float | None = None
 
 
-class Comparison(_Figures):
+class Comparison(Record):
     """Every variant of a bundle; `parts` in `photos` were judged by each of them."""
 
     bundle: str

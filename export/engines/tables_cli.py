@@ -21,6 +21,7 @@ from edge.engine.build_progress import BuildCancelledError, BuildProgress
 from edge.engine.protocol import EngineError
 from edge.engine.settings import EngineKind
 from edge.errors import ProcunitError
+from edge.system.files import write_whole
 from edge.system.stop_signals import StopSignals
 from export.engines.bench import bench_bundle
 from export.engines.build_cli import DEFAULT_CACHE
@@ -253,6 +254,4 @@ def _check_folder(file: Path | None) -> None:
 def _write_json(path: Path | None, figures: BaseModel) -> None:
     """Whole or not at all."""
     if path is not None:
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(figures.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, (figures.model_dump_json(indent=1) + "\n").encode())

@@ -70,7 +70,7 @@ class Use:
 def product_uses(root: Path, api: Api) -> set[Use]:
     """Every use in `edge` and `export`, and every member of the protocols that stand for TensorRT's objects."""
     uses = {Use(owner, member, arguments, (), "overridden") for owner, member, arguments in OVERRIDDEN}
-    for path in sorted([*(root / "edge").glob("*.py"), *(root / "export").glob("*.py")]):
+    for path in sorted([*(root / "edge").rglob("*.py"), *(root / "export").rglob("*.py")]):
         text = path.read_text(encoding="utf-8")
         if path == root / PROTOCOLS:
             uses |= _protocol_uses(ast.parse(text))

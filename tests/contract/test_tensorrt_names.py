@@ -112,11 +112,11 @@ def test_the_check_can_fail(use: Use, fits_10_3: bool, fits_11_4: bool) -> None:
 
 def test_every_module_that_handles_its_objects_is_declared() -> None:
     """Whoever loads, builds or runs an engine; an untyped parameter beside the library is TensorRT's too."""
-    for path in [*(ROOT / "edge").glob("*.py"), *(ROOT / "export").glob("*.py")]:
+    for path in [*(ROOT / "edge").rglob("*.py"), *(ROOT / "export").rglob("*.py")]:
         name, text = path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
         if name == PROTOCOLS:
             continue
-        if re.search(r"ICudaEngine|IExecutionContext|\btrt\b|deserialize_cuda_engine|execute_async", text):
+        if re.search(r"ICudaEngine|IExecutionContext|(?<!\.)\btrt\b|deserialize_cuda_engine|execute_async", text):
             assert name in NAMES, f"{name} handles TensorRT's objects"
-        if "tensorrt_library" in text and (found := set(re.findall(r"(\w+): Any\b", text))):
+        if "trt_library" in text and (found := set(re.findall(r"(\w+): Any\b", text))):
             assert found <= set(NAMES.get(name, {})), f"{name} has untyped names {found}"

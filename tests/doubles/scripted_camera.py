@@ -89,7 +89,8 @@ def install(folder: Path) -> None:
     package = folder / "scripted_camera-1.0.dist-info"
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: scripted-camera\nVersion: 1.0\n")
-    (package / "entry_points.txt").write_text("[procunit.cameras]\nscripted = tests.scripted_camera:ScriptedCamera\n")
+    entry_point = f"scripted = {__name__}:{ScriptedCamera.__name__}"
+    (package / "entry_points.txt").write_text(f"[procunit.cameras]\n{entry_point}\n")
     ScriptedCamera.step = 0
     ScriptedCamera.gate.clear()
     ScriptedCamera.openings.clear()

@@ -173,14 +173,14 @@ def test_an_engine_that_is_lost_while_the_bank_is_swapped_costs_one_part(
     trouble = Trouble()
     opened: list[Engine] = []
 
-    def open_one(bundle: BundleContent, settings: EngineSettings, *_: object, **__: object) -> Engine:
+    def engine_opener(bundle: BundleContent, settings: EngineSettings, *_: object, **__: object) -> Engine:
         engine = trouble.open(bundle, settings)
         if not opened:
             engine = LostWhileSwapping(engine, trouble, golden_frames=0)
         opened.append(engine)
         return engine
 
-    assert run_daemon(settings_of(growing_device), open_one) == 0
+    assert run_daemon(settings_of(growing_device), engine_opener) == 0
     results, events = kept_in(growing_device)
     assert [r.not_inspected for r in results] == [NotInspected.ENGINE, None, None, None]
     assert [(r.verdict, r.bundle.bank_version) for r in results[1:]] == [(Verdict.PASS, 1)] * 3

@@ -211,4 +211,4 @@ def test_a_part_id_that_never_comes_costs_no_other_part_its_own(
     expected = {n: f"P{n}" if n != dropped else None for n in range(1, parts + 1)}
     assert {r.counter: r.part_id for r in results_of(messages)} == expected
     unbound = [event.detail for event in events_of(messages) if event.fault is FaultId.PART_ID_UNBOUND]
-    assert unbound == [f"counter {dropped} has no part id: none came in time"]
+    assert unbound == [f"no part id arrived for counter {dropped} before its result was made"]

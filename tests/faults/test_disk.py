@@ -14,7 +14,7 @@ import pytest
 from edge.errors import ProcunitError
 from edge.messages import Trigger
 from edge.outbox.database import open_database
-from edge.outbox.disk_space import BALLAST_BYTES, Room
+from edge.outbox.disk_space import BALLAST_BYTES, DiskSpace
 from edge.outbox.outbox import Outbox
 
 REPOSITORY = Path(__file__).parents[2]
@@ -85,9 +85,9 @@ def test_the_log_s_index_has_its_room_before_the_disk_is_full(small_disk: Path) 
 def test_a_disk_that_fills_up_under_the_filler_does_not_stop_the_log_from_being_folded(tmp_path: Path) -> None:
     with disk_of(160, tmp_path / "disk") as disk:
         database = open_database(disk / "outbox.db")
-        room = Room(database.path, database.writer, database.database_file)
+        room = DiskSpace(database.path, database.writer, database.database_file)
         database.writer.set_trace_callback(lambda sql: fill(disk) if "wal_checkpoint" in sql else None)
-        room.keep_house()
+        room.tend()
         assert database.writer.execute("SELECT COUNT(*) FROM filler").fetchone() == (1,)
         _, logged, folded = database.writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         assert folded == logged

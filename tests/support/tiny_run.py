@@ -23,16 +23,16 @@ from training.data.run_files import (
     TRAIN_FILE,
     Difference,
     ExportRecord,
-    Role,
     RunPhoto,
+    SplitSide,
     TrainRecord,
     write_record,
 )
 
 _PHOTOS_PER_PART = 2
 _FOLDS = 2
-_GOOD_ROLES: tuple[Role, ...] = ("train", "calibrate", "train", "seed", "calibrate")
-_DEFECT_ROLES: tuple[Role, ...] = ("train", "seed", "train")
+_GOOD_ROLES: tuple[SplitSide, ...] = ("train", "calibrate", "train", "seed", "calibrate")
+_DEFECT_ROLES: tuple[SplitSide, ...] = ("train", "seed", "train")
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ def _train_record(dataset: Dataset) -> TrainRecord:
     )
 
 
-def _roles(dataset: Dataset) -> dict[str, Role]:
-    roles: dict[str, Role] = {}
+def _roles(dataset: Dataset) -> dict[str, SplitSide]:
+    roles: dict[str, SplitSide] = {}
     for label in (GOOD, *dataset.types):
         cycle = _GOOD_ROLES if label == GOOD else _DEFECT_ROLES
         parts = dict.fromkeys(photo.part_id for photo in dataset.photos if photo.label == label)
@@ -123,5 +123,5 @@ def _roles(dataset: Dataset) -> dict[str, Role]:
     return roles
 
 
-def _run_photo(photo: Photo, role: Role) -> RunPhoto:
+def _run_photo(photo: Photo, role: SplitSide) -> RunPhoto:
     return RunPhoto(sha256=photo.sha256, part_id=photo.part_id, label=photo.label, role=role, file=photo.file)

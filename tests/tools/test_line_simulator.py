@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from edge.camera.replay import rows_from_csv
+from edge.camera.replay import replay_rows_from_csv
 from edge.image_file import read_image
 from tools.line_simulator.__main__ import main
 from tools.line_simulator.defects import DEFECTS
@@ -115,7 +115,7 @@ def test_a_dataset_of_the_same_seed_has_the_same_bytes_and_a_larger_one_contains
 
 def test_a_line_is_what_the_replay_camera_reads(tmp_path: Path) -> None:
     run("line", "--out", str(tmp_path / "line"), "--parts", "9", "--defect-rate", "0.3", "--burst-length", "3")
-    listed, replayed = _rows(tmp_path / "line" / "line.csv"), rows_from_csv(tmp_path / "line" / "line.csv")
+    listed, replayed = _rows(tmp_path / "line" / "line.csv"), replay_rows_from_csv(tmp_path / "line" / "line.csv")
     assert [row["part_id"] for row in listed] == [row.part_id for row in replayed]
     assert [float(row["arrival_s"]) for row in listed] == [row.arrival_s for row in replayed]
     assert all(row.image.is_file() for row in replayed)

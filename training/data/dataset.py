@@ -24,7 +24,7 @@ from edge.bundle.manifest import GOOD, MASKS
 from edge.errors import ProcunitError
 from edge.image_file import IMAGE_SUFFIXES
 from training.data.dataset_yaml import DATASET_YAML, PART_GROUP, dataset_file_from_folder
-from training.data.photo_list import FILE, LABEL, PART_ID, PhotoRow, rows_from_csv
+from training.data.photo_list import FILE, LABEL, PART_ID, PhotoRow, photo_rows_from_csv
 
 PARTS_CSV = "parts.csv"
 
@@ -110,7 +110,7 @@ def dataset_from_csv(path: Path) -> Dataset:
     Raises:
         ProcunitError: a line does not fit or names what is not there, or a part cannot be told.
     """
-    root, rows = path.parent, rows_from_csv(path, (FILE, LABEL))
+    root, rows = path.parent, photo_rows_from_csv(path, (FILE, LABEL))
     if not rows:
         raise ProcunitError("lists no photograph", where=str(path), remedy="Add a line for each photograph")
     for row in rows:
@@ -190,7 +190,7 @@ def _named_by_parts_csv(path: Path, labels: Mapping[str, str]) -> dict[str, str]
     if not path.exists():
         return None
     _refuse_two_sources(path.parent, path)
-    rows = rows_from_csv(path, (FILE, PART_ID))
+    rows = photo_rows_from_csv(path, (FILE, PART_ID))
     for row in rows:
         if row.file not in labels:
             raise _absent(row.file, path, row)

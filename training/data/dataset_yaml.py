@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from edge.errors import ProcunitError
+from edge.record import Record
 from training.data.folder_yaml import FolderYaml, folder_yaml_from_file, words_from_details
 
 DATASET_YAML = "dataset.yaml"
@@ -45,15 +46,13 @@ Mirror = Literal["horizontal", "vertical"]
 Change = Annotated[float, Field(ge=0, le=0.3, allow_inf_nan=False, strict=True)]
 
 
-class Augmentation(BaseModel):
+class Augmentation(Record):
     """How far a label's photographs may be varied and still show what the line can make.
 
     `rotation_deg` is the limit of a directional label, None where turns go through 360 degrees; `mirror` lists the
     reflections of a directional label; `elastic` is the largest displacement as a share of the frame's shorter side;
     `brightness` and `contrast` are relative.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     direction: Literal["isotropic", "directional"]
     rotation_deg: Annotated[float, Field(ge=0, le=45, allow_inf_nan=False, strict=True)] | None = None
@@ -134,9 +133,7 @@ class DatasetFile:
                 )
 
 
-class _Keys(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _Keys(Record):
     part_id_pattern: Annotated[str, Field(max_length=MAX_PATTERN_CHARACTERS, strict=True)] | None = None
     augmentation: dict[str, Augmentation] = Field(default_factory=dict)
 

@@ -28,7 +28,7 @@ class PhotoRow:
     mask: str | None
 
 
-def rows_from_csv(path: Path, needed: Collection[str]) -> list[PhotoRow]:
+def photo_rows_from_csv(path: Path, needed: Collection[str]) -> list[PhotoRow]:
     """All lines of a file that has the columns `needed`; whether the photographs exist is not looked at.
 
     Raises:

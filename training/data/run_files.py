@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from edge.bundle.manifest import KnownPhoto, Precision, graph_files
-from edge.bundle.records import CalibrationRecord, _Record
+from edge.bundle.records import CalibrationRecord
 from edge.errors import ProcunitError, first_problem
 from edge.geometry import Geometry
+from edge.record import Record
+from edge.system.files import write_whole
 from edge.system.tensor_file import tensors_from_file
 
 TRAIN_FILE, EXPORT_FILE, CALIBRATION_FILE = "train.json", "export.json", "calibration.json"
@@ -20,7 +22,7 @@ CHECKPOINT_FILE, BANK_FILE = "checkpoint.safetensors", "bank.safetensors"
 FOLD_BANKS_FILE, HELD_OUT_FILE = "fold-banks.safetensors", "held-out.safetensors"
 DEMO_KEY_FILE, DEMO_PUBLIC_KEY_FILE = "demo-key.pem", "demo-key.pub"
 
-Role = Literal["train", "calibrate", "seed"]
+SplitSide = Literal["train", "calibrate", "seed"]
 
 
 class RunPhoto(KnownPhoto):
@@ -30,7 +32,7 @@ class RunPhoto(KnownPhoto):
     mask: str | None = None
 
 
-class TrainRecord(_Record):
+class TrainRecord(Record):
     """What `procunit train` did: `data` is the dataset's folder, `types` are the heads' order.
 
     `fine_tuned` tells whether the network's last stages were taught, too.
@@ -51,14 +53,14 @@ class TrainRecord(_Record):
     code_version: str
 
 
-class Difference(_Record):
+class Difference(Record):
     """The largest difference of any logit and of any distance, maps included, from torch in FP32."""
 
     logits: float
     distances: float
 
 
-class ExportRecord(_Record):
+class ExportRecord(Record):
     """What `procunit export` made, and how far the graphs of each precision are from torch.
 
     `fold_of` names the fold of each held-out good part, whose score comes from the bank that was made without it.
@@ -111,6 +113,4 @@ def fold_banks_of_run(run: Path) -> tuple[NDArray[np.float32], ...]:
 
 def write_record(run: Path, name: str, record: TrainRecord | ExportRecord | CalibrationRecord) -> None:
     """Write a stage's record whole or not at all."""
-    partial = run / f".{name}.partial"
-    partial.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    partial.replace(run / name)
+    write_whole(run / name, (record.model_dump_json(indent=1) + "\n").encode())

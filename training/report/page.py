@@ -6,9 +6,13 @@ from collections.abc import Iterable
 from html import escape
 
 from edge.bundle.manifest import GOOD
-from training.data.run_files import Role, TrainRecord
+from training.data.run_files import SplitSide, TrainRecord
 
-_ROLES: dict[Role, str] = {"train": "Taught", "calibrate": "Held out for thresholds", "seed": "Set aside for seeding"}
+_NAME_OF_SIDE: dict[SplitSide, str] = {
+    "train": "Taught",
+    "calibrate": "Held out for thresholds",
+    "seed": "Set aside for seeding",
+}
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1c2430; }
 h1 { margin-bottom: 0; } h2 { margin-top: 2rem; }
@@ -61,9 +65,9 @@ def photographs_table(trained: TrainRecord) -> str:
     rows = []
     for label in (GOOD, *trained.types):
         cells = [label]
-        for role in _ROLES:
+        for role in _NAME_OF_SIDE:
             parts = [photo.part_id for photo in trained.photos if photo.label == label and photo.role == role]
             cells.append(f"{len(parts)} images, {len(set(parts))} parts" if parts else "none")
         rows.append(cells)
     caption = "Split by part: all photographs of one part are on one side."
-    return table(caption, ("", *_ROLES.values()), rows)
+    return table(caption, ("", *_NAME_OF_SIDE.values()), rows)

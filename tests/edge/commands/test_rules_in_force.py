@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from edge.bank.store import BankInUse
 from edge.bundle.keys import TrustedKey
 from edge.bundle.manifest import ScoreLimit
-from edge.commands.rules_in_force import Rules, StandingOrders
+from edge.commands.rules_in_force import Rules, RulesInForce
 from edge.commands.signature import signature_from_key
 from edge.contract.commands import CommandName
 from edge.errors import ProcunitError
@@ -39,8 +39,8 @@ def thresholds(bundle: str = BUNDLE, **values: float) -> dict[str, object]:
     return command("threshold", **args, types=values)
 
 
-def opened(folder: Path, keys: tuple[TrustedKey, ...] = TRUSTED, bundle: str = BUNDLE) -> StandingOrders:
-    return StandingOrders(folder / "orders.json", ROOT, keys, bundle, POLICY)
+def opened(folder: Path, keys: tuple[TrustedKey, ...] = TRUSTED, bundle: str = BUNDLE) -> RulesInForce:
+    return RulesInForce(folder / "orders.json", ROOT, keys, bundle, POLICY)
 
 
 def in_force(rules: Rules) -> tuple[bool, dict[str, tuple[float, str]], float | None]:

@@ -57,7 +57,7 @@ def choose(
         lambda _: None,
         stopping=lambda: False,
         on_damage=damage.append,
-        open_one=double.open,
+        engine_opener=double.open,
     )
 
 
@@ -156,7 +156,7 @@ def test_a_missing_library_is_one_reason_with_its_remedy(tmp_path: Path) -> None
             lambda _: None,
             stopping=lambda: False,
             on_damage=lambda _: None,
-            open_one=open_engine,
+            engine_opener=open_engine,
         )
     text = str(caught.value)
     assert text.count("TensorRT is not installed") == 1
@@ -193,7 +193,7 @@ def test_the_gate_ends_once_the_engine_is_not_wanted(built: tuple[BundleContent,
             lambda _: None,
             stopping=stopping,
             on_damage=lambda _: None,
-            open_one=double.open,
+            engine_opener=double.open,
         )
     assert [(engine.count, engine.closed) for engine in double.made] == [(1, True)]
 
@@ -208,6 +208,6 @@ def test_nothing_is_begun_once_it_is_not_wanted(built: tuple[BundleContent, Path
             lambda _: None,
             stopping=lambda: True,
             on_damage=lambda _: None,
-            open_one=double.open,
+            engine_opener=double.open,
         )
     assert double.opened == []

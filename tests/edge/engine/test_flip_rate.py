@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edge.bundle.manifest import DefectType, ScoreLimit
 from edge.bundle.records import PhotoScores
-from edge.engine.flip_rate import DEFECT_SHARE, MAX_FLIP_RATE, Clearances, clearances_from_scores
+from edge.engine.flip_rate import DEFECT_SHARE, MAX_FLIP_RATE, Clearances, excesses_from_scores
 
 NONE = np.zeros((0, 2))
 LIMIT = ScoreLimit(threshold=1.0, center=0.0, spread=0.5)
@@ -35,9 +35,9 @@ def drift_of(spreads: float, scores: int = 6) -> NDArray[np.float64]:
 def test_without_drift_no_part_flips_though_one_lies_on_its_threshold() -> None:
     parts = good_parts(40)
     assert parts.max() == 0
-    clearances = Clearances(parts, parts + 3)
-    assert clearances.flip_rate(drift_of(0)) == 0
-    assert 0 < clearances.flip_rate(drift_of(1e-6)) < 1e-6
+    excesses = Clearances(parts, parts + 3)
+    assert excesses.flip_rate(drift_of(0)) == 0
+    assert 0 < excesses.flip_rate(drift_of(1e-6)) < 1e-6
 
 
 @pytest.mark.parametrize("parts", [2, 12, 40, 200])
@@ -52,9 +52,9 @@ def test_a_drift_of_one_spread_is_far_too_much(parts: int) -> None:
     more=st.lists(st.floats(0, 5), min_size=6, max_size=6),
 )
 def test_more_drift_of_any_score_never_flips_fewer(seed: int, drift: list[float], more: list[float]) -> None:
-    clearances = Clearances(good_parts(15, seed), good_parts(7, seed + 1) + 1)
-    less = clearances.flip_rate(np.array(drift))
-    assert 0 <= less <= clearances.flip_rate(np.array(drift) + np.array(more)) + 1e-12
+    excesses = Clearances(good_parts(15, seed), good_parts(7, seed + 1) + 1)
+    less = excesses.flip_rate(np.array(drift))
+    assert 0 <= less <= excesses.flip_rate(np.array(drift) + np.array(more)) + 1e-12
     assert less <= 1
 
 
@@ -74,9 +74,9 @@ def test_on_average_the_prediction_is_what_fresh_parts_show(parts: int) -> None:
 
 def test_only_the_score_that_decides_counts() -> None:
     parts = np.column_stack([good_parts(30)[:, 0] - good_parts(30)[:, 0].max(), np.full(30, -20.0)])
-    clearances = Clearances(parts, NONE)
-    assert clearances.flip_rate(np.array([0.0, 0.5])) == 0
-    assert clearances.flip_rate(np.array([0.5, 0.0])) > MAX_FLIP_RATE
+    excesses = Clearances(parts, NONE)
+    assert excesses.flip_rate(np.array([0.0, 0.5])) == 0
+    assert excesses.flip_rate(np.array([0.5, 0.0])) > MAX_FLIP_RATE
 
 
 def test_good_parts_and_defects_are_weighed_as_on_the_line() -> None:
@@ -88,12 +88,12 @@ def test_good_parts_and_defects_are_weighed_as_on_the_line() -> None:
 
 
 def test_the_largest_drift_of_a_score_keeps_just_within_the_flips_allowed() -> None:
-    clearances = Clearances(good_parts(40), np.zeros((0, 6)))
+    excesses = Clearances(good_parts(40), np.zeros((0, 6)))
     for score in range(6):
-        largest = clearances.largest_drift(score, 5.0)
+        largest = excesses.largest_drift(score, 5.0)
         alone = np.eye(6)[score]
-        assert clearances.flip_rate(largest * alone) <= MAX_FLIP_RATE
-        assert largest == 5.0 or clearances.flip_rate(1.01 * largest * alone) > MAX_FLIP_RATE
+        assert excesses.flip_rate(largest * alone) <= MAX_FLIP_RATE
+        assert largest == 5.0 or excesses.flip_rate(1.01 * largest * alone) > MAX_FLIP_RATE
     assert Clearances(good_parts(40) - 50, np.zeros((0, 6))).largest_drift(0, 0.1) == 0.1
 
 
@@ -103,7 +103,7 @@ def test_a_part_counts_by_its_highest_photograph_and_as_a_defect_if_one_shows_it
 
     photos = [photo("a", "good", 0.5, 0.0), photo("a", "good", 0.1, 2.0), photo("b", "good", 0.5, 1.0)]
     photos.append(photo("b", "dent", 0.5, 1.5))
-    clearances = clearances_from_scores(photos, (TYPE,), LIMIT)
-    np.testing.assert_allclose(clearances.good, [[0.0, 2.0]])
-    np.testing.assert_allclose(clearances.defects, [[0.0, 1.0]])
-    assert clearances_from_scores(photos[:2], (TYPE,), None).defects.shape == (0, 1)
+    excesses = excesses_from_scores(photos, (TYPE,), LIMIT)
+    np.testing.assert_allclose(excesses.good, [[0.0, 2.0]])
+    np.testing.assert_allclose(excesses.defects, [[0.0, 1.0]])
+    assert excesses_from_scores(photos[:2], (TYPE,), None).defects.shape == (0, 1)

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from edge.engine import trt_library as tensorrt_library
+from edge.engine import trt_library
 from edge.engine.settings import EngineKind
 from edge.engine.trt_library import library_from_kind
 from edge.errors import ProcunitError
@@ -32,7 +32,7 @@ def test_the_library_keeps_the_last_errors_it_told() -> None:
 @pytest.mark.parametrize(("kind", "remedy"), [("tensorrt", "apt install"), ("tensorrt_rtx", "pip install")])
 def test_a_library_that_is_not_installed(kind: EngineKind, remedy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, kind, None)
-    tensorrt_library._library.cache_clear()
+    trt_library._library.cache_clear()
     with pytest.raises(ProcunitError, match=f"not installed.*{remedy}"):
         library_from_kind(kind)
 

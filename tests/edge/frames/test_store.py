@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edge.errors import ProcunitError
-from edge.frames import files as frame_ring
+from edge.frames import files as frame_files
 from edge.frames import image as frame_image
 from edge.frames import store as frames_module
 from edge.frames.store import FrameStore
@@ -169,7 +169,7 @@ def test_a_restart_knows_what_was_stored_and_what_was_sent(tmp_path: Path) -> No
 
 
 def test_the_number_of_files_is_limited_whatever_the_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frame_ring, "MAX_FRAMES", 3)
+    monkeypatch.setattr(frame_files, "MAX_FRAMES", 3)
     with open_store(tmp_path) as store:
         for seq in range(1, 7):
             put(store, seq, Verdict.PASS)
@@ -215,7 +215,7 @@ def test_on_a_nearly_full_disk_new_frames_take_the_place_of_old_ones(
     with open_store(tmp_path) as store:
         for seq in range(1, 6):
             put(store, seq, Verdict.PASS)
-        monkeypatch.setattr(frame_ring, "LOW_DISK_BYTES", 1 << 62)
+        monkeypatch.setattr(frame_files, "LOW_DISK_BYTES", 1 << 62)
         put(store, 6, Verdict.PASS)
         assert "take the place of old ones" in str(store.error)
         assert {"ring/abc-5.pass.png", "ring/abc-6.pass.png"} <= names(tmp_path)

@@ -93,7 +93,7 @@ def test_a_dropped_claim_leaves_its_part_without_an_id_and_says_so() -> None:
     bindings = [part_ids.bind(counter, at(counter)) for counter in (1, 2, 3)]
     assert [binding.part_id for binding in bindings] == ["P1", None, "P3"]
     assert bindings[1].problem is not None
-    assert "counter 2 has no part id" in bindings[1].problem
+    assert "no part id arrived for counter 2" in bindings[1].problem
 
 
 def test_a_line_that_sends_no_part_ids_hears_nothing_of_them() -> None:

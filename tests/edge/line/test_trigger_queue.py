@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.line import trigger_queue as module
-from edge.line.trigger_queue import Closed, HandOver
+from edge.line.trigger_queue import Closed, TriggerQueue
 from edge.messages import Frame, NotInspected, Trigger
 
 PIXELS = np.zeros((32, 32), np.uint8)
@@ -24,83 +24,83 @@ def trigger(seq: int, *, frame: bool = True, age_s: float = 0.0) -> Trigger:
 
 
 def test_triggers_come_out_in_their_order_then_closed() -> None:
-    handover = HandOver(2)
-    handover.put(trigger(1))
-    handover.put(trigger(2, frame=False))
-    handover.put(trigger(3))
-    handover.close()
-    taken = [handover.take(0) for _ in range(3)]
+    trigger_queue = TriggerQueue(2)
+    trigger_queue.put(trigger(1))
+    trigger_queue.put(trigger(2, frame=False))
+    trigger_queue.put(trigger(3))
+    trigger_queue.close()
+    taken = [trigger_queue.take(0) for _ in range(3)]
     assert [t.seq for t in taken if t] == [1, 2, 3]
     with pytest.raises(Closed):
-        handover.take(0)
+        trigger_queue.take(0)
 
 
 def test_nothing_in_time_is_none() -> None:
     started_s = time.monotonic()
-    assert HandOver(1).take(0.05) is None
+    assert TriggerQueue(1).take(0.05) is None
     assert time.monotonic() - started_s >= 0.05
 
 
 def test_only_frames_take_room() -> None:
-    handover = HandOver(1)
-    handover.put(trigger(1, frame=False))
-    assert handover.has_room()
-    handover.put(trigger(2))
-    assert not handover.has_room()
-    assert not handover.wait_for_room(0.01)
-    handover.take(0)
-    assert not handover.has_room()
-    handover.take(0)
-    assert handover.wait_for_room(0)
+    trigger_queue = TriggerQueue(1)
+    trigger_queue.put(trigger(1, frame=False))
+    assert trigger_queue.has_room()
+    trigger_queue.put(trigger(2))
+    assert not trigger_queue.has_room()
+    assert not trigger_queue.wait_for_room(0.01)
+    trigger_queue.take(0)
+    assert not trigger_queue.has_room()
+    trigger_queue.take(0)
+    assert trigger_queue.wait_for_room(0)
 
 
 def test_room_is_announced_to_a_waiting_giver() -> None:
-    handover = HandOver(1)
-    handover.put(trigger(1))
-    threading.Timer(0.05, handover.take, (0,)).start()
-    assert handover.wait_for_room(5)
+    trigger_queue = TriggerQueue(1)
+    trigger_queue.put(trigger(1))
+    threading.Timer(0.05, trigger_queue.take, (0,)).start()
+    assert trigger_queue.wait_for_room(5)
 
 
 @pytest.mark.parametrize(("age_s", "in_time"), [(0.0, True), (0.15, True), (0.3, False)])
 def test_a_frame_past_its_deadline_becomes_overload(age_s: float, in_time: bool) -> None:
-    handover = HandOver(2)
-    handover.put(trigger(1, age_s=age_s), 0.2)
-    taken = handover.take(0)
+    trigger_queue = TriggerQueue(2)
+    trigger_queue.put(trigger(1, age_s=age_s), 0.2)
+    taken = trigger_queue.take(0)
     assert taken is not None
     assert (taken.frame is not None) is in_time
     assert taken.not_inspected is (None if in_time else NotInspected.OVERLOAD)
 
 
 def test_without_a_line_no_frame_is_too_late() -> None:
-    handover = HandOver(2)
-    handover.put(trigger(1, age_s=3600))
-    taken = handover.take(0)
+    trigger_queue = TriggerQueue(2)
+    trigger_queue.put(trigger(1, age_s=3600))
+    taken = trigger_queue.take(0)
     assert taken is not None
     assert taken.frame is not None
 
 
 def test_a_marker_keeps_its_own_reason() -> None:
-    handover = HandOver(1)
+    trigger_queue = TriggerQueue(1)
     now_ns = time.monotonic_ns() - 10**9
-    handover.put(Trigger(1, "1", None, 1, "", now_ns, None, NotInspected.CAMERA), 0.1)
-    taken = handover.take(0)
+    trigger_queue.put(Trigger(1, "1", None, 1, "", now_ns, None, NotInspected.CAMERA), 0.1)
+    taken = trigger_queue.take(0)
     assert taken is not None
     assert taken.not_inspected is NotInspected.CAMERA
 
 
 def test_markers_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_WAITING", 3)
-    handover = HandOver(1)
+    trigger_queue = TriggerQueue(1)
 
     def give_ten() -> None:
         for seq in range(10):
-            handover.put(trigger(seq, frame=False))
+            trigger_queue.put(trigger(seq, frame=False))
 
     giver = threading.Thread(target=give_ten)
     giver.start()
     time.sleep(0.05)
     assert giver.is_alive()
-    taken = [handover.take(1) for _ in range(10)]
+    taken = [trigger_queue.take(1) for _ in range(10)]
     giver.join(1)
     assert [t.seq for t in taken if t] == list(range(10))
 
@@ -108,13 +108,13 @@ def test_markers_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.booleans(), max_size=60), st.integers(1, 4))
 def test_a_giver_and_a_taker_pass_every_trigger_once_in_order(frames: list[bool], slots: int) -> None:
-    handover = HandOver(slots)
+    trigger_queue = TriggerQueue(slots)
     taken: list[tuple[int, bool]] = []
 
     def take_all() -> None:
         while True:
             try:
-                one = handover.take(0.5)
+                one = trigger_queue.take(0.5)
             except Closed:
                 return
             if one is not None:
@@ -123,7 +123,7 @@ def test_a_giver_and_a_taker_pass_every_trigger_once_in_order(frames: list[bool]
     taker = threading.Thread(target=take_all)
     taker.start()
     for seq, wants_frame in enumerate(frames):
-        handover.put(trigger(seq, frame=wants_frame and handover.wait_for_room(5)))
-    handover.close()
+        trigger_queue.put(trigger(seq, frame=wants_frame and trigger_queue.wait_for_room(5)))
+    trigger_queue.close()
     taker.join(5)
     assert taken == list(enumerate(frames))

@@ -13,7 +13,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from edge.mqtt.best_effort import MAX_REPLIES, Aside, Asides
+from edge.mqtt.best_effort import MAX_REPLIES, BestEffortMessage, BestEffortQueue
 from edge.mqtt.inlet import MAX_PER_S, MAX_WAITING, CommandInlet, Incoming
 from edge.outbox.outbox import Outbox
 from tests.support.broker import Broker, Subscriber
@@ -108,12 +108,12 @@ def test_a_flood_of_commands_is_cut_off_and_results_go_on(broker: Broker, plant:
 
 
 def test_replies_come_first_metrics_are_the_newest_and_nothing_grows() -> None:
-    asides = Asides("r/metrics")
-    asides.put_metrics(b"1")
-    asides.put_metrics(b"2")
+    best_effort = BestEffortQueue("r/metrics")
+    best_effort.put_metrics(b"1")
+    best_effort.put_metrics(b"2")
     for number in range(MAX_REPLIES + 1):
-        asides.put_reply(Aside("r/reply", b"%d" % number))
-    sent = [aside.payload for aside in iter(asides.next, None)]
+        best_effort.put_reply(BestEffortMessage("r/reply", b"%d" % number))
+    sent = [aside.payload for aside in iter(best_effort.next, None)]
     assert sent == [b"%d" % n for n in range(1, MAX_REPLIES + 1)] + [b"2"]
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.messages import Trigger
-from edge.mqtt.poison_message import PROOFS, Doubt
+from edge.mqtt.poison_message import CUTS_TO_CONVICT, PoisonMessageFinder
 from edge.outbox.outbox import Outbox
 from tests.doubles.scripted_broker import Published, ScriptedBroker
 from tests.support.broker import Subscriber, running_broker
@@ -64,7 +64,7 @@ def test_a_broker_that_dies_at_every_result_once_quarantines_nothing(tmp_path: P
 
     def answer(published: Published) -> int | None:
         seen[published.payload] = seen.get(published.payload, 0) + 1
-        if published.topic.endswith("/result") and seen[published.payload] <= PROOFS - 1:
+        if published.topic.endswith("/result") and seen[published.payload] <= CUTS_TO_CONVICT - 1:
             broker.drop()
             return None
         return 0
@@ -101,13 +101,13 @@ ENDS = st.lists(st.tuples(st.lists(st.integers(1, 4), max_size=3, unique=True), 
 def test_only_a_message_that_was_cut_off_alone_three_times_in_a_row_is_given_up(
     ends: list[tuple[list[int], bool, bool]],
 ) -> None:
-    doubt = Doubt()
+    poison_finder = PoisonMessageFinder()
     row: list[int] = []
     for on_way, alone, cut_off in ends:
-        given_up = doubt.connection_ended(on_way, alone=alone, cut_off=cut_off)
+        given_up = poison_finder.connection_ended(on_way, alone=alone, cut_off=cut_off)
         proof = len(on_way) == 1 and alone and cut_off
         row = [*row, on_way[0]] if proof and set(row) <= set(on_way) else on_way[:1] if proof else []
-        assert given_up == (row[0] if len(row) == PROOFS else None)
+        assert given_up == (row[0] if len(row) == CUTS_TO_CONVICT else None)
         if given_up is not None:
             row = []
-        assert doubt.until_id >= max(on_way, default=0)
+        assert poison_finder.send_alone_until_id >= max(on_way, default=0)

@@ -114,9 +114,10 @@ def test_a_killed_device_is_reported_offline_and_the_status_is_retained(broker: 
         """
         import sys, time
         from pathlib import Path
-        from edge.config import DeviceSettings, MqttSettings
-        from edge.outbox import Outbox
-        from edge.publisher import Publisher
+        from edge.contract.topics import DeviceSettings
+        from edge.mqtt.settings import MqttSettings
+        from edge.outbox.outbox import Outbox
+        from edge.mqtt.publisher import Publisher
 
         outbox = Outbox(Path(sys.argv[1]))
         device = DeviceSettings(enterprise="works", line="line-1", device="edge-1")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from edge.messages import Trigger
-from edge.mqtt.result_replay import Replays
+from edge.mqtt.result_replay import ResultReplay
 from edge.outbox.outbox import Outbox
 from tests.support.broker import Broker, Received, Subscriber
 from tests.support.publishing import ROOT, publishing, wait_until
@@ -71,7 +71,7 @@ def test_a_gap_in_the_acknowledgements_is_not_jumped(tmp_path: Path) -> None:
         assert outbox.flush(5)
         outbox.replay(outbox.epoch, 1, 4)
         assert outbox.flush(5)
-        replays = Replays(outbox)
+        replays = ResultReplay(outbox)
         first, second, third = (replays.next() for _ in range(3))
         assert first is not None
         assert second is not None

@@ -195,7 +195,7 @@ def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "o.sqlite"
-    program = "import sys; from pathlib import Path; from edge.outbox import Outbox; Outbox(Path(sys.argv[1]))"
+    program = "import sys; from pathlib import Path; from edge.outbox.outbox import Outbox; Outbox(Path(sys.argv[1]))"
     with Outbox(path):
         other = subprocess.run(
             [sys.executable, "-c", program, str(path)], cwd=REPOSITORY, capture_output=True, text=True, check=False
@@ -335,7 +335,7 @@ _VICTIM = textwrap.dedent(
     import random, sys
     from pathlib import Path
     from edge.messages import Trigger
-    from edge.outbox import Outbox
+    from edge.outbox.outbox import Outbox
 
     outbox = Outbox(Path(sys.argv[1]))
     draw = random.Random(int(sys.argv[2]))

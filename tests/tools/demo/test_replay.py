@@ -8,14 +8,14 @@ from pathlib import Path
 import click
 import pytest
 
-from edge.camera.replay import rows_from_csv
+from edge.camera.replay import replay_rows_from_csv
 from edge.geometry import Geometry
 from tools.demo.__main__ import check_rate, prepare_folder
 from tools.demo.replay import parts_from_run, read_replay_list, write_replay_list
-from training.data.run_files import TRAIN_FILE, Role, RunPhoto, TrainRecord, read_record, write_record
+from training.data.run_files import TRAIN_FILE, RunPhoto, SplitSide, TrainRecord, read_record, write_record
 
 
-def photo(name: str, role: Role, label: str, content: str | None = None) -> RunPhoto:
+def photo(name: str, role: SplitSide, label: str, content: str | None = None) -> RunPhoto:
     sha256 = hashlib.sha256((content or name).encode()).hexdigest()
     return RunPhoto(sha256=sha256, part_id=f"part-{name}", label=label, role=role, file=f"{label}/{name}.png")
 
@@ -68,7 +68,7 @@ def test_the_list_is_what_the_replay_camera_reads(run: Path) -> None:
     parts = parts_from_run(run, seed=8)
     write_replay_list(run / "line.csv", parts)
     assert read_replay_list(run / "line.csv") == parts
-    rows = rows_from_csv(run / "line.csv")
+    rows = replay_rows_from_csv(run / "line.csv")
     assert [(str(row.image), row.part_id) for row in rows] == [(part.file, part.part_id) for part in parts]
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edge.errors import ProcunitError
 from training.data.dataset import dataset_from_csv, dataset_from_folder, dataset_from_path, read_mask
-from training.data.photo_list import FILE, LABEL, PART_ID, rows_from_csv
+from training.data.photo_list import FILE, LABEL, PART_ID, photo_rows_from_csv
 
 FILES = ("good/a.png", "good/b.png", "scratch/c.png", "scratch/d.png")
 
@@ -126,7 +126,7 @@ def test_what_is_neither_text_nor_there_is_refused(folder: Path) -> None:
     with pytest.raises(ProcunitError, match=r"no such folder.*or a CSV file"):
         dataset_from_path(folder / "nowhere.csv")
     with pytest.raises(ProcunitError, match="cannot be read: No such file"):
-        rows_from_csv(folder / "nowhere.csv", (FILE,))
+        photo_rows_from_csv(folder / "nowhere.csv", (FILE,))
 
 
 CELLS = st.one_of(
@@ -165,7 +165,7 @@ def test_every_line_that_is_read_stays_within_the_folder(content: bytes) -> None
         path = Path(name) / "parts.csv"
         path.write_bytes(content)
         try:
-            rows = rows_from_csv(path, (FILE, PART_ID))
+            rows = photo_rows_from_csv(path, (FILE, PART_ID))
         except ProcunitError:
             return
     assert len({row.file for row in rows}) == len(rows)
@@ -188,7 +188,7 @@ def test_what_is_written_is_what_is_read(names: list[str], label: str) -> None:
         path = Path(folder) / "photos.csv"
         with path.open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows([("label", "file", "part_id"), *((label, name, f"T{name}") for name in names)])
-        rows = rows_from_csv(path, (FILE, LABEL))
+        rows = photo_rows_from_csv(path, (FILE, LABEL))
     assert [(row.file, row.label, row.part_id) for row in rows] == [(name, label, f"T{name}") for name in names]
     assert [row.line for row in rows] == list(range(2, len(names) + 2))
 
