@@ -1,16 +1,18 @@
 # Thin over `procunit` and tools/: every recipe is one command that can be run by hand.
 #   make demo [DATA=DIR] [RATE=120|max] [BACKBONE=efficientnet_b3] [OUT=work/demo]
 #   make test          set up, lint, types, import rules, tests
+#   make test-slow     what takes long: whole chains, services that run for minutes
 #   make accept DATA=DIR
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-demo demo test lint unit test-py310 test-rtx14 accept bench-peers drill-mqtt drill-power \
+.PHONY: help setup setup-demo demo test lint unit test-slow test-py310 test-rtx14 accept bench-peers drill-mqtt drill-power \
 	drill-disk drill-backlog drill-fuzz drill-bank drill-learning drill-hidden drill-variants clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
 RATE ?= 120
 OUT ?= work/demo
+PARALLEL := --numprocesses 2 --dist loadgroup
 
 help: ## show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,8 +34,11 @@ lint: setup ## ruff, mypy and the import rules of the rooms
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-unit: setup ## the tests, fast ones first
-	@$(BIN)/python -m pytest
+unit: setup ## the tests, in two workers
+	@$(BIN)/python -m pytest $(PARALLEL)
+
+test-slow: setup ## real services for long, whole chains: what `make test` leaves out
+	@$(BIN)/python -m pytest $(PARALLEL) -m slow
 
 test-rtx14: setup ## every form of the graph through TensorRT for RTX 1.4 (API of TensorRT 10), in an environment of its own
 	@bash tools/environments/test_rtx14.sh $(VENV)
