@@ -77,7 +77,7 @@ drill-hidden: setup ## what defects hidden among the good parts cost the anomaly
 
 drill-variants: setup ## every precision of a trained run side by side (RUN=DIR)
 	@test -n "$(RUN)" || { echo "usage: make drill-variants RUN=DIR (made by procunit train)"; exit 2; }
-	@$(BIN)/python tools/benchmarks/variant_table.py --run "$(RUN)"
+	@$(BIN)/python -m tools.benchmarks.variant_table --run "$(RUN)"
 
 clean: ## remove what make created
 	rm -rf $(VENV) .venv310 .venv-rtx14 .venv-peers work build *.egg-info

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import edge  # noqa: F401  (turns the dependencies' usage reports off before a test module imports one of them)
 from tests.support.broker import Broker, running_broker
 
 
