@@ -6,7 +6,8 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-demo demo test lint unit test-slow test-py310 test-rtx14 accept bench-peers drill-mqtt drill-power \
-	drill-disk drill-backlog drill-fuzz drill-bank drill-learning drill-hidden drill-variants clean
+	drill-disk drill-backlog drill-fuzz drill-bank drill-learning drill-hidden drill-variants lock wheels notices sbom \
+	clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -82,7 +83,20 @@ drill-hidden: setup ## what defects hidden among the good parts cost the anomaly
 
 drill-variants: setup ## every precision of a trained run side by side (RUN=DIR)
 	@test -n "$(RUN)" || { echo "usage: make drill-variants RUN=DIR (made by procunit train)"; exit 2; }
-	@$(BIN)/python tools/benchmarks/variant_table.py --run "$(RUN)"
+	@$(BIN)/python -m tools.benchmarks.variant_table --run "$(RUN)"
+
+lock: setup ## requirements/device.lock: what a device installs, with hashes (UPGRADE=1 for newer versions)
+	@$(BIN)/uv pip compile pyproject.toml --extra ort --extra opencv --universal --python-version 3.10 --generate-hashes \
+		--quiet --output-file requirements/device.lock $(if $(UPGRADE),--upgrade)
+
+wheels: setup ## every wheel of the lock, for all architectures and Python versions, into build/wheels
+	@$(BIN)/python -m tools.open_source.wheels build/wheels
+
+notices: wheels ## THIRD_PARTY_NOTICES.md from the wheels that a device installs
+	@$(BIN)/python -m tools.open_source.notices build/wheels
+
+sbom: setup ## build/sbom.cdx.json: a CycloneDX bill of materials of what the lock installs on this machine
+	@bash tools/open_source/sbom.sh $(VENV) build/sbom.cdx.json
 
 clean: ## remove what make created
 	rm -rf $(VENV) .venv310 .venv-rtx14 .venv-peers work build *.egg-info

@@ -15,6 +15,7 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: each worker has one core
 
+import edge  # noqa: F401  (turns the dependencies' usage reports off before a test module imports one of them)
 from tests.support.broker import Broker, running_broker
 
 SHARED_FIXTURES = frozenset({"trained", "exported"})

@@ -60,6 +60,7 @@ def test_what_only_a_running_systemd_would_show() -> None:
     assert settings["StateDirectory"] == "procunit-edge/%i"
     assert settings["ExecStart"].endswith("run --config /etc/procunit-edge/%i.yaml")
     assert "AF_NETLINK" in settings["RestrictAddressFamilies"]
+    assert settings["Environment"] == "ORT_DISABLE_TELEMETRY=1"
     assert not {"PrivateDevices", "MemoryDenyWriteExecute"} & set(settings)
 
 
