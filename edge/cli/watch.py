@@ -106,7 +106,7 @@ def _topic_filters(root: str | None) -> list[str]:
         return ["#"]
     if "#" in root:
         raise click.BadParameter("name one device's topics; + stands for any one level", param_hint="--root")
-    return [f"{root.rstrip('/')}/{topic.suffix}" for topic in (RESULT, EVENT, STATUS)]
+    return [topic.at(root.rstrip("/")) for topic in (RESULT, EVENT, STATUS)]
 
 
 class _Output(Protocol):

@@ -14,6 +14,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from pydantic import ValidationError
 
 from edge.contract.commands import CommandName, CommandReply
+from edge.contract.topics import COMMAND, COMMAND_REPLY
 from edge.errors import ProcunitError
 from edge.mqtt.client import QOS, LinkError, client_from_settings
 from edge.mqtt.settings import MqttSettings
@@ -32,7 +33,8 @@ class CommandClient:
     """
 
     def __init__(self, settings: MqttSettings, root: str, name: CommandName) -> None:
-        self._topic = f"{root}/cmd/{name}"
+        self._topic = COMMAND.at(root, name=name)
+        self._reply_topic = COMMAND_REPLY.at(root, name=name)
         self._ready: SimpleQueue[str] = SimpleQueue()
         self._replies: SimpleQueue[CommandReply | str] = SimpleQueue()
         where = f"{settings.host}:{settings.port}"
@@ -97,7 +99,7 @@ class CommandClient:
         if reason.is_failure:
             self._ready.put(f"the broker refused the connection: {reason}")
         else:
-            client.subscribe(f"{self._topic}/reply", QOS)
+            client.subscribe(self._reply_topic, QOS)
 
     def _on_subscribe(
         self, _client: mqtt.Client, _userdata: object, _id: int, reasons: list[ReasonCode], _properties: object

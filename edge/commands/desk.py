@@ -25,6 +25,7 @@ from edge.commands.table import COMMANDS, Answer, CommandKind, DeviceActions, Re
 from edge.contract.commands import MAX_COMMAND_BYTES, Command, CommandReply, Refusal
 from edge.contract.encoding import clean_text
 from edge.contract.payloads import CommandOutcome, CommandRecord, bytes_from_payload
+from edge.contract.topics import COMMAND, COMMAND_REPLY
 from edge.errors import ProcunitError, first_problem
 from edge.mqtt.inlet import Incoming
 from edge.system.clock import EARLIEST_CREDIBLE_S, unix_s_from_utc, utc_from_unix_s, utc_now
@@ -105,7 +106,7 @@ class CommandDesk:
 
     def handle(self, incoming: Incoming) -> Reply | None:
         """Carry a command out or refuse it; None for a message that is not even addressed as a command."""
-        name = incoming.topic.removeprefix(f"{self._root}/cmd/")
+        name = incoming.topic.removeprefix(COMMAND.at(self._root, name=""))
         if name == incoming.topic or not _NAME.fullmatch(name):
             return None
         case = _Case(name)
@@ -203,7 +204,7 @@ class CommandDesk:
 
     def _reply_topic(self, name: str, asked: str | None) -> str:
         """The topic that the sender asked for if it lies below the command's own, so that no other is written to."""
-        own = f"{self._root}/cmd/{name}/reply"
+        own = COMMAND_REPLY.at(self._root, name=name)
         if asked is None or not asked.startswith(f"{own}/") or len(asked) > _MAX_TOPIC or re.search(r"[+#\x00]", asked):
             return own
         return asked

@@ -15,16 +15,6 @@ def result_id(epoch: str, seq: int) -> str:
     return f"{epoch}-{seq}"
 
 
-def frame_topic(result_id_: str) -> str:
-    """Where a result's frame is published, below the device's root."""
-    return f"frame/{result_id_}/image"
-
-
-def heatmap_topic(result_id_: str) -> str:
-    """Where the heatmap of a result's scores is published, below the device's root."""
-    return f"frame/{result_id_}/heatmap"
-
-
 def rounded_score(score: float, threshold: float | None) -> float | None:
     """6 significant digits, on the same side of the threshold as the score; None for what is not finite."""
     if not math.isfinite(score):

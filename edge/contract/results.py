@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 
-from edge.contract.encoding import clean_text, frame_topic, heatmap_topic, result_id, rounded_score
+from edge.contract.encoding import clean_text, result_id, rounded_score
 from edge.contract.payloads import (
     BundleRef,
     ImageRef,
@@ -20,6 +20,7 @@ from edge.contract.payloads import (
     WhyPayload,
     shows_frame,
 )
+from edge.contract.topics import FRAME_HEATMAP, FRAME_IMAGE
 from edge.messages import Inspection, Scores, Timings, Verdict, Why
 from edge.policy import Policy
 
@@ -66,8 +67,10 @@ def result_from_inspection(inspection: Inspection, context: ResultContext, *, sn
     if trigger.frame is not None and (snapshot or shows_frame(decision)):
         image = ImageRef(
             frame_id=clean_text(trigger.frame_id),
-            topic=f"{context.root}/{frame_topic(identity)}",
-            heatmap_topic=f"{context.root}/{heatmap_topic(identity)}" if inspection.scores is not None else None,
+            topic=FRAME_IMAGE.at(context.root, resultId=identity),
+            heatmap_topic=(
+                FRAME_HEATMAP.at(context.root, resultId=identity) if inspection.scores is not None else None
+            ),
         )
     return Result(
         result_id=identity,

@@ -41,6 +41,14 @@ class Topic:
     direction: Direction = "out"
     qos: Literal[1] = 1
 
+    def at(self, root: str, **levels: str) -> str:
+        """The whole topic below this `root`; `levels` are the values of the levels in braces, or `+` for any.
+
+        Raises:
+            KeyError: a level has no value.
+        """
+        return f"{root}/{self.suffix.format(**levels)}"
+
 
 RESULT = Topic("result", "result", Result, False, "one a part", "The verdict on every trigger, in order, never lost")
 RESULT_LAST = Topic(

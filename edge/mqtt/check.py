@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import threading
 import time
@@ -22,9 +21,6 @@ from edge.mqtt.settings import MqttSettings
 from edge.mqtt.tls import context_from_settings, text_from_os_error
 from edge.system.clock import ClockState, clock_state
 
-PUBLISHED = tuple(re.sub(r"\{\w+\}", "check", topic.suffix) for topic in TOPICS if topic.direction == "out")
-SUBSCRIBED = tuple(re.sub(r"\{\w+\}", "+", topic.suffix) for topic in TOPICS if topic.direction == "in")
-"""The table of topics below the device's root, for this check."""
 CLIENT_ID_SUFFIX = "-check"
 """The check has a client id of its own: with the device's it would throw out the daemon that runs."""
 
@@ -67,6 +63,16 @@ def check(settings: MqttSettings, device: str, root: str) -> Iterator[Finding]:
         yield from _mqtt(settings, (settings.client_id or device) + CLIENT_ID_SUFFIX, root)
     except _Failed as failed:
         yield failed.finding
+
+
+def published_topics(root: str) -> tuple[str, ...]:
+    """Every topic on which the device publishes, with `check` as result id and as command name."""
+    return tuple(topic.at(root, resultId="check", name="check") for topic in TOPICS if topic.direction == "out")
+
+
+def subscribed_filters(root: str) -> tuple[str, ...]:
+    """Every topic filter to which the device subscribes."""
+    return tuple(topic.at(root, name="+") for topic in TOPICS if topic.direction == "in")
 
 
 def _clock(state: ClockState, now: datetime) -> Finding:
@@ -153,10 +159,10 @@ def _mqtt(settings: MqttSettings, client_id: str, root: str) -> Iterator[Finding
             limits = _await(connection, wake, Connected)
             yield Finding("login", "ok", f"MQTT {settings.protocol} as {client_id}")
             yield _limits(limits)
-            for suffix in PUBLISHED:
-                yield _right_to_publish(settings, connection, wake, f"{root}/{suffix}")
-            for suffix in SUBSCRIBED:
-                yield _right_to_subscribe(connection, wake, f"{root}/{suffix}")
+            for topic in published_topics(root):
+                yield _right_to_publish(settings, connection, wake, topic)
+            for topic_filter in subscribed_filters(root):
+                yield _right_to_subscribe(connection, wake, topic_filter)
         finally:
             connection.close()
     except LinkError as error:

@@ -146,7 +146,7 @@ class Delivery:
                 return False
             self._wait()
             self._settle()
-        self._publish(f"{self._root}/{STATUS.suffix}", payload, None, retain=True)
+        self._publish(STATUS.at(self._root), payload, None, retain=True)
         return self.drain(deadline_s - time.monotonic())
 
     def give_up(self, message: StoredMessage, reason: str) -> None:
@@ -296,7 +296,7 @@ class Delivery:
         """The retained copy of the newest result, once that one is acknowledged and nothing else is on its way."""
         if self._newest is not None and not self._in_flight:
             newest, self._newest = self._newest, None
-            self._publish(f"{self._root}/{RESULT_LAST.suffix}", newest.payload, None, retain=True)
+            self._publish(RESULT_LAST.at(self._root), newest.payload, None, retain=True)
 
     def _send_best_effort(self) -> None:
         while self._has_room and (aside := self._best_effort.next()) is not None:

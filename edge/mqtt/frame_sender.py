@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge.contract.encoding import frame_topic, heatmap_topic
-from edge.contract.topics import JPEG
+from edge.contract.topics import FRAME_HEATMAP, FRAME_IMAGE, JPEG, Topic
 from edge.frames.store import FrameStore, StoredFrame, heatmap_from_frame, jpeg_from_frame
 from edge.mqtt.connection import Connection
 
@@ -55,7 +54,7 @@ class FrameSender:
         if frame is None or not all_results_sent():
             return
         if heatmap is not None:
-            self._publish(frame, heatmap_topic(frame.result_id), heatmap.jpeg)
+            self._publish(frame, FRAME_HEATMAP, heatmap.jpeg)
             return
         max_bytes = min(self._max_packet_bytes - _MARGIN_BYTES, self._pace.max_bytes)
         jpeg, heatmap_jpeg = _jpegs(frame, max_bytes)
@@ -63,7 +62,7 @@ class FrameSender:
             self._store.mark_sent(frame)
             return
         self._next_heatmap = None if heatmap_jpeg is None else _Heatmap(frame, heatmap_jpeg)
-        self._publish(frame, frame_topic(frame.result_id), jpeg)
+        self._publish(frame, FRAME_IMAGE, jpeg)
 
     def settle(self, packet_id: int, refusal: str | None) -> bool | None:
         """Take note of a PUBACK: whether a photograph was accepted, or None if it belongs to another message."""
@@ -80,10 +79,11 @@ class FrameSender:
             self._store.mark_sent(frame)
         return was_photograph and refusal is None
 
-    def _publish(self, frame: StoredFrame, topic: str, jpeg: bytes) -> None:
+    def _publish(self, frame: StoredFrame, topic: Topic, jpeg: bytes) -> None:
         self.on_way = frame
         self._pace.sent(len(jpeg), time.monotonic())
-        self._packet_id = self._connection.publish(f"{self._root}/{topic}", jpeg, retain=False, content_type=JPEG)
+        address = topic.at(self._root, resultId=frame.result_id)
+        self._packet_id = self._connection.publish(address, jpeg, retain=False, content_type=JPEG)
 
 
 def _jpegs(frame: StoredFrame, max_bytes: int) -> tuple[bytes | None, bytes | None]:

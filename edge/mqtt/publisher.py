@@ -41,7 +41,6 @@ LOOK_AT_FILES_S = 5.0
 """How often the files of certificates and keys are looked at; they count once they have stood still for so long."""
 UNVERIFIABLE = "acceptance unverifiable: over MQTT 3.1.1 a broker cannot say what it refused"
 
-COMMANDS_FILTER = COMMAND.suffix.replace("{name}", "+")
 
 _TICK_S = 0.5
 _STATUS_INTERVAL_S = 0.5
@@ -96,7 +95,7 @@ class Publisher:
         self._detail = "not connected yet"
         self._connections = 0
         self._activity: _Activity | None = None
-        self._best_effort = BestEffortQueue(f"{self._root}/{METRICS.suffix}")
+        self._best_effort = BestEffortQueue(METRICS.at(self._root))
         self._across = AcrossConnections(
             self._root,
             device.device,
@@ -173,7 +172,7 @@ class Publisher:
 
     def _run_session(self) -> None:
         """One connection from its start to its end, which is a LinkError unless it was ended on purpose."""
-        will = Will(f"{self._root}/{STATUS.suffix}", bytes_from_payload(self._status("offline", None)))
+        will = Will(STATUS.at(self._root), bytes_from_payload(self._status("offline", None)))
         files = TlsFiles(self._settings)
         inlet = self._inlet if self._inlet is not None and self._inlet.open else None
         client_id = self._settings.client_id or self._across.device
@@ -186,7 +185,7 @@ class Publisher:
             )
             shown = self._show_status(delivery)
             if inlet is not None:
-                connection.subscribe(f"{self._root}/{COMMANDS_FILTER}")
+                connection.subscribe(COMMAND.at(self._root, name="+"))
             self._connections += 1
             self._note_link("")
             self._deliver(delivery, files, shown)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from edge.mqtt import check as mqtt_check
-from edge.mqtt.check import PUBLISHED, SUBSCRIBED, Finding, check
+from edge.mqtt.check import Finding, check, published_topics, subscribed_filters
 from edge.mqtt.settings import MqttSettings
 from edge.system.clock import ClockState, clock_state
 from tests.doubles.scripted_broker import ScriptedBroker
@@ -22,6 +22,7 @@ from tests.support.certificates import DAY, Authority
 from tests.support.device import PROCUNIT, new_device
 from tests.support.publishing import ROOT
 
+PUBLISHED = published_topics(ROOT)
 FINE = "clock name tcp tls login limits " + "may publish " * len(PUBLISHED) + "may subscribe"
 
 
@@ -50,8 +51,9 @@ def test_a_broker_that_takes_everything_gets_no_failure_and_no_receiver_is_misle
 
 
 def test_the_topics_that_are_tried_are_those_of_the_table() -> None:
-    assert {"result", "result/last", "frame/check/image", "cmd/check/reply"} <= set(PUBLISHED)
-    assert SUBSCRIBED == ("cmd/+",)
+    suffixes = {topic.removeprefix(f"{ROOT}/") for topic in PUBLISHED}
+    assert {"result", "result/last", "frame/check/image", "cmd/check/reply"} <= suffixes
+    assert subscribed_filters(ROOT) == (f"{ROOT}/cmd/+",)
 
 
 def test_a_name_that_does_not_exist() -> None:
