@@ -51,7 +51,7 @@ def running(device: Device, plant: Plant, **camera: object) -> Iterator[None]:
     device.write_settings()
     process = device.start()
     try:
-        plant.wait_heard()
+        plant.wait_for_device()
         yield
     finally:
         code = stop(process)
@@ -192,10 +192,10 @@ def test_a_part_id_that_never_comes_costs_no_other_part_its_own(
     device.write_settings()
 
     def send_part_ids() -> None:
-        plant.wait_heard()
+        plant.wait_for_device()
         for counter in range(1, parts + 1):
             if counter != dropped:
-                plant.tell("part-id", {"partId": f"P{counter}", "counter": counter})
+                plant.send("part-id", {"partId": f"P{counter}", "counter": counter})
                 time.sleep(0.006)  # more than 200 a second are a flood
         subscriber.wait_for(lambda m: len(payloads(m, "cmd/part-id/reply/plant")) == parts - 1)
         ScriptedCamera.gate.set()
