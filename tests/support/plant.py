@@ -36,7 +36,9 @@ class Plant:
         self._changed = threading.Condition()
         client.on_message = self._on_message
 
-    def send(self, name: str, args: Mapping[str, object] = _NO_ARGS, *, sign: bool = False, valid_s: float = 60) -> bytes:
+    def send(
+        self, name: str, args: Mapping[str, object] = _NO_ARGS, *, sign: bool = False, valid_s: float = 60
+    ) -> bytes:
         """Send a command; returns its correlation data."""
         self._sent += 1
         now_s = time.time()
