@@ -1,4 +1,4 @@
-"""How an inspection becomes its result message."""
+"""Builds the result message of an inspection."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _EVALUATIONS = {
 
 @dataclass(frozen=True)
 class ResultContext:
-    """What is the same for every result between two starts.
+    """What all results have in common while the rules and the bundle stay the same.
 
-    `root` is the root of the device's topics; `simulated` marks replayed frames.
+    `root` is the root of the device's topics; `simulated` is True for frames replayed from files.
     """
 
     device: str
@@ -49,7 +49,7 @@ class ResultContext:
 
     @cached_property
     def configuration_id(self) -> str:
-        """A short hash of everything beside the bundle that decides about a part."""
+        """A short hash of everything besides the bundle that influences a verdict."""
         policy = self.policy
         types = [(rule.name, rule.limit.threshold, rule.authority) for rule in policy.types]
         anomaly = policy.anomaly.threshold if policy.anomaly else None
@@ -59,7 +59,7 @@ class ResultContext:
 
 
 def result_from_inspection(inspection: Inspection, context: ResultContext, *, snapshot: bool = False) -> Result:
-    """The result message of an inspection; of a `snapshot` the frame is published whatever the verdict."""
+    """The result message of an inspection; for a `snapshot` the frame is published whatever the verdict."""
     trigger, decision, policy = inspection.trigger, inspection.decision, context.policy
     identity = result_id(context.epoch, trigger.seq)
     inspected = decision.verdict is not Verdict.NOT_INSPECTED

@@ -1,4 +1,4 @@
-"""The root of a device's topics, and the table."""
+"""The root of a device's topics, and the table of topics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edge.contract.topics import FRAME_IMAGE, RESULT, TOPICS, DeviceSettings, ro
 from edge.outbox.outbox import MessageKind
 
 
-def test_the_root_names_every_level_in_the_order_of_isa_95() -> None:
+def test_the_root_has_the_levels_in_the_order_of_isa_95() -> None:
     device = DeviceSettings(enterprise="acme", site="ulm", area="press", line="l1", cell="c2", device="edge-1")
     assert root_from_device(device) == "acme/ulm/press/l1/c2/edge-1/v1"
 
