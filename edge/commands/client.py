@@ -1,4 +1,4 @@
-"""The other side of commands, for tools on this computer: one command after the other, each with its reply."""
+"""Sends commands to a device and waits for the reply to each; for command-line tools."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ T = TypeVar("T")
 
 
 class CommandClient:
-    """Sends commands to the device whose topics start with `root`; a context manager.
+    """Sends one kind of command to the device whose topics start with `root`; a context manager.
 
-    It reads replies on the command's own reply topic, so that MQTT 3.1.1 does, too.
+    It reads replies on the command's reply topic, not a response topic, so that it also works over MQTT 3.1.1.
 
     Raises:
-        ProcunitError: there is no way to the broker.
+        ProcunitError: the broker cannot be reached, or refuses the connection or the subscription.
     """
 
     def __init__(self, settings: MqttSettings, root: str, name: CommandName) -> None:
@@ -48,35 +48,35 @@ class CommandClient:
             self._client.connect(settings.host, settings.port, settings.keepalive_s)
         except (LinkError, OSError) as error:
             raise ProcunitError(
-                f"no way to the broker: {error}", where=where, remedy="Try `procunit mqtt check`"
+                f"the broker cannot be reached: {error}", where=where, remedy="Run `procunit mqtt check`"
             ) from error
         self._client.loop_start()
         problem = self._next(self._ready, "the broker does not answer")
         if problem:
             self.close()
-            raise ProcunitError(problem, where=where, remedy="Try `procunit mqtt check`")
+            raise ProcunitError(problem, where=where, remedy="Run `procunit mqtt check`")
 
     def ask(self, args: Mapping[str, object]) -> CommandReply:
-        """The reply to the command with these arguments.
+        """Send the command with these arguments and return the reply.
 
         Raises:
-            ProcunitError: it does not come.
+            ProcunitError: no reply arrived, or the broker refused the command.
         """
         cmd_id = uuid.uuid4().hex
         self._client.publish(self._topic, json.dumps({"cmdId": cmd_id, "args": args}), QOS)
         while True:
-            reply = self._next(self._replies, "no reply")
+            reply = self._next(self._replies, f"none within {REPLY_TIMEOUT_S:g} s")
             if isinstance(reply, str):
                 raise ProcunitError(
-                    f"the device gives no reply to a command: {reply}",
+                    f"no reply to the command: {reply}",
                     where=self._topic,
-                    remedy="Check that it runs, and that this user may publish here and read below",
+                    remedy="Check that the device runs, and that this user may publish on this topic and read below it",
                 )
             if reply.cmd_id == cmd_id:
                 return reply
 
     def close(self) -> None:
-        """Disconnect and end its thread."""
+        """Disconnect and end paho's thread."""
         self._client.disconnect()
         self._client.loop_stop()
 
@@ -87,11 +87,11 @@ class CommandClient:
         self.close()
 
     @staticmethod
-    def _next(queue: SimpleQueue[T], otherwise: str) -> T | str:
+    def _next(queue: SimpleQueue[T], timeout_text: str) -> T | str:
         try:
             return queue.get(timeout=REPLY_TIMEOUT_S)
         except Empty:
-            return otherwise
+            return timeout_text
 
     def _on_connect(
         self, client: mqtt.Client, _userdata: object, _flags: object, reason: ReasonCode, _properties: object
