@@ -13,7 +13,7 @@ from edge.faults import FaultId
 from edge.system.clock import utc_now
 
 MAX_A_MINUTE = 60
-"""Most events per minute and outcome for commands without a verified signature; the next event counts the others."""
+"""Limit of events per minute and outcome, for commands without a verified signature; the next event counts the rest."""
 
 _WINDOW_S = 60.0
 _logger = logging.getLogger(__name__)

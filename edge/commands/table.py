@@ -162,15 +162,15 @@ def _threshold(actions: DeviceActions, _args: ThresholdArgs, envelope: Envelope)
 
 
 _KINDS = (
-    _kind("status", "read", "How the device is doing, as a report in the reply.", NoArgs, _status),
+    _kind("status", "read", "Report the device's state, faults, thresholds and metrics in the reply.", NoArgs, _status),
     _kind("replay", "read", "Send stored results of one epoch again, in order.", ReplayArgs, _replay),
     _kind("snapshot", "read", "Publish the next part's photograph, whatever its verdict.", NoArgs, _snapshot),
     _kind("frame", "read", "Publish a result's photograph again.", FrameArgs, _frame),
     _kind("part-id", "operate", "Give a part its id, by counter or by a window of time.", PartIdArgs, _part_id),
-    _kind("label", "operate", "Say what a part turned out to be; its frames are kept for training.", LabelArgs, _label),
+    _kind("label", "operate", "Give a part its true label; its frames are kept for training.", LabelArgs, _label),
     _kind("arm", "release", "Inspect parts again.", NoArgs, _arm),
-    _kind("disarm", "release", "Let parts pass uninspected, each with a result that says so.", NoArgs, _disarm),
-    _kind("threshold", "release", "Change thresholds; authority is never given.", ThresholdArgs, _threshold),
+    _kind("disarm", "release", "Let parts pass uninspected, each with a result `not_inspected`.", NoArgs, _disarm),
+    _kind("threshold", "release", "Change thresholds; this never adds authority.", ThresholdArgs, _threshold),
 )
 
 COMMANDS: Mapping[str, CommandKind] = {kind.name: kind for kind in _KINDS}

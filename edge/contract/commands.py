@@ -21,7 +21,7 @@ from edge.system.clock import unix_s_from_utc
 CommandName = Literal["status", "replay", "snapshot", "frame", "part-id", "label", "arm", "disarm", "threshold"]
 MAX_COMMAND_BYTES = 16_000
 MAX_PART_ID = 256
-"""Most characters of a part id; a longer one is refused, because the result would cut it."""
+"""Maximum length of a part id in characters; a longer one is refused, because the result would cut it."""
 
 
 def _checked_time(text: str) -> str:

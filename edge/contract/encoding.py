@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 MAX_TEXT = 256
-"""Most characters of a text from outside (part ids, error texts); a longer one is cut."""
+"""Maximum length in characters of a text from outside (part ids, error texts); a longer one is cut."""
 
 _SIGNIFICANT_DIGITS = 6
 

@@ -9,23 +9,21 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from edge.contract.topics import JSON, RESULT_LAST, STATUS
 from edge.fault_board import put_event
 from edge.faults import FaultId
 from edge.frames.store import FrameStore, StoredFrame
+from edge.mqtt.across_connections import AcrossConnections
 from edge.mqtt.backoff import Backoff
-from edge.mqtt.best_effort import BestEffortQueue
 from edge.mqtt.client import LinkError
 from edge.mqtt.connection import Acknowledged, Connected, Connection, Ended, Subscribed
-from edge.mqtt.frame_sender import FramePace, FrameSender
-from edge.mqtt.poison_message import PoisonMessageFinder
+from edge.mqtt.frame_sender import FrameSender
 from edge.mqtt.result_replay import ResultReplay
 from edge.outbox.outbox import MessageKind, Outbox, StoredMessage
 
 WINDOW = 20
-"""Most unacknowledged messages in flight; a larger window was not faster."""
+"""Maximum number of messages in flight; a larger window was not faster."""
 PUBACK_TIMEOUT_S = 10.0
 BACKFILL = (b'"backfill":false', b'"backfill":true')
 """Replacement that marks a result as stored before this connection, or as sent again. No text value can contain these
@@ -42,28 +40,6 @@ _FLUSH_S = 2.0
 _COMMIT_S = 0.1
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass
-class Tally:
-    """Counts since the start; written only by the publisher's thread."""
-
-    sent: int = 0
-    quarantined: int = 0
-    frames_sent: int = 0
-    newest_seq: int = 0
-
-
-@dataclass(frozen=True)
-class AcrossConnections:
-    """State shared by all connections; `root` is the root of the device's topics."""
-
-    root: str
-    device: str
-    tally: Tally
-    poison_finder: PoisonMessageFinder
-    pace: FramePace
-    best_effort: BestEffortQueue
 
 
 class Delivery:

@@ -72,8 +72,10 @@ class FrameSender:
         self._publish(frame, FRAME_IMAGE, jpeg)
 
     def handle_puback(self, packet_id: int, refusal: str | None) -> bool | None:
-        """Handle a PUBACK, with its reason if it is a refusal: True if it accepts a photograph, None if it is for
-        another message."""
+        """Handle a PUBACK; `refusal` is the reason if it is one.
+
+        Returns whether it accepted a photograph, or None if it belongs to another message.
+        """
         if self.in_flight is None or packet_id != self._packet_id:
             return None
         frame, self.in_flight = self.in_flight, None

@@ -22,11 +22,12 @@ from edge.contract.topics import COMMAND, METRICS, STATUS, DeviceSettings, root_
 from edge.fault_board import put_event
 from edge.faults import FaultId
 from edge.frames.store import FrameStore, StoredFrame
+from edge.mqtt.across_connections import AcrossConnections, Tally
 from edge.mqtt.backoff import Backoff
 from edge.mqtt.best_effort import BestEffortMessage, BestEffortQueue
 from edge.mqtt.client import LinkError
 from edge.mqtt.connection import Connected, Connection, Ended, Will
-from edge.mqtt.delivery import AcrossConnections, Delivery, Tally
+from edge.mqtt.delivery import Delivery
 from edge.mqtt.frame_sender import FramePace
 from edge.mqtt.inlet import CLOSED_S, CommandInlet, Incoming
 from edge.mqtt.poison_message import CUTS_TO_CONVICT, PoisonMessageFinder

@@ -54,7 +54,7 @@ class MqttSettings(Section):
         default=5, title="Keep-alive", description="Keep-alive interval of MQTT in seconds, 2 to 600"
     )
     frames_per_min: Annotated[Integer, Field(ge=1, le=6000)] = Field(
-        default=600, title="Frame rate", description="Most frames published per minute, 1 to 6000"
+        default=600, title="Frame rate", description="Maximum number of frames published per minute, 1 to 6000"
     )
 
     @model_validator(mode="after")
