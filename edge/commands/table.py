@@ -137,7 +137,7 @@ def _part_id(actions: DeviceActions, args: PartIdArgs, _envelope: Envelope) -> A
 def _label(actions: DeviceActions, args: LabelArgs, _envelope: Envelope) -> Answer:
     answer = actions.label(args)
     if answer == PinAnswer():
-        raise ProcunitError("no frame of this part is stored any more; it was deleted for newer ones")
+        raise ProcunitError("no frame of this part is stored; it may have been deleted for newer ones")
     text = f"{answer.pinned} frames are kept for training as {args.label!r}"
     if answer.coming:
         text += f", {answer.coming} more as soon as they are written"
