@@ -105,7 +105,8 @@ def test_each_command_that_asks_or_tells_does_what_it_says(device: Device, broke
         labels.write_text("part_id,label\n00007.png,good\n00008.png,dent\nnobody's,dent\n")
         said = CliRunner().invoke(cli, ["label", str(labels), "--config", str(device.config)])
         assert said.exit_code == 0
-        assert said.output.startswith("2 of 3 labels; 2 frames are kept for training\n  nobody's: no frame of this part is")
+        first_lines = "2 of 3 labels; 2 frames are kept for training\n  nobody's: no frame of this part is"
+        assert said.output.startswith(first_lines)
         assert len(list((device.folder / "state/frames/pinned").glob("*.json"))) == 4
 
         assert "too late" in plant.ask("part-id", {"partId": "P1", "counter": 4}).text
