@@ -90,7 +90,7 @@ def _run(line: Line, notifier: ServiceNotifier, signals: StopSignals, root: str)
         return reason
     line.capture.open()
     line.capture.start()
-    _logger.info("inspecting; results go to %s/%s", root, RESULT.suffix)
+    _logger.info("inspecting; results go to %s", RESULT.at(root))
     notifier.ready("inspecting")
     return supervisor.run(signals)
 

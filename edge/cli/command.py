@@ -1,4 +1,4 @@
-"""`procunit command sign`."""
+"""`procunit command sign`: signs a command with a key that the device trusts."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _ROOT = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_.-]{0,63}/){1,6}v[0-9]+")
 @click.option(
     "--key", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Private key that the device trusts."
 )
-@click.option("--by", help="Who asks, for the record.")
+@click.option("--by", help="Who sends the command, for the audit record.")
 @click.option(
     "--valid-min",
     type=click.FloatRange(min=0, min_open=True, max=MAX_LIFETIME_S / 60),
     default=10.0,
     show_default=True,
-    help="Minutes until it expires.",
+    help="Minutes until the command expires.",
 )
 def sign(name: str, args: Path | None, root: str, key: Path, by: str | None, valid_min: float) -> None:
     """Sign the command NAME with the arguments in the JSON file ARGS, and print it, ready to be published.
 
-    It is valid for one device, once, until it expires.
+    It can be used once, on one device, until it expires.
 
     \b
     Examples:
@@ -48,7 +48,9 @@ def sign(name: str, args: Path | None, root: str, key: Path, by: str | None, val
       procunit command sign disarm --root acme/graz/line-1/edge-1/v1 --key release.key --by m.huber
     """
     if not _ROOT.fullmatch(root):
-        raise ProcunitError(f"{root!r} is no root of topics", remedy="It looks like acme/graz/line-1/edge-1/v1")
+        raise ProcunitError(
+            f"{root!r} is not a root of topics", remedy="Give one such as acme/graz/line-1/edge-1/v1, without `/cmd`"
+        )
     now_s = time.time()
     envelope: dict[str, object] = {
         "cmdId": uuid.uuid4().hex,
@@ -62,7 +64,7 @@ def sign(name: str, args: Path | None, root: str, key: Path, by: str | None, val
         COMMANDS[name].read(envelope)
     except ValidationError as error:
         where = None if args is None else str(args)
-        raise ProcunitError(first_problem(error), where=where, remedy="docs/mes.md has an example") from error
+        raise ProcunitError(first_problem(error), where=where, remedy="See the example in docs/mes.md") from error
     signature = signature_from_key(signing_key_from_file(key).key, root, name, envelope)
     click.echo(json.dumps({**envelope, "signature": signature}, indent=2))
 
@@ -71,7 +73,7 @@ def _arguments(path: Path) -> object:
     try:
         arguments: object = json.loads(path.read_bytes())
     except OSError as error:
-        raise ProcunitError(f"cannot be read: {error.strerror}", where=str(path)) from error
+        raise ProcunitError(f"the arguments cannot be read: {error.strerror}", where=str(path)) from error
     except (ValueError, RecursionError) as error:
-        raise ProcunitError(f"not JSON: {error}", where=str(path)) from error
+        raise ProcunitError(f"the arguments are not JSON: {error}", where=str(path)) from error
     return arguments

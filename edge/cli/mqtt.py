@@ -1,4 +1,4 @@
-"""`procunit mqtt check`."""
+"""`procunit mqtt check`: tests the connection to the broker."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _STYLES: dict[Outcome, str] = {"ok": "green", "warning": "yellow", "failed": "bo
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def mqtt_check(config: Path, as_json: bool) -> None:
-    """Check the way to the broker: name, TCP, TLS, login, rights on every topic, limits, clock.
+    """Check the connection to the broker: clock, name, TCP, TLS, login, limits, rights on every topic.
 
-    Messages of the check are empty and not retained; receivers ignore them. A device that runs is not disturbed. Exits
-    with 1 if anything failed.
+    The messages of the check are empty and not retained; receivers ignore them. A running device is not disturbed.
+    Exits with 1 if any step failed.
 
     \b
     Examples:
@@ -55,9 +55,11 @@ def _table(findings: list[Finding]) -> Table:
         table.add_column(column, overflow="fold")
     for finding in findings:
         style = _STYLES[finding.outcome]
-        table.add_row(finding.step, f"[{style}]{finding.outcome}[/]", _plain(finding.detail), _plain(finding.remedy))
+        table.add_row(
+            finding.step, f"[{style}]{finding.outcome}[/]", _escaped(finding.detail), _escaped(finding.remedy)
+        )
     return table
 
 
-def _plain(text: str) -> str:
+def _escaped(text: str) -> str:
     return text.replace("[", r"\[")

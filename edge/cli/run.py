@@ -10,7 +10,7 @@ import click
 
 from edge.config.file import ConfigError, settings_from_file
 from edge.config.settings import Settings
-from edge.contract.topics import root_from_device
+from edge.contract.topics import RESULT, root_from_device
 from edge.daemon import run_daemon
 from edge.engine.settings import EngineSettings
 from edge.errors import ProcunitError
@@ -74,7 +74,7 @@ def _summary(settings: Settings) -> list[tuple[str, str]]:
     mqtt = settings.mqtt
     policy, inspection = settings.policy, settings.inspection
     return [
-        ("results", f"{root_from_device(settings.device)}/result"),
+        ("results", RESULT.at(root_from_device(settings.device))),
         ("broker", f"{mqtt.host}:{mqtt.port}{' with TLS' if mqtt.tls_ca_file else ''}"),
         ("bundle", f"{settings.bundle.path}, signed with {' or '.join(keys)}"),
         ("camera", camera),

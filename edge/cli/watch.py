@@ -1,4 +1,4 @@
-"""`procunit watch`: a device's results live in the terminal, from the broker as any receiver gets them."""
+"""`procunit watch`: shows results live in the terminal, received from the broker like any other receiver."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.live import Live
 
-from edge.cli.watch_view import WatchView, line_from_result, plain
+from edge.cli.watch_view import WatchView, line_from_result, link_text
 from edge.config.file import settings_from_file
 from edge.contract.payloads import Result
 from edge.contract.topics import EVENT, RESULT, STATUS, root_from_device
@@ -43,9 +43,9 @@ class _Message:
 
 @dataclass(frozen=True, slots=True)
 class _Link:
-    """The state of the link: why it is down, or "" for up."""
+    """The state of the connection to the broker: `problem` is why there is none, or "" if there is one."""
 
-    down: str
+    problem: str
 
 
 _Inbox = SimpleQueue[_Message | _Link]
@@ -53,19 +53,19 @@ _Inbox = SimpleQueue[_Message | _Link]
 
 @click.command()
 @click.option(
-    "--config", type=click.Path(path_type=Path), help="Take the broker and the topics from a device's settings file."
+    "--config", type=click.Path(path_type=Path), help="Use the broker and the topics of a device's settings file."
 )
-@click.option("--host", help="The broker.  [default: 127.0.0.1]")
-@click.option("--port", type=click.IntRange(1, 65535), help="Its port.  [default: 1883]")
+@click.option("--host", help="Name or address of the broker.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of the broker.  [default: 1883]")
 @click.option("--root", help="Root of one device's topics, such as works/line-1/edge-1/v1.  [default: every device]")
-@click.option("--count", type=click.IntRange(min=1), help="End after so many results.")
+@click.option("--count", type=click.IntRange(min=1), help="End after this number of results.")
 @click.option("--until-stopped", is_flag=True, help="End when the device has stopped.")
 def watch(
     config: Path | None, host: str | None, port: int | None, root: str | None, count: int | None, until_stopped: bool
 ) -> None:
     """Show results live: part, verdict, why, scores, latency.
 
-    In a terminal it is a table of the newest parts; otherwise one line a result. Without a broker it waits for one.
+    In a terminal this is a table of the newest parts, otherwise one line per result. Without a broker it waits for one.
 
     \b
     Examples:
@@ -74,7 +74,7 @@ def watch(
       procunit watch --root works/line-1/edge-1/v1 --count 100 > results.txt
     """
     if config is not None and (host or port):
-        raise click.UsageError("--config names the broker already: leave out --host and --port")
+        raise click.UsageError("--config already contains the broker: leave out --host and --port")
     if config is not None:
         settings = settings_from_file(config)
         mqtt_settings, root = settings.mqtt, root or root_from_device(settings.device)
@@ -90,7 +90,7 @@ def watch(
             return
         try:
             _show(view, inbox, _Lines(), count, until_stopped)
-        except BrokenPipeError:  # whoever reads the lines has seen enough
+        except BrokenPipeError:  # the reader of the lines has closed the pipe
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -98,23 +98,23 @@ def _broker_at(host: str, port: int) -> MqttSettings:
     try:
         return MqttSettings(host=host, port=port)
     except ValidationError as error:
-        raise click.BadParameter(f"{host!r} is no name or address of a computer", param_hint="--host") from error
+        raise click.BadParameter(f"{host!r} is not a host name or address", param_hint="--host") from error
 
 
 def _topic_filters(root: str | None) -> list[str]:
     if root is None:
         return ["#"]
     if "#" in root:
-        raise click.BadParameter("name one device's topics; + stands for any one level", param_hint="--root")
-    return [f"{root.rstrip('/')}/{topic.suffix}" for topic in (RESULT, EVENT, STATUS)]
+        raise click.BadParameter("# is not allowed; use + in place of any one level", param_hint="--root")
+    return [topic.at(root.rstrip("/")) for topic in (RESULT, EVENT, STATUS)]
 
 
 class _Output(Protocol):
     def item(self, view: WatchView, result: Result | None) -> None:
-        """Something arrived."""
+        """Called after each message or change of the connection; `result` is a new result, if it was one."""
 
     def refresh(self, view: WatchView) -> None:
-        """A moment has passed, and perhaps something arrived."""
+        """Called every `_REFRESH_S` seconds."""
 
 
 class _LiveTable:
@@ -122,38 +122,38 @@ class _LiveTable:
         self._live = live
 
     def item(self, view: WatchView, result: Result | None) -> None:
-        """Shown with the next refresh."""
+        """Nothing to do: the next refresh shows it."""
 
     def refresh(self, view: WatchView) -> None:
         self._live.update(view.rendered(time.monotonic()), refresh=True)
 
 
 class _Lines:
-    """Results on standard output, everything else on standard error."""
+    """Prints results to standard output, everything else to standard error."""
 
     def __init__(self) -> None:
-        self._told = ("", "")
+        self._printed = ("", "")
 
     def item(self, view: WatchView, result: Result | None) -> None:
         if result is not None:
             click.echo(line_from_result(result))
-        link = f"no link to the broker: {plain(view.link, 200)}; trying again" if view.link else "linked to the broker"
-        for text, told in zip((link, view.note), self._told, strict=True):
-            if text != told:
+        link = link_text(view.link, 200)
+        for text, printed in zip((link, view.note), self._printed, strict=True):
+            if text != printed:
                 click.echo(text, err=True)
-        self._told = (link, view.note)
+        self._printed = (link, view.note)
 
     def refresh(self, view: WatchView) -> None:
-        """Everything is out already."""
+        """Nothing to do: everything is printed already."""
 
 
 def _show(view: WatchView, inbox: _Inbox, output: _Output, count: int | None, until_stopped: bool) -> None:
-    """Until the count is reached or the device has stopped."""
+    """Show what arrives until the count is reached or the device has stopped."""
     while True:
-        for item in _arrived(inbox):
+        for item in _until_refresh(inbox):
             result = None
             if isinstance(item, _Link):
-                view.link = item.down
+                view.link = item.problem
             else:
                 result = view.take(item.topic, item.payload, retained=item.retained, now_monotonic_s=time.monotonic())
             output.item(view, result)
@@ -163,8 +163,8 @@ def _show(view: WatchView, inbox: _Inbox, output: _Output, count: int | None, un
         output.refresh(view)
 
 
-def _arrived(inbox: _Inbox) -> Iterator[_Message | _Link]:
-    """What comes until the next refresh is due."""
+def _until_refresh(inbox: _Inbox) -> Iterator[_Message | _Link]:
+    """Items as they arrive, until the next refresh is due."""
     due = time.monotonic() + _REFRESH_S
     while (left_s := due - time.monotonic()) > 0:
         try:
@@ -174,7 +174,7 @@ def _arrived(inbox: _Inbox) -> Iterator[_Message | _Link]:
 
 
 class _Follower:
-    """Subscribes, and connects anew whenever the connection is gone; everything goes to the inbox."""
+    """Subscribes on a thread and reconnects after every lost connection; messages and link states go to the inbox."""
 
     def __init__(self, settings: MqttSettings, topic_filters: list[str], inbox: _Inbox) -> None:
         self._settings = settings
@@ -182,7 +182,7 @@ class _Follower:
         self._inbox = inbox
         self._client_id = f"procunit-watch-{secrets.token_hex(4)}"
         self._client: mqtt.Client | None = None
-        self._why_refused = ""
+        self._refusal = ""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
@@ -199,21 +199,21 @@ class _Follower:
     def _run(self) -> None:
         while not self._closing.is_set():
             try:
-                self._follow_once()
+                self._run_connection()
             except (LinkError, OSError, UnicodeError) as error:
                 self._inbox.put(_Link(str(error)))
             except Exception as error:  # noqa: BLE001  (the top of a thread, and the broker is not trusted)
-                self._inbox.put(_Link(f"the broker's packets cannot be understood: {error}"))
+                self._inbox.put(_Link(f"cannot understand the broker's packets: {error}"))
             self._closing.wait(_RETRY_S)
 
-    def _follow_once(self) -> None:
+    def _run_connection(self) -> None:
         client = client_from_settings(self._settings, self._client_id)
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
         self._client = client
-        self._why_refused = ""
+        self._refusal = ""
         client.connect(self._settings.host, self._settings.port, self._settings.keepalive_s)
         client.loop_forever()
 
@@ -221,7 +221,7 @@ class _Follower:
         self, client: mqtt.Client, _userdata: object, _flags: object, reason: ReasonCode, _properties: object
     ) -> None:
         if reason.is_failure:
-            self._why_refused = f"the broker refused the connection: {reason}"
+            self._refusal = f"the broker refused the connection: {reason}"
             return
         options = SubscribeOptions(qos=QOS)
         client.subscribe([(topic_filter, options) for topic_filter in self._topic_filters])
@@ -235,7 +235,7 @@ class _Follower:
     def _on_disconnect(
         self, _client: mqtt.Client, _userdata: object, _flags: object, reason: ReasonCode, _properties: object
     ) -> None:
-        self._inbox.put(_Link(self._why_refused or f"the connection ended: {reason}"))
+        self._inbox.put(_Link(self._refusal or f"the connection ended: {reason}"))
 
     def _on_message(self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
         self._inbox.put(_Message(message.topic, bytes(message.payload), message.retain))

@@ -1,7 +1,7 @@
-"""What `procunit watch` shows: the newest parts, counts, rate, and how devices and link are.
+"""The view of `procunit watch`: the newest parts, counts, rate, and the states of devices and connection.
 
-Everything from the wire is untrusted: a malformed message is counted and shown, and no control character, escape
-sequence or markup of a text reaches the terminal.
+Received messages are untrusted: a malformed one is counted and reported, and no control character, escape sequence or
+markup from a message reaches the terminal.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from edge.messages import Verdict
 
 RATE_WINDOW_S = 60.0
 REMEMBERED_RESULTS = 50_000
-"""Results among which a repetition is recognised."""
+"""Number of newest results among which a repetition is recognised."""
 
 _WORDS = {
     Verdict.PASS: ("PASS", "bold green"),
@@ -37,10 +37,10 @@ PayloadT = TypeVar("PayloadT", Result, Event, Status)
 
 
 class WatchView:
-    """The live view's state.
+    """The state of the live view.
 
-    `link` says why there is no link to the broker; it is empty while there is one. `note` is the last thing beside
-    results that a person should see.
+    `link` is why there is no connection to the broker, or empty while there is one. `note` is the text of the newest
+    event or malformed message.
     """
 
     def __init__(self, kept_rows: int) -> None:
@@ -54,17 +54,15 @@ class WatchView:
         self._known_in_order: deque[tuple[str, str, int]] = deque()
         self._arrivals_monotonic_s: deque[float] = deque()
         self._states: dict[str, Status] = {}
-        self._a_run_ended = False
+        self._run_ended = False
 
     @property
     def all_stopped(self) -> bool:
-        """Whether a device was seen to stop and none is running; a status from before the watch does not count."""
-        return self._a_run_ended and not any(
-            status.state in ("starting", "running") for status in self._states.values()
-        )
+        """Whether a device stopped during this watch and no device is running now."""
+        return self._run_ended and not any(status.state in ("starting", "running") for status in self._states.values())
 
     def take(self, topic: str, payload: bytes, *, retained: bool, now_monotonic_s: float) -> Result | None:
-        """Take a message in; returns the result if it is one that was not seen before."""
+        """Process a message; returns the result if it is a result that was not received before."""
         kind = topic.rpartition(f"{VERSION}/")[2]
         if kind == RESULT.suffix:
             return self._take_result(self._parsed(topic, payload, Result), now_monotonic_s)
@@ -108,17 +106,17 @@ class WatchView:
             return
         before = self._states.get(topic)
         if status.state == "stopped" and (not retained or (before is not None and before.state != "stopped")):
-            self._a_run_ended = True
+            self._run_ended = True
         self._states[topic] = status
 
     def _parsed(self, topic: str, payload: bytes, model: type[PayloadT]) -> PayloadT | None:
         try:
             if len(payload) > MAX_PAYLOAD_BYTES:
-                raise ValueError(f"{len(payload)} bytes long")  # noqa: TRY301  (one kind of malformed message)
+                raise ValueError(f"{len(payload)} bytes are too many")  # noqa: TRY301  (counted like other malformed ones)
             return model.model_validate_json(payload)
         except ValidationError as error:
-            what = error.errors(include_url=False, include_input=False)[0]
-            reason = f"{'.'.join(str(part) for part in what['loc'])}: {what['msg']}"
+            problem = error.errors(include_url=False, include_input=False)[0]
+            reason = f"{'.'.join(str(key) for key in problem['loc'])}: {problem['msg']}"
         except ValueError as error:
             reason = str(error)
         self.malformed += 1
@@ -135,10 +133,7 @@ class WatchView:
             header.append(f"{plain(status.device, 40)} ")
             header.append(status.state, _STATE_STYLES[status.state])
             header.append("   ")
-        if self.link:
-            header.append(f"no link to the broker: {plain(self.link, 120)}; trying again", "bold red")
-        else:
-            header.append("linked to the broker", "green")
+        header.append(link_text(self.link, 120), "bold red" if self.link else "green")
         return header
 
     def _table(self) -> Table:
@@ -162,7 +157,7 @@ class WatchView:
         return table
 
     def _footer(self) -> Text:
-        counts = [f"{n} {what}" for n, what in ((self.repeated, "repeated"), (self.malformed, "malformed")) if n]
+        counts = [f"{n} {kind}" for n, kind in ((self.repeated, "repeated"), (self.malformed, "malformed")) if n]
         return Text("   ".join([*counts, self.note] if self.note else counts), "dim")
 
 
@@ -180,20 +175,27 @@ def line_from_result(result: Result) -> str:
     return "  ".join(field for field in fields if field)
 
 
+def link_text(problem: str, limit: int) -> str:
+    """The state of the connection to the broker, given why there is none, or "" if there is one."""
+    return (
+        f"no connection to the broker: {plain(problem, limit)}; trying again" if problem else "connected to the broker"
+    )
+
+
 def part_text(result: Result) -> str:
-    """The part's id, or the frame's where the part has none."""
+    """The part's id, or the frame's id if the part has none."""
     return plain(result.part_id if result.part_id is not None else f"frame {result.frame_id}", 40)
 
 
 def verdict_suffix(result: Result) -> str:
-    """What becomes of a part beyond its verdict."""
+    """The review action or the audit mark, to append to the verdict."""
     if result.verdict is Verdict.REVIEW and result.review_action is not None:
         return f" ({result.review_action.replace('_', ' ')})"
     return " (audit)" if result.audit else ""
 
 
 def why_text(result: Result) -> str:
-    """The reasons, the first in full."""
+    """The first reason, and the number of further ones."""
     if not result.why:
         return ""
     more = f" (+{len(result.why) - 1} more)" if len(result.why) > 1 else ""
@@ -212,11 +214,11 @@ def scores_text(scores: ScoreSet | None) -> str:
 
 
 def latency_text(result: Result) -> str:
-    """Frame in memory to verdict; nothing for a part that was not inspected."""
+    """Milliseconds from the frame in memory to the verdict; empty if there are no scores."""
     return "" if result.scores is None else f"{result.processing_times.inspect_ms:.4g} ms"
 
 
 def plain(text: str, limit: int) -> str:
-    """A text from the wire made harmless for a terminal: one line, no control or invisible characters, not too long."""
-    shown = "".join("?" if unicodedata.category(c) in _HIDDEN_CATEGORIES else c for c in text[:limit])
-    return shown if len(text) <= limit else f"{shown[:-1]}…"
+    """Make a received text safe for a terminal: control and invisible characters become `?`, cut to `limit`."""
+    safe = "".join("?" if unicodedata.category(c) in _HIDDEN_CATEGORIES else c for c in text[:limit])
+    return safe if len(text) <= limit else f"{safe[:-1]}…"

@@ -1,4 +1,4 @@
-"""The record of every command as an event; without letting who floods the device with commands flood its outbox."""
+"""Records every command as an event, with a limit so that a flood of commands cannot flood the outbox."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from edge.faults import FaultId
 from edge.system.clock import utc_now
 
 MAX_A_MINUTE = 60
-"""Events of each outcome of commands without a verified signature; the next event counts those that were more."""
+"""Limit of events per minute and outcome, for commands without a verified signature; the next event counts the rest."""
 
 _WINDOW_S = 60.0
 _logger = logging.getLogger(__name__)
 
 
 class AuditLog:
-    """Turns records of commands into stored events and log lines; one thread calls it.
+    """Writes each command to the log and stores it as an event; called by one thread.
 
-    `put_event` stores an event's bytes (`Outbox.put_event`).
+    `put_event` stores the bytes of an event (`Outbox.put_event`).
     """
 
     def __init__(
@@ -37,31 +37,31 @@ class AuditLog:
         self._device = device
         self._epoch = epoch
         self._monotonic_s = monotonic_s
-        self._window_began_s = monotonic_s()
+        self._window_start_s = monotonic_s()
         self._in_window: Counter[CommandOutcome] = Counter()
-        self._untold = 0
+        self._unrecorded = 0
 
     def record(self, record: CommandRecord, text: str) -> None:
-        """Store what became of a command; `text` is what its sender is told."""
-        if record.signed_by is None and not self._has_room(record.outcome):
-            self._untold += 1
+        """Store the outcome of a command; `text` is the text of its reply."""
+        if record.signed_by is None and not self._within_limit(record.outcome):
+            self._unrecorded += 1
             return
         who = f" by {record.by}" if record.by else ""
         key = f", signed with {record.signed_by}" if record.signed_by else ""
-        more = f" ({self._untold} commands before it are not told)" if self._untold else ""
+        more = f" ({self._unrecorded} earlier commands were not recorded)" if self._unrecorded else ""
         detail = clean_text(f"{record.name} {record.cmd_id or ''}{who}{key}: {record.outcome}: {text}{more}", 900)
         _logger.info("command %r", detail)
-        self._untold = 0
+        self._unrecorded = 0
         fault_id = FaultId.COMMAND_RUN if record.outcome == "done" else FaultId.COMMAND_REFUSED
         event = event_from_fault(
             fault_id, detail, device=self._device, epoch=self._epoch, created_at_utc=utc_now(), command=record
         )
         self._put_event(bytes_from_payload(event))
 
-    def _has_room(self, outcome: CommandOutcome) -> bool:
+    def _within_limit(self, outcome: CommandOutcome) -> bool:
         now_s = self._monotonic_s()
-        if now_s - self._window_began_s >= _WINDOW_S:
-            self._window_began_s = now_s
+        if now_s - self._window_start_s >= _WINDOW_S:
+            self._window_start_s = now_s
             self._in_window.clear()
         self._in_window[outcome] += 1
         return self._in_window[outcome] <= MAX_A_MINUTE

@@ -1,4 +1,4 @@
-"""The other side of commands, for tools on this computer: one command after the other, each with its reply."""
+"""Sends commands to a device and waits for the reply to each; for command-line tools."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from pydantic import ValidationError
 
 from edge.contract.commands import CommandName, CommandReply
+from edge.contract.topics import COMMAND, COMMAND_REPLY
 from edge.errors import ProcunitError
 from edge.mqtt.client import QOS, LinkError, client_from_settings
 from edge.mqtt.settings import MqttSettings
@@ -23,16 +24,17 @@ T = TypeVar("T")
 
 
 class CommandClient:
-    """Sends commands to the device whose topics start with `root`; a context manager.
+    """Sends one kind of command to the device whose topics start with `root`; a context manager.
 
-    It reads replies on the command's own reply topic, so that MQTT 3.1.1 does, too.
+    It reads replies on the command's reply topic, not a response topic, so that it also works over MQTT 3.1.1.
 
     Raises:
-        ProcunitError: there is no way to the broker.
+        ProcunitError: the broker cannot be reached, or refuses the connection or the subscription.
     """
 
     def __init__(self, settings: MqttSettings, root: str, name: CommandName) -> None:
-        self._topic = f"{root}/cmd/{name}"
+        self._topic = COMMAND.at(root, name=name)
+        self._reply_topic = COMMAND_REPLY.at(root, name=name)
         self._ready: SimpleQueue[str] = SimpleQueue()
         self._replies: SimpleQueue[CommandReply | str] = SimpleQueue()
         where = f"{settings.host}:{settings.port}"
@@ -46,35 +48,35 @@ class CommandClient:
             self._client.connect(settings.host, settings.port, settings.keepalive_s)
         except (LinkError, OSError) as error:
             raise ProcunitError(
-                f"no way to the broker: {error}", where=where, remedy="Try `procunit mqtt check`"
+                f"the broker cannot be reached: {error}", where=where, remedy="Run `procunit mqtt check`"
             ) from error
         self._client.loop_start()
         problem = self._next(self._ready, "the broker does not answer")
         if problem:
             self.close()
-            raise ProcunitError(problem, where=where, remedy="Try `procunit mqtt check`")
+            raise ProcunitError(problem, where=where, remedy="Run `procunit mqtt check`")
 
     def ask(self, args: Mapping[str, object]) -> CommandReply:
-        """The reply to the command with these arguments.
+        """Send the command with these arguments and return the reply.
 
         Raises:
-            ProcunitError: it does not come.
+            ProcunitError: no reply arrived, or the broker refused the command.
         """
         cmd_id = uuid.uuid4().hex
         self._client.publish(self._topic, json.dumps({"cmdId": cmd_id, "args": args}), QOS)
         while True:
-            reply = self._next(self._replies, "no reply")
+            reply = self._next(self._replies, f"none within {REPLY_TIMEOUT_S:g} s")
             if isinstance(reply, str):
                 raise ProcunitError(
-                    f"the device gives no reply to a command: {reply}",
+                    f"no reply to the command: {reply}",
                     where=self._topic,
-                    remedy="Check that it runs, and that this user may publish here and read below",
+                    remedy="Check that the device runs, and that this user may publish on this topic and read below it",
                 )
             if reply.cmd_id == cmd_id:
                 return reply
 
     def close(self) -> None:
-        """Disconnect and end its thread."""
+        """Disconnect and end paho's thread."""
         self._client.disconnect()
         self._client.loop_stop()
 
@@ -85,11 +87,11 @@ class CommandClient:
         self.close()
 
     @staticmethod
-    def _next(queue: SimpleQueue[T], otherwise: str) -> T | str:
+    def _next(queue: SimpleQueue[T], timeout_text: str) -> T | str:
         try:
             return queue.get(timeout=REPLY_TIMEOUT_S)
         except Empty:
-            return otherwise
+            return timeout_text
 
     def _on_connect(
         self, client: mqtt.Client, _userdata: object, _flags: object, reason: ReasonCode, _properties: object
@@ -97,7 +99,7 @@ class CommandClient:
         if reason.is_failure:
             self._ready.put(f"the broker refused the connection: {reason}")
         else:
-            client.subscribe(f"{self._topic}/reply", QOS)
+            client.subscribe(self._reply_topic, QOS)
 
     def _on_subscribe(
         self, _client: mqtt.Client, _userdata: object, _id: int, reasons: list[ReasonCode], _properties: object

@@ -1,7 +1,8 @@
-"""The desk where commands arrive: every check in order, then the action, the audit event and the reply.
+"""Handles a command: every check in order, then the action, the audit event and the reply.
 
-The broker is not trusted: whoever may publish there can ask, but what changes a decision needs a key. A command is
-remembered before it is carried out: it runs at most once, and a device that dies in between never replies.
+The broker is not trusted: anybody with access to it can send commands, but a command that changes decisions must be
+signed. A command is remembered before it is executed, so it runs at most once; if the device stops in between, there is
+no reply.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from edge.commands.table import COMMANDS, Answer, CommandKind, DeviceActions, Re
 from edge.contract.commands import MAX_COMMAND_BYTES, Command, CommandReply, Refusal
 from edge.contract.encoding import clean_text
 from edge.contract.payloads import CommandOutcome, CommandRecord, bytes_from_payload
+from edge.contract.topics import COMMAND, COMMAND_REPLY
 from edge.errors import ProcunitError, first_problem
 from edge.mqtt.inlet import Incoming
 from edge.system.clock import EARLIEST_CREDIBLE_S, unix_s_from_utc, utc_from_unix_s, utc_now
 
 MAX_LIFETIME_S = 86_400.0
-"""Longest time between issue and expiry of a signed command: so long it must be remembered."""
+"""Longest time from issue to expiry of a signed command; the command is remembered until it expires."""
 MAX_CLOCK_DIFFERENCE_S = 300.0
 
 _REMEMBERED = 10_000
@@ -42,18 +44,18 @@ _logger = logging.getLogger(__name__)
 
 
 class SeenCommands(Protocol):
-    """Remembers signed commands until they expire, also over a restart (the outbox does)."""
+    """Remembers signed commands until they expire, also across a restart; implemented by the outbox."""
 
     def seen_command(self, cmd_id: str) -> bool:
-        """Whether it was carried out before."""
+        """Whether the command was executed before."""
 
     def remember_command(self, cmd_id: str, expires_at: datetime) -> None:
-        """Recognise it from now on; a ProcunitError says that there is no room."""
+        """Remember the command until it expires; raises a ProcunitError if too many are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A reply as it is to be published; `correlation` is the sender's, for MQTT 5."""
+    """A reply to publish; `correlation` is the correlation data of the command (MQTT 5)."""
 
     topic: str
     payload: bytes
@@ -68,7 +70,7 @@ class _RefusedError(Exception):
 
 @dataclass
 class _Case:
-    """What is known of a command so far, for its reply and its audit."""
+    """What is known about a command so far, for its reply and its audit."""
 
     name: str
     command: Command | None = None
@@ -76,9 +78,9 @@ class _Case:
 
 
 class CommandDesk:
-    """Takes commands for the device whose topics start with `root`; one thread calls `handle`.
+    """Handles commands for the device whose topics start with `root`; one thread calls `handle`.
 
-    `allowed` names the commands that the plant allows, `keys` may sign those that change decisions.
+    `allowed` are the names of the commands that the settings allow, `keys` the keys whose signatures are accepted.
     """
 
     def __init__(
@@ -104,28 +106,29 @@ class CommandDesk:
         self._recent: OrderedDict[str, str] = OrderedDict()
 
     def handle(self, incoming: Incoming) -> Reply | None:
-        """Carry a command out or refuse it; None for a message that is not even addressed as a command."""
-        name = incoming.topic.removeprefix(f"{self._root}/cmd/")
+        """Execute or refuse a command and return its reply; None for a message whose topic is not a command's."""
+        name = incoming.topic.removeprefix(COMMAND.at(self._root, name=""))
         if name == incoming.topic or not _NAME.fullmatch(name):
             return None
         case = _Case(name)
         outcome: CommandOutcome = "done"
         reason: Refusal | None = None
         try:
-            answer = self._admitted(case, incoming).run(self._actions)
+            answer = self._admit(case, incoming).run(self._actions)
         except _RefusedError as error:
             outcome, reason, answer = "refused", error.reason, Answer(str(error))
         except ProcunitError as error:
             outcome, reason, answer = "failed", Refusal.IMPOSSIBLE, Answer(str(error))
-        except Exception:  # the boundary to the network: one command must not cost the next
+        except Exception:  # the boundary to the network: a failed command must not stop the next
             _logger.exception("the command %s failed", name)
-            outcome, reason, answer = "failed", Refusal.FAILED, Answer("an error of the device; its log says more")
+            outcome, reason, answer = "failed", Refusal.FAILED, Answer("internal error of the device; see its log")
         if case.command is not None and outcome != "refused":
             self._recent[case.command.cmd_id] = outcome
         self._audit.record(_record(case, outcome), answer.text)
         return self._reply(case, incoming, outcome, reason, answer)
 
-    def _admitted(self, case: _Case, incoming: Incoming) -> Request:
+    def _admit(self, case: _Case, incoming: Incoming) -> Request:
+        """Check and remember a command; raises a _RefusedError, or a ProcunitError if it cannot be remembered."""
         kind = COMMANDS.get(case.name)
         if kind is None:
             raise _RefusedError(Refusal.NOT_ALLOWED, f"there is no command {case.name!r}")
@@ -133,14 +136,16 @@ class CommandDesk:
         request = _request(kind, envelope)
         case.command = command = request.command
         if incoming.retained:
-            raise _RefusedError(Refusal.RETAINED, "retained commands are never carried out; publish it without retain")
+            raise _RefusedError(
+                Refusal.RETAINED, "retained commands are never executed; publish it without the retain flag"
+            )
         signed = kind.signed or command.signature is not None
         self._check_times(command, signed=signed)
         if kind.name not in self._allowed:
             raise _RefusedError(Refusal.NOT_ALLOWED, f"the device's settings do not allow {kind.name!r}")
         if command.cmd_id in self._recent or self._memory.seen_command(command.cmd_id):
-            became = self._recent.get(command.cmd_id, "before the device was started")
-            raise _RefusedError(Refusal.DUPLICATE, f"a command with this cmdId came before ({became})")
+            earlier = self._recent.get(command.cmd_id, "before the device was started")
+            raise _RefusedError(Refusal.DUPLICATE, f"a command with this cmdId was received before ({earlier})")
         if signed:
             case.signed_by = self._signer(kind, envelope, command)
         self._remember(command, signed=signed)
@@ -157,7 +162,7 @@ class CommandDesk:
         now_s = self._now_s()
         clock = utc_from_unix_s(now_s)
         if now_s < EARLIEST_CREDIBLE_S:
-            text = f"the device's clock was never set (it says {clock}), so it cannot tell what has expired"
+            text = f"the device's clock was never set (it says {clock}), so the expiry cannot be checked"
             raise _RefusedError(Refusal.CLOCK, text)
         if issued_s is not None and issued_s > now_s + MAX_CLOCK_DIFFERENCE_S:
             raise _RefusedError(Refusal.CLOCK, f"issued in the future; the device's clock says {clock}")
@@ -169,12 +174,17 @@ class CommandDesk:
             raise _RefusedError(Refusal.SIGNATURE, f"{kind.name!r} must be signed: see `procunit command sign`")
         signer = signer_of_command(self._root, kind.name, envelope, command.signature, self._keys)
         if signer is None:
-            text = f"not signed by a key that this device trusts, for {self._root} and as {kind.name!r}"
+            text = (
+                f"not signed by a key that this device trusts, for the root {self._root} and the command {kind.name!r}"
+            )
             raise _RefusedError(Refusal.SIGNATURE, text)
         return signer.name
 
     def _remember(self, command: Command, *, signed: bool) -> None:
-        """A signed command for good: it could be played back. Others in memory: their sender could change the id."""
+        """Store a signed command until it expires, because it could be replayed; keep the id of others in memory only.
+
+        Whoever replays an unsigned command could change its id anyway.
+        """
         if signed and command.expires_at is not None:
             expires_at = datetime.fromtimestamp(unix_s_from_utc(command.expires_at), timezone.utc)
             self._memory.remember_command(command.cmd_id, expires_at)
@@ -201,35 +211,40 @@ class CommandDesk:
             correlation = None
         return Reply(self._reply_topic(case.name, incoming.response_topic), bytes_from_payload(payload), correlation)
 
-    def _reply_topic(self, name: str, asked: str | None) -> str:
-        """The topic that the sender asked for if it lies below the command's own, so that no other is written to."""
-        own = f"{self._root}/cmd/{name}/reply"
-        if asked is None or not asked.startswith(f"{own}/") or len(asked) > _MAX_TOPIC or re.search(r"[+#\x00]", asked):
+    def _reply_topic(self, name: str, requested: str | None) -> str:
+        """The requested response topic if it is below the command's reply topic, else that one.
+
+        So no command can make the device publish on another topic.
+        """
+        own = COMMAND_REPLY.at(self._root, name=name)
+        if requested is None or not requested.startswith(f"{own}/"):
             return own
-        return asked
+        if len(requested) > _MAX_TOPIC or re.search(r"[+#\x00]", requested):
+            return own
+        return requested
 
 
 def _envelope(payload: bytes) -> dict[str, object]:
     if len(payload) > MAX_COMMAND_BYTES:
         raise _RefusedError(Refusal.TOO_LARGE, f"{len(payload)} bytes; a command has at most {MAX_COMMAND_BYTES}")
     try:
-        data = json.loads(payload.decode(), object_pairs_hook=_without_repeated_keys, parse_constant=_no_number)
+        data = json.loads(payload.decode(), object_pairs_hook=_without_repeated_keys, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise _RefusedError(Refusal.NOT_JSON, f"not JSON: {error}") from error
     if not isinstance(data, dict):
-        raise _RefusedError(Refusal.INVALID, "a command is a JSON object")
+        raise _RefusedError(Refusal.INVALID, "a command has to be a JSON object")
     return data
 
 
 def _without_repeated_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key stands twice")
-    return found
+    unique = dict(pairs)
+    if len(unique) < len(pairs):
+        raise ValueError("a key appears twice")
+    return unique
 
 
-def _no_number(text: str) -> object:
-    raise ValueError(f"{text} is no number")
+def _refuse_constant(text: str) -> object:
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _request(kind: CommandKind, envelope: dict[str, object]) -> Request:

@@ -1,8 +1,8 @@
-"""What is in force beyond the bundle: a grown memory bank, and over it what signed commands have changed.
+"""The rules for the next part: the bundle's policy, the grown memory bank in use, and what signed commands changed.
 
-Commands say whether parts are inspected, and set thresholds until further notice. They are kept on the disk, with their
-signatures, and verified again at every start: a file on this device changes no decision. Thresholds are for one bundle
-and are dropped with it.
+Signed commands switch the inspection on or off, and set thresholds, until the next such command. They are stored on the
+disk with their signatures and verified again at every start, so that a changed file cannot change a decision.
+Thresholds are for one bundle and are dropped if another bundle is used.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What is in force for the next part; without a `bank` it is the bundle's own that judges."""
+    """The rules for the next part; if `bank` is None, the bundle's own memory bank is used."""
 
     armed: bool
     policy: Policy
@@ -39,7 +39,7 @@ class Rules:
 
 
 class SignedOrder(Record):
-    """A command as it came, with the name that its signature covers."""
+    """A command as received, with the name that its signature covers."""
 
     name: CommandName
     command: dict[str, object]
@@ -49,10 +49,10 @@ _ORDERS = TypeAdapter(tuple[SignedOrder, ...])
 
 
 class RulesInForce:
-    """The orders in the file `path` of the device with this `root`, over the bundle's own `policy`.
+    """The signed orders in the file `path`, applied to the bundle's `policy`; `root` is that of the device's topics.
 
-    `rules` may be read by any thread, and is replaced as a whole by those that call `add` and `use_bank`. `dropped`
-    says which orders of the file are not in force any more, and why.
+    `rules` may be read by any thread; `add` and `use_bank` replace it as a whole. `dropped` lists the orders in the
+    file that are no longer in force, each with the reason.
     """
 
     def __init__(self, path: Path, root: str, keys: tuple[TrustedKey, ...], bundle_id: str, policy: Policy) -> None:
@@ -68,7 +68,7 @@ class RulesInForce:
         self._load()
 
     def add(self, name: CommandName, command: Mapping[str, object]) -> None:
-        """Put a command that was admitted (`CommandDesk`) in force, once it is on the disk.
+        """Store a command that `CommandDesk` admitted, then put it in force.
 
         Raises:
             ProcunitError: it does not fit the bundle, or cannot be stored; nothing has changed.
@@ -80,12 +80,12 @@ class RulesInForce:
             self._orders, self.rules = orders, rules
 
     def use_bank(self, bank: BankInUse) -> None:
-        """Judge by another memory bank of the bundle and its anomaly limit; what orders say lies over it."""
+        """Use another memory bank with its anomaly limit; thresholds set by orders keep precedence."""
         with self._changing:
             self.rules = self._rules(self._orders, bank)
 
     def _rules(self, orders: tuple[SignedOrder, ...], bank: BankInUse | None = None) -> Rules:
-        """What the orders amount to, always counted from the policy of the bundle and its bank."""
+        """Apply the orders, in their order, to the policy of the bundle and its bank."""
         policy = self._policy if bank is None else replace(self._policy, anomaly=bank.limit)
         for order in orders:
             if order.name == "threshold":
@@ -119,7 +119,7 @@ class RulesInForce:
         if not self._path.exists():
             return ()
         if self._path.stat().st_size > _MAX_FILE_BYTES:
-            raise ValueError("it is too large")
+            raise ValueError(f"it is larger than {_MAX_FILE_BYTES} bytes")
         return _ORDERS.validate_json(self._path.read_bytes())
 
     def _check_signature(self, order: SignedOrder) -> None:
@@ -127,7 +127,7 @@ class RulesInForce:
         if not isinstance(signature, str) or not signer_of_command(
             self._root, order.name, order.command, signature, self._keys
         ):
-            raise ProcunitError("not signed by a key that this device trusts now")
+            raise ProcunitError("not signed by a key that this device trusts")
 
     def _store(self, orders: tuple[SignedOrder, ...]) -> None:
         try:
@@ -139,16 +139,16 @@ class RulesInForce:
 
 
 def _without_replaced(orders: tuple[SignedOrder, ...]) -> tuple[SignedOrder, ...]:
-    """The orders that still say something: the last `disarm` unless `arm` followed, thresholds not set again since."""
+    """The orders that still have an effect: the last `disarm` unless `arm` followed, and thresholds not set again."""
     kept: list[SignedOrder] = []
-    set_since: set[str | None] = set()
+    set_later: set[str | None] = set()
     arming_seen = False
     for order in reversed(orders):
         if order.name == "threshold":
-            names = _names(_thresholds(order))
-            if not names <= set_since:
+            names = _threshold_names(_thresholds(order))
+            if not names <= set_later:
                 kept.append(order)
-            set_since |= names
+            set_later |= names
         else:
             if order.name == "disarm" and not arming_seen:
                 kept.append(order)
@@ -156,8 +156,8 @@ def _without_replaced(orders: tuple[SignedOrder, ...]) -> tuple[SignedOrder, ...
     return tuple(reversed(kept))
 
 
-def _names(args: ThresholdArgs) -> set[str | None]:
-    """The types whose threshold is set, None for the anomaly score."""
+def _threshold_names(args: ThresholdArgs) -> set[str | None]:
+    """The types whose threshold is set, and None if that of the anomaly score is set."""
     return {*args.types, *([] if args.anomaly is None else [None])}
 
 
@@ -169,12 +169,12 @@ def _thresholds(order: SignedOrder) -> ThresholdArgs:
 
 
 def policy_with_thresholds(policy: Policy, bundle_id: str, args: ThresholdArgs) -> Policy:
-    """The policy with new thresholds and no new authority.
+    """The policy with new thresholds; a type whose threshold changes loses its authority to reject.
 
-    A type's authority was proven at one threshold: at another it sends to review until a seeded run proves it again.
+    The authority was proven at one threshold; at another one the type sends to review until a seeded run proves it.
 
     Raises:
-        ProcunitError: the command is for another bundle, or names what the bundle does not have.
+        ProcunitError: the command is for another bundle, or names a score that the bundle does not have.
     """
     if args.bundle_id != bundle_id:
         raise ProcunitError(

@@ -1,7 +1,7 @@
-"""Who may change a decision: Ed25519 (RFC 8032) over a command's canonical bytes.
+"""Signatures of commands: Ed25519 (RFC 8032) over a command's canonical bytes.
 
-The bytes are those of one device and one command: neither can be sent to another device or as another command. The
-first line keeps them apart from whatever else the key signs (a bundle's manifest starts with `{`).
+The bytes contain the device's root and the command's name, so that a signed command is valid for no other device and
+no other command. Their first line separates them from other data signed with the key (a manifest starts with `{`).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _PURPOSE = b"procunit-command-v1\n"
 
 
 def canonical_bytes(root: str, name: str, envelope: Mapping[str, object]) -> bytes:
-    """What is signed: the envelope as read from JSON, without its signature, with the device's root and the name.
+    """The bytes to sign: the envelope as parsed from JSON, without its signature, with the device's root and the name.
 
-    JSON with sorted keys, no spaces and only ASCII; numbers as Python writes them (shortest form that reads back the
-    same).
+    JSON with sorted keys, no spaces and only ASCII; numbers as Python writes them (the shortest text that is read back
+    as the same number).
     """
     signed = {key: value for key, value in envelope.items() if key != "signature"}
     text = json.dumps(
@@ -33,7 +33,7 @@ def canonical_bytes(root: str, name: str, envelope: Mapping[str, object]) -> byt
 
 
 def signature_from_key(key: Ed25519PrivateKey, root: str, name: str, envelope: Mapping[str, object]) -> str:
-    """The envelope's signature as it is on the wire."""
+    """The envelope's signature in base64, as it is sent."""
     return base64.b64encode(key.sign(canonical_bytes(root, name, envelope))).decode()
 
 

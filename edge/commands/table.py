@@ -1,4 +1,4 @@
-"""The table of commands: what a plant may ask of the device, who may, and what the device does then."""
+"""The table of commands: name, role, arguments, and the action of each."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from edge.errors import ProcunitError
 from edge.messages import PinAnswer
 
 Envelope = Mapping[str, object]
-"""A command as it was read from JSON: what its signature covers, and the signature."""
+"""A command as parsed from JSON, including its signature."""
 CommandRole = Literal["read", "operate", "release"]
-"""read: asks for what is there; operate: tells what the line knows; release: changes decisions and must be signed."""
+"""read: requests data; operate: gives the device data from the line; release: changes decisions and must be signed."""
 
 
 @dataclass(frozen=True)
 class DeviceActions:
-    """What the daemon does for a command; a ProcunitError says why it cannot, and its text becomes the reply's.
+    """The daemon's functions behind the commands; a ProcunitError means failure, with its text as the reply's text.
 
-    `replay` (epoch, first and last seq) gives how many results will be sent again, `resend_frame` (result id) whether
-    there is such a frame, `claim_part_id` why the id will never find its part (or None). `order` takes the name and the
-    signed envelope of a command that holds until it is changed, also after a restart.
+    `replay` (epoch, first and last seq) returns the number of results that will be sent again, `resend_frame` (result
+    id) whether the frame exists, `claim_part_id` the reason if the id cannot be matched to a part, else None. `order`
+    takes the name and signed envelope of a command that stays in force until changed, also after a restart.
     """
 
     report: Callable[[], DeviceReport]
@@ -50,7 +50,7 @@ class DeviceActions:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the reply to a command that was carried out says."""
+    """The content of the reply to a command that was executed."""
 
     text: str
     count: int | None = None
@@ -59,7 +59,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Request:
-    """A command that fits its schema, and the carrying out of it."""
+    """A command that fits its schema, and the function that executes it."""
 
     command: Command
     run: Callable[[DeviceActions], Answer]
@@ -67,9 +67,9 @@ class Request:
 
 @dataclass(frozen=True)
 class CommandKind:
-    """One row: `schema` is the envelope with this command's arguments.
+    """One row of the table: `schema` is the model of the envelope with this command's arguments.
 
-    `read` takes parsed JSON and raises a ValidationError for what does not fit.
+    `read` takes the parsed JSON and raises a ValidationError if it does not fit.
     """
 
     name: CommandName
@@ -80,7 +80,7 @@ class CommandKind:
 
     @property
     def signed(self) -> bool:
-        """Whether it needs the signature of a trusted key."""
+        """Whether the command has to be signed with a trusted key."""
         return self.role == "release"
 
 
@@ -123,7 +123,7 @@ def _snapshot(actions: DeviceActions, _args: NoArgs, _envelope: Envelope) -> Ans
 
 def _frame(actions: DeviceActions, args: FrameArgs, _envelope: Envelope) -> Answer:
     if not actions.resend_frame(args.result_id):
-        raise ProcunitError(f"there is no frame of result {args.result_id}; it may have made room for newer ones")
+        raise ProcunitError(f"no frame of result {args.result_id} is stored; it may have been deleted for newer ones")
     return Answer("the photograph will be published again")
 
 
@@ -131,18 +131,18 @@ def _part_id(actions: DeviceActions, args: PartIdArgs, _envelope: Envelope) -> A
     problem = actions.claim_part_id(args)
     if problem is not None:
         raise ProcunitError(problem)
-    return Answer("held until its part's result is made")
+    return Answer("kept until the result of its part is made")
 
 
 def _label(actions: DeviceActions, args: LabelArgs, _envelope: Envelope) -> Answer:
     answer = actions.label(args)
     if answer == PinAnswer():
-        raise ProcunitError("no frame of it is there any more; it made room for newer ones")
+        raise ProcunitError("no frame of this part is stored; it may have been deleted for newer ones")
     text = f"{answer.pinned} frames are kept for training as {args.label!r}"
     if answer.coming:
         text += f", {answer.coming} more as soon as they are written"
     if answer.no_room:
-        text += f"; {answer.no_room} found no room, since kept frames take half of frames.quota_mb"
+        text += f"; {answer.no_room} are not kept: kept frames already take half of frames.quota_mb"
     return Answer(text, answer.pinned + answer.coming)
 
 
@@ -162,16 +162,16 @@ def _threshold(actions: DeviceActions, _args: ThresholdArgs, envelope: Envelope)
 
 
 _KINDS = (
-    _kind("status", "read", "How the device is doing, as a report in the reply.", NoArgs, _status),
+    _kind("status", "read", "Report the device's state, faults, thresholds and metrics in the reply.", NoArgs, _status),
     _kind("replay", "read", "Send stored results of one epoch again, in order.", ReplayArgs, _replay),
     _kind("snapshot", "read", "Publish the next part's photograph, whatever its verdict.", NoArgs, _snapshot),
     _kind("frame", "read", "Publish a result's photograph again.", FrameArgs, _frame),
     _kind("part-id", "operate", "Give a part its id, by counter or by a window of time.", PartIdArgs, _part_id),
-    _kind("label", "operate", "Say what a part turned out to be; its frames are kept for training.", LabelArgs, _label),
+    _kind("label", "operate", "Give a part its true label; its frames are kept for training.", LabelArgs, _label),
     _kind("arm", "release", "Inspect parts again.", NoArgs, _arm),
-    _kind("disarm", "release", "Let parts pass uninspected, each with a result that says so.", NoArgs, _disarm),
-    _kind("threshold", "release", "Change thresholds; authority is never given.", ThresholdArgs, _threshold),
+    _kind("disarm", "release", "Let parts pass uninspected, each with a result `not_inspected`.", NoArgs, _disarm),
+    _kind("threshold", "release", "Change thresholds; this never adds authority.", ThresholdArgs, _threshold),
 )
 
 COMMANDS: Mapping[str, CommandKind] = {kind.name: kind for kind in _KINDS}
-"""Every command by its name, which is its topic's last level."""
+"""Every command by its name, which is the last level of its topic."""

@@ -1,6 +1,6 @@
-"""What a command and its reply look like on the wire: one envelope, one set of arguments a command, one reply.
+"""JSON models of commands and replies: one envelope, one set of arguments per command, one reply.
 
-Unlike what the device sends, a command may hold nothing unknown: a misspelt argument is refused, never ignored.
+Unlike the device's own messages, a command may contain no unknown field: a misspelt argument is refused, not ignored.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from edge.system.clock import unix_s_from_utc
 CommandName = Literal["status", "replay", "snapshot", "frame", "part-id", "label", "arm", "disarm", "threshold"]
 MAX_COMMAND_BYTES = 16_000
 MAX_PART_ID = 256
-"""Characters of a part id; a longer one would be cut in the result and is refused."""
+"""Maximum length of a part id in characters; a longer one is refused, because the result would cut it."""
 
 
-def _is_a_time(text: str) -> str:
+def _checked_time(text: str) -> str:
     try:
         unix_s_from_utc(text)
     except ValueError as error:
-        raise PydanticCustomError("no_time", "not a time: {problem}", {"problem": str(error)}) from error
+        raise PydanticCustomError("no_time", "not a valid time: {problem}", {"problem": str(error)}) from error
     return text
 
 
 UtcTime = Annotated[
     str,
     Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{3}|\.[0-9]{6})?Z$"),
-    AfterValidator(_is_a_time),
+    AfterValidator(_checked_time),
 ]
-"""A time in UTC with 0, 3 or 6 decimals."""
+"""A time in UTC with 0, 3 or 6 decimals of the second."""
 Natural = Annotated[int, Field(strict=True, ge=0, lt=1 << 63)]
 ResultId = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}-[0-9]{1,19}$")]
 Epoch = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]
@@ -45,7 +45,7 @@ PartId = Annotated[str, Field(min_length=1, max_length=MAX_PART_ID)]
 DefectName = Annotated[str, Field(pattern=NAME_PATTERN)]
 Score = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 CmdId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")]
-"""The sender's own name of a command, never used again; a UUID does."""
+"""The id that the sender gives a command and never uses again, such as a UUID."""
 
 
 class CommandArgs(Record, alias_generator=to_camel):
@@ -53,31 +53,31 @@ class CommandArgs(Record, alias_generator=to_camel):
 
 
 class NoArgs(CommandArgs):
-    """The command takes none."""
+    """The command takes no arguments."""
 
 
 class ReplayArgs(CommandArgs):
-    """Results of one epoch from one `seq` to another, both included."""
+    """The results of one epoch from the `seq` `from` to the `seq` `to`, both included."""
 
     epoch: Epoch
     first_seq: Natural = Field(alias="from")
     last_seq: Natural = Field(alias="to")
 
     @model_validator(mode="after")
-    def _forwards(self) -> ReplayArgs:
+    def _ascending(self) -> ReplayArgs:
         if self.last_seq < self.first_seq:
             raise PydanticCustomError("backwards", "`to` is below `from`")
         return self
 
 
 class FrameArgs(CommandArgs):
-    """The result whose frame is sent again."""
+    """The result whose frame is published again."""
 
     result_id: ResultId
 
 
 class PartIdArgs(CommandArgs):
-    """A part's id and the trigger it belongs to: by the counter, or by a window of time that holds no other trigger."""
+    """A part id and its trigger, given by the counter or by a time window that contains no other trigger."""
 
     part_id: PartId
     counter: Natural | None = None
@@ -95,39 +95,39 @@ class PartIdArgs(CommandArgs):
 
 
 class LabelArgs(CommandArgs):
-    """What a part turned out to be: a defect type's name, or `good` for an alarm that was cleared."""
+    """The true label of a part: the name of a defect type, or `good` for a false alarm."""
 
     label: DefectName
     part_id: PartId | None = None
     result_id: ResultId | None = None
 
     @model_validator(mode="after")
-    def _one_name(self) -> LabelArgs:
+    def _part_or_result(self) -> LabelArgs:
         if (self.part_id is None) == (self.result_id is None):
             raise PydanticCustomError("one_name", "give either `partId` or `resultId`")
         return self
 
 
 class ThresholdArgs(CommandArgs):
-    """New thresholds for the bundle with this id; what is not named stays as it is."""
+    """New thresholds for the bundle with this id; thresholds that are not given stay unchanged."""
 
     bundle_id: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     types: Annotated[dict[DefectName, Score], Field(max_length=256)] = {}  # noqa: RUF012  (pydantic copies defaults)
     anomaly: Score | None = None
 
     @model_validator(mode="after")
-    def _something(self) -> ThresholdArgs:
+    def _valid_thresholds(self) -> ThresholdArgs:
         if not self.types and self.anomaly is None:
-            raise PydanticCustomError("nothing", "no threshold is named")
+            raise PydanticCustomError("nothing", "no threshold is given")
         if any(value > 1 for value in self.types.values()):
             raise PydanticCustomError("no_sigmoid", "a type's threshold lies between 0 and 1")
         return self
 
 
 class Command(CommandArgs):
-    """What every command carries: `by` is for the record alone, `signature` is Ed25519 in base64.
+    """The envelope of every command: `by` is only recorded, `signature` is Ed25519 in base64.
 
-    A command without `expires_at` never expires; a signed one must carry both times. `args` is narrowed a command.
+    A command without `expires_at` never expires; a signed command must have both times. `args` differ per command.
     """
 
     cmd_id: CmdId
@@ -139,7 +139,7 @@ class Command(CommandArgs):
 
 
 class Refusal(str, Enum):
-    """Why a command was not carried out."""
+    """The reason why a command was not executed."""
 
     TOO_LARGE = "too_large"
     NOT_JSON = "not_json"
@@ -155,7 +155,7 @@ class Refusal(str, Enum):
 
 
 class DeviceReport(Payload):
-    """What `status` answers; `thresholds` are those in force."""
+    """The report in the reply to `status`; `thresholds` are those in force."""
 
     status: Status
     armed: bool
@@ -166,9 +166,9 @@ class DeviceReport(Payload):
 
 
 class CommandReply(Payload):
-    """What became of a command; `cmd_id` is None if it could not be read.
+    """The outcome of a command; `cmd_id` is None if the command could not be read.
 
-    `count` is what the text counts: results to be sent again, frames that were kept.
+    `count` is the number in the text: results to be sent again, or frames kept for training.
     """
 
     name: str

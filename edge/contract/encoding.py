@@ -1,32 +1,22 @@
-"""Ids, numbers and texts as they go on the wire."""
+"""Ids, numbers and texts as they are encoded in messages."""
 
 from __future__ import annotations
 
 import math
 
 MAX_TEXT = 256
-"""Characters of a text that comes from outside (part ids, error texts); longer ones are cut."""
+"""Maximum length in characters of a text from outside (part ids, error texts); a longer one is cut."""
 
 _SIGNIFICANT_DIGITS = 6
 
 
 def result_id(epoch: str, seq: int) -> str:
-    """The id of a result: unique over all devices, and fit for a topic level and a file name."""
+    """The id of a result: unique across all devices, valid as a topic level and as a file name."""
     return f"{epoch}-{seq}"
 
 
-def frame_topic(result_id_: str) -> str:
-    """Where a result's frame is published, below the device's root."""
-    return f"frame/{result_id_}/image"
-
-
-def heatmap_topic(result_id_: str) -> str:
-    """Where the heatmap of a result's scores is published, below the device's root."""
-    return f"frame/{result_id_}/heatmap"
-
-
 def rounded_score(score: float, threshold: float | None) -> float | None:
-    """6 significant digits, on the same side of the threshold as the score; None for what is not finite."""
+    """Round to 6 significant digits, except if that would cross the threshold; None for NaN and infinity."""
     if not math.isfinite(score):
         return None
     rounded = float(f"{score:.{_SIGNIFICANT_DIGITS}g}")
@@ -36,5 +26,5 @@ def rounded_score(score: float, threshold: float | None) -> float | None:
 
 
 def clean_text(text: str, limit: int = MAX_TEXT) -> str:
-    """A text from outside made fit for JSON: no lone surrogates, not too long."""
+    """Make a text from outside valid for JSON: cut to `limit` characters, lone surrogates replaced by `?`."""
     return text[:limit].encode("utf-8", "replace").decode("utf-8")

@@ -1,8 +1,8 @@
-"""What the device sends: JSON models of results, events, status and metrics.
+"""JSON models of the messages that the device publishes: results, events, status and metrics.
 
-Names follow OPC 40100-1 (machine vision) where it has one; `resultEvaluation` follows OPC 40001-101. A receiver
-recognises a repeated message by (device, epoch, seq). Within v1 the models only grow, and a new field has a default:
-what an older version stored is still sent.
+Names follow OPC 40100-1 (machine vision) where it defines one; `resultEvaluation` follows OPC 40001-101. A receiver
+recognises a repeated message by (device, epoch, seq). Within v1 fields are only added, each with a default, so that
+messages stored by an older version can still be sent.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from edge.faults import FAULTS, FaultId, Severity
 from edge.messages import Authority, Decision, NotInspected, Verdict
 
 MAX_PAYLOAD_BYTES = 16_000
-"""No result or event is larger: brokers and an MES take it anywhere."""
+"""Largest result or event; brokers and MES accept this size everywhere."""
 _KEPT_TYPES, _KEPT_REASONS = 8, 4
 
 ReviewAction = Literal["divert", "hold", "pass_and_flag"]
-"""What happens at the line to a part whose verdict is `review`."""
+"""What the line does with a part whose verdict is `review`."""
 
 CommandOutcome = Literal["done", "refused", "failed"]
-"""What became of a command: carried out, not allowed, or allowed but impossible."""
+"""Outcome of a command: executed, not admitted, or admitted but failed."""
 
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
 
@@ -49,7 +49,7 @@ class ResultState(IntEnum):
 
 
 class Payload(BaseModel):
-    """Camel case on the wire; fields that a newer sender adds are ignored by an older receiver."""
+    """Base of all messages: camel case in JSON; a reader ignores fields that a newer sender added."""
 
     model_config = ConfigDict(
         frozen=True, alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, extra="ignore"
@@ -57,7 +57,7 @@ class Payload(BaseModel):
 
 
 class ProcessingTimes(Payload):
-    """Where the part's time went; `inspect_ms` is frame in memory to verdict, without the queue."""
+    """Milliseconds per stage; `inspect_ms` is from the frame in memory to the verdict, without the queue."""
 
     queue_ms: Finite
     preprocess_ms: Finite
@@ -67,7 +67,7 @@ class ProcessingTimes(Payload):
 
 
 class WhyPayload(Payload):
-    """One reason of the verdict."""
+    """One reason for the verdict."""
 
     scorer: Literal["head", "anomaly", "system"]
     defect_type: Text | None
@@ -78,14 +78,14 @@ class WhyPayload(Payload):
 
 
 class ScoreSet(Payload):
-    """One number a defect type (sigmoid) and one for the anomaly (distance); None where it is no finite number."""
+    """One number per defect type (sigmoid) and one for the anomaly (distance); None for NaN or infinity."""
 
     types: dict[str, Finite | None]
     anomaly: Finite | None
 
 
 class BundleRef(Payload):
-    """The bundle that judged the part, and the version of its memory bank: 0 is the bundle's own."""
+    """The bundle that inspected the part, and the version of its memory bank; 0 is the bank in the bundle."""
 
     id: str
     product: str
@@ -94,7 +94,7 @@ class BundleRef(Payload):
 
 
 class ImageRef(Payload):
-    """The frame, and a heatmap of its scores if there are any; each may follow on its topic as a JPEG."""
+    """The frame, and the heatmap of its scores if it has scores; each may be published on its topic as a JPEG."""
 
     frame_id: Text
     topic: str
@@ -104,11 +104,12 @@ class ImageRef(Payload):
 class Result(Payload):
     """The verdict on one trigger.
 
-    `thresholds` are exact; scores are rounded to 6 significant digits, except where rounding would cross the threshold.
-    `is_partial` says that only the highest of very many type scores are given. `review_action` is what the plant chose
-    for parts whose verdict is `review`; it says nothing of others. `internal_recipe_id` is the bundle's id,
-    `internal_configuration_id` changes with any threshold, authority, memory bank or choice of the plant, `job_id` is
-    None as long as no job is known. `backfill` marks a result that waited for the link or is sent again on request.
+    `thresholds` are exact; scores are rounded to 6 significant digits, except if rounding would cross the threshold.
+    `is_partial` is true if only the highest of very many type scores are included. `review_action` is the plant's
+    setting for parts whose verdict is `review`, whatever this verdict is. `internal_recipe_id` is the bundle's id.
+    `internal_configuration_id` changes with any threshold, authority, audit rate, memory bank or review action.
+    `job_id` is None if no job is known. `backfill` is true for a result that was stored before the connection, or is
+    sent again on request.
     """
 
     result_id: str
@@ -143,7 +144,7 @@ class Result(Payload):
 
 
 class CommandRecord(Payload):
-    """Who asked for what: the audit of one command; `signed_by` names the key, None where none was needed."""
+    """The audit record of one command; `signed_by` is the name of the key that verified its signature, or None."""
 
     name: str
     cmd_id: str | None
@@ -153,7 +154,7 @@ class CommandRecord(Payload):
 
 
 class Event(Payload):
-    """Something a person should know of, in the words of the table of faults; a command's audit names the command."""
+    """A fault, with the texts of the fault table, or the audit of a command, with `command` set."""
 
     event_id: str
     device: str
@@ -168,9 +169,9 @@ class Event(Payload):
 
 
 class Status(Payload):
-    """Whether the device is there; retained. `offline` is the broker's word for a device that vanished.
+    """The device's state; retained. The broker publishes `offline` (the will) if the connection breaks.
 
-    `activity` says what it is doing now, `progress` how much of that is done (building an engine takes minutes).
+    `activity` is what the device is doing now, `progress` the share done, 0 to 1 (building an engine takes minutes).
     """
 
     device: str
@@ -183,14 +184,14 @@ class Status(Payload):
 
 
 class Percentiles(Payload):
-    """A stage's latency over the newest parts, in milliseconds; None before the first part."""
+    """Latency percentiles of one stage over the newest parts, in milliseconds; None before the first part."""
 
     p50_ms: Finite | None
     p99_ms: Finite | None
 
 
 class StageLatencies(Payload):
-    """The stages of `ProcessingTimes`."""
+    """Percentiles of each stage of `ProcessingTimes`."""
 
     queue: Percentiles
     preprocess: Percentiles
@@ -207,10 +208,10 @@ class DiskUse(Payload):
 
 
 class Metrics(Payload):
-    """How the device is doing; counts are since its start.
+    """Counts since the start, latencies, disk and temperatures.
 
-    `backlog` is messages still to be sent, `quarantined` those that the broker refused for good. `temperatures_c` has
-    one entry a sensor; a sensor that does not answer is None, never 0.
+    `backlog` is the number of unsent messages, `quarantined` of messages that the broker refused permanently.
+    `temperatures_c` has one entry per sensor; it is None, never 0, for a sensor that cannot be read.
     """
 
     device: str
@@ -226,7 +227,7 @@ class Metrics(Payload):
 
 
 def shows_frame(decision: Decision) -> bool:
-    """Whether the frame is published too: what a person will look at, or what was rejected."""
+    """Whether the frame is published with the result: for rejected, review and audited parts."""
     return decision.verdict in (Verdict.REJECT, Verdict.REVIEW) or decision.audit
 
 
@@ -239,7 +240,7 @@ def event_from_fault(
     created_at_utc: str,
     command: CommandRecord | None = None,
 ) -> Event:
-    """The event that tells of a fault, or of a command; `detail` is what the table cannot know."""
+    """The event for a fault, or for a `command`; `detail` is the specific text that the fault table does not have."""
     fault = FAULTS[fault_id]
     return Event(
         event_id=uuid4().hex,
@@ -256,9 +257,9 @@ def event_from_fault(
 
 
 def bytes_from_payload(payload: Payload) -> bytes:
-    """The message's JSON in UTF-8; a result or an event is at most `MAX_PAYLOAD_BYTES` long.
+    """The message's JSON in UTF-8; a result or an event has at most `MAX_PAYLOAD_BYTES`.
 
-    A result of very many types keeps its highest scores and is marked as partial.
+    A result with very many types keeps only its highest scores and is marked as partial.
     """
     data = payload.model_dump_json(by_alias=True).encode()
     if len(data) > MAX_PAYLOAD_BYTES and isinstance(payload, Result):
@@ -267,19 +268,19 @@ def bytes_from_payload(payload: Payload) -> bytes:
 
 
 def _partial(result: Result) -> Result:
-    """The same result with its highest type scores alone; the reasons that decided come first."""
+    """The same result with only its highest type scores and first reasons, rejecting reasons before reviewing ones."""
     scores = (result.scores or result.thresholds).types
     kept = sorted(scores, key=lambda name: -(scores[name] or 0.0))[:_KEPT_TYPES]
     return result.model_copy(
         update={
             "is_partial": True,
             "why": tuple(sorted(result.why, key=lambda reason: reason.authority == "review"))[:_KEPT_REASONS],
-            "scores": result.scores and _of_types(result.scores, kept),
-            "thresholds": _of_types(result.thresholds, kept),
+            "scores": result.scores and _only_types(result.scores, kept),
+            "thresholds": _only_types(result.thresholds, kept),
             "authority": {name: result.authority[name] for name in kept},
         }
     )
 
 
-def _of_types(values: ScoreSet, names: list[str]) -> ScoreSet:
+def _only_types(values: ScoreSet, names: list[str]) -> ScoreSet:
     return ScoreSet(types={name: values.types[name] for name in names}, anomaly=values.anomaly)

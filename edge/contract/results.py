@@ -1,4 +1,4 @@
-"""How an inspection becomes its result message."""
+"""Builds the result message of an inspection."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 
-from edge.contract.encoding import clean_text, frame_topic, heatmap_topic, result_id, rounded_score
+from edge.contract.encoding import clean_text, result_id, rounded_score
 from edge.contract.payloads import (
     BundleRef,
     ImageRef,
@@ -20,6 +20,7 @@ from edge.contract.payloads import (
     WhyPayload,
     shows_frame,
 )
+from edge.contract.topics import FRAME_HEATMAP, FRAME_IMAGE
 from edge.messages import Inspection, Scores, Timings, Verdict, Why
 from edge.policy import Policy
 
@@ -33,9 +34,9 @@ _EVALUATIONS = {
 
 @dataclass(frozen=True)
 class ResultContext:
-    """What is the same for every result between two starts.
+    """What all results have in common while the rules and the bundle stay the same.
 
-    `root` is the root of the device's topics; `simulated` marks replayed frames.
+    `root` is the root of the device's topics; `simulated` is True for frames replayed from files.
     """
 
     device: str
@@ -48,7 +49,7 @@ class ResultContext:
 
     @cached_property
     def configuration_id(self) -> str:
-        """A short hash of everything beside the bundle that decides about a part."""
+        """A short hash of everything besides the bundle that influences a verdict."""
         policy = self.policy
         types = [(rule.name, rule.limit.threshold, rule.authority) for rule in policy.types]
         anomaly = policy.anomaly.threshold if policy.anomaly else None
@@ -58,7 +59,7 @@ class ResultContext:
 
 
 def result_from_inspection(inspection: Inspection, context: ResultContext, *, snapshot: bool = False) -> Result:
-    """The result message of an inspection; of a `snapshot` the frame is published whatever the verdict."""
+    """The result message of an inspection; for a `snapshot` the frame is published whatever the verdict."""
     trigger, decision, policy = inspection.trigger, inspection.decision, context.policy
     identity = result_id(context.epoch, trigger.seq)
     inspected = decision.verdict is not Verdict.NOT_INSPECTED
@@ -66,8 +67,10 @@ def result_from_inspection(inspection: Inspection, context: ResultContext, *, sn
     if trigger.frame is not None and (snapshot or shows_frame(decision)):
         image = ImageRef(
             frame_id=clean_text(trigger.frame_id),
-            topic=f"{context.root}/{frame_topic(identity)}",
-            heatmap_topic=f"{context.root}/{heatmap_topic(identity)}" if inspection.scores is not None else None,
+            topic=FRAME_IMAGE.at(context.root, resultId=identity),
+            heatmap_topic=(
+                FRAME_HEATMAP.at(context.root, resultId=identity) if inspection.scores is not None else None
+            ),
         )
     return Result(
         result_id=identity,

@@ -1,4 +1,4 @@
-"""The table of topics: what the device publishes and takes, where, and with which promises.
+"""The table of topics: every topic on which the device publishes or to which it subscribes, with payload, retain, rate.
 
 The root follows ISA-95: enterprise/site/area/line/cell/device/v1; a level that a plant does not use is left out.
 """
@@ -12,12 +12,10 @@ from pydantic import Field
 
 from edge.contract.commands import Command, CommandReply
 from edge.contract.payloads import Event, Metrics, Result, Status
-from edge.settings_section import (
-    Section,
-)
+from edge.settings_section import Section
 
 VERSION = "v1"
-"""Last level of the root; a change that breaks receivers makes it v2."""
+"""Last level of the root; it becomes v2 with a change that breaks receivers."""
 JSON, JPEG = "application/json", "image/jpeg"
 
 Direction = Literal["out", "in"]
@@ -28,8 +26,8 @@ Direction = Literal["out", "in"]
 class Topic:
     """One topic below the device's root.
 
-    `payload` is the model of its JSON (of a command, the part that all have), or None for a JPEG; `rate` says how
-    often to expect it.
+    `payload` is the model of its JSON (for commands, the common envelope), or None for a JPEG; `rate` is how often to
+    expect a message.
     """
 
     name: str
@@ -41,17 +39,27 @@ class Topic:
     direction: Direction = "out"
     qos: Literal[1] = 1
 
+    def at(self, root: str, **levels: str) -> str:
+        """The whole topic below this `root`; `levels` are the values of the levels in braces, or `+` for any.
 
-RESULT = Topic("result", "result", Result, False, "one a part", "The verdict on every trigger, in order, never lost")
+        Raises:
+            KeyError: a level has no value.
+        """
+        return f"{root}/{self.suffix.format(**levels)}"
+
+
+RESULT = Topic("result", "result", Result, False, "one per part", "The verdict on every trigger, in order, never lost")
 RESULT_LAST = Topic(
     "result_last",
     "result/last",
     Result,
     True,
-    "at most one a part",
-    "The newest result again, for whoever connects later; left out while older ones still wait",
+    "at most one per part",
+    "The newest result again, retained for later subscribers; not published while older results are unsent",
 )
-EVENT = Topic("event", "event", Event, False, "when it happens", "Faults, with what to do about them; commands' audits")
+EVENT = Topic(
+    "event", "event", Event, False, "when it happens", "Faults, with what to do about them; audits of commands"
+)
 STATUS = Topic(
     "status", "status", Status, True, "when it changes", "Starting, running, stopped (birth), or offline by will"
 )
@@ -62,7 +70,7 @@ FRAME_IMAGE = Topic(
     None,
     False,
     "rejected, review and audited parts",
-    "The part's photograph as a JPEG; best effort, always behind the results",
+    "The part's photograph as a JPEG; best effort, sent only after all results",
 )
 FRAME_HEATMAP = Topic(
     "frame_heatmap",
@@ -70,18 +78,18 @@ FRAME_HEATMAP = Topic(
     None,
     False,
     "with the photograph",
-    "Where the scores come from, over the photograph, as a JPEG; best effort",
+    "A heatmap of the scores drawn over the photograph, as a JPEG; best effort",
 )
 COMMAND = Topic(
-    "command", "cmd/{name}", Command, False, "as the plant likes", "A command; a retained one is refused", "in"
+    "command", "cmd/{name}", Command, False, "at the plant's choice", "A command; a retained one is refused", "in"
 )
 COMMAND_REPLY = Topic(
     "command_reply",
     "cmd/{name}/reply",
     CommandReply,
     False,
-    "one a command",
-    "What became of it; on MQTT 5 also below this topic, as the command's response topic says",
+    "one per command",
+    "The outcome of a command; with MQTT 5 on the command's response topic, if that is below this topic",
 )
 
 TOPICS = (RESULT, RESULT_LAST, EVENT, STATUS, METRICS, FRAME_IMAGE, FRAME_HEATMAP, COMMAND, COMMAND_REPLY)
@@ -98,13 +106,11 @@ Level = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
 class DeviceSettings(Section):
-    """Where the device stands: the levels above it in the plant's topic tree (ISA-95), each optional, and its name."""
+    """The device's name, and its place in the plant: the topic levels above it (ISA-95), each optional."""
 
     enterprise: Level | None = Field(default=None, title="Enterprise", description="Topic level of the enterprise")
     site: Level | None = Field(default=None, title="Site", description="Topic level of the site")
     area: Level | None = Field(default=None, title="Area", description="Topic level of the area")
     line: Level | None = Field(default=None, title="Line", description="Topic level of the line")
     cell: Level | None = Field(default=None, title="Cell", description="Topic level of the cell")
-    device: Level = Field(
-        title="Device", description="This device's name, different from every other on the broker (A-Z a-z 0-9 _ . -)"
-    )
+    device: Level = Field(title="Device", description="This device's name, unique on the broker (A-Z a-z 0-9 _ . -)")

@@ -1,4 +1,4 @@
-"""How fast: pauses between attempts to connect, and frames that leave results their share of the link."""
+"""Pauses between attempts to connect, and before a busy broker is tried again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 
 
 class Backoff:
-    """Pauses that grow while nothing succeeds, drawn anew each time so that many devices never come at once.
+    """Pauses that grow with every failure, each drawn at random so that many devices do not reconnect at once.
 
     Full jitter: the pause is uniform between 0 and a bound that doubles (M. Brooker, AWS Architecture Blog, 2015).
     """
@@ -18,10 +18,10 @@ class Backoff:
         self._random = SystemRandom()
 
     def pause_s(self) -> float:
-        """The next pause."""
+        """Draw the next pause and double the bound."""
         bound_s, self._bound_s = self._bound_s, min(2 * self._bound_s, LONGEST_PAUSE_S)
         return self._random.uniform(0, bound_s)
 
     def succeeded(self) -> None:
-        """Something was achieved: the next pause is short again."""
+        """Make the next pause short again."""
         self._bound_s = FIRST_PAUSE_S

@@ -1,4 +1,4 @@
-"""What is sent best effort behind results and events: replies to commands and metrics."""
+"""Messages sent best effort, after results and events: replies to commands, and metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_REPLIES = 64
 
 @dataclass(frozen=True, slots=True)
 class BestEffortMessage:
-    """A message that is lost if the connection breaks; `topic` is the whole topic."""
+    """A message that is lost if the connection breaks; `topic` includes the device's root."""
 
     topic: str
     payload: bytes
@@ -19,7 +19,7 @@ class BestEffortMessage:
 
 
 class BestEffortQueue:
-    """Waiting room for best_effort: the oldest replies make room for new ones, of metrics only the newest is kept."""
+    """A bounded queue: a new reply pushes out the oldest one of a full queue, and only the newest metrics are kept."""
 
     def __init__(self, metrics_topic: str) -> None:
         self._metrics_topic = metrics_topic
@@ -38,7 +38,7 @@ class BestEffortQueue:
             self._metrics = BestEffortMessage(self._metrics_topic, payload)
 
     def next(self) -> BestEffortMessage | None:
-        """The next to be sent, replies first; it is forgotten here."""
+        """Remove and return the next message to send, replies first; None if the queue is empty."""
         with self._lock:
             if self._replies:
                 return self._replies.popleft()

@@ -1,8 +1,7 @@
-"""Every step between this device and a broker that takes its messages, tried one after the other."""
+"""Tests every step from this device to a broker that accepts its messages, one after the other."""
 
 from __future__ import annotations
 
-import re
 import socket
 import threading
 import time
@@ -20,17 +19,13 @@ from edge.mqtt.connection import Acknowledged, Connected, Connection, Ended, Sub
 from edge.mqtt.frame_sender import MAX_FRAME_BYTES
 from edge.mqtt.settings import MqttSettings
 from edge.mqtt.tls import context_from_settings, text_from_os_error
-from edge.system.clock import ClockState, clock_state
+from edge.system.clock import EARLIEST_CREDIBLE_S, ClockState, clock_state
 
-PUBLISHED = tuple(re.sub(r"\{\w+\}", "check", topic.suffix) for topic in TOPICS if topic.direction == "out")
-SUBSCRIBED = tuple(re.sub(r"\{\w+\}", "+", topic.suffix) for topic in TOPICS if topic.direction == "in")
-"""The table of topics below the device's root, for this check."""
 CLIENT_ID_SUFFIX = "-check"
-"""The check has a client id of its own: with the device's it would throw out the daemon that runs."""
+"""The check's client id differs from the device's: with the same id the broker would disconnect the running daemon."""
 
-_ANSWER_S = 5.0
-_SOON = timedelta(days=30)
-_CREDIBLE_SINCE = datetime(2024, 1, 1, tzinfo=timezone.utc)
+_ANSWER_TIMEOUT_S = 5.0
+_EXPIRES_SOON = timedelta(days=30)
 _REFUSED = 0x80
 
 _Answer = TypeVar("_Answer", Connected, Acknowledged, Subscribed)
@@ -40,7 +35,7 @@ Outcome = Literal["ok", "warning", "failed"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What one step showed; `remedy` is empty where nothing is to be done."""
+    """The outcome of one step; `remedy` is empty if there is nothing to do."""
 
     step: str
     outcome: Outcome
@@ -48,73 +43,85 @@ class Finding:
     remedy: str = ""
 
 
-class _Failed(Exception):  # noqa: N818  (it carries a finding, behind which nothing can be tried)
+class _Failed(Exception):  # noqa: N818  (it carries the finding that ends the check)
     def __init__(self, step: str, detail: str, remedy: str) -> None:
         super().__init__(detail)
         self.finding = Finding(step, "failed", detail, remedy)
 
 
 def check(settings: MqttSettings, device: str, root: str) -> Iterator[Finding]:
-    """Try everything, from the clock to the rights; ends at the first step without which the next make no sense.
+    """Test clock, name, TCP, TLS, login and rights; stops at a failure that prevents all further steps.
 
-    Messages of the check are empty and not retained, so that no receiver can take one for a result.
+    The messages of the check are empty and not retained, so that no receiver mistakes one for a result.
     """
     try:
-        yield _clock(clock_state(), datetime.now(timezone.utc))
-        yield _name(settings)
-        yield _tcp(settings)
-        yield from _tls(settings)
-        yield from _mqtt(settings, (settings.client_id or device) + CLIENT_ID_SUFFIX, root)
+        yield _check_clock(clock_state(), datetime.now(timezone.utc))
+        yield _check_name(settings)
+        yield _check_tcp(settings)
+        yield from _check_tls(settings)
+        yield from _check_mqtt(settings, (settings.client_id or device) + CLIENT_ID_SUFFIX, root)
     except _Failed as failed:
         yield failed.finding
 
 
-def _clock(state: ClockState, now: datetime) -> Finding:
+def published_topics(root: str) -> tuple[str, ...]:
+    """Every topic on which the device publishes, with `check` as result id and as command name."""
+    return tuple(topic.at(root, resultId="check", name="check") for topic in TOPICS if topic.direction == "out")
+
+
+def subscribed_filters(root: str) -> tuple[str, ...]:
+    """Every topic filter to which the device subscribes."""
+    return tuple(topic.at(root, name="+") for topic in TOPICS if topic.direction == "in")
+
+
+def _check_clock(state: ClockState, now: datetime) -> Finding:
     shown = f"{now:%Y-%m-%d %H:%M:%S} UTC"
-    if now < _CREDIBLE_SINCE:
+    if now.timestamp() < EARLIEST_CREDIBLE_S:
         remedy = "Set the clock (timedatectl set-ntp true): certificates are not valid yet at this time"
-        return Finding("clock", "failed", f"{shown} cannot be", remedy)
+        return Finding("clock", "failed", f"{shown}: the clock was never set", remedy)
     if state.max_error_ms is None:
-        remedy = "Name a time server in /etc/systemd/timesyncd.conf; results are ordered by number, so none is lost"
-        return Finding("clock", "warning", f"{shown}, kept by no time service", remedy)
-    return Finding("clock", "ok", f"{shown}, off by {state.max_error_ms:.0f} ms at most")
+        remedy = (
+            "Set a time server in /etc/systemd/timesyncd.conf; results are ordered by number, so none is lost meanwhile"
+        )
+        return Finding("clock", "warning", f"{shown}, not synchronised by a time service", remedy)
+    return Finding("clock", "ok", f"{shown}, off by at most {state.max_error_ms:.0f} ms")
 
 
-def _name(settings: MqttSettings) -> Finding:
+def _check_name(settings: MqttSettings) -> Finding:
     started_s = time.monotonic()
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         text = error.strerror if isinstance(error, OSError) else str(error)
-        remedy = "Check mqtt.host and the DNS servers (resolvectl status), or give the broker's address"
+        remedy = "Check mqtt.host and the DNS servers (resolvectl status), or set mqtt.host to the broker's IP address"
         raise _Failed("name", f"{settings.host}: {text}", remedy) from error
     addresses = ", ".join(sorted({str(address[0]) for *_, address in found}))
     return Finding("name", "ok", f"{settings.host} is {addresses} ({1e3 * (time.monotonic() - started_s):.0f} ms)")
 
 
-def _tcp(settings: MqttSettings) -> Finding:
+def _check_tcp(settings: MqttSettings) -> Finding:
     started_s = time.monotonic()
     where = f"{settings.host}:{settings.port}"
     try:
         socket.create_connection((settings.host, settings.port), CONNECT_TIMEOUT_S).close()
     except ConnectionRefusedError as error:
         remedy = "Check mqtt.port (1883, or 8883 with TLS), and that the broker runs and listens on this address"
-        raise _Failed("tcp", f"{where}: nobody listens there", remedy) from error
+        raise _Failed("tcp", f"{where}: connection refused, no program listens there", remedy) from error
     except OSError as error:
-        remedy = "Check cable, address, gateway (ip route) and the firewalls between"
+        remedy = "Check the cable, the address, the gateway (ip route) and the firewalls in between"
         raise _Failed("tcp", f"{where}: {text_from_os_error(error)}", remedy) from error
-    return Finding("tcp", "ok", f"{where} answers in {1e3 * (time.monotonic() - started_s):.0f} ms")
+    return Finding("tcp", "ok", f"{where} answered in {1e3 * (time.monotonic() - started_s):.0f} ms")
 
 
-def _tls(settings: MqttSettings) -> Iterator[Finding]:
+def _check_tls(settings: MqttSettings) -> Iterator[Finding]:
     try:
         context = context_from_settings(settings)
     except OSError as error:
-        remedy = "Check tls_ca_file, client_cert_file and client_key_file: PEM files that belong together"
+        remedy = "Check tls_ca_file, client_cert_file and client_key_file: they must be PEM files that belong together"
         raise _Failed("tls", f"the files cannot be used: {text_from_os_error(error)}", remedy) from error
     if context is None:
-        remedy = "Ask for the plant's certificate authority and name it in tls_ca_file, usually with port 8883"
-        yield Finding("tls", "warning", "off: anybody on the network can read and change what is sent", remedy)
+        remedy = "Ask for the certificate of the plant's authority and set it as tls_ca_file, usually with port 8883"
+        yield Finding("tls", "warning", "off: anybody on the network can read and change the messages", remedy)
         return
     try:
         with (
@@ -123,28 +130,30 @@ def _tls(settings: MqttSettings) -> Iterator[Finding]:
         ):
             version, certificate = tls.version(), tls.getpeercert(binary_form=True)
     except OSError as error:
-        remedy = "Correct what the detail names; `openssl s_client -connect HOST:PORT -showcerts` shows the certificate"
+        remedy = (
+            "Correct the problem in the detail; `openssl s_client -connect HOST:PORT -showcerts` shows the certificate"
+        )
         raise _Failed("tls", text_from_os_error(error), remedy) from error
-    yield Finding("tls", "ok", f"{version}, the broker is who it says")
+    yield Finding("tls", "ok", f"{version}, the broker's certificate is valid for {settings.host}")
     if certificate is not None:
-        yield _dates("broker's certificate", x509.load_der_x509_certificate(certificate))
+        yield _check_dates("broker's certificate", x509.load_der_x509_certificate(certificate))
     if settings.client_cert_file is not None:
         own = x509.load_pem_x509_certificate(settings.client_cert_file.read_bytes())
-        yield _dates("own certificate", own)
+        yield _check_dates("own certificate", own)
 
 
-def _dates(step: str, certificate: x509.Certificate) -> Finding:
+def _check_dates(step: str, certificate: x509.Certificate) -> Finding:
     now, end = datetime.now(timezone.utc), certificate.not_valid_after_utc
     detail = f"valid from {certificate.not_valid_before_utc:%Y-%m-%d} to {end:%Y-%m-%d}"
     if not certificate.not_valid_before_utc <= now <= end:
-        return Finding(step, "failed", detail, "Exchange the file; the running device takes it up by itself")
-    if end - now < _SOON:
-        remedy = "Have it renewed; the running device takes a new file up by itself"
+        return Finding(step, "failed", detail, "Replace the file; a running device uses the new one without a restart")
+    if end - now < _EXPIRES_SOON:
+        remedy = "Have it renewed; a running device uses the new file without a restart"
         return Finding(step, "warning", f"{detail}: {(end - now).days} days left", remedy)
     return Finding(step, "ok", detail)
 
 
-def _mqtt(settings: MqttSettings, client_id: str, root: str) -> Iterator[Finding]:
+def _check_mqtt(settings: MqttSettings, client_id: str, root: str) -> Iterator[Finding]:
     wake = threading.Event()
     try:
         connection = Connection(settings, client_id, None, wake, lambda _: True)
@@ -152,28 +161,28 @@ def _mqtt(settings: MqttSettings, client_id: str, root: str) -> Iterator[Finding
             connection.open()
             limits = _await(connection, wake, Connected)
             yield Finding("login", "ok", f"MQTT {settings.protocol} as {client_id}")
-            yield _limits(limits)
-            for suffix in PUBLISHED:
-                yield _right_to_publish(settings, connection, wake, f"{root}/{suffix}")
-            for suffix in SUBSCRIBED:
-                yield _right_to_subscribe(connection, wake, f"{root}/{suffix}")
+            yield _check_limits(limits)
+            for topic in published_topics(root):
+                yield _check_right_to_publish(settings, connection, wake, topic)
+            for topic_filter in subscribed_filters(root):
+                yield _check_right_to_subscribe(connection, wake, topic_filter)
         finally:
             connection.close()
     except LinkError as error:
         remedy = (
-            "Check username and password_file, and that the broker lets this device in under the client id "
-            f"{client_id}; the broker's log says more"
+            "Check username and password_file, and that the broker accepts this device with the client id "
+            f"{client_id}; see the broker's log"
         )
         raise _Failed("mqtt", str(error), remedy) from error
 
 
-def _limits(limits: Connected) -> Finding:
-    at_once = f"{limits.receive_maximum} messages at once"
+def _check_limits(limits: Connected) -> Finding:
     size = limits.maximum_packet_bytes
-    detail = f"packets of {size:,} bytes, {at_once}"
+    detail = f"packets of up to {size:,} bytes, {limits.receive_maximum} messages in flight"
     if size < MAX_PAYLOAD_BYTES + 1024:
         remedy = (
-            f"Allow {MAX_FRAME_BYTES:,} bytes at the broker (mosquitto: max_packet_size); larger results are set aside"
+            f"Allow {MAX_FRAME_BYTES:,} bytes at the broker (mosquitto: max_packet_size); larger results are "
+            "quarantined"
         )
         return Finding("limits", "failed", detail, remedy)
     if size < MAX_FRAME_BYTES:
@@ -182,30 +191,32 @@ def _limits(limits: Connected) -> Finding:
     return Finding("limits", "ok", detail)
 
 
-def _right_to_publish(settings: MqttSettings, connection: Connection, wake: threading.Event, topic: str) -> Finding:
+def _check_right_to_publish(
+    settings: MqttSettings, connection: Connection, wake: threading.Event, topic: str
+) -> Finding:
     step = "may publish"
     connection.publish(topic, b"", retain=False, content_type="text/plain")
     puback = _await(connection, wake, Acknowledged)
     if puback.reason_code >= _REFUSED:
-        remedy = "Give the device write access to this topic at the broker; what it refuses is set aside on the device"
+        remedy = "Give the device write access to this topic at the broker; the device quarantines refused messages"
         return Finding(step, "failed", f"{topic}: {puback.text}", remedy)
     if settings.protocol != "5":
-        remedy = "Use protocol 5 where the broker can: over 3.1.1 a refusal looks like an acceptance"
+        remedy = "Use protocol 5 if the broker supports it: over 3.1.1 a refusal looks like an acceptance"
         return Finding(step, "warning", f"{topic}: acceptance unverifiable", remedy)
     return Finding(step, "ok", topic)
 
 
-def _right_to_subscribe(connection: Connection, wake: threading.Event, topic_filter: str) -> Finding:
+def _check_right_to_subscribe(connection: Connection, wake: threading.Event, topic_filter: str) -> Finding:
     connection.subscribe(topic_filter)
     answer = _await(connection, wake, Subscribed)
     if answer.refused:
-        remedy = "Give the device read access to this topic at the broker; without it commands do not arrive"
+        remedy = "Give the device read access to this topic at the broker; without it no command arrives"
         return Finding("may subscribe", "failed", f"{topic_filter}: {answer.refused}", remedy)
     return Finding("may subscribe", "ok", topic_filter)
 
 
 def _await(connection: Connection, wake: threading.Event, kind: type[_Answer]) -> _Answer:
-    deadline_s = time.monotonic() + _ANSWER_S
+    deadline_s = time.monotonic() + _ANSWER_TIMEOUT_S
     while time.monotonic() < deadline_s:
         for occurrence in connection.occurrences():
             if isinstance(occurrence, kind):
@@ -214,4 +225,4 @@ def _await(connection: Connection, wake: threading.Event, kind: type[_Answer]) -
                 raise LinkError(occurrence.text)
         wake.wait(0.1)
         wake.clear()
-    raise LinkError(f"the broker does not answer within {_ANSWER_S:g} s")
+    raise LinkError(f"the broker did not answer within {_ANSWER_TIMEOUT_S:g} s")

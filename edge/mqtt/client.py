@@ -1,6 +1,6 @@
-"""paho's client as this device uses it: MQTT 5 or 3.1.1, the user's credentials, TLS.
+"""A paho client set up from the settings: MQTT 5 or 3.1.1, credentials, TLS.
 
-Credentials are read at every connection: from the files that the settings name, else from systemd's
+Credentials are read again at every connection: from the files named in the settings, else from systemd's credentials
 (`LoadCredential=mqtt-username:...`, `mqtt-password`), never from the command line or the environment itself.
 """
 
@@ -22,9 +22,9 @@ USERNAME_CREDENTIAL, PASSWORD_CREDENTIAL = "mqtt-username", "mqtt-password"
 
 
 class LinkError(Exception):
-    """There is no connection, or no longer; the text says why.
+    """There is no connection, or it ended; the text is the reason.
 
-    `cut_off` tells that the other side ended it, rather than silence.
+    `cut_off` is True if the broker closed the connection, and False after a timeout.
     """
 
     def __init__(self, text: str, *, cut_off: bool = False) -> None:
@@ -33,10 +33,10 @@ class LinkError(Exception):
 
 
 def client_from_settings(settings: MqttSettings, client_id: str) -> mqtt.Client:
-    """A client with the credentials and certificates as they are now, which never reconnects by itself.
+    """A client with the credentials and certificates that the files hold now; it never reconnects by itself.
 
     Raises:
-        LinkError: the credentials or the certificates cannot be read.
+        LinkError: a file of credentials or certificates cannot be read.
     """
     five = settings.protocol == "5"
     client = mqtt.Client(
@@ -66,8 +66,8 @@ def credentials(settings: MqttSettings, environment: Mapping[str, str] = os.envi
     """User name and password, each from the settings or from systemd's credentials.
 
     Raises:
-        OSError: a file that should be there cannot be read.
-        UnicodeDecodeError: a file is no UTF-8 text.
+        OSError: a file cannot be read.
+        UnicodeDecodeError: a file is not UTF-8 text.
     """
     folder = environment.get("CREDENTIALS_DIRECTORY")
     username = settings.username or _credential(folder, USERNAME_CREDENTIAL)

@@ -1,7 +1,7 @@
-"""One MQTT connection from CONNECT to its end, as a wire: it keeps nothing, repeats nothing and is never used twice.
+"""One MQTT connection from CONNECT to its end: it stores nothing, resends nothing and is never used twice.
 
-paho queues what is published offline, sends it out of order on reconnecting and dies of an exception in a callback;
-so every connection gets a client of its own, callbacks only enqueue, and what was not acknowledged is sent again from
+paho queues messages published offline, sends them out of order after a reconnect, and its thread ends if a callback
+raises. So every connection gets a new client, callbacks only enqueue, and unacknowledged messages are sent again from
 the outbox.
 """
 
@@ -35,21 +35,21 @@ _SOCKET_OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 8000),
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
 )
-"""A silent partition ends the connection after 8 to 10 s, whether something is on its way or not."""
+"""With these a network that drops all packets ends the connection after 8 to 10 s, with or without data in flight."""
 _UNLIMITED_PACKET_BYTES = 268_435_455
 _DEFAULT_RECEIVE_MAXIMUM = 65_535
 _CLOSE_TIMEOUT_S = 1.0
-_UNSPECIFIED = 0x80
-_SILENCE = ("timed out", "unreachable", "Keep alive")
-_EXPLAINED = frozenset({0x89, 0x8B, 0x8D, 0x8E, 0x96, 0x97, 0x98, 0x9C, 0x9D, 0xA0})
-"""Reasons of a DISCONNECT that no message is to blame for: busy, shutting down, taken over, quota ..."""
+_UNSPECIFIED_ERROR = 0x80
+_TIMEOUT_TEXTS = ("timed out", "unreachable", "Keep alive")
+_NOT_ABOUT_A_MESSAGE = frozenset({0x89, 0x8B, 0x8D, 0x8E, 0x96, 0x97, 0x98, 0x9C, 0x9D, 0xA0})
+"""DISCONNECT reason codes that no message can cause: busy, shutting down, session taken over, quota ..."""
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The broker accepted the connection, with its limits."""
+    """The broker accepted the connection, with these limits."""
 
     receive_maximum: int
     maximum_packet_bytes: int
@@ -66,14 +66,14 @@ class Acknowledged:
 
 @dataclass(frozen=True, slots=True)
 class Subscribed:
-    """The broker's answer to a subscription; `refused` is why not, or empty."""
+    """The broker's SUBACK; `refused` is the reason of a refusal, or empty."""
 
     refused: str
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The connection was refused or is gone; `cut_off` where the other side ended it, rather than silence."""
+    """The connection was refused or ended; `cut_off` is True if the broker closed it, and False after a timeout."""
 
     text: str
     cut_off: bool = False
@@ -93,8 +93,8 @@ class Will:
 class Connection:
     """One connection; `wake` is set at every occurrence.
 
-    Only one thread may call it. `occurrences` gives what happened since the last call. Messages of subscriptions go to
-    `on_message` on the network's thread; when it answers False the connection ends.
+    Only one thread may call its methods. Messages of subscriptions go to `on_message` on paho's network thread; if it
+    returns False the connection ends.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Connection:
     ) -> None:
         self._settings = settings
         self._wake = wake
-        self._take = on_message
+        self._on_incoming = on_message
         self._five = settings.protocol == "5"
         self._occurrences: SimpleQueue[Occurrence] = SimpleQueue()
         self._ended = threading.Event()
@@ -124,10 +124,10 @@ class Connection:
         self._client.on_disconnect = self._on_disconnect
 
     def open(self) -> None:
-        """Connect and send CONNECT; the broker's answer is an occurrence.
+        """Open the TCP or TLS connection and send CONNECT; the CONNACK becomes an occurrence.
 
         Raises:
-            LinkError: there is no TCP or TLS connection.
+            LinkError: the TCP or TLS connection failed.
         """
         settings = self._settings
         try:
@@ -161,7 +161,7 @@ class Connection:
     def publish(
         self, topic: str, payload: bytes, *, retain: bool, content_type: str, correlation: bytes | None = None
     ) -> int:
-        """Send a message with QoS 1; returns the packet id of its PUBACK.
+        """Send a message with QoS 1; returns the packet id that its PUBACK will have.
 
         Raises:
             LinkError: it was not sent.
@@ -174,28 +174,28 @@ class Connection:
         return info.mid
 
     def subscribe(self, topic_filter: str) -> None:
-        """Ask for messages; the answer is an occurrence."""
+        """Send SUBSCRIBE; the SUBACK becomes an occurrence."""
         self._client.subscribe(topic_filter, QOS)
 
     def close(self) -> None:
-        """Say goodbye, so that the broker does not publish the will, and end."""
+        """Send DISCONNECT, so that the broker does not publish the will, and close the connection."""
         self._client.disconnect()
         self._ended.wait(_CLOSE_TIMEOUT_S)
         self.abandon()
 
     def abandon(self) -> None:
-        """End without goodbye: the broker publishes the will."""
-        self._cut()
+        """Close the connection without DISCONNECT: the broker publishes the will."""
+        self._shut_socket_down()
         self._client.drop_out_messages()
         self._client.loop_stop()
 
-    def _cut(self) -> None:
+    def _shut_socket_down(self) -> None:
         sock = self._client.socket()
         if isinstance(sock, socket.socket):
             try:
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # past TLS, which would wait for the other side
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not the TLS shutdown, which would wait for the broker
             except OSError as error:
-                _logger.debug("the connection was gone already: %s", error)
+                _logger.debug("the connection had ended already: %s", error)
 
     def _publish_properties(self, content_type: str, correlation: bytes | None) -> Properties:
         if correlation is not None:
@@ -204,7 +204,7 @@ class Connection:
             self._properties[content_type] = _properties(PacketTypes.PUBLISH, ContentType=content_type)
         return self._properties[content_type]
 
-    def _tell(self, occurrence: Occurrence) -> None:
+    def _report(self, occurrence: Occurrence) -> None:
         self._occurrences.put(occurrence)
         self._wake.set()
 
@@ -213,36 +213,36 @@ class Connection:
     ) -> None:
         try:
             if reason.is_failure:
-                self._tell(Ended(f"the broker refused the connection: {reason}"))
+                self._report(Ended(f"the broker refused the connection: {reason}"))
                 return
             if getattr(properties, "MaximumQoS", QOS) < QOS:
-                self._tell(Ended("the broker acknowledges nothing (it takes QoS 0 only)"))
+                self._report(Ended("the broker acknowledges no message: it accepts QoS 0 only"))
                 return
-            self._tell(
+            self._report(
                 Connected(
                     int(getattr(properties, "ReceiveMaximum", _DEFAULT_RECEIVE_MAXIMUM)),
                     int(getattr(properties, "MaximumPacketSize", _UNLIMITED_PACKET_BYTES)),
                 )
             )
-        except Exception as error:  # noqa: BLE001  (it would end paho's thread in silence)
-            self._tell(Ended(f"the broker's answer cannot be understood: {error}"))
+        except Exception as error:  # noqa: BLE001  (paho's thread would end without a log line)
+            self._report(Ended(f"the broker's answer cannot be understood: {error}"))
 
     def _on_publish(
         self, _client: mqtt.Client, _userdata: object, packet_id: int, reason: ReasonCode, _properties: object
     ) -> None:
         try:
-            self._tell(Acknowledged(packet_id, reason.value, str(reason)))
-        except Exception as error:  # noqa: BLE001  (it would end paho's thread in silence)
-            self._tell(Ended(f"the broker's PUBACK cannot be understood: {error}"))
+            self._report(Acknowledged(packet_id, reason.value, str(reason)))
+        except Exception as error:  # noqa: BLE001  (paho's thread would end without a log line)
+            self._report(Ended(f"the broker's PUBACK cannot be understood: {error}"))
 
     def _on_subscribe(
         self, _client: mqtt.Client, _userdata: object, _id: int, reasons: list[ReasonCode], _properties: object
     ) -> None:
         try:
             refused = next((str(reason) for reason in reasons if reason.is_failure), "")
-            self._tell(Subscribed(refused))
-        except Exception as error:  # noqa: BLE001  (it would end paho's thread in silence)
-            self._tell(Ended(f"the broker's SUBACK cannot be understood: {error}"))
+            self._report(Subscribed(refused))
+        except Exception as error:  # noqa: BLE001  (paho's thread would end without a log line)
+            self._report(Ended(f"the broker's SUBACK cannot be understood: {error}"))
 
     def _on_message(self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
         try:
@@ -254,31 +254,31 @@ class Connection:
                 getattr(properties, "ResponseTopic", None),
                 getattr(properties, "CorrelationData", None),
             )
-            if self._take is None or not self._take(incoming):
-                self._tell(Ended("the broker floods this device with messages"))
-                self._cut()
-        except Exception as error:  # noqa: BLE001  (it would end paho's thread in silence; the broker is not trusted)
-            self._tell(Ended(f"the broker's message cannot be understood: {error}"))
+            if self._on_incoming is None or not self._on_incoming(incoming):
+                self._report(Ended("the broker floods this device with messages"))
+                self._shut_socket_down()
+        except Exception as error:  # noqa: BLE001  (as above; the broker is not trusted)
+            self._report(Ended(f"the broker's message cannot be understood: {error}"))
 
     def _on_disconnect(
         self, _client: mqtt.Client, _userdata: object, _flags: object, reason: ReasonCode, _properties: object
     ) -> None:
         try:
-            said = self._last_error.text
-            hung_up = reason.value == _UNSPECIFIED  # paho's word for a socket that was closed
+            logged = self._last_error.text
+            closed = reason.value == _UNSPECIFIED_ERROR  # paho's reason for a socket that the broker closed
             text = (
-                text_from_tls_alert(said)
-                or said
-                or ("the broker hung up" if hung_up else f"the connection ended: {reason}")
+                text_from_tls_alert(logged)
+                or logged
+                or ("the broker closed the connection" if closed else f"the connection ended: {reason}")
             )
-            silent = any(word in f"{text} {reason}" for word in _SILENCE)
-            self._tell(Ended(text, cut_off=not silent and reason.value not in _EXPLAINED))
+            timed_out = any(part in f"{text} {reason}" for part in _TIMEOUT_TEXTS)
+            self._report(Ended(text, cut_off=not timed_out and reason.value not in _NOT_ABOUT_A_MESSAGE))
         finally:
             self._ended.set()
 
 
 class _LastError(logging.Handler):
-    """Keeps the last error that paho wrote to its log, which is the only place where it tells the cause."""
+    """Keeps the last error that paho logged: its log is the only place where paho gives the cause."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -291,7 +291,7 @@ class _LastError(logging.Handler):
 
 
 def _properties(packet_type: int, **values: object) -> Properties:
-    properties = Properties(packet_type)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+    properties = Properties(packet_type)  # type: ignore[no-untyped-call]  # untyped in paho
     for name, value in values.items():
         setattr(properties, name, value)
     return properties

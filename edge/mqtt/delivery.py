@@ -1,4 +1,7 @@
-"""What is on its way over one connection: the window, the order, what becomes of each PUBACK."""
+"""One connection's window of unacknowledged messages: what is sent next, and what each PUBACK means.
+
+`Delivery` lives as long as one connection; `publisher.py` has the thread that makes the connections.
+"""
 
 from __future__ import annotations
 
@@ -6,34 +9,32 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from edge.contract.topics import JSON, RESULT_LAST, STATUS
 from edge.fault_board import put_event
 from edge.faults import FaultId
 from edge.frames.store import FrameStore, StoredFrame
+from edge.mqtt.across_connections import AcrossConnections
 from edge.mqtt.backoff import Backoff
-from edge.mqtt.best_effort import BestEffortQueue
 from edge.mqtt.client import LinkError
 from edge.mqtt.connection import Acknowledged, Connected, Connection, Ended, Subscribed
-from edge.mqtt.frame_sender import FramePace, FrameSender
-from edge.mqtt.poison_message import PoisonMessageFinder
+from edge.mqtt.frame_sender import FrameSender
 from edge.mqtt.result_replay import ResultReplay
 from edge.outbox.outbox import MessageKind, Outbox, StoredMessage
 
 WINDOW = 20
-"""Unacknowledged messages on the way; a larger window is no faster."""
+"""Maximum number of messages in flight; a larger window was not faster."""
 PUBACK_TIMEOUT_S = 10.0
 BACKFILL = (b'"backfill":false', b'"backfill":true')
-"""Marks a result that was stored before the connection was there, or is sent again; no text can hold these bytes,
-because JSON writes a quotation mark within a text as two characters."""
+"""Replacement that marks a result as stored before this connection, or as sent again. No text value can contain these
+bytes, because JSON escapes a quotation mark within a text."""
 
 _TICK_S = 0.5
 _PAGE = 200
-_UNKNOWN_ID = 0
+_UNKNOWN_PACKET_ID = 0
 _REFUSED = 0x80
 _BUSY = frozenset({0x89, 0x91, 0x97})
-"""Refusals that pass: server busy, packet identifier in use, quota exceeded."""
+"""Temporary refusals: server busy, packet identifier in use, quota exceeded."""
 _PACKET_OVERHEAD_BYTES = 64
 _FLUSH_S = 2.0
 _COMMIT_S = 0.1
@@ -41,32 +42,10 @@ _COMMIT_S = 0.1
 _logger = logging.getLogger(__name__)
 
 
-@dataclass
-class Tally:
-    """What was delivered since the start; written by the sending thread alone."""
-
-    sent: int = 0
-    quarantined: int = 0
-    frames_sent: int = 0
-    newest_seq: int = 0
-
-
-@dataclass(frozen=True)
-class AcrossConnections:
-    """What outlives a connection; `root` is the root of the device's topics."""
-
-    root: str
-    device: str
-    tally: Tally
-    poison_finder: PoisonMessageFinder
-    pace: FramePace
-    best_effort: BestEffortQueue
-
-
 class Delivery:
-    """Sends from the outbox over one connection, from the oldest unacknowledged message on.
+    """Sends the outbox over one connection, starting at the oldest unacknowledged message.
 
-    Every method may raise a LinkError: the connection is over.
+    Every method may raise a LinkError: the connection ended.
     """
 
     def __init__(
@@ -89,71 +68,74 @@ class Delivery:
         self._last_id = 0
         self._all_read = False
         self._newest: StoredMessage | None = None
-        self._busy_pauses = Backoff()
+        self._busy_backoff = Backoff()
         self._paused_until_s: float | None = None
-        self._progress_s = time.monotonic()
+        self._puback_timer_start_s = time.monotonic()
         outbox.flush(_FLUSH_S)  # acknowledgements of the connection before this one
         self._backfill_until_id = outbox.newest_id()
         self._replay = ResultReplay(outbox)
 
     @property
     def unfinished(self) -> bool:
-        """Whether a message waits, or is on its way."""
+        """Whether a message is unsent or in flight."""
         return bool(self._in_flight or self._page or self._outbox.unacknowledged(self._last_id, 1))
 
     @property
-    def on_way(self) -> list[StoredMessage]:
-        """Messages of the outbox that were sent and not acknowledged."""
+    def in_flight(self) -> list[StoredMessage]:
+        """Messages of the outbox that were sent and are not acknowledged."""
         return [message for message in self._in_flight.values() if message is not None]
 
     @property
-    def frame(self) -> StoredFrame | None:
-        """The frame that was sent and not acknowledged."""
-        return self._frames.on_way
+    def frame_in_flight(self) -> StoredFrame | None:
+        """The frame that was sent and is not acknowledged."""
+        return self._frames.in_flight
 
     @property
     def alone(self) -> bool:
-        """Whether exactly one packet is on its way."""
+        """Whether exactly one packet is in flight."""
         return self._packets == 1
 
     def step(self) -> None:
-        """Wait until something happens, settle what was acknowledged, send what there is room for."""
-        if self._all_read or not self._has_room:
+        """Wait for an occurrence or a new message, handle PUBACKs, and fill the window.
+
+        Order: the outbox, the retained copy of the last result, replies and metrics, replays, then a frame.
+        """
+        if self._all_read or not self._may_send:
             self._wait()
-        self._settle()
+        self._handle_occurrences()
         self._send_all(self._next_message)
-        if self._nothing_waits:
+        if self._outbox_is_sent:
             self._send_last_result()
             self._send_best_effort()
             self._send_all(self._replay.next)
             if not self._in_flight:
-                self._note_start()
+                self._start_puback_timer()
                 self._frames.send(self._all_results_sent)
 
     def drain(self, timeout_s: float) -> bool:
-        """Send nothing more and wait until everything is acknowledged; False when that took too long."""
+        """Send nothing more and wait until everything is acknowledged; False after the timeout."""
         deadline_s = time.monotonic() + timeout_s
         while self._packets and time.monotonic() < deadline_s:
             self._wait()
-            self._settle()
+            self._handle_occurrences()
         return self._packets == 0
 
     def publish_status(self, payload: bytes, timeout_s: float) -> bool:
-        """Publish the retained status and wait until everything is acknowledged; False when that took too long."""
+        """Publish the retained status and wait until everything is acknowledged; False after the timeout."""
         deadline_s = time.monotonic() + timeout_s
-        while not self._has_room:
+        while not self._may_send:
             if time.monotonic() >= deadline_s:
                 return False
             self._wait()
-            self._settle()
-        self._publish(f"{self._root}/{STATUS.suffix}", payload, None, retain=True)
+            self._handle_occurrences()
+        self._publish(STATUS.at(self._root), payload, None, retain=True)
         return self.drain(deadline_s - time.monotonic())
 
     def give_up(self, message: StoredMessage, reason: str) -> None:
-        """Quarantine a message and tell of it; a repeated one is just not sent again."""
+        """Quarantine a message and publish an event about it; a replayed result is only logged and skipped."""
         if message.replayed:
             _logger.warning("result %s is not sent again: %s", message.seq, reason)
-            self._replay.settle(message)
+            self._replay.mark_done(message)
             return
         self._outbox.quarantine(message.message_id, reason)
         self._tally.quarantined += 1
@@ -164,25 +146,25 @@ class Delivery:
 
     @property
     def _packets(self) -> int:
-        return len(self._in_flight) + (self._frames.on_way is not None)
+        return len(self._in_flight) + (self._frames.in_flight is not None)
 
     @property
-    def _has_room(self) -> bool:
+    def _may_send(self) -> bool:
         if self._paused_until_s is not None:
             return False
         return self._packets < (1 if self._poison_finder.send_alone_until_id else self._window)
 
     @property
-    def _nothing_waits(self) -> bool:
-        return self._all_read and not self._page and self._has_room
+    def _outbox_is_sent(self) -> bool:
+        return self._all_read and not self._page and self._may_send
 
     def _all_results_sent(self) -> bool:
-        """Whether nothing is on its way into the outbox, and nothing in it waits: a frame's own result is out."""
+        """Whether every message was written to the outbox and sent, so that a frame's own result was sent before it."""
         return self._outbox.flush(_COMMIT_S) and not self._outbox.unacknowledged(self._last_id, 1)
 
     def _wait(self) -> None:
         now_s = time.monotonic()
-        if (self._packets) and now_s - self._progress_s > PUBACK_TIMEOUT_S:
+        if self._packets and now_s - self._puback_timer_start_s > PUBACK_TIMEOUT_S:
             raise LinkError("the broker acknowledges nothing any more")
         due_in_s = self._pace.due_in_s(now_s)
         self._outbox.wakeup.wait(min(due_in_s, _TICK_S) if due_in_s > 0 else _TICK_S)
@@ -197,37 +179,37 @@ class Delivery:
         retain: bool = False,
         correlation: bytes | None = None,
     ) -> None:
-        self._note_start()
-        self._in_flight[_UNKNOWN_ID] = message  # should the connection end in the call, it may have been sent
+        self._start_puback_timer()
+        self._in_flight[_UNKNOWN_PACKET_ID] = message  # if the connection ends during the call, it may have been sent
         packet_id = self._connection.publish(topic, payload, retain=retain, content_type=JSON, correlation=correlation)
-        self._in_flight[packet_id] = self._in_flight.pop(_UNKNOWN_ID)
+        self._in_flight[packet_id] = self._in_flight.pop(_UNKNOWN_PACKET_ID)
 
-    def _note_start(self) -> None:
+    def _start_puback_timer(self) -> None:
         if not self._packets:
-            self._progress_s = time.monotonic()
+            self._puback_timer_start_s = time.monotonic()
 
-    def _settle(self) -> None:
+    def _handle_occurrences(self) -> None:
         acknowledged: list[int] = []
         ended: Ended | None = None
         for occurrence in self._connection.occurrences():
             if isinstance(occurrence, Acknowledged):
-                self._progress_s = time.monotonic()
-                self._settle_one(occurrence, acknowledged)
+                self._puback_timer_start_s = time.monotonic()
+                self._handle_puback(occurrence, acknowledged)
             elif isinstance(occurrence, Ended):
                 ended = ended or occurrence
             elif isinstance(occurrence, Subscribed) and occurrence.refused:
-                _logger.warning("the broker lets this device take no commands: %s", occurrence.refused)
+                _logger.warning("the broker refuses the subscription to commands: %s", occurrence.refused)
         if acknowledged:
             self._outbox.acknowledge(acknowledged)
             self._tally.sent += len(acknowledged)
-            self._busy_pauses.succeeded()
+            self._busy_backoff.succeeded()
         if ended is not None:
             raise LinkError(ended.text, cut_off=ended.cut_off)
         if not self._in_flight:
-            self._go_on()
+            self._leave_pause_or_single_file()
 
-    def _settle_one(self, puback: Acknowledged, acknowledged: list[int]) -> None:
-        accepted = self._frames.settle(puback.packet_id, puback.text if puback.reason_code >= _REFUSED else None)
+    def _handle_puback(self, puback: Acknowledged, acknowledged: list[int]) -> None:
+        accepted = self._frames.handle_puback(puback.packet_id, puback.text if puback.reason_code >= _REFUSED else None)
         if accepted is not None:
             self._tally.frames_sent += accepted
             return
@@ -236,11 +218,11 @@ class Delivery:
             self._pause(message, puback.text)
         elif puback.reason_code >= _REFUSED:
             if message is None:
-                _logger.warning("the broker refused a status or a message of its kind: %s", puback.text)
+                _logger.warning("the broker refused a status, reply, metrics or result/last: %s", puback.text)
             else:
                 self.give_up(message, f"the broker refused it: {puback.text}")
         elif message is not None and message.replayed:
-            self._replay.settle(message)
+            self._replay.mark_done(message)
         elif message is not None:
             acknowledged.append(message.message_id)
             if message.seq is not None and message.seq > self._tally.newest_seq:
@@ -248,38 +230,40 @@ class Delivery:
                 self._newest = message
 
     def _pause(self, message: StoredMessage, reason: str) -> None:
-        """Stop sending for a moment, then go on with the message that the broker could not take just now."""
+        """Stop sending for a moment, then resume at the message that the busy broker refused."""
         if self._paused_until_s is None:
-            pause_s = self._busy_pauses.pause_s()
-            _logger.warning("the broker is too busy (%s); it is asked again in %.1f s", reason, pause_s)
+            pause_s = self._busy_backoff.pause_s()
+            _logger.warning("the broker is too busy (%s); sending again in %.1f s", reason, pause_s)
             self._paused_until_s = time.monotonic() + pause_s
         self._poison_finder.send_alone_until_id = max(
             self._poison_finder.send_alone_until_id, self._last_id, message.message_id
         )
 
-    def _go_on(self) -> None:
-        """Nothing is on its way: end a pause that is over, and doubts that are settled."""
+    def _leave_pause_or_single_file(self) -> None:
+        """With nothing in flight: end a pause that is over, or the sending of one message at a time."""
         if self._paused_until_s is not None:
             if time.monotonic() < self._paused_until_s:
                 return
             self._paused_until_s = None
-            self._outbox.flush(_FLUSH_S)  # what was acknowledged must not be read again
+            self._outbox.flush(_FLUSH_S)  # so that acknowledged messages are not read again
             self._page.clear()
             self._last_id, self._all_read = 0, False
         elif self._last_id >= self._poison_finder.send_alone_until_id:
-            self._poison_finder.settled()
+            self._poison_finder.all_suspects_done()
 
     def _send_all(self, next_message: Callable[[], StoredMessage | None]) -> None:
-        while self._has_room and (message := next_message()) is not None:
+        while self._may_send and (message := next_message()) is not None:
             self._send(message)
 
     def _send(self, message: StoredMessage) -> None:
         topic = f"{self._root}/{message.topic}"
         if len(message.payload) + len(topic.encode()) + _PACKET_OVERHEAD_BYTES > self._max_packet_bytes:
-            self.give_up(message, f"{len(message.payload)} bytes; the broker takes packets of {self._max_packet_bytes}")
+            self.give_up(
+                message, f"{len(message.payload)} bytes; the broker accepts packets of {self._max_packet_bytes}"
+            )
             return
-        waited = message.replayed or message.message_id <= self._backfill_until_id
-        payload = message.payload.replace(*BACKFILL, 1) if waited else message.payload
+        is_backfill = message.replayed or message.message_id <= self._backfill_until_id
+        payload = message.payload.replace(*BACKFILL, 1) if is_backfill else message.payload
         self._publish(topic, payload, message)
 
     def _next_message(self) -> StoredMessage | None:
@@ -293,14 +277,14 @@ class Delivery:
         return message
 
     def _send_last_result(self) -> None:
-        """The retained copy of the newest result, once that one is acknowledged and nothing else is on its way."""
+        """Publish the retained copy of the newest acknowledged result, once nothing else is in flight."""
         if self._newest is not None and not self._in_flight:
             newest, self._newest = self._newest, None
-            self._publish(f"{self._root}/{RESULT_LAST.suffix}", newest.payload, None, retain=True)
+            self._publish(RESULT_LAST.at(self._root), newest.payload, None, retain=True)
 
     def _send_best_effort(self) -> None:
-        while self._has_room and (aside := self._best_effort.next()) is not None:
-            if len(aside.payload) + len(aside.topic) + _PACKET_OVERHEAD_BYTES > self._max_packet_bytes:
-                _logger.warning("%s is dropped: %d bytes", aside.topic, len(aside.payload))
+        while self._may_send and (message := self._best_effort.next()) is not None:
+            if len(message.payload) + len(message.topic) + _PACKET_OVERHEAD_BYTES > self._max_packet_bytes:
+                _logger.warning("a message on %s is dropped: %d bytes", message.topic, len(message.payload))
                 continue
-            self._publish(aside.topic, aside.payload, None, correlation=aside.correlation)
+            self._publish(message.topic, message.payload, None, correlation=message.correlation)

@@ -1,4 +1,4 @@
-"""Frames on their way to the broker: one at a time, as large as the link carries without holding up results."""
+"""Sends frames to the broker: one at a time, each small enough for the link not to delay results."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge.contract.encoding import frame_topic, heatmap_topic
-from edge.contract.topics import JPEG
+from edge.contract.topics import FRAME_HEATMAP, FRAME_IMAGE, JPEG, Topic
 from edge.frames.store import FrameStore, StoredFrame, heatmap_from_frame, jpeg_from_frame
 from edge.mqtt.connection import Connection
+
+FIRST_FRAME_BYTES = 64_000
+"""Size of the first frame, before the link was measured: half a second at 1 Mbit/s."""
+MIN_FRAME_BYTES, MAX_FRAME_BYTES = 24_000, 900_000
+"""Bounds of the size to which a frame is compressed; common brokers accept the larger one."""
+FRAME_SHARE_S = 0.4
+"""Longest time that a frame should delay the results sent after it."""
 
 _MARGIN_BYTES = 4096
 
@@ -24,15 +30,15 @@ class _Heatmap:
 
 
 class FrameSender:
-    """Sends unsent frames over one connection, each with its heatmap behind it.
+    """Sends unsent frames over one connection, each followed by its heatmap.
 
-    `on_way` is the frame whose photograph or heatmap is not acknowledged yet.
+    `in_flight` is the frame whose photograph or heatmap was sent and is not acknowledged yet.
     """
 
     def __init__(
         self, connection: Connection, store: FrameStore | None, pace: FramePace, root: str, max_packet_bytes: int
     ) -> None:
-        self.on_way: StoredFrame | None = None
+        self.in_flight: StoredFrame | None = None
         self._connection = connection
         self._store = store
         self._pace = pace
@@ -43,19 +49,19 @@ class FrameSender:
         self._next_heatmap: _Heatmap | None = None
 
     def send(self, all_results_sent: Callable[[], bool]) -> None:
-        """Send the next image, if there is one and it is due; asked once it is known, all results have to be sent.
+        """Send the next photograph or heatmap, if there is one, it is due, and `all_results_sent` returns True.
 
         Raises:
-            LinkError: the connection is over.
+            LinkError: the connection ended.
         """
-        if self._store is None or self.on_way is not None or self._pace.due_in_s(time.monotonic()) > 0:
+        if self._store is None or self.in_flight is not None or self._pace.due_in_s(time.monotonic()) > 0:
             return
         heatmap = self._heatmap
         frame = heatmap.frame if heatmap is not None else self._store.next_unsent()
         if frame is None or not all_results_sent():
             return
         if heatmap is not None:
-            self._publish(frame, heatmap_topic(frame.result_id), heatmap.jpeg)
+            self._publish(frame, FRAME_HEATMAP, heatmap.jpeg)
             return
         max_bytes = min(self._max_packet_bytes - _MARGIN_BYTES, self._pace.max_bytes)
         jpeg, heatmap_jpeg = _jpegs(frame, max_bytes)
@@ -63,13 +69,16 @@ class FrameSender:
             self._store.mark_sent(frame)
             return
         self._next_heatmap = None if heatmap_jpeg is None else _Heatmap(frame, heatmap_jpeg)
-        self._publish(frame, frame_topic(frame.result_id), jpeg)
+        self._publish(frame, FRAME_IMAGE, jpeg)
 
-    def settle(self, packet_id: int, refusal: str | None) -> bool | None:
-        """Take note of a PUBACK: whether a photograph was accepted, or None if it belongs to another message."""
-        if self.on_way is None or packet_id != self._packet_id:
+    def handle_puback(self, packet_id: int, refusal: str | None) -> bool | None:
+        """Handle a PUBACK; `refusal` is the reason if it is one.
+
+        Returns whether it accepted a photograph, or None if it belongs to another message.
+        """
+        if self.in_flight is None or packet_id != self._packet_id:
             return None
-        frame, self.on_way = self.on_way, None
+        frame, self.in_flight = self.in_flight, None
         self._pace.acknowledged(time.monotonic())
         if refusal is not None:
             _logger.warning("the broker refused an image of %s: %s", frame.result_id, refusal)
@@ -80,14 +89,15 @@ class FrameSender:
             self._store.mark_sent(frame)
         return was_photograph and refusal is None
 
-    def _publish(self, frame: StoredFrame, topic: str, jpeg: bytes) -> None:
-        self.on_way = frame
+    def _publish(self, frame: StoredFrame, topic: Topic, jpeg: bytes) -> None:
+        self.in_flight = frame
         self._pace.sent(len(jpeg), time.monotonic())
-        self._packet_id = self._connection.publish(f"{self._root}/{topic}", jpeg, retain=False, content_type=JPEG)
+        address = topic.at(self._root, resultId=frame.result_id)
+        self._packet_id = self._connection.publish(address, jpeg, retain=False, content_type=JPEG)
 
 
 def _jpegs(frame: StoredFrame, max_bytes: int) -> tuple[bytes | None, bytes | None]:
-    """The photograph and its heatmap, either None if it cannot be had or is too large."""
+    """The photograph and its heatmap; either is None if it cannot be read or is too large."""
     try:
         jpeg, heatmap = jpeg_from_frame(frame, max_bytes), heatmap_from_frame(frame, max_bytes)
     except (OSError, ValueError) as error:
@@ -98,23 +108,11 @@ def _jpegs(frame: StoredFrame, max_bytes: int) -> tuple[bytes | None, bytes | No
     return jpeg, heatmap
 
 
-FIRST_FRAME_BYTES = 64_000
-"""Size of the first frame, while nothing is known of the link: half a second at 1 Mbit/s."""
-
-
-MIN_FRAME_BYTES, MAX_FRAME_BYTES = 24_000, 900_000
-"""Sizes between which a frame is fitted to the link; the larger one is below what common brokers take."""
-
-
-FRAME_SHARE_S = 0.4
-"""A frame may hold up the results behind it for so long."""
-
-
 class FramePace:
-    """When the next frame may go and how large it may be.
+    """When the next frame may be sent, and how large it may be.
 
-    MQTT cannot interrupt a packet, so a result waits for the frame before it. The size follows what the link carried:
-    bytes of a frame over the time to its PUBACK. All times are of the monotonic clock.
+    MQTT cannot interrupt a packet, so a result waits for the frame sent before it. The size follows the measured
+    throughput: bytes of a frame divided by the time to its PUBACK. All times are of the monotonic clock.
     """
 
     def __init__(self, frames_per_min: int) -> None:
@@ -124,19 +122,19 @@ class FramePace:
         self._sent_bytes = 0
 
     def due_in_s(self, now_s: float) -> float:
-        """Seconds until the next frame may go; 0 or less if it may go now."""
+        """Seconds until the next frame may be sent; 0 or less if it may be sent now."""
         return self._next_s - now_s
 
     def sent(self, size_bytes: int, now_s: float) -> None:
-        """A frame goes out."""
+        """Record that a frame of this size is being sent."""
         self._sent_bytes, self._sent_s = size_bytes, now_s
         self._next_s = now_s + self._interval_s
 
     def acknowledged(self, now_s: float) -> None:
-        """The frame's PUBACK is there."""
+        """Record the frame's PUBACK and adapt the size to the throughput."""
         took_s = max(now_s - self._sent_s, 1e-3)
-        carried = int(self._sent_bytes / took_s * FRAME_SHARE_S)
+        affordable = int(self._sent_bytes / took_s * FRAME_SHARE_S)
         if took_s > FRAME_SHARE_S:
-            self.max_bytes = max(carried, MIN_FRAME_BYTES)
-        else:  # what a buffer swallowed says little of more than that
-            self.max_bytes = max(self.max_bytes, min(carried, 2 * self._sent_bytes, MAX_FRAME_BYTES))
+            self.max_bytes = max(affordable, MIN_FRAME_BYTES)
+        else:  # a buffer may have absorbed the frame, which proves little about larger ones
+            self.max_bytes = max(self.max_bytes, min(affordable, 2 * self._sent_bytes, MAX_FRAME_BYTES))

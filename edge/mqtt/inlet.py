@@ -1,4 +1,4 @@
-"""What comes in from the broker: bounded, handled on a thread of its own, cut off when there is too much of it."""
+"""Incoming messages: a bounded queue in front of a thread that handles them, closed for a while after a flood."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from queue import Empty, Full, Queue
 
 MAX_WAITING = 64
 MAX_PER_S = 200
-"""More messages than this in a second are a flood: the connection ends, and commands are closed for a while."""
+"""More messages than this within a second are a flood: the connection is closed and no command is accepted for
+`CLOSED_S` seconds."""
 CLOSED_S = 60.0
 
 _POLL_S = 0.2
@@ -20,9 +21,9 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A message as it came from the broker; nothing about it is trusted.
+    """A message as received from the broker; nothing about it is trusted.
 
-    `response_topic` and `correlation` are MQTT 5's, None where the sender gave none.
+    `response_topic` and `correlation` are properties of MQTT 5, None if the sender set none.
     """
 
     topic: str
@@ -33,9 +34,9 @@ class Incoming:
 
 
 class CommandInlet:
-    """Takes messages from the network's thread and hands them to `handle`, one after the other, on its own thread.
+    """Queues messages from the network thread and calls `handle` with one after the other on the thread `commands`.
 
-    `dropped` tells how many were lost, because they came too fast or as a flood.
+    `dropped` counts the messages lost to a full queue or a flood.
     """
 
     def __init__(self, handle: Callable[[Incoming], None]) -> None:
@@ -43,7 +44,7 @@ class CommandInlet:
         self._handle = handle
         self._waiting: Queue[Incoming] = Queue(MAX_WAITING)
         self._second = 0
-        self._in_second = 0
+        self._count_in_second = 0
         self._closed_until_s = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="commands", daemon=True)
@@ -53,22 +54,22 @@ class CommandInlet:
         self._thread.start()
 
     def stop(self, timeout_s: float) -> None:
-        """End after the message in hand."""
+        """End the thread after the message that it is handling."""
         self._stopping.set()
         self._thread.join(timeout_s)
 
     @property
     def open(self) -> bool:
-        """Whether commands are taken now; after a flood they are not for a while."""
+        """Whether commands are accepted now; False for `CLOSED_S` seconds after a flood."""
         return time.monotonic() >= self._closed_until_s
 
     def put(self, message: Incoming) -> bool:
-        """Take a message; returns at once, False if they come as a flood and the connection is to be ended."""
+        """Queue a message without blocking; False if this is a flood and the connection has to be closed."""
         now_s = time.monotonic()
         if int(now_s) != self._second:
-            self._second, self._in_second = int(now_s), 0
-        self._in_second += 1
-        if self._in_second > MAX_PER_S:
+            self._second, self._count_in_second = int(now_s), 0
+        self._count_in_second += 1
+        if self._count_in_second > MAX_PER_S:
             self._closed_until_s = now_s + CLOSED_S
             self.dropped += 1
             return False
@@ -86,5 +87,5 @@ class CommandInlet:
                 continue
             try:
                 self._handle(message)
-            except Exception:  # the top of a thread: one message must not cost the next
+            except Exception:  # the top of a thread: a failed message must not stop the next
                 _logger.exception("a command on %.200s failed", message.topic)

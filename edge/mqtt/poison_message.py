@@ -1,8 +1,8 @@
-"""Which message breaks the connection: a broker may simply hang up on what it does not like.
+"""Finds the message that makes the broker close the connection: some brokers do that instead of refusing it.
 
-Whatever was on its way when a connection ended is sent one at a time on the next, so that the one that breaks it is
-found alone. Breaking three connections in a row, alone each time, is proof enough: an outage does not wait for one
-message, and silence or a refused connection proves nothing at all.
+Messages that were in flight when a connection ended are sent one at a time on the next connection. A message is given
+up after three connections in a row were closed by the broker while it was the only one in flight. Timeouts and refused
+connections do not count.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ CUTS_TO_CONVICT = 3
 
 
 class PoisonMessageFinder:
-    """Remembers over connections which message was alone when one was cut off.
+    """Remembers across connections which message was alone in flight when the broker closed one.
 
-    Messages up to `send_alone_until_id` are to be sent one at a time.
+    Messages up to the id `send_alone_until_id` have to be sent one at a time; 0 means no restriction.
     """
 
     def __init__(self) -> None:
@@ -23,17 +23,17 @@ class PoisonMessageFinder:
         self._suspect_id = 0
         self._cuts = 0
 
-    def connection_ended(self, on_way: Collection[int], *, alone: bool, cut_off: bool) -> int | None:
-        """Learn from the end of a connection that had been accepted; the id to give up, if there is one.
+    def connection_ended(self, in_flight: Collection[int], *, alone: bool, cut_off: bool) -> int | None:
+        """Record the end of a connection that had been accepted; returns the id to give up, or None.
 
-        `on_way` holds the ids that were sent and not acknowledged, `alone` says that nothing else was on its way, and
-        `cut_off` that the other side hung up.
+        `in_flight` holds the ids that were sent and not acknowledged. `alone` is True if exactly one packet of any kind
+        was in flight, `cut_off` if the broker closed the connection.
         """
-        self.send_alone_until_id = max(on_way, default=self.send_alone_until_id)
-        if len(on_way) != 1 or not alone or not cut_off:
+        self.send_alone_until_id = max(in_flight, default=self.send_alone_until_id)
+        if len(in_flight) != 1 or not alone or not cut_off:
             self._suspect_id = self._cuts = 0
             return None
-        (message_id,) = on_way
+        (message_id,) = in_flight
         self._cuts = self._cuts + 1 if message_id == self._suspect_id else 1
         self._suspect_id = message_id
         if self._cuts < CUTS_TO_CONVICT:
@@ -41,6 +41,6 @@ class PoisonMessageFinder:
         self._suspect_id = self._cuts = 0
         return message_id
 
-    def settled(self) -> None:
-        """All that was in doubt has been acknowledged or given up."""
+    def all_suspects_done(self) -> None:
+        """Lift the restriction: every message up to `send_alone_until_id` was acknowledged or given up."""
         self.send_alone_until_id = 0

@@ -1,9 +1,9 @@
-"""Outbox -> MQTT: every message at least once and in order, acknowledged by PUBACK.
+"""The publisher's thread and its connections, one after the other: outbox -> MQTT, at least once and in order.
 
-One thread sends. It publishes only between CONNACK and the end of a connection, never more at a time than the broker
-takes, and starts every connection at the oldest unacknowledged message; a receiver that drops repetitions by
-(device, epoch, seq) therefore sees every result once and in order. A message that the broker refuses, or hangs
-up on, is quarantined, so that it holds up nothing. Replies, metrics and frames follow whenever no message waits.
+What is sent over one connection, and in which order, is in `delivery.py`. The thread publishes only between CONNACK and
+the end of a connection, never more at a time than the broker accepts, and starts every connection at the oldest
+unacknowledged message; a receiver that drops repetitions by (device, epoch, seq) therefore sees every result once and
+in order. A message that the broker refuses, or closes the connection on, is quarantined, so that it blocks nothing.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from edge.contract.topics import COMMAND, METRICS, STATUS, DeviceSettings, root_
 from edge.fault_board import put_event
 from edge.faults import FaultId
 from edge.frames.store import FrameStore, StoredFrame
+from edge.mqtt.across_connections import AcrossConnections, Tally
 from edge.mqtt.backoff import Backoff
 from edge.mqtt.best_effort import BestEffortMessage, BestEffortQueue
 from edge.mqtt.client import LinkError
 from edge.mqtt.connection import Connected, Connection, Ended, Will
-from edge.mqtt.delivery import AcrossConnections, Delivery, Tally
+from edge.mqtt.delivery import Delivery
 from edge.mqtt.frame_sender import FramePace
 from edge.mqtt.inlet import CLOSED_S, CommandInlet, Incoming
 from edge.mqtt.poison_message import CUTS_TO_CONVICT, PoisonMessageFinder
@@ -37,15 +38,14 @@ from edge.system.clock import utc_now
 
 CONNACK_TIMEOUT_S = 10.0
 STATUS_TIMEOUT_S = 1.0
-LOOK_AT_FILES_S = 5.0
-"""How often the files of certificates and keys are looked at; they count once they have stood still for so long."""
-UNVERIFIABLE = "acceptance unverifiable: over MQTT 3.1.1 a broker cannot say what it refused"
+FILE_CHECK_INTERVAL_S = 5.0
+"""Interval of the checks for new certificate and key files; they are used once unchanged for one interval."""
+UNVERIFIABLE = "acceptance unverifiable: over MQTT 3.1.1 a broker cannot report a refusal"
 
-COMMANDS_FILTER = COMMAND.suffix.replace("{name}", "+")
 
 _TICK_S = 0.5
 _STATUS_INTERVAL_S = 0.5
-_STEADY_S = 10.0
+_STABLE_S = 10.0
 _DRAIN_S = 5.0
 
 _logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ State = Literal["starting", "running", "stopped", "offline"]
 
 @dataclass(frozen=True, slots=True)
 class PublisherState:
-    """How the publisher is doing; `detail` says why there is no link, and is empty while there is one."""
+    """The publisher's connection and counts; `detail` is why there is no connection, or empty while there is one."""
 
     connected: bool
     detail: str
@@ -72,10 +72,10 @@ class _Activity:
 
 
 class Publisher:
-    """Sends what the outbox holds, and the frames that people look at, for as long as it runs.
+    """Sends the outbox's messages and the frames for review on a thread, over one connection after the other.
 
-    A broker that is absent, restarts or refuses is tried again after a pause of at most 10 s. Messages on
-    `{root}/cmd/{name}` go to `on_command`, one at a time, on a thread of their own.
+    It reconnects to a broker that is absent, restarts or refuses, after a pause of at most 10 s. Messages on
+    `{root}/cmd/{name}` go to `on_command`, one at a time, on the thread `commands`.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Publisher:
         self._detail = "not connected yet"
         self._connections = 0
         self._activity: _Activity | None = None
-        self._best_effort = BestEffortQueue(f"{self._root}/{METRICS.suffix}")
+        self._best_effort = BestEffortQueue(METRICS.at(self._root))
         self._across = AcrossConnections(
             self._root,
             device.device,
@@ -106,21 +106,21 @@ class Publisher:
             self._best_effort,
         )
         self._backoff = Backoff()
-        self._suspect: StoredFrame | None = None
+        self._suspect_frame: StoredFrame | None = None
         self._inlet = CommandInlet(on_command) if on_command is not None else None
-        self._dropped_told = 0
-        self._tell_dropped_s = 0.0
+        self._dropped_reported = 0
+        self._next_dropped_report_s = 0.0
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
 
     @property
     def state(self) -> PublisherState:
-        """How it is doing now; any thread may ask."""
+        """The state now; any thread may read it."""
         detail, tally = self._detail, self._across.tally
         return PublisherState(not detail, detail, self._connections, tally.sent, tally.quarantined, tally.frames_sent)
 
     @property
     def status(self) -> Status:
-        """What it would publish of the device now; any thread may ask."""
+        """The status that it would publish now; any thread may read it."""
         return self._status("starting" if self._activity else "running", utc_now())
 
     def start(self) -> None:
@@ -132,7 +132,7 @@ class Publisher:
         self._thread.start()
 
     def stop(self, timeout_s: float) -> None:
-        """Send the messages that wait as far as the time allows, publish the status `stopped`, and end."""
+        """Send unsent messages as far as the time allows, publish the status `stopped`, and end."""
         self._stop_at_monotonic_s = time.monotonic() + max(0.0, timeout_s - STATUS_TIMEOUT_S)
         self._stopping.set()
         self._outbox.wakeup.set()
@@ -141,17 +141,17 @@ class Publisher:
             self._inlet.stop(STATUS_TIMEOUT_S)
 
     def set_activity(self, text: str | None, progress: float | None = None) -> None:
-        """Publish the status `starting` with what is being done and how far it is (0 to 1); None: it is running."""
+        """Publish the status `starting` with an activity and its progress (0 to 1), or `running` if `text` is None."""
         self._activity = None if text is None else _Activity(text, progress)
         self._outbox.wakeup.set()
 
     def offer_metrics(self, payload: bytes) -> None:
-        """Publish metrics when nothing waits; the newest replace those that were not sent yet."""
+        """Publish metrics after all unsent messages; new ones replace metrics not sent yet."""
         self._best_effort.put_metrics(payload)
         self._outbox.wakeup.set()
 
     def reply(self, topic: str, payload: bytes, correlation: bytes | None) -> None:
-        """Publish the reply to a command when nothing waits; it is lost if the connection breaks."""
+        """Publish the reply to a command after all unsent messages; it is lost if the connection breaks."""
         self._best_effort.put_reply(BestEffortMessage(topic, payload, correlation))
         self._outbox.wakeup.set()
 
@@ -159,21 +159,21 @@ class Publisher:
         while not self._stopping.is_set():
             sent, started_s = self._across.tally.sent, time.monotonic()
             try:
-                self._run_session()
-                continue  # the connection was ended on purpose
+                self._run_connection()
+                continue  # the connection was closed on purpose
             except LinkError as error:
-                self._note_link(str(error))
+                self._log_link(str(error))
             except Exception as error:
-                _logger.exception("the publisher failed; it connects anew")
-                self._note_link(f"{type(error).__name__}: {error}")
-            self._tell_of_dropped()
-            if self._across.tally.sent > sent or time.monotonic() - started_s > _STEADY_S:
+                _logger.exception("the publisher failed; it reconnects")
+                self._log_link(f"{type(error).__name__}: {error}")
+            self._report_dropped_commands()
+            if self._across.tally.sent > sent or time.monotonic() - started_s > _STABLE_S:
                 self._backoff.succeeded()
             self._stopping.wait(self._backoff.pause_s())
 
-    def _run_session(self) -> None:
-        """One connection from its start to its end, which is a LinkError unless it was ended on purpose."""
-        will = Will(f"{self._root}/{STATUS.suffix}", bytes_from_payload(self._status("offline", None)))
+    def _run_connection(self) -> None:
+        """Connect, and send until the connection ends with a LinkError, or is closed on purpose."""
+        will = Will(STATUS.at(self._root), bytes_from_payload(self._status("offline", None)))
         files = TlsFiles(self._settings)
         inlet = self._inlet if self._inlet is not None and self._inlet.open else None
         client_id = self._settings.client_id or self._across.device
@@ -184,55 +184,55 @@ class Publisher:
             delivery = Delivery(
                 connection, self._limits_from_connack(connection), self._outbox, self._frames, self._across
             )
-            shown = self._show_status(delivery)
+            published = self._publish_status(delivery)
             if inlet is not None:
-                connection.subscribe(f"{self._root}/{COMMANDS_FILTER}")
+                connection.subscribe(COMMAND.at(self._root, name="+"))
             self._connections += 1
-            self._note_link("")
-            self._deliver(delivery, files, shown)
+            self._log_link("")
+            self._deliver(delivery, files, published)
             if self._stopping.is_set():
                 delivery.publish_status(bytes_from_payload(self._status("stopped", utc_now())), STATUS_TIMEOUT_S)
                 self._detail = "stopped"
             connection.close()
         except LinkError as error:
             if delivery is not None:
-                self._learn_from_end(delivery, error)
+                self._give_up_poison(delivery, error)
             raise
         finally:
             connection.abandon()
 
-    def _deliver(self, delivery: Delivery, files: TlsFiles, shown: _Activity | None) -> None:
-        """Send until the publisher stops or has to connect anew because certificates were exchanged."""
-        look_s = status_s = time.monotonic()
+    def _deliver(self, delivery: Delivery, files: TlsFiles, published: _Activity | None) -> None:
+        """Send until the publisher stops, or has to reconnect because certificates were exchanged."""
+        files_checked_s = status_s = time.monotonic()
         while not self._stopping.is_set():
             delivery.step()
             now_s = time.monotonic()
-            if self._activity != shown and now_s - status_s >= _STATUS_INTERVAL_S:
-                shown, status_s = self._show_status(delivery), now_s
-            if now_s - look_s >= LOOK_AT_FILES_S:
-                look_s = now_s
-                self._tell_of_dropped()
+            if self._activity != published and now_s - status_s >= _STATUS_INTERVAL_S:
+                published, status_s = self._publish_status(delivery), now_s
+            if now_s - files_checked_s >= FILE_CHECK_INTERVAL_S:
+                files_checked_s = now_s
+                self._report_dropped_commands()
                 if files.renewed():
-                    _logger.info("the certificates were exchanged: connecting anew")
+                    _logger.info("the certificates were exchanged: reconnecting")
                     delivery.drain(_DRAIN_S)
                     return
         while delivery.unfinished and time.monotonic() < self._stop_at_monotonic_s:
             delivery.step()
 
-    def _tell_of_dropped(self) -> None:
-        """One event in a minute about commands that found no room."""
+    def _report_dropped_commands(self) -> None:
+        """Log dropped commands and store an event about them, at most once per minute."""
         dropped = self._inlet.dropped if self._inlet is not None else 0
         now_s = time.monotonic()
-        if dropped == self._dropped_told or now_s < self._tell_dropped_s:
+        if dropped == self._dropped_reported or now_s < self._next_dropped_report_s:
             return
-        self._tell_dropped_s = now_s + CLOSED_S
-        detail = f"{dropped - self._dropped_told} or more were not looked at"
-        self._dropped_told = dropped
-        _logger.warning("commands come too fast: %s", detail)
+        self._next_dropped_report_s = now_s + CLOSED_S
+        detail = f"at least {dropped - self._dropped_reported} were dropped unread"
+        self._dropped_reported = dropped
+        _logger.warning("commands arrive too fast: %s", detail)
         put_event(self._outbox, self._across.device, FaultId.COMMAND_FLOOD, detail)
 
-    def _show_status(self, delivery: Delivery) -> _Activity | None:
-        """Publish how things are; returns what was shown."""
+    def _publish_status(self, delivery: Delivery) -> _Activity | None:
+        """Publish the status; returns the activity that it contains."""
         activity = self._activity
         delivery.publish_status(bytes_from_payload(self.status), STATUS_TIMEOUT_S)
         return activity
@@ -249,17 +249,18 @@ class Publisher:
             self._outbox.wakeup.clear()
         raise LinkError("the broker does not answer")
 
-    def _learn_from_end(self, delivery: Delivery, error: LinkError) -> None:
-        """Give up a message that breaks one connection after another; a frame, already at the second."""
-        on_way = {message.message_id: message for message in delivery.on_way}
-        poison = self._across.poison_finder.connection_ended(on_way, alone=delivery.alone, cut_off=error.cut_off)
-        if poison is not None:
-            delivery.give_up(on_way[poison], f"{CUTS_TO_CONVICT} connections in a row broke at it: {error}")
-        frame = delivery.frame
-        if frame is not None and frame == self._suspect and self._frames is not None:
-            _logger.warning("frame %s is given up: the connection breaks with it", frame.path)
+    def _give_up_poison(self, delivery: Delivery, error: LinkError) -> None:
+        """Give up a message that broke three connections in a row, and a frame that broke two."""
+        in_flight = {message.message_id: message for message in delivery.in_flight}
+        poison_id = self._across.poison_finder.connection_ended(in_flight, alone=delivery.alone, cut_off=error.cut_off)
+        if poison_id is not None:
+            reason = f"the connection broke at this message {CUTS_TO_CONVICT} times in a row: {error}"
+            delivery.give_up(in_flight[poison_id], reason)
+        frame = delivery.frame_in_flight
+        if frame is not None and frame == self._suspect_frame and self._frames is not None:
+            _logger.warning("frame %s is not published: the connection broke twice while it was sent", frame.path)
             self._frames.mark_sent(frame)
-        self._suspect = frame or self._suspect
+        self._suspect_frame = frame or self._suspect_frame
 
     def _status(self, state: State, time_utc: str | None) -> Status:
         activity = self._activity if state == "starting" else None
@@ -274,11 +275,11 @@ class Publisher:
             progress=activity.progress if activity else None,
         )
 
-    def _note_link(self, detail: str) -> None:
+    def _log_link(self, detail: str) -> None:
         if detail != self._detail:
             where = f"{self._settings.host}:{self._settings.port}"
             if detail:
-                _logger.warning("no link to the broker at %s: %s", where, detail)
+                _logger.warning("no connection to the broker at %s: %s", where, detail)
             else:
-                _logger.info("linked to the broker at %s", where)
+                _logger.info("connected to the broker at %s", where)
         self._detail = detail

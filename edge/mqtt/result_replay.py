@@ -1,4 +1,4 @@
-"""Results that are sent again on request: one after the other by number, acknowledged without gaps."""
+"""Results sent again on request: in order of their number, and acknowledged in that order, too."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ _FLUSH_S = 2.0
 
 
 @dataclass
-class _OnWay:
+class _InFlight:
     message: StoredMessage
-    settled: bool = False
+    done: bool = False
 
 
 class ResultReplay:
-    """What one connection sends of the replays that the outbox holds; what it leaves open the next one sends."""
+    """The replays requested from the outbox, over one connection; the next connection goes on where this one ended."""
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._page: deque[StoredMessage] = deque()
-        self._on_way: deque[_OnWay] = deque()
+        self._in_flight: deque[_InFlight] = deque()
         self._last: StoredMessage | None = None
 
     def next(self) -> StoredMessage | None:
-        """The next result to be sent again; it is on its way from now on."""
+        """The next result to send again, which counts as in flight from now on; None if there is none."""
         if not self._page:
             self._page.extend(self._outbox.replayed(self._last, _PAGE))
         if not self._page:
-            if self._last is not None and not self._on_way:
-                self._outbox.flush(_FLUSH_S)  # a later replay may have the number of the one that is over
+            if self._last is not None and not self._in_flight:
+                self._outbox.flush(_FLUSH_S)  # the next replay may get the id of the finished one
                 self._last = None
             return None
         self._last = self._page.popleft()
-        self._on_way.append(_OnWay(self._last))
+        self._in_flight.append(_InFlight(self._last))
         return self._last
 
-    def settle(self, message: StoredMessage) -> None:
-        """The broker has this result, or will never take it."""
-        for sent in self._on_way:
+    def mark_done(self, message: StoredMessage) -> None:
+        """Record that this result was acknowledged or given up; acknowledges in the outbox up to the first gap."""
+        for sent in self._in_flight:
             if sent.message is message:
-                sent.settled = True
-        done: StoredMessage | None = None
-        while self._on_way and self._on_way[0].settled:
-            done = self._on_way.popleft().message
-        if done is not None:
-            self._outbox.acknowledge_replayed(done)
+                sent.done = True
+        last_done: StoredMessage | None = None
+        while self._in_flight and self._in_flight[0].done:
+            last_done = self._in_flight.popleft().message
+        if last_done is not None:
+            self._outbox.acknowledge_replayed(last_done)

@@ -1,4 +1,4 @@
-"""TLS towards the broker: the context, what its failures mean to a technician, and when its files were changed."""
+"""TLS to the broker: the context, failures explained to a technician, and detection of exchanged files."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ _WRONG_NAME = frozenset({62, 64})
 _ALERTS = (
     ("CERTIFICATE_REQUIRED", "the broker asks for a client certificate: set client_cert_file and client_key_file"),
     ("UNKNOWN_CA", "the broker does not know the authority of this device's certificate"),
-    ("CERTIFICATE_EXPIRED", "the broker says that this device's certificate is expired"),
-    ("CERTIFICATE_REVOKED", "the broker says that this device's certificate is revoked"),
+    ("CERTIFICATE_EXPIRED", "the broker refuses this device's certificate: it is expired"),
+    ("CERTIFICATE_REVOKED", "the broker refuses this device's certificate: it is revoked"),
     ("BAD_CERTIFICATE", "the broker refuses this device's certificate"),
     ("KEY_VALUES_MISMATCH", "client_key_file is not the key of client_cert_file"),
     (
         "EOF_OCCURRED",
-        "the broker broke TLS off; if it asks for a client certificate, set client_cert_file and client_key_file",
+        "the broker ended the TLS handshake; if it asks for a client certificate, set client_cert_file and "
+        "client_key_file",
     ),
-    ("WRONG_VERSION_NUMBER", "the broker does not speak TLS at this port"),
-    ("PROTOCOL_VERSION", "the broker speaks no TLS 1.2 or newer"),
-    ("UNSUPPORTED_PROTOCOL", "the broker speaks no TLS 1.2 or newer"),
+    ("WRONG_VERSION_NUMBER", "the broker does not use TLS on this port"),
+    ("PROTOCOL_VERSION", "the broker does not support TLS 1.2 or newer"),
+    ("UNSUPPORTED_PROTOCOL", "the broker does not support TLS 1.2 or newer"),
 )
 
 
 def context_from_settings(settings: MqttSettings) -> ssl.SSLContext | None:
-    """The TLS context with the files as they are now (TLS 1.2 or newer, host name checked); None without TLS.
+    """A context from the files as they are now (TLS 1.2 or newer, host name checked); None if TLS is off.
 
     Raises:
-        OSError: a file cannot be read or is no certificate or key (`ssl.SSLError` is one).
+        OSError: a file cannot be read, or is no certificate or key (`ssl.SSLError` is an OSError).
     """
     if settings.tls_ca_file is None:
         return None
@@ -45,7 +46,7 @@ def context_from_settings(settings: MqttSettings) -> ssl.SSLContext | None:
 
 
 def text_from_os_error(error: OSError) -> str:
-    """What a failed connection means; the library's own words where there is nothing better."""
+    """The cause of a failed connection in plain words, or the library's text if the cause is not known here."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate verify failed: {_verification_text(error)}"
     if isinstance(error, ssl.SSLError):
@@ -53,41 +54,41 @@ def text_from_os_error(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def text_from_tls_alert(said: str) -> str | None:
-    """What a name of OpenSSL's within `said` means; None if there is none that a technician can act on."""
-    said = said.upper().replace(" ", "_")
-    return next((text for name, text in _ALERTS if name in said), None)
+def text_from_tls_alert(message: str) -> str | None:
+    """Explain the OpenSSL alert named in `message`; None if it names none that a technician can act on."""
+    message = message.upper().replace(" ", "_")
+    return next((text for name, text in _ALERTS if name in message), None)
 
 
 def _verification_text(error: ssl.SSLCertVerificationError) -> str:
     code = error.verify_code
     now = f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
     if code == _NOT_YET_VALID:
-        return f"the broker's certificate is not valid yet; this device's clock says {now}: is it right?"
+        return f"the broker's certificate is not valid yet; this device's clock says {now}: check the clock"
     if code == _EXPIRED:
         return f"the broker's certificate is expired; this device's clock says {now}"
     if code in _UNKNOWN_AUTHORITY:
-        return "the broker's certificate is not by the authority in tls_ca_file"
+        return "the broker's certificate is not signed by the authority in tls_ca_file"
     if code in _WRONG_NAME:
         return "the broker's certificate is for another host name or address than mqtt.host"
     return error.verify_message or str(error)
 
 
 class TlsFiles:
-    """Notices that the files of certificates and keys were exchanged."""
+    """Detects that the files of certificates and keys were exchanged."""
 
     def __init__(self, settings: MqttSettings) -> None:
         self._settings = settings
-        named = (settings.tls_ca_file, settings.client_cert_file, settings.client_key_file)
-        self._paths = tuple(path for path in named if path is not None)
-        self._used = self._seen = self._marks()
+        paths = (settings.tls_ca_file, settings.client_cert_file, settings.client_key_file)
+        self._paths = tuple(path for path in paths if path is not None)
+        self._used = self._seen = self._fingerprints()
 
     def renewed(self) -> bool:
-        """Whether there are other files than at the start of this watch, which stand still and can be used.
+        """Whether the files differ from those at construction, did not change since the last call, and can be used.
 
-        Half-written or unfitting files are left alone until they change again; call it every few seconds.
+        Half-written files, or a key that does not fit, return False until they change again. Call it every few seconds.
         """
-        seen, self._seen = self._seen, self._marks()
+        seen, self._seen = self._seen, self._fingerprints()
         if self._seen != seen or seen == self._used:
             return False
         try:
@@ -96,11 +97,11 @@ class TlsFiles:
             return False
         return True
 
-    def _marks(self) -> tuple[tuple[int, int, int] | None, ...]:
-        return tuple(_mark(path) for path in self._paths)
+    def _fingerprints(self) -> tuple[tuple[int, int, int] | None, ...]:
+        return tuple(_fingerprint(path) for path in self._paths)
 
 
-def _mark(path: Path) -> tuple[int, int, int] | None:
+def _fingerprint(path: Path) -> tuple[int, int, int] | None:
     try:
         stat = path.stat()
     except OSError:

@@ -1,6 +1,6 @@
-"""A broker that does what a test tells it: late or refused CONNACK, limits, withheld or negative PUBACKs.
+"""A broker whose answers a test controls: late or refused CONNACK, limits, withheld or negative PUBACKs.
 
-It speaks just enough MQTT 5 (OASIS, 2019) for a publisher, and for a subscriber's first request.
+It implements just enough MQTT 5 (OASIS, 2019) for a publisher, and for the first SUBSCRIBE of a subscriber.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ACCEPT = 0x00
 
 @dataclass(frozen=True)
 class Published:
-    """One PUBLISH as it came in; `connection` counts connections from 1."""
+    """One received PUBLISH; `connection` counts connections from 1."""
 
     connection: int
     packet_id: int
@@ -31,8 +31,8 @@ class Published:
 class ScriptedBroker:
     """Accepts one connection after another.
 
-    `answer` gives a PUBLISH's reason code, or None to withhold the PUBACK. `most_unanswered` is the largest number of
-    messages that were sent before the oldest of them was answered.
+    `answer` returns the reason code of the PUBACK to a PUBLISH, or None to withhold the PUBACK. `most_unanswered` is
+    the largest number of messages that were unanswered at the same time.
     """
 
     def __init__(
@@ -66,13 +66,13 @@ class ScriptedBroker:
         return [p.payload for p in self.published if p.topic.endswith(("/result", "/event"))]
 
     def close(self) -> None:
-        """End it."""
+        """Stop listening, close the connection and end the thread."""
         self._listener.close()
         self.drop()
         self._thread.join(5)
 
     def drop(self) -> None:
-        """Cut the present connection."""
+        """Close the current connection."""
         if self._connection is not None:
             try:
                 self._connection.shutdown(socket.SHUT_RDWR)
@@ -95,33 +95,33 @@ class ScriptedBroker:
             self._connections += 1
             with self._connection:
                 try:
-                    self._talk(self._connection)
+                    self._serve_connection(self._connection)
                 except (OSError, EOFError):
                     continue
 
-    def _talk(self, connection: socket.socket) -> None:
+    def _serve_connection(self, connection: socket.socket) -> None:
         unanswered: list[tuple[float, bytes]] = []
-        connected_at: float | None = None
+        connack_due_s: float | None = None
         connection.settimeout(0.005)
         while True:
-            now = time.monotonic()
-            if connected_at is not None and now >= connected_at:
+            now_s = time.monotonic()
+            if connack_due_s is not None and now_s >= connack_due_s:
                 connection.sendall(self._connack())
-                connected_at = None
-            while unanswered and now >= unanswered[0][0]:
+                connack_due_s = None
+            while unanswered and now_s >= unanswered[0][0]:
                 connection.sendall(unanswered.pop(0)[1])
             packet = _packet(connection)
             if packet is None:
                 continue
             kind, body = packet
             if kind == CONNECT:
-                connected_at = now + self._connack_delay_s
+                connack_due_s = now_s + self._connack_delay_s
             elif kind == PUBLISH:
-                self.published_before_connack += connected_at is not None
+                self.published_before_connack += connack_due_s is not None
                 published = _published(self._connections, body)
                 self.published.append(published)
                 reason = self._answer(published)
-                due = float("inf") if reason is None else now + self._puback_delay_s
+                due = float("inf") if reason is None else now_s + self._puback_delay_s
                 unanswered.append((due, b"\x40\x04" + struct.pack("!HBB", published.packet_id, reason or 0, 0)))
                 self.most_unanswered = max(self.most_unanswered, len(unanswered))
             elif kind == SUBSCRIBE:

@@ -89,7 +89,7 @@ def test_a_false_alarm_is_cleared_while_parts_go_on_and_undo_brings_it_back(
     with Subscriber(broker) as subscriber, connected_plant(broker, ROOT, device.folder / "demo-key.pem") as plant:
         process = device.start()
         try:
-            plant.wait_heard()
+            plant.wait_for_device()
             alarm = results(0)[0]
             assert (alarm.verdict, alarm.why[0].scorer) == (Verdict.REVIEW, "anomaly")
             assert plant.ask("label", {"label": "good", "resultId": alarm.result_id}).outcome == "done"

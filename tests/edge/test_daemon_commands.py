@@ -51,7 +51,7 @@ def running(device: Device, plant: Plant, **camera: object) -> Iterator[None]:
     device.write_settings()
     process = device.start()
     try:
-        plant.wait_heard()
+        plant.wait_for_device()
         yield
     finally:
         code = stop(process)
@@ -105,7 +105,8 @@ def test_each_command_that_asks_or_tells_does_what_it_says(device: Device, broke
         labels.write_text("part_id,label\n00007.png,good\n00008.png,dent\nnobody's,dent\n")
         said = CliRunner().invoke(cli, ["label", str(labels), "--config", str(device.config)])
         assert said.exit_code == 0
-        assert said.output.startswith("2 of 3 labels; 2 frames are kept for training\n  nobody's: no frame of it is")
+        first_lines = "2 of 3 labels; 2 frames are kept for training\n  nobody's: no frame of this part is"
+        assert said.output.startswith(first_lines)
         assert len(list((device.folder / "state/frames/pinned").glob("*.json"))) == 4
 
         assert "too late" in plant.ask("part-id", {"partId": "P1", "counter": 4}).text
@@ -192,10 +193,10 @@ def test_a_part_id_that_never_comes_costs_no_other_part_its_own(
     device.write_settings()
 
     def send_part_ids() -> None:
-        plant.wait_heard()
+        plant.wait_for_device()
         for counter in range(1, parts + 1):
             if counter != dropped:
-                plant.tell("part-id", {"partId": f"P{counter}", "counter": counter})
+                plant.send("part-id", {"partId": f"P{counter}", "counter": counter})
                 time.sleep(0.006)  # more than 200 a second are a flood
         subscriber.wait_for(lambda m: len(payloads(m, "cmd/part-id/reply/plant")) == parts - 1)
         ScriptedCamera.gate.set()

@@ -1,4 +1,4 @@
-"""A real mosquitto on a free loopback port, and a subscriber that writes down what arrives."""
+"""A real mosquitto on a free loopback port, and a subscriber that records every message."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Address(Protocol):
 class Broker:
     """One mosquitto process; `extra` lines are added to its configuration.
 
-    It dies with the process that started it, even when that one is killed. `start` brings it back on the same port:
-    after `stop` with its sessions and what it had queued for them, after `kill` without.
+    It ends with the process that started it, even if that one is killed. `start` restarts it on the same port: after
+    `stop` with its sessions and their queued messages, after `kill` without.
     """
 
     def __init__(self, directory: Path, extra: str = "") -> None:
@@ -73,27 +73,27 @@ class Broker:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """Stop it in good order."""
+        """Stop it with SIGTERM, so that it saves its sessions."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait(timeout=START_TIMEOUT_S)
             self._process = None
 
     def kill(self) -> None:
-        """Stop it as a power cut would."""
+        """Stop it with SIGKILL, like a power cut."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(timeout=START_TIMEOUT_S)
             self._process = None
 
     def replace_configuration(self, text: str) -> None:
-        """Use this configuration, which has to listen on `port`."""
+        """Replace the configuration; the new one has to listen on `port`."""
         self._config.write_text(f"user root\nlog_dest stderr\n{text}")
 
     def forget(self, extra: str) -> None:
-        """Lose everything that it kept, and take further lines of configuration, while it is down."""
-        for kept in self._config.parent.glob(f"mosquitto-{self.port}.db*"):
-            kept.unlink()
+        """Delete everything that it stored, and add `extra` lines to its configuration; call it while it is stopped."""
+        for stored in self._config.parent.glob(f"mosquitto-{self.port}.db*"):
+            stored.unlink()
         lines = self._config.read_text().replace("max_inflight_messages 0\n", "")
         self._config.write_text(f"{lines}{extra}")
 
@@ -107,7 +107,7 @@ class Broker:
 
 @contextmanager
 def running_broker(directory: Path, extra: str = "") -> Iterator[Broker]:
-    """A started broker, stopped at the end."""
+    """A started broker, killed at the end."""
     broker = Broker(directory, extra)
     broker.start()
     try:
@@ -117,7 +117,7 @@ def running_broker(directory: Path, extra: str = "") -> Iterator[Broker]:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now."""
+    """A loopback port on which no program listens now."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
@@ -125,7 +125,7 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Received:
-    """One message as it arrived."""
+    """One received message."""
 
     topic: str
     payload: bytes
@@ -135,7 +135,7 @@ class Received:
 class Subscriber:
     """An independent MQTT subscriber (QoS 1) that keeps every message in order of arrival.
 
-    It reconnects by itself; its session outlives a broker that stops in good order and persists.
+    It reconnects by itself; its session survives a `stop` of the broker.
     """
 
     def __init__(self, broker: Address, topic_filter: str = "#", *, username: str = "", password: str = "") -> None:
@@ -158,18 +158,18 @@ class Subscriber:
 
     @property
     def messages(self) -> list[Received]:
-        """Everything so far."""
+        """Every message received so far."""
         with self._changed:
             return list(self._messages)
 
     def wait_subscribed(self, times: int = 1, timeout_s: float = 10.0) -> None:
-        """Return once it has subscribed so many times, which is once a connection; fail after the timeout."""
+        """Return after `times` subscriptions (one per connection); fail after the timeout."""
         with self._changed:
             subscribed = self._changed.wait_for(lambda: self._subscriptions >= times, timeout_s)
-            assert subscribed, "the subscriber got no broker"
+            assert subscribed, "the subscriber did not reach the broker"
 
     def wait_for(self, condition: Callable[[list[Received]], bool], timeout_s: float = 10.0) -> list[Received]:
-        """The messages once they meet the condition; fails after the timeout with what there was."""
+        """Return the messages once they meet the condition; fail after the timeout and show the last ones."""
         with self._changed:
             met = self._changed.wait_for(lambda: condition(self._messages), timeout_s)
             assert met, f"{len(self._messages)} messages, the last: {self._messages[-3:]}"

@@ -1,4 +1,4 @@
-"""An authority of one's own, and certificates of every kind of fault."""
+"""A certificate authority for tests, and certificates with faults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DAY = timedelta(days=1)
 
 
 class Authority:
-    """Signs certificates; everything lies in `folder`, its own certificate in `ca_file`."""
+    """Signs certificates; all files are in `folder`, the authority's own certificate is `ca_file`."""
 
     def __init__(self, folder: Path, name: str = "plant") -> None:
         self._folder = folder
@@ -34,7 +34,10 @@ class Authority:
     def issue(
         self, name: str, *, host: str = HOST, starts: timedelta = -DAY, ends: timedelta = 5 * DAY
     ) -> tuple[Path, Path]:
-        """Files of a certificate for an address, valid from `starts` to `ends` from now, and of its key."""
+        """Write a certificate for the IP address `host`, valid from now + `starts` to now + `ends`, and its key.
+
+        Returns the files of the certificate and of the key.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.now(timezone.utc)
         certificate = (

@@ -20,12 +20,12 @@ from edge.contract.commands import CommandReply
 from edge.system.clock import utc_from_unix_s
 from tests.support.broker import Address
 
-PATIENCE_S = 10.0
-_NONE: Mapping[str, object] = {}
+REPLY_TIMEOUT_S = 10.0
+_NO_ARGS: Mapping[str, object] = {}
 
 
 class Plant:
-    """Sends commands to the device whose topics start with `root`; the key signs what has to be signed."""
+    """Sends commands to the device whose topics start with `root`; `key` is the file of the signing key."""
 
     def __init__(self, client: mqtt.Client, root: str, key: Path) -> None:
         self._client = client
@@ -36,8 +36,10 @@ class Plant:
         self._changed = threading.Condition()
         client.on_message = self._on_message
 
-    def tell(self, name: str, args: Mapping[str, object] = _NONE, *, sign: bool = False, valid_s: float = 60) -> bytes:
-        """Send a command, its own correlation data with it; returns these."""
+    def send(
+        self, name: str, args: Mapping[str, object] = _NO_ARGS, *, sign: bool = False, valid_s: float = 60
+    ) -> bytes:
+        """Send a command; returns its correlation data."""
         self._sent += 1
         now_s = time.time()
         envelope: dict[str, object] = {
@@ -49,25 +51,25 @@ class Plant:
         if sign:
             envelope["signature"] = signature_from_key(self._key, self._root, name, envelope)
         correlation = b"%d" % self._sent
-        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # untyped in paho
         properties.ResponseTopic = f"{self._root}/cmd/{name}/reply/plant"
         properties.CorrelationData = correlation
         self._client.publish(f"{self._root}/cmd/{name}", json.dumps(envelope), 1, properties=properties)
         return correlation
 
     def ask(
-        self, name: str, args: Mapping[str, object] = _NONE, *, sign: bool = False, valid_s: float = 60
+        self, name: str, args: Mapping[str, object] = _NO_ARGS, *, sign: bool = False, valid_s: float = 60
     ) -> CommandReply:
-        """The reply to a command."""
-        reply = self._reply(self.tell(name, args, sign=sign, valid_s=valid_s), PATIENCE_S)
+        """Send a command and return its reply; fail after the timeout."""
+        reply = self._reply(self.send(name, args, sign=sign, valid_s=valid_s), REPLY_TIMEOUT_S)
         assert reply is not None, f"no reply to {name}"
         return reply
 
-    def wait_heard(self) -> None:
-        """Return once the device takes commands."""
-        deadline_s = time.monotonic() + 2 * PATIENCE_S
-        while self._reply(self.tell("status"), 0.3) is None:
-            assert time.monotonic() < deadline_s, "the device takes no commands"
+    def wait_for_device(self) -> None:
+        """Return once the device answers commands; fail after the timeout."""
+        deadline_s = time.monotonic() + 2 * REPLY_TIMEOUT_S
+        while self._reply(self.send("status"), 0.3) is None:
+            assert time.monotonic() < deadline_s, "the device answers no command"
 
     def _reply(self, correlation: bytes, timeout_s: float) -> CommandReply | None:
         with self._changed:
@@ -83,7 +85,7 @@ class Plant:
 
 @contextmanager
 def connected_plant(broker: Address, root: str, key: Path) -> Iterator[Plant]:
-    """A plant that hears the replies."""
+    """A plant that is connected and subscribed to the replies."""
     client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="plant", protocol=mqtt.MQTTv5)
     subscribed = threading.Event()
     client.on_subscribe = lambda *_: subscribed.set()
@@ -91,7 +93,7 @@ def connected_plant(broker: Address, root: str, key: Path) -> Iterator[Plant]:
     client.connect(broker.host, broker.port)
     client.loop_start()
     client.subscribe(f"{root}/cmd/+/reply/plant", qos=1)
-    assert subscribed.wait(PATIENCE_S)
+    assert subscribed.wait(REPLY_TIMEOUT_S)
     try:
         yield plant
     finally:

@@ -1,4 +1,4 @@
-"""A publisher of one's own for a test, results to send, and what a subscriber made of them."""
+"""A publisher for a test, results to send, and readers of what a subscriber received."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def publishing(
     on_command: Callable[[Incoming], None] | None = None,
     **settings: object,
 ) -> Iterator[Publisher]:
-    """A started publisher."""
+    """A started publisher, stopped at the end."""
     mqtt = MqttSettings.model_validate({"host": HOST, "port": port, **settings})
     publisher = Publisher(outbox, frames, mqtt, DEVICE, on_command)
     publisher.start()
@@ -41,7 +41,7 @@ def publishing(
 
 
 def put_results(outbox: Outbox, count: int) -> None:
-    """`count` further results."""
+    """Add `count` results to the outbox."""
     first = outbox.next_seq()
     for seq in range(first, first + count):
         outbox.open_trigger(Trigger(seq, f"f{seq}", None, seq, "2026-01-01T00:00:00Z", 0, None))
@@ -50,13 +50,13 @@ def put_results(outbox: Outbox, count: int) -> None:
 
 
 def sequence(messages: list[Received]) -> list[int]:
-    """Numbers of the results in order of their first arrival."""
+    """Sequence numbers of the results in order of their first arrival."""
     numbers = [json.loads(m.payload)["seq"] for m in messages if m.topic == f"{ROOT}/result"]
     return list(dict.fromkeys(numbers))
 
 
 def states(messages: list[Received]) -> list[str]:
-    """The device's states in order."""
+    """The published states of the device, in order."""
     return [json.loads(m.payload)["state"] for m in messages if m.topic == f"{ROOT}/status"]
 
 

@@ -1,4 +1,4 @@
-"""A TCP proxy that does to a connection what networks do: delay, silence, reset, refusal."""
+"""A TCP proxy that simulates a bad network: delay, silence, reset, refusal."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tests.support.broker import HOST
 
 
 class TcpProxy:
-    """Forwards to a port of this machine.
+    """Forwards connections to a port of this machine.
 
-    `delay_s` holds back each piece that is forwarded; while `silent` is set nothing is forwarded and new connections
-    get no answer; while `refusing` is set new connections are reset.
+    Each forwarded chunk is delayed by `delay_s`; while `silent` is set nothing is forwarded and new connections get no
+    answer; while `refusing` is set new connections are reset.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -34,7 +34,7 @@ class TcpProxy:
             _reset(sock)
 
     def close(self) -> None:
-        """End it."""
+        """Stop listening and reset every connection."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.reset()
@@ -48,19 +48,19 @@ class TcpProxy:
     def _accept(self) -> None:
         while True:
             try:
-                near, _ = self._listener.accept()
+                client, _ = self._listener.accept()
             except OSError:
                 return
             if self.refusing:
-                _reset(near)
+                _reset(client)
                 continue
             try:
-                far = socket.create_connection((HOST, self._target_port), 2)
+                server = socket.create_connection((HOST, self._target_port), 2)
             except OSError:
-                _reset(near)
+                _reset(client)
                 continue
-            self._sockets += [near, far]
-            for source, sink in ((near, far), (far, near)):
+            self._sockets += [client, server]
+            for source, sink in ((client, server), (server, client)):
                 threading.Thread(target=self._forward, args=(source, sink), daemon=True).start()
 
     def _forward(self, source: socket.socket, sink: socket.socket) -> None:

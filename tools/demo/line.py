@@ -77,7 +77,7 @@ def run_line(children: Children, procunit: str, setup: LineSetup, triggers: int)
     """
     port = start_broker(children, setup.folder / "broker")
     write_settings(setup, port)
-    subscriber = Subscriber(port, f"{root_from_device(DEVICE)}/{RESULT.suffix}")
+    subscriber = Subscriber(port, RESULT.at(root_from_device(DEVICE)))
     try:
         children.run([procunit, "check-config", str(setup.config)])
         watch = children.start([procunit, "watch", "--config", str(setup.config), "--until-stopped"])

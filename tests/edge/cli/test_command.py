@@ -1,4 +1,4 @@
-"""`procunit command sign`: what it prints is what a device takes."""
+"""`procunit command sign`: it prints a command that a device accepts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(folder: Path, *arguments: str, args: str = json.dumps(ARGS), root: str =
     return CliRunner().invoke(sign, [*arguments, "--root", root, "--key", str(key)])
 
 
-def test_it_prints_a_command_that_the_device_takes(tmp_path: Path) -> None:
+def test_it_prints_a_command_that_the_device_accepts(tmp_path: Path) -> None:
     result = run(tmp_path, "threshold", str(tmp_path / "args.json"), "--by", "m.huber", "--valid-min", "5")
     assert result.exit_code == 0
     envelope = json.loads(result.output)
@@ -48,14 +48,16 @@ def test_two_commands_never_share_an_id(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "root", "problem"),
     [
-        ("{", ROOT, "not JSON"),
+        ("{", ROOT, "the arguments are not JSON"),
         ("[]", ROOT, "key args"),
         (json.dumps({**ARGS, "authority": "reject"}), ROOT, "key args.authority"),
-        (json.dumps(ARGS), "edge-1", "no root of topics"),
-        (json.dumps(ARGS), f"{ROOT}/cmd", "no root of topics"),
+        (json.dumps(ARGS), "edge-1", "is not a root of topics"),
+        (json.dumps(ARGS), f"{ROOT}/cmd", "is not a root of topics"),
     ],
 )
-def test_what_the_device_would_refuse_is_not_signed(tmp_path: Path, args: str, root: str, problem: str) -> None:
+def test_a_command_that_the_device_would_refuse_is_not_signed(
+    tmp_path: Path, args: str, root: str, problem: str
+) -> None:
     result = run(tmp_path, "threshold", str(tmp_path / "args.json"), args=args, root=root)
     assert isinstance(result.exception, ProcunitError)
     assert problem in str(result.exception)

@@ -21,7 +21,7 @@ def labelled(folder: Path, port: int, rows: str = "P1,good\n") -> Result:
 
 def test_without_a_broker_it_says_so(tmp_path: Path) -> None:
     said = labelled(tmp_path / "device", free_port())
-    assert "no way to the broker" in str(said.exception)
+    assert "the broker cannot be reached" in str(said.exception)
     assert "procunit mqtt check" in str(said.exception)
 
 

@@ -1,4 +1,4 @@
-"""`procunit mqtt check` against a real mosquitto with every kind of fault."""
+"""`procunit mqtt check` against a real mosquitto, with every kind of fault."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from edge.mqtt import check as mqtt_check
-from edge.mqtt.check import PUBLISHED, SUBSCRIBED, Finding, check
+from edge.mqtt.check import Finding, check, published_topics, subscribed_filters
 from edge.mqtt.settings import MqttSettings
 from edge.system.clock import ClockState, clock_state
 from tests.doubles.scripted_broker import ScriptedBroker
@@ -22,26 +22,27 @@ from tests.support.certificates import DAY, Authority
 from tests.support.device import PROCUNIT, new_device
 from tests.support.publishing import ROOT
 
-FINE = "clock name tcp tls login limits " + "may publish " * len(PUBLISHED) + "may subscribe"
+PUBLISHED = published_topics(ROOT)
+ALL_STEPS = "clock name tcp tls login limits " + "may publish " * len(PUBLISHED) + "may subscribe"
 
 
 def findings(port: int, host: str = HOST, **settings: object) -> list[Finding]:
-    """What the check says without its row about the clock, which depends on the machine."""
+    """The check's findings without the clock, which depends on the machine."""
     model = MqttSettings.model_validate({"host": host, "port": port, **settings})
     return [finding for finding in check(model, "edge-1", ROOT) if finding.step != "clock"]
 
 
-def last(found: list[Finding]) -> tuple[str, str]:
+def last_failure(found: list[Finding]) -> tuple[str, str]:
     """Step and detail of the failure that ended the check; every failure has a remedy."""
     assert found[-1].outcome == "failed"
     assert found[-1].remedy
     return found[-1].step, found[-1].detail
 
 
-def test_a_broker_that_takes_everything_gets_no_failure_and_no_receiver_is_misled(tmp_path: Path) -> None:
+def test_a_broker_that_accepts_everything_passes_and_receivers_get_empty_messages_only(tmp_path: Path) -> None:
     with running_broker(tmp_path) as broker, Subscriber(broker) as subscriber:
         found = findings(broker.port)
-        assert [f.step for f in found] == re.findall(r"may \w+|\w+", FINE)[1:]
+        assert [f.step for f in found] == re.findall(r"may \w+|\w+", ALL_STEPS)[1:]
         assert {f.step: f.outcome for f in found if f.outcome != "ok"} == {"tls": "warning"}
         messages = subscriber.wait_for(lambda m: len(m) == len(PUBLISHED))
         assert all(m.payload == b"" and not m.retained for m in messages)
@@ -49,46 +50,47 @@ def test_a_broker_that_takes_everything_gets_no_failure_and_no_receiver_is_misle
             assert late.messages == []
 
 
-def test_the_topics_that_are_tried_are_those_of_the_table() -> None:
-    assert {"result", "result/last", "frame/check/image", "cmd/check/reply"} <= set(PUBLISHED)
-    assert SUBSCRIBED == ("cmd/+",)
+def test_the_tested_topics_are_those_of_the_table() -> None:
+    suffixes = {topic.removeprefix(f"{ROOT}/") for topic in PUBLISHED}
+    assert {"result", "result/last", "frame/check/image", "cmd/check/reply"} <= suffixes
+    assert subscribed_filters(ROOT) == (f"{ROOT}/cmd/+",)
 
 
-def test_a_name_that_does_not_exist() -> None:
-    step, detail = last(findings(1883, "broker.invalid"))
+def test_a_host_name_that_does_not_exist() -> None:
+    step, detail = last_failure(findings(1883, "broker.invalid"))
     assert step == "name"
     assert "broker.invalid" in detail
 
 
 def test_a_closed_port() -> None:
-    step, detail = last(findings(free_port()))
+    step, detail = last_failure(findings(free_port()))
     assert step == "tcp"
-    assert "nobody listens there" in detail
+    assert "connection refused, no program listens there" in detail
 
 
 @pytest.mark.parametrize(
-    ("validity", "said"),
+    ("validity", "text"),
     [
         ({"ends": -timedelta(hours=1)}, "is expired"),
         ({"starts": DAY}, "is not valid yet"),
         ({"host": "10.9.8.7"}, "is for another host name"),
     ],
 )
-def test_a_broker_s_faulty_certificate(tmp_path: Path, validity: dict[str, Any], said: str) -> None:
+def test_a_faulty_certificate_of_the_broker_is_explained(tmp_path: Path, validity: dict[str, Any], text: str) -> None:
     authority = Authority(tmp_path)
     certificate, key = authority.issue("broker", **validity)
     with running_broker(tmp_path, f"certfile {certificate}\nkeyfile {key}") as broker:
-        step, detail = last(findings(broker.port, tls_ca_file=authority.ca_file))
+        step, detail = last_failure(findings(broker.port, tls_ca_file=authority.ca_file))
     assert step == "tls"
-    assert said in detail
+    assert text in detail
 
 
 def test_an_unknown_authority_and_a_certificate_that_ends_soon(tmp_path: Path) -> None:
     authority, stranger = Authority(tmp_path), Authority(tmp_path, "stranger")
     certificate, key = authority.issue("broker")
     with running_broker(tmp_path, f"certfile {certificate}\nkeyfile {key}") as broker:
-        step, detail = last(findings(broker.port, tls_ca_file=stranger.ca_file))
-        assert (step, "not by the authority" in detail) == ("tls", True)
+        step, detail = last_failure(findings(broker.port, tls_ca_file=stranger.ca_file))
+        assert (step, "not signed by the authority" in detail) == ("tls", True)
         soon = {f.step: f for f in findings(broker.port, tls_ca_file=authority.ca_file)}["broker's certificate"]
     assert soon.outcome == "warning"
     assert "4 days left" in soon.detail
@@ -101,12 +103,12 @@ def test_a_client_certificate_that_is_missing_is_expired_or_has_another_key(tmp_
     mutual = f"certfile {certificate}\nkeyfile {key}\ncafile {authority.ca_file}\nrequire_certificate true"
     with running_broker(tmp_path, mutual) as broker:
         missing = findings(broker.port, tls_ca_file=authority.ca_file)
-        assert last(missing)[0] == "mqtt"
-        assert "client_cert_file" in missing[-1].detail or "hung up" in missing[-1].detail
+        assert last_failure(missing)[0] == "mqtt"
+        assert "client_cert_file" in missing[-1].detail or "closed the connection" in missing[-1].detail
         expired = findings(broker.port, tls_ca_file=authority.ca_file, client_cert_file=own, client_key_file=own_key)
         assert {f.step: f.outcome for f in expired}["own certificate"] == "failed"
         mixed = findings(broker.port, tls_ca_file=authority.ca_file, client_cert_file=own, client_key_file=key)
-        step, detail = last(mixed)
+        step, detail = last_failure(mixed)
         assert step == "tls"
         assert "client_key_file is not the key of client_cert_file" in detail
 
@@ -118,7 +120,7 @@ def test_a_wrong_password_is_refused_and_not_shown(tmp_path: Path) -> None:
     password_file.chmod(0o600)
     with running_broker(tmp_path, f"password_file {passwords}\nallow_anonymous false") as broker:
         found = findings(broker.port, username="edge", password_file=password_file)
-    step, detail = last(found)
+    step, detail = last_failure(found)
     assert step == "mqtt"
     assert "refused the connection: Not authorized" in detail
     assert "hunter2" not in repr(found)
@@ -136,10 +138,10 @@ def test_each_topic_that_access_rules_forbid_is_named_and_the_others_are_fine(tm
 def test_a_refused_subscription() -> None:
     with ScriptedBroker(lambda _: 0, suback_reason=0x87) as broker:
         found = findings(broker.port)
-    assert last(found) == ("may subscribe", f"{ROOT}/cmd/+: Not authorized")
+    assert last_failure(found) == ("may subscribe", f"{ROOT}/cmd/+: Not authorized")
 
 
-def test_over_3_1_1_rights_cannot_be_told(tmp_path: Path) -> None:
+def test_over_mqtt_3_1_1_rights_are_reported_as_unverifiable(tmp_path: Path) -> None:
     with running_broker(tmp_path) as broker:
         found = [f for f in findings(broker.port, protocol="3.1.1") if f.step == "may publish"]
     assert {f.outcome for f in found} == {"warning"}
@@ -147,7 +149,7 @@ def test_over_3_1_1_rights_cannot_be_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("limit", "outcome"), [(10_000, "failed"), (200_000, "warning"), (2_000_000, "ok")])
-def test_the_broker_s_size_limit(tmp_path: Path, limit: int, outcome: str) -> None:
+def test_the_size_limit_of_the_broker(tmp_path: Path, limit: int, outcome: str) -> None:
     with running_broker(tmp_path, f"max_packet_size {limit}") as broker:
         (found,) = [f for f in findings(broker.port) if f.step == "limits"]
     assert found.outcome == outcome
@@ -155,7 +157,7 @@ def test_the_broker_s_size_limit(tmp_path: Path, limit: int, outcome: str) -> No
 
 
 def test_the_clock() -> None:
-    clock: Callable[[ClockState, datetime], Finding] = mqtt_check._clock
+    clock: Callable[[ClockState, datetime], Finding] = mqtt_check._check_clock
     now = datetime(2026, 11, 22, tzinfo=timezone.utc)
     assert clock(ClockState(3.0), now).outcome == "ok"
     assert clock(ClockState(None), now).outcome == "warning"
@@ -164,7 +166,7 @@ def test_the_clock() -> None:
     assert error_ms is None or 0 < error_ms < 60_000
 
 
-def test_the_command_prints_a_table_or_json_and_its_exit_code_tells(tmp_path: Path) -> None:
+def test_the_command_prints_a_table_or_json_and_exits_with_1_after_a_failure(tmp_path: Path) -> None:
     device = new_device(tmp_path / "device", free_port(), 1)
     command = [*PROCUNIT, "mqtt", "check", "--config", str(device.config)]
     with running_broker(tmp_path) as broker:

@@ -1,4 +1,4 @@
-"""`procunit watch`, as a process at a real broker, and its view against hostile messages."""
+"""`procunit watch` as a process with a real broker, and its view with hostile messages."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def status_of(state: str, device: str = "edge-1") -> bytes:
 
 
 def take(view: WatchView, result: Result, now_s: float = 0.0) -> Result | None:
-    """Give the view a result."""
+    """Pass a result to the view."""
     return view.take(f"{ROOT}/result", bytes_from_payload(result), retained=False, now_monotonic_s=now_s)
 
 
@@ -102,7 +102,7 @@ def shown(view: WatchView, now_s: float = 0.0) -> str:
 
 @contextmanager
 def sending(broker: Broker) -> Iterator[mqtt.Client]:
-    """A client that sends what a device would."""
+    """A connected client that publishes in place of a device."""
     client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
     client.connect(broker.host, broker.port)
     client.loop_start()
@@ -120,7 +120,7 @@ def send(client: mqtt.Client, suffix: str, payload: bytes, *, retain: bool = Fal
 
 @contextmanager
 def watching(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """The command without a terminal."""
+    """The running command, without a terminal."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
         [*WATCH, *arguments],
@@ -138,17 +138,17 @@ def watching(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def error_line(process: subprocess.Popen[str], containing: str) -> str:
-    """The first line on standard error with this text."""
+    """The first line on standard error that contains this text."""
     assert process.stderr is not None
     for line in process.stderr:
         if containing in line:
             return line
-    raise AssertionError(f"it ended without saying {containing!r}")
+    raise AssertionError(f"it ended without printing {containing!r}")
 
 
-def test_without_a_terminal_it_prints_one_line_a_result_and_ends_after_the_count(broker: Broker) -> None:
+def test_without_a_terminal_it_prints_one_line_per_result_and_ends_after_the_count(broker: Broker) -> None:
     with watching("--port", str(broker.port), "--count", "3") as process, sending(broker) as client:
-        error_line(process, "linked to the broker")
+        error_line(process, "connected to the broker")
         for result in (result_of(1), result_of(1), result_of(2, Verdict.REJECT), result_of(3, Verdict.REVIEW)):
             send(client, "result", bytes_from_payload(result))
         out, _ = process.communicate(timeout=10)
@@ -161,11 +161,11 @@ def test_without_a_terminal_it_prints_one_line_a_result_and_ends_after_the_count
     ]
 
 
-def test_until_stopped_ends_with_the_run_and_not_with_the_one_before(broker: Broker) -> None:
+def test_until_stopped_ends_with_this_run_and_ignores_the_retained_status_of_the_last_one(broker: Broker) -> None:
     with sending(broker) as client:
         send(client, "status", status_of("stopped"), retain=True)
         with watching("--port", str(broker.port), "--root", ROOT, "--until-stopped") as process:
-            error_line(process, "linked to the broker")
+            error_line(process, "connected to the broker")
             for state in ("running", "stopped"):
                 assert process.poll() is None
                 time.sleep(0.3)
@@ -176,13 +176,13 @@ def test_until_stopped_ends_with_the_run_and_not_with_the_one_before(broker: Bro
     assert len(out.splitlines()) == 1
 
 
-def test_without_a_broker_it_says_so_and_waits_for_one(tmp_path: Path) -> None:
+def test_without_a_broker_it_reports_this_and_waits_for_one(tmp_path: Path) -> None:
     broker = Broker(tmp_path)
     with watching("--port", str(broker.port), "--count", "1") as process:
-        assert "trying again" in error_line(process, "no link to the broker")
+        assert "trying again" in error_line(process, "no connection to the broker")
         broker.start()
         try:
-            error_line(process, "linked to the broker")
+            error_line(process, "connected to the broker")
             with sending(broker) as client:
                 send(client, "result", bytes_from_payload(result_of(1)))
             out, _ = process.communicate(timeout=10)
@@ -195,36 +195,36 @@ def test_without_a_broker_it_says_so_and_waits_for_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_without_a_traceback(signal_number: signal.Signals) -> None:
     with watching("--port", str(free_port())) as process:
-        error_line(process, "no link to the broker")
+        error_line(process, "no connection to the broker")
         process.send_signal(signal_number)
         _, err = process.communicate(timeout=5)
     assert process.returncode == 130
     assert "Traceback" not in err
 
 
-def test_a_subscription_that_access_rules_forbid_is_told() -> None:
+def test_a_refused_subscription_is_reported() -> None:
     with (
         ScriptedBroker(lambda _: 0, suback_reason=0x87) as broker,
         watching("--port", str(broker.port)) as process,
     ):
-        assert "refuses the subscription: Not authorized" in error_line(process, "no link to the broker: the")
+        assert "refuses the subscription: Not authorized" in error_line(process, "no connection to the broker: the")
 
 
-def test_a_refused_connection_is_told_once() -> None:
+def test_a_refused_connection_is_reported_once() -> None:
     with (
         ScriptedBroker(lambda _: 0, connack_reason=0x87) as broker,
         watching("--port", str(broker.port)) as process,
     ):
-        error_line(process, "no link to the broker: the broker refused the connection: Not authorized")
+        error_line(process, "no connection to the broker: the broker refused the connection: Not authorized")
         time.sleep(1.5)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=5)
     assert err.strip() == "procunit: stopped"
 
 
-def test_a_reader_that_has_seen_enough_ends_it(broker: Broker) -> None:
+def test_it_ends_when_the_reader_of_its_output_closes_the_pipe(broker: Broker) -> None:
     with watching("--port", str(broker.port)) as process, sending(broker) as client:
-        error_line(process, "linked to the broker")
+        error_line(process, "connected to the broker")
         assert process.stdout is not None
         process.stdout.close()
         process.stdout = None
@@ -243,9 +243,9 @@ def test_bad_arguments_are_usage_errors(arguments: list[str]) -> None:
     assert "Traceback" not in err
 
 
-def test_malformed_messages_are_told_and_do_no_harm(broker: Broker) -> None:
+def test_malformed_messages_are_reported_and_do_no_harm(broker: Broker) -> None:
     with watching("--port", str(broker.port), "--count", "1") as process, sending(broker) as client:
-        error_line(process, "linked to the broker")
+        error_line(process, "connected to the broker")
         for payload in (b"\xff\xfe", b"[" * 5000, b"x" * 100_000, b'{"seq": "\x1b[31m"}'):
             send(client, "result", payload)
         send(client, "result", bytes_from_payload(result_of(1, part_id="[red]\x1b[31mx")))
@@ -271,7 +271,7 @@ def test_in_a_terminal_it_shows_a_table_with_words_and_colours(broker: Broker) -
     screen = ""
     try:
         with sending(broker) as client:
-            while "linked to the broker" not in screen:
+            while "connected to the broker" not in screen:
                 screen += os.read(main_side, 65536).decode()
             send(client, "status", status_of("running"), retain=True)
             send(client, "result", bytes_from_payload(result_of(1)))
@@ -294,7 +294,7 @@ def test_in_a_terminal_it_shows_a_table_with_words_and_colours(broker: Broker) -
     assert "part-1" in last
 
 
-def test_the_broker_and_the_topics_come_from_a_devices_settings(broker: Broker, tmp_path: Path) -> None:
+def test_config_gives_the_broker_and_the_topics_of_a_device(broker: Broker, tmp_path: Path) -> None:
     (tmp_path / "bundle").mkdir()
     (tmp_path / "key.pub").write_text("any")
     (tmp_path / "line.csv").write_text("file,part_id\n")
@@ -307,7 +307,7 @@ def test_the_broker_and_the_topics_come_from_a_devices_settings(broker: Broker, 
         "state_dir: state\n"
     )
     with watching("--config", str(settings_file), "--count", "1") as process, sending(broker) as client:
-        error_line(process, "linked to the broker")
+        error_line(process, "connected to the broker")
         other_device = bytes_from_payload(result_of(1, device="edge-2"))
         client.publish("works/line-1/edge-2/v1/result", other_device, qos=1).wait_for_publish(5)
         send(client, "result", bytes_from_payload(result_of(2)))
@@ -319,16 +319,16 @@ def test_the_broker_and_the_topics_come_from_a_devices_settings(broker: Broker, 
     assert "leave out --host and --port" in err
 
 
-def test_counts_rate_devices_and_link_are_in_the_header() -> None:
+def test_counts_rate_devices_and_connection_are_in_the_header() -> None:
     view = WatchView(10)
-    assert "no link to the broker: connecting" in shown(view)
+    assert "no connection to the broker: connecting" in shown(view)
     view.link = ""
     for seq, verdict in enumerate((Verdict.PASS, Verdict.PASS, Verdict.REJECT, Verdict.NOT_INSPECTED), start=1):
         take(view, result_of(seq, verdict), now_s=seq * 0.5)
     view.take(f"{ROOT}/status", status_of("offline"), retained=True, now_monotonic_s=2.0)
     text = shown(view, now_s=2.0)
     assert "PASS 2   REJECT 1   REVIEW 0   NOT INSPECTED 1   120 parts/min" in text
-    assert "edge-1 offline   linked to the broker" in text
+    assert "edge-1 offline   connected to the broker" in text
     assert "0 parts/min" in shown(view, now_s=100.0)
 
 
@@ -362,20 +362,20 @@ def test_the_memory_of_known_results_is_bounded(monkeypatch: pytest.MonkeyPatch)
 def test_a_run_has_ended_when_a_device_stopped_and_none_is_running() -> None:
     view = WatchView(10)
 
-    def tell(state: str, device: str, *, retained: bool = False) -> bool:
+    def all_stopped_after(state: str, device: str, *, retained: bool = False) -> bool:
         view.take(f"{device}/v1/status", status_of(state, device), retained=retained, now_monotonic_s=0.0)
         return view.all_stopped
 
-    assert not tell("stopped", "edge-1", retained=True)
-    assert not tell("running", "edge-1")
-    assert not tell("running", "edge-2")
-    assert not tell("stopped", "edge-1")
-    assert tell("offline", "edge-2")
-    assert not tell("running", "edge-2")
-    assert tell("stopped", "edge-2", retained=True)
+    assert not all_stopped_after("stopped", "edge-1", retained=True)
+    assert not all_stopped_after("running", "edge-1")
+    assert not all_stopped_after("running", "edge-2")
+    assert not all_stopped_after("stopped", "edge-1")
+    assert all_stopped_after("offline", "edge-2")
+    assert not all_stopped_after("running", "edge-2")
+    assert all_stopped_after("stopped", "edge-2", retained=True)
 
 
-def test_events_are_shown_with_what_happened() -> None:
+def test_events_are_shown_with_their_text_and_detail() -> None:
     view = WatchView(10)
     event = event_from_fault(FaultId.OVERLOAD, "12 parts", device="edge-1", epoch="abc", created_at_utc="now")
     view.take(f"{ROOT}/event", bytes_from_payload(event), retained=False, now_monotonic_s=0.0)
@@ -395,7 +395,7 @@ hostile_text = st.text(st.characters(), max_size=300) | st.sampled_from(
 
 @settings(max_examples=60, deadline=None)
 @given(part=hostile_text, text=hostile_text, device=hostile_text, type_name=hostile_text, seq=st.integers())
-def test_no_text_from_the_wire_reaches_the_terminal_raw(
+def test_no_received_control_character_reaches_the_terminal(
     part: str, text: str, device: str, type_name: str, seq: int
 ) -> None:
     view = WatchView(10)
@@ -420,19 +420,19 @@ def test_no_payload_breaks_the_view(payload: bytes, kind: str) -> None:
     assert ("malformed message on x/v1/" in shown(view)) == (kind != "other")
 
 
-def test_plain_text_is_cut_to_its_limit() -> None:
+def test_plain_cuts_a_text_and_replaces_control_characters() -> None:
     assert plain("abcdef", 6) == "abcdef"
     assert plain("abcdefg", 6) == "abcde…"
     assert plain("a\tb\u200bc", 10) == "a?b?c"
 
 
 def read_to_the_end(descriptor: int) -> str:
-    """All that a process writes to its terminal until it closes it."""
+    """Everything that a process writes to its terminal until it closes it."""
     chunks = []
     while True:
         try:
             chunk = os.read(descriptor, 65536)
-        except OSError:  # Linux reports the closed terminal as an I/O error
+        except OSError:  # Linux reports a closed terminal as an I/O error
             break
         if not chunk:
             break

@@ -1,4 +1,4 @@
-"""Commands: what is refused and why, what is carried out and how often; nothing that comes in gets past the desk."""
+"""Commands: which are refused and why, and which are executed; no malformed input is executed or raises."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ KEY, STRANGER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
 
 
 class Memory:
-    """Remembers for as long as the test lasts."""
+    """Remembers commands in memory."""
 
     def __init__(self) -> None:
         self.expires: dict[str, datetime] = {}
@@ -58,7 +58,7 @@ class Memory:
 
 @dataclass
 class Bench:
-    """A desk with everything that it did written down."""
+    """A desk that records the actions it called and the events it stored."""
 
     memory: Memory | Outbox = field(default_factory=Memory)
     allowed: tuple[str, ...] = get_args(CommandName)
@@ -109,13 +109,13 @@ class Bench:
         return DeviceReport.model_validate(example("reply.status")["report"])
 
     def send(self, name: str, envelope: object, **more: object) -> CommandReply:
-        """The reply to a command."""
+        """Send a command and return its reply."""
         reply = self.reply(name, json.dumps(envelope).encode(), **more)
         assert reply is not None
         return CommandReply.model_validate_json(reply.payload)
 
     def reply(self, name: str, payload: bytes, **more: object) -> Reply | None:
-        """What is to be published after a message came in."""
+        """The desk's reply to a message with this payload."""
         message = {"retained": False, "response_topic": None, "correlation": None, **more}
         return self.desk.handle(Incoming(f"{ROOT}/cmd/{name}", payload, **message))  # type: ignore[arg-type]
 
@@ -142,7 +142,7 @@ def test_the_names_in_the_settings_are_those_of_the_table() -> None:
     assert tuple(COMMANDS) == get_args(CommandName)
 
 
-def test_every_command_does_what_it_says_once_and_is_told_as_an_event() -> None:
+def test_every_command_calls_its_action_once_and_is_recorded_as_an_event() -> None:
     bench = Bench()
     orders: list[tuple[str, str, dict[str, object]]] = [
         ("arm", "7", {}),
@@ -178,7 +178,7 @@ def test_every_command_does_what_it_says_once_and_is_told_as_an_event() -> None:
 
 
 def refusal(bench: Bench, name: str, envelope: object, **more: object) -> Refusal | None:
-    """Why it was refused; nothing may have been done, and an event tells of it."""
+    """Send a command that has to be refused, without an action and with an event; returns the reason."""
     before = list(bench.done)
     reply = bench.send(name, envelope, **more)
     assert bench.done == before
@@ -215,7 +215,7 @@ def refusal(bench: Bench, name: str, envelope: object, **more: object) -> Refusa
         ("threshold", signed("threshold", "t", bundleId="c0" * 32, anomaly=2.0, authority={"dent": "reject"})),
     ],
 )
-def test_what_does_not_fit_the_schema_is_refused(name: str, envelope: object) -> None:
+def test_an_envelope_that_does_not_fit_the_schema_is_refused(name: str, envelope: object) -> None:
     assert refusal(Bench(), name, envelope) is Refusal.INVALID
 
 
@@ -223,7 +223,7 @@ def test_what_does_not_fit_the_schema_is_refused(name: str, envelope: object) ->
     "payload",
     [b"", b"\xff", b"{", b'{"cmdId": NaN}', b'{"cmdId": "a", "cmdId": "b", "args": {}}', b"[" * 15_000, b"1" * 6000],
 )
-def test_what_is_no_json_is_refused(payload: bytes) -> None:
+def test_a_payload_that_is_not_json_is_refused(payload: bytes) -> None:
     reply = Bench().reply("status", payload)
     assert reply is not None
     assert CommandReply.model_validate_json(reply.payload).reason is Refusal.NOT_JSON
@@ -235,7 +235,7 @@ def test_a_number_too_large_for_a_float_is_refused() -> None:
     assert CommandReply.model_validate_json(reply.payload).reason is Refusal.INVALID
 
 
-def test_what_is_too_large_is_not_even_read() -> None:
+def test_a_payload_that_is_too_large_is_refused() -> None:
     envelope = {**command(), "by": "x" * MAX_COMMAND_BYTES}
     assert refusal(Bench(), "status", envelope) is Refusal.TOO_LARGE
 
@@ -244,13 +244,13 @@ def test_a_retained_command_is_refused() -> None:
     assert refusal(Bench(), "snapshot", command(), retained=True) is Refusal.RETAINED
 
 
-def test_an_unknown_command_and_one_that_the_plant_does_not_allow_are_refused() -> None:
+def test_an_unknown_command_and_one_that_the_settings_do_not_allow_are_refused() -> None:
     assert refusal(Bench(), "bundle", command()) is Refusal.NOT_ALLOWED
     assert refusal(Bench(allowed=("status",)), "snapshot", command()) is Refusal.NOT_ALLOWED
 
 
 @pytest.mark.parametrize("topic", [f"{ROOT}/result", f"{ROOT}/cmd/", f"{ROOT}/cmd/a/b", "other/v1/cmd/status", ""])
-def test_what_is_not_addressed_as_a_command_gets_no_answer(topic: str) -> None:
+def test_a_message_whose_topic_is_not_a_commands_gets_no_reply(topic: str) -> None:
     bench = Bench()
     assert bench.desk.handle(Incoming(topic, b"{}", False, None, None)) is None
     assert not bench.events
@@ -264,7 +264,7 @@ def test_an_expired_command_is_refused_and_one_in_time_is_not() -> None:
     assert bench.send("snapshot", in_time).outcome == "done"
 
 
-def test_a_clock_that_was_never_set_refuses_what_expires_and_says_so() -> None:
+def test_with_a_clock_that_was_never_set_commands_that_expire_are_refused() -> None:
     bench = Bench(now_s=1000.0)
     assert refusal(bench, "disarm", signed("disarm")) is Refusal.CLOCK
     assert "1970-01-01" in bench.events[-1].detail
@@ -275,14 +275,14 @@ def test_a_command_from_the_future_is_refused() -> None:
     assert refusal(Bench(now_s=NOW_S - 3600), "disarm", signed("disarm")) is Refusal.CLOCK
 
 
-def test_a_command_that_comes_twice_is_carried_out_once() -> None:
+def test_a_command_received_twice_is_executed_once() -> None:
     bench = Bench()
     assert bench.send("snapshot", command()).outcome == "done"
     assert refusal(bench, "snapshot", command()) is Refusal.DUPLICATE
     assert "(done)" in bench.events[-1].detail
 
 
-def test_a_signed_command_is_carried_out_once_even_over_a_restart(tmp_path: Path) -> None:
+def test_a_signed_command_is_executed_once_even_across_a_restart(tmp_path: Path) -> None:
     with Outbox(tmp_path / "outbox.db") as outbox:
         assert Bench(memory=outbox, now_s=NOW_S).send("disarm", signed("disarm")).outcome == "done"
     with Outbox(tmp_path / "outbox.db") as outbox:
@@ -290,7 +290,7 @@ def test_a_signed_command_is_carried_out_once_even_over_a_restart(tmp_path: Path
 
 
 @pytest.mark.parametrize("name", [kind.name for kind in COMMANDS.values() if kind.signed])
-def test_what_changes_a_decision_needs_a_signature(name: str) -> None:
+def test_a_command_that_changes_decisions_needs_a_signature(name: str) -> None:
     args = THRESHOLDS if name == "threshold" else {}
     good = signed(name, "c-1", **args)
     bench = Bench()
@@ -304,10 +304,10 @@ def test_what_changes_a_decision_needs_a_signature(name: str) -> None:
     assert refusal(bench, name, as_another) is Refusal.SIGNATURE
     for key, value in (("cmdId", "c-2"), ("expiresAt", utc_from_unix_s(NOW_S + 61)), ("by", "me")):
         assert refusal(bench, name, {**good, key: value}) is Refusal.SIGNATURE
-    assert bench.send(name, good).outcome == "done"  # none of the forgeries has used its id up
+    assert bench.send(name, good).outcome == "done"  # the forgeries did not use up its id
 
 
-def test_a_demo_key_signs_commands_beside_a_demo_bundle_only() -> None:
+def test_a_demo_key_is_accepted_for_commands_with_a_demo_bundle_only() -> None:
     demo, release = (
         TrustedKey(name, KEY.public_key(), demo=name == "demo.pub") for name in ("demo.pub", "release.pub")
     )
@@ -323,17 +323,17 @@ def test_changed_arguments_break_the_signature() -> None:
 @pytest.mark.parametrize(
     "changes", [{"issuedAt": None}, {"expiresAt": None}, {"expiresAt": utc_from_unix_s(NOW_S + 2e5)}]
 )
-def test_a_signed_command_has_both_times_and_does_not_live_long(changes: dict[str, str | None]) -> None:
+def test_a_signed_command_needs_both_times_and_a_short_lifetime(changes: dict[str, str | None]) -> None:
     envelope = {key: value for key, value in {**signed("arm"), **changes}.items() if value is not None}
     assert refusal(Bench(), "arm", envelope) is Refusal.INVALID
 
 
-def test_a_signature_that_is_not_needed_must_hold_too() -> None:
+def test_a_signature_that_is_not_required_is_verified_too() -> None:
     assert refusal(Bench(), "status", {**signed("arm"), "by": "x"}) is Refusal.SIGNATURE
     assert Bench().send("status", signed("status")).outcome == "done"
 
 
-def test_what_the_device_cannot_do_is_told_and_an_error_of_its_own_does_not_pass() -> None:
+def test_the_reason_of_a_failure_is_in_the_reply_but_not_the_text_of_an_internal_error() -> None:
     bench = Bench(frames=())
     reply = bench.send("frame", command("a", resultId="abc-7"))
     assert (reply.outcome, reply.reason) == ("failed", Refusal.IMPOSSIBLE)
@@ -347,7 +347,7 @@ def test_what_the_device_cannot_do_is_told_and_an_error_of_its_own_does_not_pass
 
 def test_the_reply_goes_to_the_commands_own_topic_or_below_it() -> None:
     bench, own = Bench(), f"{ROOT}/cmd/status/reply"
-    asked_and_used = {
+    requested_and_used = {
         None: own,
         f"{own}/mes-1": f"{own}/mes-1",
         f"{ROOT}/result": own,
@@ -357,9 +357,9 @@ def test_the_reply_goes_to_the_commands_own_topic_or_below_it() -> None:
         f"{own}/{'x' * 600}": own,
         "elsewhere": own,
     }
-    for number, (asked, used) in enumerate(asked_and_used.items()):
+    for number, (requested, used) in enumerate(requested_and_used.items()):
         payload = json.dumps(command(f"c-{number}")).encode()
-        reply = bench.reply("status", payload, response_topic=asked, correlation=b"\x00\x01")
+        reply = bench.reply("status", payload, response_topic=requested, correlation=b"\x00\x01")
         assert reply is not None
         assert (reply.topic, reply.correlation) == (used, b"\x00\x01")
 
@@ -370,7 +370,7 @@ def test_a_flood_of_commands_does_not_flood_the_outbox() -> None:
         bench.send("nonsense", command(str(number)))
     assert len(bench.events) == MAX_A_MINUTE
     assert bench.send("disarm", signed("disarm")).outcome == "done"
-    assert f"({9 * MAX_A_MINUTE} commands before it are not told)" in bench.events[-1].detail
+    assert f"({9 * MAX_A_MINUTE} earlier commands were not recorded)" in bench.events[-1].detail
     bench.now_s += 61
     bench.send("nonsense", command("later"))
     assert len(bench.events) == MAX_A_MINUTE + 2
@@ -387,16 +387,18 @@ JSON = st.recursive(
 
 
 @settings(max_examples=200, deadline=None)
-@given(name=NAMES, payload=st.binary(max_size=200), asked=st.none() | st.text(), correlation=st.binary(max_size=20))
-def test_no_bytes_get_past_the_desk(name: str, payload: bytes, asked: str | None, correlation: bytes) -> None:
+@given(name=NAMES, payload=st.binary(max_size=200), requested=st.none() | st.text(), correlation=st.binary(max_size=20))
+def test_no_random_bytes_are_executed_or_raise(
+    name: str, payload: bytes, requested: str | None, correlation: bytes
+) -> None:
     bench = Bench()
-    bench.reply(name, payload, response_topic=asked, correlation=correlation)
+    bench.reply(name, payload, response_topic=requested, correlation=correlation)
     assert not bench.done
 
 
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
-def test_no_json_that_is_nearly_a_command_raises_or_changes_a_decision(data: st.DataObject) -> None:
+def test_no_mutated_command_raises_or_changes_a_decision(data: st.DataObject) -> None:
     name, envelope = data.draw(st.sampled_from(request_examples()))
     where = data.draw(st.sampled_from([envelope, envelope["args"]]))
     assert isinstance(where, dict)

@@ -1,4 +1,4 @@
-"""Standing orders: in force at once and after a restart, and never by a file that no key has signed."""
+"""Signed orders are in force at once and after a restart; a file without valid signatures changes nothing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def command(name: str, **args: object) -> dict[str, object]:
 
 
 def thresholds(bundle: str = BUNDLE, **values: float) -> dict[str, object]:
-    """A signed `threshold` command; `anomaly` beside the types' names."""
+    """A signed `threshold` command; `values` are by type name, or `anomaly`."""
     args: dict[str, object] = {"bundleId": bundle}
     if "anomaly" in values:
         args["anomaly"] = values.pop("anomaly")
@@ -53,7 +53,7 @@ def stored(folder: Path) -> list[str]:
     return [order["name"] for order in json.loads((folder / "orders.json").read_text())]
 
 
-def test_without_orders_the_bundle_alone_counts(tmp_path: Path) -> None:
+def test_without_orders_the_bundles_policy_is_in_force(tmp_path: Path) -> None:
     orders = opened(tmp_path)
     assert orders.rules == Rules(armed=True, policy=POLICY)
     assert orders.dropped == ()
@@ -74,10 +74,10 @@ def test_orders_add_up_and_hold_after_a_restart(tmp_path: Path) -> None:
     again = opened(tmp_path)
     assert in_force(again.rules) == expected
     assert again.dropped == ()
-    assert stored(tmp_path) == ["threshold", "disarm", "threshold"]  # the first one says nothing any more
+    assert stored(tmp_path) == ["threshold", "disarm", "threshold"]  # the first one has no effect any more
 
 
-def test_armed_again_nothing_is_kept_of_it(tmp_path: Path) -> None:
+def test_arm_removes_the_stored_disarm(tmp_path: Path) -> None:
     orders = opened(tmp_path)
     for name in ("disarm", "disarm", "arm"):
         orders.add(name, command(name))
@@ -86,7 +86,7 @@ def test_armed_again_nothing_is_kept_of_it(tmp_path: Path) -> None:
     assert stored(tmp_path) == []
 
 
-def test_the_bundles_own_threshold_has_the_bundles_own_authority_now_and_after_a_restart(tmp_path: Path) -> None:
+def test_setting_the_bundles_own_threshold_restores_its_authority_now_and_after_a_restart(tmp_path: Path) -> None:
     orders = opened(tmp_path)
     orders.add("threshold", thresholds(dent=0.6))
     orders.add("threshold", thresholds(dent=0.5))
@@ -116,7 +116,7 @@ def test_another_bundle_drops_the_thresholds_for_good_and_stays_disarmed(tmp_pat
     assert (back.rules, back.dropped) == (Rules(armed=False, policy=POLICY), ())
 
 
-def test_a_grown_bank_brings_its_own_anomaly_limit_and_orders_lie_over_it(tmp_path: Path) -> None:
+def test_a_grown_bank_has_its_own_anomaly_limit_and_orders_take_precedence_over_it(tmp_path: Path) -> None:
     orders = opened(tmp_path)
     lower = LIMIT.model_copy(update={"threshold": 0.4})
     grown, own = BankInUse(1, np.ones((3, 2), np.float32), lower), BankInUse(0, np.zeros((2, 2), np.float32), LIMIT)
@@ -132,7 +132,7 @@ def test_a_grown_bank_brings_its_own_anomaly_limit_and_orders_lie_over_it(tmp_pa
     assert in_force(orders.rules) == (True, {"dent": (0.6, "review"), "scratch": (0.5, "review")}, 3.0)
 
 
-def test_a_key_that_is_not_trusted_any_more_takes_its_orders_with_it(tmp_path: Path) -> None:
+def test_orders_of_a_key_that_is_no_longer_trusted_are_dropped(tmp_path: Path) -> None:
     opened(tmp_path).add("disarm", command("disarm"))
     later = opened(tmp_path, keys=())
     assert later.rules.armed
@@ -161,7 +161,7 @@ def test_a_changed_file_changes_no_decision(tmp_path: Path, change: object) -> N
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff", b"{}", b'[{"name": "bundle", "command": {}}]', b"[" * 100_000])
-def test_a_file_that_cannot_be_read_is_told_and_nothing_is_in_force(tmp_path: Path, data: bytes) -> None:
+def test_a_file_that_cannot_be_read_is_reported_and_no_order_is_in_force(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "orders.json").write_bytes(data)
     orders = opened(tmp_path)
     assert orders.rules == Rules(armed=True, policy=POLICY)
@@ -170,7 +170,7 @@ def test_a_file_that_cannot_be_read_is_told_and_nothing_is_in_force(tmp_path: Pa
     assert not opened(tmp_path).rules.armed
 
 
-def test_what_cannot_be_stored_is_not_in_force(tmp_path: Path) -> None:
+def test_an_order_that_cannot_be_stored_is_not_in_force(tmp_path: Path) -> None:
     orders = opened(tmp_path)
     (tmp_path / ".orders.json.partial").mkdir()
     with pytest.raises(ProcunitError, match="cannot be stored"):

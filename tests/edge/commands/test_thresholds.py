@@ -1,4 +1,4 @@
-"""What a `threshold` command may do to the policy, and what never."""
+"""How a `threshold` command changes the policy; it never adds authority."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def policy_of(authority: Authority, anomaly: ScoreLimit | None = LIMIT) -> Polic
     return Policy((TypePolicy("dent", LIMIT, authority), TypePolicy("scratch", LIMIT, authority)), anomaly, 0.01)
 
 
-def test_what_is_named_changes_and_loses_the_authority_that_was_proven_elsewhere() -> None:
+def test_a_type_with_a_new_threshold_loses_its_authority_and_the_others_keep_it() -> None:
     changed = policy_with_thresholds(policy_of("reject"), BUNDLE_ID, args_of(types={"dent": 0.6}, anomaly=2.5))
     dent, scratch = changed.types
     assert (dent.limit.threshold, dent.authority) == (0.6, "review")
@@ -36,7 +36,7 @@ def test_what_is_named_changes_and_loses_the_authority_that_was_proven_elsewhere
     assert changed.audit_rate == 0.01
 
 
-def test_the_threshold_that_it_has_already_costs_nothing() -> None:
+def test_setting_the_same_threshold_changes_nothing() -> None:
     policy = policy_of("reject")
     assert policy_with_thresholds(policy, BUNDLE_ID, args_of(types={"dent": 0.5})) == policy
 

@@ -1,4 +1,4 @@
-"""Messages on the wire: what they say, how large they get, and that rounding never contradicts a verdict."""
+"""Published messages: their content, their largest size, and rounding that never contradicts a verdict."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ def inspection_of(scores: Scores | None, decision: Decision, part_id: str | None
 
 
 def wire(inspection: Inspection, policy: Policy) -> dict[str, object]:
-    """The result as a receiver reads it."""
+    """The result message as parsed JSON."""
     message: dict[str, object] = json.loads(bytes_from_payload(result_from_inspection(inspection, context_of(policy))))
     return message
 
 
-def test_a_rejected_part_says_everything_that_an_mes_asks() -> None:
+def test_the_whole_message_of_a_rejected_part() -> None:
     policy, scores = policy_of("scratch", "dent"), scores_of(0.912345678, 0.1)
     assert wire(inspection_of(scores, decide(scores, policy, 0.5)), policy) == {
         "resultId": f"{EPOCH}-7",
@@ -117,7 +117,7 @@ def test_a_rejected_part_says_everything_that_an_mes_asks() -> None:
     }
 
 
-def test_another_version_of_the_memory_bank_is_another_configuration() -> None:
+def test_the_configuration_id_changes_with_the_version_of_the_memory_bank() -> None:
     context = context_of(policy_of("scratch"))
     grown = replace(context, bundle=context.bundle.model_copy(update={"bank_version": 1}))
     assert grown.configuration_id != context.configuration_id
@@ -132,20 +132,22 @@ def test_another_version_of_the_memory_bank_is_another_configuration() -> None:
         (Verdict.NOT_INSPECTED, 0, 4, False),
     ],
 )
-def test_verdicts_in_the_words_of_opc(verdict: Verdict, evaluation: int, state: int, has_image: bool) -> None:
+def test_each_verdict_has_its_opc_evaluation_and_state(
+    verdict: Verdict, evaluation: int, state: int, has_image: bool
+) -> None:
     message = wire(inspection_of(None, Decision(verdict, ())), policy_of())
     assert (message["resultEvaluation"], message["resultState"]) == (evaluation, state)
     assert (message["image"] is not None) == has_image
     assert message["reviewAction"] == "hold"
 
 
-def test_a_frame_without_scores_announces_no_heatmap() -> None:
+def test_a_frame_without_scores_has_no_heatmap_topic() -> None:
     message = wire(inspection_of(None, Decision(Verdict.REVIEW, ())), policy_of())
     assert isinstance(message["image"], dict)
     assert message["image"]["heatmapTopic"] is None
 
 
-def test_the_configuration_id_changes_with_whatever_decides_about_a_part_and_with_nothing_else() -> None:
+def test_the_configuration_id_changes_with_everything_that_influences_a_verdict_and_not_with_the_epoch() -> None:
     base = context_of(policy_of("scratch"))
     deciding = [
         replace(base, policy=policy_of("scratch", threshold=0.51)),
@@ -158,13 +160,13 @@ def test_the_configuration_id_changes_with_whatever_decides_about_a_part_and_wit
     assert replace(base, epoch="f" * 16).configuration_id == base.configuration_id
 
 
-def test_an_audited_pass_shows_its_frame() -> None:
+def test_the_frame_of_an_audited_pass_is_published() -> None:
     message = wire(inspection_of(scores_of(), Decision(Verdict.PASS, (), audit=True)), policy_of())
     assert message["audit"] is True
     assert message["image"] is not None
 
 
-def test_a_part_without_a_frame_gives_its_reason_and_no_image() -> None:
+def test_a_part_without_a_frame_has_a_reason_and_no_image() -> None:
     with_frame = inspection_of(None, not_inspected(NotInspected.RESTART, "the device stopped"))
     inspection = replace(with_frame, trigger=replace(with_frame.trigger, frame=None, part_id=None))
     message = wire(inspection, policy_of("scratch"))
@@ -186,7 +188,7 @@ def test_a_part_without_a_frame_gives_its_reason_and_no_image() -> None:
     ]
 
 
-def test_scores_that_are_no_numbers_become_null() -> None:
+def test_scores_that_are_not_finite_become_null() -> None:
     policy, scores = policy_of("scratch"), scores_of(math.nan, anomaly=math.inf)
     message = wire(inspection_of(scores, decide(scores, policy, 0.5)), policy)
     assert message["verdict"] == "not_inspected"
@@ -255,11 +257,11 @@ def test_any_text_and_any_number_of_types_make_valid_json_within_the_limit(
         assert result.part_id == part_id
 
 
-def test_an_event_carries_the_tables_words_and_is_its_own() -> None:
-    made = [
+def test_an_event_has_the_texts_of_the_fault_table_and_a_unique_id() -> None:
+    events = [
         event_from_fault(FaultId.OVERLOAD, "x" * 9000, device="edge-1", epoch=EPOCH, created_at_utc=NOW) for _ in "ab"
     ]
-    data = bytes_from_payload(made[0])
+    data = bytes_from_payload(events[0])
     assert len(data) <= MAX_PAYLOAD_BYTES
     event = Event.model_validate_json(data)
     fault = FAULTS[FaultId.OVERLOAD]
@@ -269,7 +271,7 @@ def test_an_event_carries_the_tables_words_and_is_its_own() -> None:
         fault.text,
         fault.action,
     )
-    assert made[0].event_id != made[1].event_id
+    assert events[0].event_id != events[1].event_id
 
 
 def test_messages_fit_their_published_schemas() -> None:

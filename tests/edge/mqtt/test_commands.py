@@ -1,4 +1,4 @@
-"""Commands that come in, replies and metrics that go out, and floods that must not matter."""
+"""Incoming commands, outgoing replies and metrics, and floods of commands, which must not delay results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def command(text: str) -> Incoming:
     return Incoming(f"{ROOT}/cmd/x", text.encode(), False, None, None)
 
 
-def test_a_command_arrives_whole_and_its_reply_carries_the_correlation(
+def test_a_command_arrives_with_all_properties_and_its_reply_has_the_correlation_data(
     broker: Broker, plant: mqtt.Client, tmp_path: Path
 ) -> None:
     taken: list[Incoming] = []
@@ -43,7 +43,7 @@ def test_a_command_arrives_whole_and_its_reply_carries_the_correlation(
         publishing(outbox, broker.port, on_command=taken.append) as publisher,
     ):
         wait_until(lambda: publisher.state.connected)
-        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # untyped in paho
         properties.ResponseTopic, properties.CorrelationData = "plant/answers", b"\x00\x01"
         wait_until(lambda: bool(plant.publish(f"{ROOT}/cmd/status", b"{}", 1, properties=properties)) and bool(taken))
         assert taken[0] == Incoming(f"{ROOT}/cmd/status", b"{}", False, "plant/answers", b"\x00\x01")
@@ -54,7 +54,7 @@ def test_a_command_arrives_whole_and_its_reply_carries_the_correlation(
     plant.loop_stop()
 
 
-def test_a_handler_that_fails_does_not_cost_the_next_command() -> None:
+def test_after_a_failure_of_the_handler_the_next_command_is_handled() -> None:
     taken: list[bytes] = []
 
     def handle(message: Incoming) -> None:
@@ -70,7 +70,7 @@ def test_a_handler_that_fails_does_not_cost_the_next_command() -> None:
     inlet.stop(1.0)
 
 
-def test_what_finds_no_room_is_dropped_and_a_flood_closes_the_inlet() -> None:
+def test_commands_beyond_the_queue_are_dropped_and_a_flood_closes_the_inlet() -> None:
     release = threading.Event()
 
     def handle(_: Incoming) -> None:
@@ -78,17 +78,19 @@ def test_what_finds_no_room_is_dropped_and_a_flood_closes_the_inlet() -> None:
 
     inlet = CommandInlet(handle)
     inlet.start()
-    while time.monotonic() % 1 > 0.5:  # all within one second of the count
+    while time.monotonic() % 1 > 0.5:  # so that all fall into the same second of the counter
         time.sleep(0.01)
-    answers = [inlet.put(command(str(n))) for n in range(MAX_PER_S + 1)]
-    assert answers == [True] * MAX_PER_S + [False]
+    accepted = [inlet.put(command(str(n))) for n in range(MAX_PER_S + 1)]
+    assert accepted == [True] * MAX_PER_S + [False]
     assert inlet.dropped >= MAX_PER_S - MAX_WAITING - 1
     assert not inlet.open
     release.set()
     inlet.stop(1.0)
 
 
-def test_a_flood_of_commands_is_cut_off_and_results_go_on(broker: Broker, plant: mqtt.Client, tmp_path: Path) -> None:
+def test_a_flood_of_commands_ends_the_connection_and_results_still_arrive(
+    broker: Broker, plant: mqtt.Client, tmp_path: Path
+) -> None:
     with (
         Subscriber(broker, f"{ROOT}/#") as subscriber,
         Outbox(tmp_path / "o.sqlite") as outbox,
@@ -107,17 +109,17 @@ def test_a_flood_of_commands_is_cut_off_and_results_go_on(broker: Broker, plant:
     plant.loop_stop()
 
 
-def test_replies_come_first_metrics_are_the_newest_and_nothing_grows() -> None:
+def test_replies_are_sent_before_the_newest_metrics_and_the_queue_is_bounded() -> None:
     best_effort = BestEffortQueue("r/metrics")
     best_effort.put_metrics(b"1")
     best_effort.put_metrics(b"2")
     for number in range(MAX_REPLIES + 1):
         best_effort.put_reply(BestEffortMessage("r/reply", b"%d" % number))
-    sent = [aside.payload for aside in iter(best_effort.next, None)]
+    sent = [message.payload for message in iter(best_effort.next, None)]
     assert sent == [b"%d" % n for n in range(1, MAX_REPLIES + 1)] + [b"2"]
 
 
-def test_the_newest_result_is_kept_at_the_broker_after_it_was_sent(broker: Broker, tmp_path: Path) -> None:
+def test_the_newest_result_is_retained_at_the_broker_after_it_was_sent(broker: Broker, tmp_path: Path) -> None:
     with Outbox(tmp_path / "o.sqlite") as outbox, Subscriber(broker) as subscriber:
         with publishing(outbox, broker.port):
             put_results(outbox, 3)
@@ -130,7 +132,7 @@ def test_the_newest_result_is_kept_at_the_broker_after_it_was_sent(broker: Broke
         assert kept.payload == b'{"seq": 3}'
 
 
-def test_what_the_device_does_at_start_is_seen_in_its_status(broker: Broker, tmp_path: Path) -> None:
+def test_the_activity_at_the_start_is_published_in_the_status(broker: Broker, tmp_path: Path) -> None:
     with (
         Subscriber(broker) as subscriber,
         Outbox(tmp_path / "o.sqlite") as outbox,

@@ -26,7 +26,7 @@ from tests.support.publishing import ROOT, publishing, put_results, quarantined,
 REPOSITORY = Path(__file__).parents[3]
 
 
-def test_a_backlog_and_what_follows_arrive_once_and_in_order(broker: Broker, tmp_path: Path) -> None:
+def test_a_backlog_and_new_results_arrive_once_and_in_order(broker: Broker, tmp_path: Path) -> None:
     with Outbox(tmp_path / "o.sqlite") as outbox, Subscriber(broker) as subscriber:
         put_results(outbox, 300)
         with publishing(outbox, broker.port) as publisher:
@@ -59,7 +59,7 @@ def test_a_broker_that_is_absent_at_start_is_found_later(tmp_path: Path) -> None
             broker.kill()
 
 
-def test_a_restarted_broker_costs_no_result_and_no_order(broker: Broker, tmp_path: Path) -> None:
+def test_after_restarts_of_the_broker_all_results_arrive_in_order(broker: Broker, tmp_path: Path) -> None:
     with (
         Subscriber(broker) as subscriber,
         Outbox(tmp_path / "o.sqlite") as outbox,
@@ -76,10 +76,10 @@ def test_a_restarted_broker_costs_no_result_and_no_order(broker: Broker, tmp_pat
         wait_until(lambda: outbox.backlog() == 0)
 
 
-def test_a_killed_broker_costs_nothing_that_it_had_not_acknowledged(tmp_path: Path) -> None:
+def test_after_a_kill_of_the_broker_every_unacknowledged_result_arrives(tmp_path: Path) -> None:
     """A wrong password keeps the publisher out until the subscriber is back.
 
-    mosquitto loses what it acknowledged and had not yet delivered when it was killed; no publisher can know of that.
+    A killed mosquitto loses messages that it acknowledged and had not delivered yet; a publisher cannot detect that.
     """
     passwords, password_file = tmp_path / "passwords", tmp_path / "password"
     subprocess.run(["mosquitto_passwd", "-c", "-b", str(passwords), "edge", "right"], check=True)
@@ -141,7 +141,7 @@ def test_a_killed_device_is_reported_offline_and_the_status_is_retained(broker: 
         assert states([message]) == ["offline"]
 
 
-def test_a_result_over_the_brokers_limit_is_quarantined_and_told(tmp_path: Path) -> None:
+def test_a_result_over_the_brokers_limit_is_quarantined_with_an_event(tmp_path: Path) -> None:
     path = tmp_path / "o.sqlite"
     with (
         running_broker(tmp_path, "max_packet_size 2000") as broker,
@@ -151,8 +151,7 @@ def test_a_result_over_the_brokers_limit_is_quarantined_and_told(tmp_path: Path)
         put_results(outbox, 2)
         outbox.open_trigger(Trigger(3, "f3", None, 3, "2026-01-01T00:00:00Z", 0, None))
         outbox.close_trigger(3, json.dumps({"seq": 3, "fill": "x" * 3000}).encode())
-        put_results_after = Trigger(4, "f4", None, 4, "2026-01-01T00:00:00Z", 0, None)
-        outbox.open_trigger(put_results_after)
+        outbox.open_trigger(Trigger(4, "f4", None, 4, "2026-01-01T00:00:00Z", 0, None))
         outbox.close_trigger(4, b'{"seq": 4}')
         with publishing(outbox, broker.port) as publisher:
             messages = subscriber.wait_for(lambda m: any(x.topic == f"{ROOT}/event" for x in m))
@@ -165,10 +164,10 @@ def test_a_result_over_the_brokers_limit_is_quarantined_and_told(tmp_path: Path)
     assert event["detail"].startswith("result 3: 3")
     ((seq, reason),) = quarantined(path)
     assert seq == 3
-    assert "takes packets of 2000" in reason
+    assert "accepts packets of 2000" in reason
 
 
-def test_results_that_access_rules_forbid_are_quarantined_and_events_still_pass(tmp_path: Path) -> None:
+def test_results_that_access_rules_forbid_are_quarantined_and_events_still_arrive(tmp_path: Path) -> None:
     rules = tmp_path / "rules"
     rules.write_text(f"topic read #\ntopic write {ROOT}/status\ntopic write {ROOT}/event\n")
     path = tmp_path / "o.sqlite"
@@ -199,7 +198,7 @@ def test_a_refused_event_is_quarantined_without_an_event_about_it(tmp_path: Path
         assert len(broker.payloads()) == 2
 
 
-def test_one_refused_result_does_not_hold_up_the_others(tmp_path: Path) -> None:
+def test_one_refused_result_does_not_block_the_others(tmp_path: Path) -> None:
     path = tmp_path / "o.sqlite"
     with (
         ScriptedBroker(lambda p: 0x99 if p.payload == b'{"seq": 2}' else 0) as broker,
@@ -213,7 +212,7 @@ def test_one_refused_result_does_not_hold_up_the_others(tmp_path: Path) -> None:
     assert quarantined(path) == [(2, "the broker refused it: Payload format invalid")]
 
 
-def test_never_more_on_the_way_than_the_broker_takes(tmp_path: Path) -> None:
+def test_never_more_messages_in_flight_than_the_brokers_receive_maximum(tmp_path: Path) -> None:
     with (
         ScriptedBroker(lambda _: 0, receive_maximum=3, puback_delay_s=0.02) as broker,
         Outbox(tmp_path / "o.sqlite") as outbox,
@@ -225,7 +224,7 @@ def test_never_more_on_the_way_than_the_broker_takes(tmp_path: Path) -> None:
         assert broker.payloads() == [b'{"seq": %d}' % n for n in range(1, 31)]
 
 
-def test_the_window_is_twenty_where_the_broker_sets_no_limit(tmp_path: Path) -> None:
+def test_the_window_is_twenty_if_the_broker_sets_no_limit(tmp_path: Path) -> None:
     with ScriptedBroker(lambda _: 0, puback_delay_s=0.05) as broker, Outbox(tmp_path / "o.sqlite") as outbox:
         put_results(outbox, 60)
         with publishing(outbox, broker.port):
@@ -242,9 +241,7 @@ def test_nothing_is_sent_before_a_late_connack(tmp_path: Path) -> None:
         assert broker.published[0].topic == f"{ROOT}/status"
 
 
-def test_a_broker_that_never_answers_connect_is_left_and_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_connack_ends_the_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publisher_module, "CONNACK_TIMEOUT_S", 0.3)
     with (
         ScriptedBroker(lambda _: 0, connack_delay_s=float("inf")) as broker,
@@ -255,7 +252,7 @@ def test_a_broker_that_never_answers_connect_is_left_and_tried_again(
         assert broker.published == []
 
 
-def test_a_refused_connection_says_why(tmp_path: Path) -> None:
+def test_the_reason_of_a_refused_connection_is_in_the_state(tmp_path: Path) -> None:
     with (
         ScriptedBroker(lambda _: 0, connack_reason=0x87) as broker,
         Outbox(tmp_path / "o.sqlite") as outbox,
@@ -281,7 +278,9 @@ def test_after_a_broken_connection_sending_starts_at_the_oldest_unacknowledged(t
         assert again == sorted(again)
 
 
-def test_a_broker_that_stops_acknowledging_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pubacks_end_the_connection_and_everything_is_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(delivery_module, "PUBACK_TIMEOUT_S", 0.3)
     with (
         ScriptedBroker(lambda p: None if p.connection == 1 and p.topic.endswith("/result") else 0) as broker,
@@ -307,7 +306,7 @@ def test_a_failing_outbox_does_not_end_the_publisher(broker: Broker, tmp_path: P
         wait_until(lambda: outbox.backlog() == 0)
 
 
-def test_stopping_sends_what_waits_first(broker: Broker, tmp_path: Path) -> None:
+def test_stopping_sends_unsent_results_first(broker: Broker, tmp_path: Path) -> None:
     with Outbox(tmp_path / "o.sqlite") as outbox, Subscriber(broker) as subscriber:
         with publishing(outbox, broker.port) as publisher:
             wait_until(lambda: publisher.state.connected)
@@ -328,7 +327,9 @@ def test_stopping_without_a_broker_is_quick_and_keeps_everything(tmp_path: Path)
         assert outbox.backlog() == 5
 
 
-def test_the_password_is_in_no_log_and_no_text(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_password_is_not_in_the_log_the_state_or_the_publisher(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     secret = "correct-horse-battery"  # noqa: S105  (made up here)
     passwords, password_file = tmp_path / "passwords", tmp_path / "password"

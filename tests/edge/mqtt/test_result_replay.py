@@ -1,4 +1,4 @@
-"""Results that waited are marked as backfill; results that are asked for come again behind what is new."""
+"""Stored results are marked as backfill; requested results are sent again after new ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.publishing import ROOT, publishing, wait_until
 
 
 def put(outbox: Outbox, count: int, text: str = "") -> None:
-    """`count` further results with all that marking them has to leave alone."""
+    """Add `count` results with a text that must not be changed by the marking."""
     first = outbox.next_seq()
     for seq in range(first, first + count):
         outbox.open_trigger(Trigger(seq, f"f{seq}", None, seq, "2026-01-01T00:00:00Z", 0, None))
@@ -23,12 +23,12 @@ def put(outbox: Outbox, count: int, text: str = "") -> None:
 
 
 def marks(messages: list[Received]) -> list[tuple[int, bool]]:
-    """Number and mark of each result."""
+    """Number and backfill mark of each result."""
     results = [json.loads(m.payload) for m in messages if m.topic == f"{ROOT}/result"]
     return [(r["seq"], r["backfill"]) for r in results]
 
 
-def test_what_waited_for_the_link_is_marked_and_nothing_else_is(broker: Broker, tmp_path: Path) -> None:
+def test_only_results_stored_before_the_connection_are_marked(broker: Broker, tmp_path: Path) -> None:
     hostile = '"backfill":false'
     with Outbox(tmp_path / "o.sqlite") as outbox, Subscriber(broker) as subscriber:
         put(outbox, 2, hostile)
@@ -40,7 +40,9 @@ def test_what_waited_for_the_link_is_marked_and_nothing_else_is(broker: Broker, 
     assert {json.loads(m.payload)["partId"] for m in messages if m.topic == f"{ROOT}/result"} == {hostile}
 
 
-def test_a_replay_comes_again_marked_and_goes_on_after_a_broken_connection(broker: Broker, tmp_path: Path) -> None:
+def test_replayed_results_are_marked_and_a_replay_continues_after_a_broken_connection(
+    broker: Broker, tmp_path: Path
+) -> None:
     with Outbox(tmp_path / "o.sqlite") as outbox, Subscriber(broker) as subscriber:
         with publishing(outbox, broker.port) as publisher:
             put(outbox, 300)
@@ -64,22 +66,22 @@ def test_a_replay_comes_again_marked_and_goes_on_after_a_broken_connection(broke
         assert publisher.state.sent == 302
 
 
-def test_a_gap_in_the_acknowledgements_is_not_jumped(tmp_path: Path) -> None:
+def test_replayed_results_are_acknowledged_only_up_to_the_first_gap(tmp_path: Path) -> None:
     with Outbox(tmp_path / "o.sqlite") as outbox:
         put(outbox, 4)
         outbox.acknowledge([m.message_id for m in outbox.unacknowledged(0, 10)])
         assert outbox.flush(5)
         outbox.replay(outbox.epoch, 1, 4)
         assert outbox.flush(5)
-        replays = ResultReplay(outbox)
-        first, second, third = (replays.next() for _ in range(3))
+        replay = ResultReplay(outbox)
+        first, second, third = (replay.next() for _ in range(3))
         assert first is not None
         assert second is not None
         assert third is not None
-        replays.settle(second)
-        replays.settle(third)
+        replay.mark_done(second)
+        replay.mark_done(third)
         assert outbox.flush(5)
         assert [m.seq for m in outbox.replayed(None, 10)] == [1, 2, 3, 4]
-        replays.settle(first)
+        replay.mark_done(first)
         assert outbox.flush(5)
         assert [m.seq for m in outbox.replayed(None, 10)] == [4]
