@@ -21,7 +21,11 @@ _SECRET_WORDS = ("pass", "secret", "token", "credential")
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem in a YAML file; `key` is dotted and empty for the whole file, `value` is None if none is shown."""
+    """One problem in a YAML file.
+
+    `line` counts from 1 and is 0 if the file could not be read. `key` is dotted, and empty for the whole file. `value` is
+    None if no value is shown.
+    """
 
     file: Path
     line: int
@@ -40,9 +44,8 @@ class YamlFileError(ProcunitError):
     def __init__(self, problem: Problem) -> None:
         subject = f"{problem.key}: " if problem.key else ""
         shown = f" (it is {problem.value})" if problem.value is not None else ""
-        super().__init__(
-            f"{subject}{problem.what}{shown}", where=f"{problem.file}:{problem.line}", remedy=problem.remedy
-        )
+        where = f"{problem.file}:{problem.line}" if problem.line else str(problem.file)
+        super().__init__(f"{subject}{problem.what}{shown}", where=where, remedy=problem.remedy)
         self.problem = problem
 
 
@@ -95,7 +98,7 @@ def yaml_file_from_path(path: Path, *, if_unreadable: str) -> YamlFile:
         with path.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        problem = Problem(path, 1, "", None, f"cannot be read: {error.strerror}", if_unreadable)
+        problem = Problem(path, 0, "", None, f"cannot be read: {error.strerror}", if_unreadable)
         raise YamlFileError(problem) from error
     try:
         return YamlFile(path, located_yaml_from_bytes(data))
