@@ -30,6 +30,7 @@ from edge.bank.store import BankStore
 from edge.bundle.keys import SigningKey, TrustedKey, signing_key_from_file, trusted_keys_from_files
 from edge.bundle.manifest import GOOD, ScoreLimit
 from edge.bundle.reader import Bundle, file_entry_from_path, open_bundle
+from edge.cli.options import config_option
 from edge.config.file import settings_from_file
 from edge.config.settings import Settings
 from edge.contract.encoding import clean_text
@@ -37,14 +38,6 @@ from edge.errors import ProcunitError
 from edge.frames.files import PINNED
 from edge.image_file import read_image
 from edge.state_dir import FRAMES_FOLDER
-
-_CONFIG = click.option(
-    "--config",
-    type=click.Path(dir_okay=False, path_type=Path),
-    required=True,
-    metavar="FILE",
-    help="Settings of the device.",
-)
 
 
 @dataclass(frozen=True)
@@ -58,7 +51,7 @@ class _Device:
 
 
 @click.command()
-@_CONFIG
+@config_option("Settings of the device.")
 @click.option(
     "--key",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -97,7 +90,7 @@ def add(
 
 
 @click.command()
-@_CONFIG
+@config_option("Settings of the device.")
 def undo(config: Path) -> None:
     """Go back to the memory bank before the last one that was put in use.
 
@@ -113,7 +106,7 @@ def undo(config: Path) -> None:
 
 
 @click.command()
-@_CONFIG
+@config_option("Settings of the device.")
 def show(config: Path) -> None:
     """Show the versions of the device's memory bank: who made them, of which frames, and which one is in use.
 

@@ -23,8 +23,8 @@ _SECRET_WORDS = ("pass", "secret", "token", "credential")
 class Problem:
     """One problem in a YAML file.
 
-    `line` counts from 1 and is 0 if the file could not be read. `key` is dotted, and empty for the whole file. `value` is
-    None if no value is shown.
+    `line` counts from 1; it is 0 if the file could not be read. `key` is dotted, and empty for the whole file. `value`
+    is None if no value is shown.
     """
 
     file: Path
