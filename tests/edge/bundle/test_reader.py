@@ -1,4 +1,4 @@
-"""Bundles that were damaged, changed or made to do harm: each refused with an error that names the file."""
+"""Bundles that are damaged, changed or hostile: each is refused with an error that names the file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from edge.bundle.keys import TrustedKey, signing_key_from_file, trusted_key_from_file
-from edge.bundle.manifest import BANK, GOLDEN, KNOWN, MANIFEST, SIGNATURE, Manifest, graph_files
+from edge.bundle.manifest import BANK, CALIBRATION, GOLDEN, KNOWN, MANIFEST, SIGNATURE, Manifest, graph_files
 from edge.bundle.reader import (
     MAX_MANIFEST_BYTES,
     Bundle,
