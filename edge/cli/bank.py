@@ -85,7 +85,7 @@ def add(
     chosen |= {path.resolve(): clean_text(path.name) for path in frames}
     if not chosen:
         raise ProcunitError("no frame is named", remedy="Name parts, results or files of good frames")
-    with device.store.alone():
+    with device.store.locked():
         _grow(device, signing_key, chosen, pinned, ask=not yes)
 
 
@@ -100,7 +100,7 @@ def undo(config: Path) -> None:
       procunit bank undo --config /etc/procunit-edge/line-1.yaml
     """
     store = _device(settings_from_file(config)).store
-    with store.alone():
+    with store.locked():
         version = store.undo()
     click.echo(f"{_version_in_words(version)} is in use from the next part on")
 
@@ -117,7 +117,7 @@ def show(config: Path) -> None:
     """
     device = _device(settings_from_file(config))
     own = device.bundle.bank()
-    standing = device.store.standing()
+    usable = device.store.latest_usable()
     console = Console()
     table = Table("Version", "Made", "By", "Key", "Frames", "Rows", "Threshold", box=box.SIMPLE)
     table.add_row("0", "", "the bundle", device.bundle.signed_by.name, "", f"{len(own)}", _four(device.store.own_limit))
@@ -132,11 +132,11 @@ def show(config: Path) -> None:
         by, name = escape(record.made_by), escape(delta.signed_by.name)
         table.add_row(f"{number}", record.made_at_utc, by, name, f"{len(record.sources)}", rows, _four(record.anomaly))
     console.print(table)
-    for problem in standing.refused:
+    for problem in usable.refused:
         console.print(f"refused: {escape(problem)}", soft_wrap=True)
-    version = 0 if standing.delta is None else standing.delta.record.version
+    version = 0 if usable.delta is None else usable.delta.record.version
     console.print(f"{_version_in_words(version)} is in use")
-    for source in () if standing.delta is None else standing.delta.record.sources:
+    for source in () if usable.delta is None else usable.delta.record.sources:
         console.print(f"  {escape(source.name)}: {source.rows} rows, score {source.score:.4f}", highlight=False)
 
 
@@ -168,11 +168,11 @@ def _grow(
     sha256 = {path: _hash_of_good(path, bundle, pinned) for path in chosen}
     frames = [GoodFrame(name, graph.tiles(read_image(path))) for path, name in chosen.items()]
     evidence = replace(evidence, defects=(*evidence.defects, *defects_of_device(bundle, base, graph, pinned)))
-    standing = store.standing()
-    for problem in standing.refused:
+    usable = store.latest_usable()
+    for problem in usable.refused:
         click.echo(f"refused: {problem}", err=True)
-    earlier = () if standing.delta is None else standing.delta.record.sources
-    bank = own_bank(base, store.own_limit) if standing.delta is None else standing.delta.bank
+    earlier = () if usable.delta is None else usable.delta.record.sources
+    bank = own_bank(base, store.own_limit) if usable.delta is None else usable.delta.bank
     budget = bundle.manifest.budget
     bounds = Bounds(
         own=store.own_limit,
