@@ -1,4 +1,4 @@
-"""The section of the settings file that says what runs the network; the offline rooms name engines by it too."""
+"""The `engine` section of the settings file; the offline rooms use its names of engines too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EngineKind = Literal["ort", "tensorrt", "tensorrt_rtx"]
 
 
 class EngineSettings(Section):
-    """What runs the network."""
+    """Which runtime runs the network, and how."""
 
     kind: EngineKind = Field(
         default="ort",
