@@ -23,8 +23,8 @@ class EngineSettings(Section):
     precision: Precision = Field(
         default="fp16",
         title="Precision",
-        description="fp32, fp16 or int8: what TensorRT tries first; ONNX Runtime computes in fp32",
+        description="fp32, fp16 or int8: the precision that TensorRT tries first; ONNX Runtime computes in fp32",
     )
     threads: Annotated[Integer, Field(ge=0, le=256)] = Field(
-        default=0, title="Threads", description="Threads of ONNX Runtime; 0 takes one a core"
+        default=0, title="Threads", description="Threads of ONNX Runtime; 0: one per core"
     )
