@@ -69,8 +69,8 @@ class PatchesGraph:
             ProcunitError: the frame is not a usable image, or the graph's output does not fit the bank.
         """
         tiles_u8 = tensor_from_pixels(pixels, self._geometry)
-        judged = judged_patches(tiles_u8)
-        expected = (len(tiles_u8), self._features, *judged.shape[1:])
+        inspected = judged_patches(tiles_u8)
+        expected = (len(tiles_u8), self._features, *inspected.shape[1:])
         try:
             (maps,) = self._session.run([PATCHES_KEY], {"image": tiles_u8})
         except Exception as error:  # onnxruntime's classes share no base
@@ -82,7 +82,7 @@ class PatchesGraph:
                 where=str(self._path),
                 remedy="Export and build the bundle again",
             )
-        of_tiles = (of_tile[places] for of_tile, places in zip(maps.transpose(0, 2, 3, 1), judged, strict=True))
+        of_tiles = (of_tile[places] for of_tile, places in zip(maps.transpose(0, 2, 3, 1), inspected, strict=True))
         return tuple(Tile(patches, counted_patches(len(patches))) for patches in of_tiles)
 
 

@@ -108,7 +108,7 @@ class Budget(Record):
     flagged_parts: Count
 
     def in_words(self) -> str:
-        """The bound and the parts behind it, in one line."""
+        """The bound and the number of parts that it is estimated from, in one line."""
         return (
             f"at most {self.false_alarm_rate:.2%} of good parts flagged by all scores together, with "
             f"{self.confidence:.0%} confidence ({self.flagged_parts} of {self.good_parts} held-out good parts flagged)"

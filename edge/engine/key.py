@@ -30,7 +30,7 @@ NO_GPU = "none"
 
 @dataclass(frozen=True)
 class Gpu:
-    """The first GPU's name and compute capability ("8.7"), both `none` where there is no GPU."""
+    """Name and compute capability ("8.7") of the first GPU; both are `none` without a GPU."""
 
     name: str = NO_GPU
     compute_capability: str = NO_GPU

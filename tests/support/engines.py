@@ -39,7 +39,7 @@ class Trouble:
         return self.made[-1]
 
     @property
-    def judged(self) -> int:
+    def inferences(self) -> int:
         """The number of inferences of all engines, without those of the golden gate."""
         return sum(max(engine.count, 0) for engine in self.made)
 
@@ -63,7 +63,7 @@ class TroubledEngine:
             time.sleep(trouble.slow_s)
         if self.count in trouble.fails_at:
             raise EngineError("the engine did not answer")
-        if self.count > 0 and trouble.judged in trouble.lost_at:
+        if self.count > 0 and trouble.inferences in trouble.lost_at:
             raise EngineLostError("the accelerator is lost")
         if self.count in trouble.dies_at:
             raise MemoryError

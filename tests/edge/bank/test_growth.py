@@ -156,13 +156,13 @@ def test_the_threshold_never_rises_and_flags_no_more_good_parts_than_the_budget(
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 1 << 30),
-    judged=st.lists(st.integers(20, 100), min_size=1, max_size=3),
+    inspected=st.lists(st.integers(20, 100), min_size=1, max_size=3),
     added=st.integers(0, 8),
     dropped=st.integers(0, 150),
 )
-def test_no_good_parts_distance_is_underestimated(seed: int, judged: list[int], added: int, dropped: int) -> None:
+def test_no_good_parts_distance_is_underestimated(seed: int, inspected: list[int], added: int, dropped: int) -> None:
     """Even if only some patches are kept, the tiles average different numbers of patches, and rows are dropped."""
-    frame = frame_of("apart", *(rows_near(0.1, seed + n, count, wide=0.15) for n, count in enumerate(judged)))
+    frame = frame_of("apart", *(rows_near(0.1, seed + n, count, wide=0.15) for n, count in enumerate(inspected)))
     patches = np.concatenate([tile.patches for tile in frame.tiles])
     distances = distances_to_rows(patches, BASE)
     kept = np.argsort(-distances)[: 2 * max(tile.counted for tile in frame.tiles)]
