@@ -12,7 +12,7 @@ import logging
 import time
 from contextlib import ExitStack
 
-from edge.bundle.keys import TrustedKey, trusted_key_from_file
+from edge.bundle.keys import TrustedKey, trusted_keys_from_files
 from edge.bundle.reader import Bundle, open_bundle
 from edge.config.settings import BundleSettings, Settings
 from edge.contract.topics import RESULT, root_from_device
@@ -98,9 +98,7 @@ def _run(line: Line, notifier: ServiceNotifier, signals: StopSignals, root: str)
 def _bundle_or_event(settings: BundleSettings, board: FaultBoard) -> tuple[Bundle, tuple[TrustedKey, ...]]:
     """The bundle in use, and every key that the device trusts."""
     try:
-        trusted = tuple(trusted_key_from_file(path, demo=False) for path in settings.trusted_keys)
-        demo = tuple(trusted_key_from_file(path, demo=True) for path in settings.demo_keys)
-        keys = (*trusted, *demo)
+        keys = trusted_keys_from_files(settings.trusted_keys, settings.demo_keys)
         bundle = open_bundle(settings.path, keys)
     except ProcunitError as error:
         board.report(FaultId.BUNDLE_REFUSED, str(error))

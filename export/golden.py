@@ -22,9 +22,9 @@ from edge.image_file import read_image
 from edge.policy import decide, policy_without_authority
 
 MIN_TOLERANCE_SPREADS, MAX_TOLERANCE_SPREADS = 0.01, 0.1
-"""Between these the calibration scores set how far a score may drift from the reference."""
-CLEARANCE_SPREADS = 2 * MAX_TOLERANCE_SPREADS
-"""How far a golden frame's scores lie from every threshold, so that no drift within the tolerance flips a verdict."""
+"""Bounds of the tolerance, which the calibration scores determine: how far a score may drift from the reference."""
+MIN_DISTANCE_SPREADS = 2 * MAX_TOLERANCE_SPREADS
+"""The least distance of a golden frame's scores from every threshold: no drift within the tolerance flips a verdict."""
 MAX_FRAMES = 8
 _NEVER_AUDIT = 1.0
 
@@ -60,10 +60,10 @@ def golden_photos(
     Those nearest to a threshold come first, as they tell most, and no part comes twice.
     """
     groups: dict[str | None, dict[str, PhotoScores]] = {None: {}, **{t.name: {} for t in types}, "": {}}
-    distances = {photo.sha256: excess(photo, types, anomaly) for photo in scores}
-    for photo in sorted(scores, key=lambda p: (np.abs(distances[p.sha256]).min(), p.sha256)):
-        if _is_clear(distances[photo.sha256]):
-            group = groups[_flagged_by(photo, distances[photo.sha256], types)]
+    excess_of = {photo.sha256: excess(photo, types, anomaly) for photo in scores}
+    for photo in sorted(scores, key=lambda p: (np.abs(excess_of[p.sha256]).min(), p.sha256)):
+        if _is_clear(excess_of[photo.sha256]):
+            group = groups[_flagged_by(photo, excess_of[photo.sha256], types)]
             group.setdefault(photo.part_id, photo)
     in_turn = zip_longest(*(group.values() for group in groups.values()))
     return list({photo.part_id: photo for turn in in_turn for photo in turn if photo is not None}.values())
@@ -119,13 +119,13 @@ def _reference(directory: Path, file: str, calibrated: PhotoScores, judge: Judge
     )
 
 
-def _is_clear(distances: NDArray[np.float64]) -> bool:
-    return bool(np.abs(distances).min() > CLEARANCE_SPREADS)
+def _is_clear(excesses: NDArray[np.float64]) -> bool:
+    return bool(np.abs(excesses).min() > MIN_DISTANCE_SPREADS)
 
 
-def _flagged_by(photo: PhotoScores, distances: NDArray[np.float64], types: tuple[DefectType, ...]) -> str | None:
+def _flagged_by(photo: PhotoScores, excesses: NDArray[np.float64], types: tuple[DefectType, ...]) -> str | None:
     """None for a passing photograph, its type if that type's own score flags it, else the empty string."""
-    if not (distances >= 0).any():
+    if not (excesses >= 0).any():
         return None
-    own = [t.name for t, distance in zip(types, distances, strict=False) if t.name == photo.label and distance >= 0]
-    return own[0] if own else ""
+    own_type = [t.name for t, own in zip(types, excesses, strict=False) if t.name == photo.label and own >= 0]
+    return own_type[0] if own_type else ""

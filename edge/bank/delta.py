@@ -1,8 +1,8 @@
 """A version of a grown memory bank: a signed record of what it adds to a bundle's bank, and the rows beside it.
 
-`delta.json` says everything, the hash of `rows.safetensors` too; `delta.sig` is the Ed25519 signature (RFC 8032) of its
-raw bytes, checked before they are parsed. A version holds everything relative to the bundle, so that each stands alone.
-Its key may extend the bank and lower the anomaly threshold: the record has no room for anything else.
+`delta.json` is the record, with the hash of `rows.safetensors`; `delta.sig` is the Ed25519 signature (RFC 8032) of its
+raw bytes, checked before they are parsed. Every version is relative to the bundle, not to the version before. Its key
+may extend the bank and lower the anomaly threshold: the record has no field for anything else.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Source(Record):
-    """A frame that was taken in: its file's hash, its part, result or file, the rows it gave, its score since."""
+    """A frame that the bank was grown by: file hash, name (part, result or file), number of rows, score afterwards."""
 
     sha256: _Sha256
     name: OneLine
@@ -44,7 +44,7 @@ class Source(Record):
 
 
 class DeltaRecord(Record):
-    """`delta.json`: what the version adds to the bank of one bundle and drops from it, and the new anomaly limit."""
+    """`delta.json`: the rows added to the bank of one bundle and dropped from it, and the new anomaly limit."""
 
     format: Literal["procunit-bank-delta"] = "procunit-bank-delta"
     format_version: Literal[1] = 1
@@ -67,7 +67,7 @@ class DeltaRecord(Record):
 
 @dataclass(frozen=True, eq=False)
 class BankDelta:
-    """A verified version: its record, the bank that it makes of the bundle's, and who signed it."""
+    """A verified version: its record, the grown bank, and the key that signed it."""
 
     record: DeltaRecord
     bank: GrownBank
@@ -77,10 +77,10 @@ class BankDelta:
 def keys_for_bank(
     bank_keys: Iterable[Path], keys: tuple[TrustedKey, ...], *, demo_bundle: bool
 ) -> tuple[TrustedKey, ...]:
-    """The keys that may sign versions of a bank: those for that alone, and those that may sign commands.
+    """The keys that may sign versions of a bank: the `bank_keys`, for nothing else, and those that may sign commands.
 
     Raises:
-        ProcunitError: a file of `bank_keys` holds no Ed25519 public key.
+        ProcunitError: a file of `bank_keys` does not contain an Ed25519 public key.
     """
     line_keys = (trusted_key_from_file(path, demo=False) for path in bank_keys)
     return (*line_keys, *keys_for_commands(keys, demo_bundle=demo_bundle))
@@ -97,11 +97,11 @@ def write_delta(
     made_at_utc: str,
     made_by: str,
 ) -> None:
-    """Write a version's three files into an empty directory.
+    """Write the three files of a version into an empty directory.
 
     Raises:
-        ProcunitError: a version cannot say that.
-        OSError: the disk does not take it.
+        ProcunitError: a value is outside the record's limits.
+        OSError: the disk refuses a file.
     """
     data = save({BANK_KEY: np.ascontiguousarray(bank.added)})
     entry = FileEntry(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
@@ -127,10 +127,10 @@ def write_delta(
 def delta_from_directory(
     directory: Path, version: int, bundle: Bundle, base: NDArray[np.float32], keys: tuple[TrustedKey, ...]
 ) -> BankDelta:
-    """Verify the version of this number whole; `base` [M, D + 1] is the bundle's bank.
+    """Read a version and verify all of it; `base` [M, D + 1] is the bundle's bank.
 
     Raises:
-        ProcunitError: it is not as it was signed, or says what no version may; the text names the file.
+        ProcunitError: it differs from what was signed, or does more than a version may; the text names the file.
     """
     record_bytes = read_small(directory / DELTA)
     where = str(directory / DELTA)
@@ -151,7 +151,7 @@ def delta_from_directory(
 
 
 def _added(path: Path, record: DeltaRecord, columns: int) -> NDArray[np.float32]:
-    """The rows [a, D + 1] of a version, read only if their size can be right."""
+    """The rows [a, D + 1] of a version; the file is read only if its size is as signed and within the limit."""
     largest_bytes = MAX_ADDED_ROWS * columns * 4 + _HEADER_BYTES
     try:
         if path.is_symlink() or not path.is_file():
@@ -166,28 +166,28 @@ def _added(path: Path, record: DeltaRecord, columns: int) -> NDArray[np.float32]
         raise ProcunitError("its content is not what was signed (sha256 differs)", where=str(path))
     added = rows_from_bytes(data, str(path))
     if added.shape[1] != columns:
-        raise ProcunitError(f"{added.shape[1] - 1} features a row, the bank has {columns - 1}", where=str(path))
+        raise ProcunitError(f"{added.shape[1] - 1} features per row, the bank has {columns - 1}", where=str(path))
     return added
 
 
 def _check_powers(
     record: DeltaRecord, added: NDArray[np.float32], base: NDArray[np.float32], own: ScoreLimit | None, where: str
 ) -> None:
-    """Hold a version to what its key may do."""
-    farthest = base[:, -1].max()
+    """Refuse a version that does more than its key may do: add rows, and lower the anomaly threshold."""
+    largest_reach = base[:, -1].max()
     excess = max(0, len(base) + len(added) - MAX_BANK_ROWS)
     if own is None:
         problem = "the bundle has no anomaly score"
     elif record.anomaly.threshold > own.threshold:
         problem = f"it raises the anomaly threshold above the bundle's {own.threshold:.4f}"
     elif len(added) > MAX_ADDED_ROWS or sum(source.rows for source in record.sources) != len(added):
-        problem = f"its {len(added)} rows are more than {MAX_ADDED_ROWS}, or not those that its frames gave"
+        problem = f"its {len(added)} rows are more than {MAX_ADDED_ROWS}, or not as many as its frames gave"
     elif len(record.removed) != excess or any(row >= len(base) for row in record.removed):
         problem = f"it drops {len(record.removed)} rows of the bundle's bank, and has to drop {excess}"
-    elif added[:, -1].max() > farthest:
-        problem = f"its rows reach up to {added[:, -1].max():.4f}, those of the bundle's bank {farthest:.4f} at most"
-    elif np.delete(base[:, -1], record.removed).max(initial=added[:, -1].max()) < farthest:
-        problem = "it drops the row of the bundle's bank that reaches farthest, for which no other can stand"
+    elif added[:, -1].max() > largest_reach:
+        problem = f"the largest reach of its rows is {added[:, -1].max():.4f}, of the bundle's bank {largest_reach:.4f}"
+    elif np.delete(base[:, -1], record.removed).max(initial=added[:, -1].max()) < largest_reach:
+        problem = "it drops the row with the largest reach of the bundle's bank, which no other row can replace"
     else:
         return
-    raise ProcunitError(problem, where=where, remedy="A bank's version may only add rows and lower the threshold")
+    raise ProcunitError(problem, where=where, remedy="A version of a bank may only add rows and lower the threshold")

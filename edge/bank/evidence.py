@@ -1,6 +1,6 @@
-"""What a bundle tells of good parts and of defects, so that a grown bank is held to both without their photographs.
+"""Patches of good parts and of defects in a bundle, to check a grown bank against both without their photographs.
 
-The distance of a patch to a grown bank is the smaller one of its distance to the bank before and to the rows added.
+The distance of a patch to a grown bank is the smaller of its distances to the bank before and to the rows added.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _Tensors = dict[str, NDArray[np.generic]]
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """The patches float32 [P, D] of one tile of a frame that are judged, and how many of them make its score."""
+    """The inspected patches of one tile, float32 [P, D]; its score averages the `counted` farthest."""
 
     patches: NDArray[np.float32]
     counted: int
@@ -45,11 +45,11 @@ class Tile:
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """The K farthest patches, over all tiles, of each of n held-out good photographs, to a bank made without its part.
+    """The K patches, over all tiles, of n held-out good photographs that are farthest from a bank without their part.
 
-    `patches` float32 [n, K, D], `distances` float32 [n, K], descending. A patch that is not kept is no farther than the
-    last one. `counted` of them make a photograph's score, the fewest of any of its tiles, so that the score is at least
-    the true one. `flagged_by_type` tells which photographs a type's score flags, whatever the bank.
+    `patches` float32 [n, K, D], `distances` float32 [n, K], descending; a patch that is not kept is no farther than the
+    last one. A photograph's score averages the first `counted` distances. That is the smallest count of its tiles, so
+    the score is an upper bound. `flagged_by_type`: a type's score flags the photograph, whatever the bank.
     """
 
     patches: NDArray[np.float32]
@@ -61,9 +61,9 @@ class HeldOut:
 
 @dataclass(frozen=True, eq=False)
 class StoredDefect:
-    """A frame that shows a defect: its tiles, and of each the distances float32 [P] to the bundle's bank.
+    """A frame that shows a defect: its tiles, and for each tile the distances to the bundle's bank, float32 [P].
 
-    Where only the farthest patches of the highest tile are kept, a score from them is at most the true one.
+    If only the farthest patches of the tile with the highest score are kept, a score from them is a lower bound.
     """
 
     name: str
@@ -74,14 +74,14 @@ class StoredDefect:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What a grown bank is held to."""
+    """What a grown bank is checked against."""
 
     good: HeldOut
     defects: tuple[StoredDefect, ...]
 
 
 def can_grow(manifest: Manifest) -> bool:
-    """Whether a bundle has what its memory bank is grown by."""
+    """True if the bundle has an anomaly score and the files that growing its memory bank needs."""
     return manifest.anomaly is not None and set(manifest.files) >= _GROWTH_FILES
 
 
@@ -89,7 +89,7 @@ def evidence_from_bundle(content: BundleContent) -> Evidence:
     """The held-out good photographs and the defect photographs that the bundle was calibrated with.
 
     Raises:
-        ProcunitError: the bundle is too old to have them, or they do not fit its bank and its calibration scores.
+        ProcunitError: the bundle is too old to have them, or they do not fit its bank or its calibration scores.
     """
     files, where = content.manifest.files, str(content.path / HELD_OUT)
     missing = sorted(_GROWTH_FILES - set(files))
@@ -105,7 +105,7 @@ def evidence_from_bundle(content: BundleContent) -> Evidence:
     defects = [photo for photo in scores if photo.label != GOOD]
     tensors = tensors_from_file(content.path / HELD_OUT)
     if set(tensors) != {*_GOOD_KEYS, *_DEFECT_KEYS}:
-        raise ProcunitError(f"holds the tensors {', '.join(sorted(tensors)) or 'none'}", where=where)
+        raise ProcunitError(f"unexpected tensors: {', '.join(sorted(tensors)) or 'none'}", where=where)
     features = content.bank().shape[1] - 1
     patches, distances, counted = _farthest(tensors, _GOOD_KEYS, (len(good), features), where)
     types = content.manifest.types
@@ -127,10 +127,10 @@ def evidence_from_bundle(content: BundleContent) -> Evidence:
 
 
 def flagged_by_type(type_scores: tuple[float, ...], types: tuple[DefectType, ...]) -> bool:
-    """Whether any type's score is at its threshold; that does not depend on the bank.
+    """True if a type's score reaches its threshold; that does not depend on the bank.
 
     Raises:
-        ProcunitError: there are not as many scores as types.
+        ProcunitError: the number of scores is not the number of types.
     """
     if len(type_scores) != len(types):
         raise ProcunitError(
@@ -142,7 +142,7 @@ def flagged_by_type(type_scores: tuple[float, ...], types: tuple[DefectType, ...
 def _farthest(
     tensors: _Tensors, keys: tuple[str, str, str], size: tuple[int, int], where: str
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], tuple[int, ...]]:
-    """The patches [n, K, D], distances [n, K] and numbers of those that are counted, of (n, D), checked."""
+    """The patches [n, K, D], distances [n, K] and counts [n], checked; `size` is (n, D)."""
     patches_key, distances_key, counted_key = keys
     patches, distances, counted = (tensors[key] for key in keys)
     photographs, features = size
@@ -164,14 +164,14 @@ def _farthest(
             remedy="Build the bundle again",
         )
     if not (np.isfinite(patches.astype(np.float32)).all() and np.isfinite(distances.astype(np.float32)).all()):
-        raise ProcunitError(f"{patches_key} or {distances_key} holds what is no finite number", where=where)
-    near_first = distances.astype(np.float32)
-    if (near_first < 0).any() or (np.diff(near_first, axis=1) > 0).any():
-        raise ProcunitError(f"{distances_key} does not go from the farthest patch down", where=where)
+        raise ProcunitError(f"{patches_key} or {distances_key} contains a value that is not finite", where=where)
+    descending = distances.astype(np.float32)
+    if (descending < 0).any() or (np.diff(descending, axis=1) > 0).any():
+        raise ProcunitError(f"{distances_key} is negative or not in descending order", where=where)
     counts = tuple(int(count) for count in counted.astype(np.int32))
     if not all(1 <= count <= patches.shape[1] for count in counts):
-        raise ProcunitError(f"{counted_key} is not within 1 and the {patches.shape[1]} patches kept", where=where)
-    return np.ascontiguousarray(patches, np.float32), np.ascontiguousarray(near_first), counts
+        raise ProcunitError(f"{counted_key} is not between 1 and {patches.shape[1]}, the patches kept", where=where)
+    return np.ascontiguousarray(patches, np.float32), np.ascontiguousarray(descending), counts
 
 
 def _name(photo: PhotoScores) -> str:

@@ -1,6 +1,6 @@
-"""Frames that a grown bank is made of and held to: their patches, through the bundle's own graph on the CPU.
+"""The frames for growing a bank: good ones to add and defects to check against; their patches from the bundle's graph.
 
-The graph is small and runs beside the daemon, without the GPU and on one core.
+The graph is small: it runs beside the daemon on one CPU core, without the GPU.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ONE_CORE = 1
 
 
 class _PinRecord(BaseModel):
-    """What is read of the file beside a pinned frame."""
+    """The keys that are used of the JSON file beside a pinned frame."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -41,7 +41,7 @@ class _PinRecord(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class PinnedFrame:
-    """A frame that the device keeps for the next training, and what people said of it."""
+    """A frame that the device keeps for the next training, with its label."""
 
     path: Path
     result_id: str
@@ -50,7 +50,7 @@ class PinnedFrame:
 
 
 class PatchesGraph:
-    """The features of a bundle's patches.
+    """The graph of a bundle that computes patch features.
 
     Raises:
         ProcunitError: the graph cannot be loaded.
@@ -63,14 +63,14 @@ class PatchesGraph:
         self._session = session_from_graph(self._path, _ONE_CORE)
 
     def tiles(self, pixels: PixelArray) -> tuple[Tile, ...]:
-        """A frame's tiles; patches without a pixel that is judged are in none.
+        """The tiles of a frame, without the patches that have no inspected pixel.
 
         Raises:
-            ProcunitError: the frame is no usable image, or the graph gives no such features.
+            ProcunitError: the frame is not a usable image, or the graph's output does not fit the bank.
         """
         tiles_u8 = tensor_from_pixels(pixels, self._geometry)
-        judged = judged_patches(tiles_u8)
-        expected = (len(tiles_u8), self._features, *judged.shape[1:])
+        inspected = judged_patches(tiles_u8)
+        expected = (len(tiles_u8), self._features, *inspected.shape[1:])
         try:
             (maps,) = self._session.run([PATCHES_KEY], {"image": tiles_u8})
         except Exception as error:  # onnxruntime's classes share no base
@@ -78,16 +78,16 @@ class PatchesGraph:
         maps = np.asarray(maps, np.float32)
         if maps.shape != expected or not np.isfinite(maps).all():
             raise ProcunitError(
-                f"the graph gives {list(maps.shape)}, or what is no finite number; {list(expected)} is needed",
+                f"the graph's output is {list(maps.shape)} or not finite; {list(expected)} is needed",
                 where=str(self._path),
                 remedy="Export and build the bundle again",
             )
-        of_tiles = (of_tile[places] for of_tile, places in zip(maps.transpose(0, 2, 3, 1), judged, strict=True))
+        of_tiles = (of_tile[places] for of_tile, places in zip(maps.transpose(0, 2, 3, 1), inspected, strict=True))
         return tuple(Tile(patches, counted_patches(len(patches))) for patches in of_tiles)
 
 
 def pinned_frames(folder: Path) -> tuple[PinnedFrame, ...]:
-    """The frames that the device keeps for the next training, in the folder `pinned` of its frames.
+    """All pinned frames of the device; `folder` is the folder `pinned` of its frames.
 
     Raises:
         ProcunitError: a frame's record is missing or damaged.
@@ -99,7 +99,7 @@ def good_frames(pinned: Sequence[PinnedFrame], parts: Sequence[str], results: Se
     """The pinned frames of these parts and results.
 
     Raises:
-        ProcunitError: there is none of one of them, or it is not labelled good.
+        ProcunitError: a part or result has no pinned frame, or one that is not labelled good.
     """
     wanted = [(f"part {part}", [frame for frame in pinned if frame.part_id == part]) for part in parts]
     wanted += [(f"result {result}", [frame for frame in pinned if frame.result_id == result]) for result in results]
@@ -110,10 +110,10 @@ def good_frames(pinned: Sequence[PinnedFrame], parts: Sequence[str], results: Se
 def defects_of_device(
     bundle: Bundle, base: NDArray[np.float32], graph: PatchesGraph, pinned: Sequence[PinnedFrame]
 ) -> tuple[StoredDefect, ...]:
-    """The bundle's golden frames that are flagged, and the pinned frames with a defect's label; `base` [M, D + 1].
+    """The bundle's flagged golden frames, and the pinned frames labelled with a defect; `base` [M, D + 1] is its bank.
 
     Raises:
-        ProcunitError: a frame cannot be read or judged.
+        ProcunitError: a frame cannot be read or scored.
     """
     golden = [frame for frame in bundle.golden().frames if frame.verdict is not Verdict.PASS]
     found = [(f"golden frame {frame.file}", bundle.path / frame.file, frame.type_scores) for frame in golden]
@@ -131,10 +131,10 @@ def defects_of_device(
 
 
 def type_scores_of_files(bundle: Bundle, base: NDArray[np.float32], paths: Sequence[Path]) -> list[tuple[float, ...]]:
-    """Each frame's type scores, by the reference graph: those that were stored with it may be another bundle's.
+    """The type scores of each frame, computed anew: stored ones may come from another bundle. `base` [M, D + 1].
 
     Raises:
-        ProcunitError: a frame cannot be read or judged.
+        ProcunitError: a frame cannot be read or scored.
     """
     engine = OrtEngine(bundle.graphs(), base, threads=_ONE_CORE)
     try:
@@ -167,6 +167,6 @@ def _labelled_good(found: list[PinnedFrame], name: str) -> list[PinnedFrame]:
             raise ProcunitError(
                 f"the frame of {name} is labelled {frame.label!r}, not {GOOD!r}",
                 where=str(frame.path),
-                remedy="A bank takes in good frames alone; correct the label if it is wrong",
+                remedy="A bank is grown by good frames only; correct the label if it is wrong",
             )
     return found

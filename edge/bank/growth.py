@@ -1,9 +1,9 @@
-"""Which rows a memory bank takes in so that good frames no longer alarm, and whether it may; pure.
+"""Grow a memory bank: choose rows to add so that good frames are no longer flagged. Pure functions.
 
-Rows are only added where the frames lie farther from the bank than good parts do, the farthest patch first
-(greedy k-center: Gonzalez, Theor. Comput. Sci. 38, 1985), until each frame is clear of the threshold. A row that is
-added gets the median reach of the bundle's bank: it covers no more than a typical row does. The threshold follows the
-held-out good parts, downwards alone. A bank that would let a stored defect pass is refused.
+Only patches farther from the bank than good parts are added, the farthest first (greedy k-center: Gonzalez, Theor.
+Comput. Sci. 38, 1985), until every frame is below the threshold with a margin. An added row gets the median reach of
+the bundle's bank, so it covers no more than a typical row. The threshold follows the held-out good parts, but never
+rises. A bank that would no longer flag a stored defect is refused.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from edge.bundle.reader import MAX_BANK_ROWS
 from edge.errors import ProcunitError
 
 MAX_ADDED_ROWS = MAX_BANK_ROWS // 4
-"""Beyond this the bundle does not show what good parts look like, and a bank is made anew from photographs."""
+"""If more rows are needed, the bundle does not represent good parts: make a new bank from photographs."""
 
 _Distances = tuple[NDArray[np.float32], ...]
-"""Of each tile of a frame the distances [P] of its patches."""
+"""For each tile of a frame the distances [P] of its patches."""
 
 
 @dataclass(frozen=True, eq=False)
 class GrownBank:
-    """A bundle's bank `base` [M, D + 1] with the rows `added` [a, D + 1], without those `removed`, and the limit."""
+    """The bundle's bank `base` [M, D + 1], `added` rows [a, D + 1], the base's `removed` row indices, and the limit."""
 
     base: NDArray[np.float32]
     added: NDArray[np.float32]
@@ -40,14 +40,14 @@ class GrownBank:
 
     @property
     def rows(self) -> NDArray[np.float32]:
-        """What is searched: float32 [M - removed + a, D + 1]."""
+        """All rows of the bank, float32 [M - removed + a, D + 1]."""
         kept = np.delete(self.base, self.removed, axis=0) if self.removed else self.base
         return np.concatenate([kept, self.added])
 
 
 @dataclass(frozen=True, eq=False)
 class GoodFrame:
-    """A frame that a person has cleared."""
+    """A frame that a person has labelled good."""
 
     name: str
     tiles: tuple[Tile, ...]
@@ -55,7 +55,7 @@ class GoodFrame:
 
 @dataclass(frozen=True, slots=True)
 class FrameGrowth:
-    """What one frame gave: its score before and after, and its rows."""
+    """What one frame contributed: its score before and after, and the number of its rows."""
 
     name: str
     score_before: float
@@ -65,7 +65,7 @@ class FrameGrowth:
 
 @dataclass(frozen=True, eq=False)
 class Growth:
-    """The bank that was grown, what each frame gave to it, and its coverage loss (`edge.bank.redundant_rows`)."""
+    """The grown bank, the contribution of each frame, and the coverage loss (`edge.bank.redundant_rows`)."""
 
     bank: GrownBank
     frames: tuple[FrameGrowth, ...]
@@ -74,11 +74,11 @@ class Growth:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a new limit keeps to.
+    """Constraints on the new anomaly limit.
 
-    `own` is the bundle's limit. No more than `flagged_parts` held-out good parts may be flagged, frames taken in
-    before, with the `cleared_scores`, stay clear, and each frame is `clear_spreads` below the threshold, so that
-    another engine's drift flips none.
+    `own` is the bundle's limit. At most `flagged_parts` held-out good parts may be flagged. Every frame must be
+    `clear_spreads` below the threshold, so that the drift of another engine flips none; so must the frames of earlier
+    versions, whose scores are `cleared_scores`.
     """
 
     own: ScoreLimit
@@ -87,42 +87,42 @@ class Bounds:
     cleared_scores: tuple[float, ...]
 
     def goal(self, limit: ScoreLimit) -> float:
-        """What a frame's score has to be below."""
+        """The bound that every frame's score has to stay below."""
         return limit.threshold - self.clear_spreads * limit.spread
 
 
 def own_bank(base: NDArray[np.float32], limit: ScoreLimit) -> GrownBank:
-    """The bundle's bank as it came."""
+    """The bundle's bank before any growth."""
     return GrownBank(base, base[:0], (), limit)
 
 
-def grow(standing: GrownBank, frames: Sequence[GoodFrame], evidence: Evidence, bounds: Bounds) -> Growth:
-    """The bank in which every frame is clear of the threshold.
+def grow(current: GrownBank, frames: Sequence[GoodFrame], evidence: Evidence, bounds: Bounds) -> Growth:
+    """Add rows to the current bank until every frame is clear of the threshold.
 
     Raises:
-        ProcunitError: that takes too many rows, or a stored defect would pass; the text names the frame.
+        ProcunitError: that takes too many rows, or a stored defect would be missed; the text names the frame.
     """
-    before = [_score(frame.tiles, _distances_to(standing.rows, frame.tiles)) for frame in frames]
-    bank, loss, taken = standing, _loss(standing), Counter[int]()
+    before = [_score(frame.tiles, _distances_to(current.rows, frame.tiles)) for frame in frames]
+    bank, loss, rows_of_frame = current, _loss(current), Counter[int]()
     while True:
-        bank, new = _covering(bank, frames, evidence.good, bounds, loss)
-        taken.update(new)
-        bank, loss = _within_the_cap(bank)
-        limit = _limit(standing.limit, evidence.good, _good_distances(evidence.good, bank.added, loss), bounds, loss)
+        bank, sources = _with_covering_rows(bank, frames, evidence.good, bounds, loss)
+        rows_of_frame.update(sources)
+        bank, loss = _without_redundant_rows(bank)
+        limit = _limit(current.limit, evidence.good, _good_distances(evidence.good, bank.added, loss), bounds, loss)
         bank = replace(bank, limit=limit)
         after = [_score(frame.tiles, _distances_to(bank.rows, frame.tiles)) for frame in frames]
         if max(after) < bounds.goal(limit):
-            break  # else the rows that were dropped covered one of the frames: it needs more of its own
-    refuse_missed(evidence.defects, (own_bank(standing.base, bounds.own), standing), bank)
-    told = (FrameGrowth(f.name, before[i], after[i], taken[i]) for i, f in enumerate(frames))
-    return Growth(bank, tuple(told), loss)
+            break  # otherwise a dropped row covered one of the frames, which now needs more rows
+    refuse_missed(evidence.defects, (own_bank(current.base, bounds.own), current), bank)
+    growths = (FrameGrowth(f.name, before[i], after[i], rows_of_frame[i]) for i, f in enumerate(frames))
+    return Growth(bank, tuple(growths), loss)
 
 
 def refuse_missed(defects: Sequence[StoredDefect], before: Sequence[GrownBank], after: GrownBank) -> None:
-    """Hold a bank to the stored defects.
+    """Check that the bank `after` still flags every stored defect.
 
     Raises:
-        ProcunitError: a defect that one of the banks `before` flags would pass; the text names it.
+        ProcunitError: a defect that one of the banks `before` flags would be missed; the text names it.
     """
     for defect in defects:
         if any(_flags(bank, defect) for bank in before) and not _flags(after, defect):
@@ -145,11 +145,11 @@ def _distances_to(rows: NDArray[np.float32], tiles: tuple[Tile, ...]) -> _Distan
 
 
 def _nearer(before: _Distances, others: _Distances) -> _Distances:
-    return tuple(np.minimum(one, other) for one, other in zip(before, others, strict=True))
+    return tuple(np.minimum(own, other) for own, other in zip(before, others, strict=True))
 
 
 def _score(tiles: tuple[Tile, ...], distances: _Distances) -> float:
-    """The anomaly score of a frame, its highest tile's."""
+    """The anomaly score of a frame: the highest of its tiles."""
     return max(_tile_scores(tiles, distances))
 
 
@@ -158,26 +158,26 @@ def _tile_scores(tiles: tuple[Tile, ...], distances: _Distances) -> list[float]:
 
 
 def _good_distances(good: HeldOut, added: NDArray[np.float32], loss: float) -> NDArray[np.float32]:
-    """Distances [n, K] to a bank with rows added, and others dropped at this loss (`edge.bank.redundant_rows`)."""
+    """Upper bounds on the distances [n, K] to the bank with `added` rows, after dropping rows at this coverage loss."""
     before = good.distances + np.float32(loss)
     return np.asarray(np.minimum(before, distances_to_rows(good.patches, added)), np.float32)
 
 
-def _covering(
+def _with_covering_rows(
     bank: GrownBank, frames: Sequence[GoodFrame], good: HeldOut, bounds: Bounds, loss: float
 ) -> tuple[GrownBank, list[int]]:
-    """The bank with rows by which every frame is clear of the threshold, and which frame each of them is from."""
+    """The bank with rows added until every frame is clear of the threshold, and the frame index of each added row."""
     covered = float(np.median(good.distances[:, -1]))
     reach = np.median(bank.base[:, -1:], axis=0, keepdims=True).astype(np.float32)
     good_distances = _good_distances(good, bank.added, loss)
     distances = [_distances_to(bank.rows, frame.tiles) for frame in frames]
-    added, taken = bank.added, list[int]()
+    added, sources = bank.added, list[int]()
     while True:
         goal = bounds.goal(_limit(bank.limit, good, good_distances, bounds, loss))
         scores = [_score(frame.tiles, own) for frame, own in zip(frames, distances, strict=True)]
         worst = int(np.argmax(scores))
         if scores[worst] < goal:
-            return replace(bank, added=added), taken
+            return replace(bank, added=added), sources
         if len(added) == MAX_ADDED_ROWS:
             raise ProcunitError(
                 f"more than {MAX_ADDED_ROWS} rows would have to be added",
@@ -186,7 +186,7 @@ def _covering(
             )
         row = np.concatenate([_farthest_patch(frames[worst], distances[worst], covered), reach], axis=1)
         added = np.concatenate([added, row])
-        taken.append(worst)
+        sources.append(worst)
         good_distances = np.minimum(good_distances, distances_to_rows(good.patches, row))
         distances = [
             _nearer(own, _distances_to(row, frame.tiles)) for frame, own in zip(frames, distances, strict=True)
@@ -194,46 +194,46 @@ def _covering(
 
 
 def _farthest_patch(frame: GoodFrame, distances: _Distances, covered: float) -> NDArray[np.float32]:
-    """The patch [1, D] that the bank covers least, of the tile with the highest score."""
+    """The patch [1, D] farthest from the bank, in the tile with the highest score."""
     tile = int(np.argmax(_tile_scores(frame.tiles, distances)))
     patch = int(np.argmax(distances[tile]))
     if distances[tile][patch] <= covered:
         raise ProcunitError(
-            "every patch of the frame lies where good parts do, and still it is not clear of the threshold",
+            "every patch of the frame is as near to the bank as good parts are, yet its score is too high",
             where=frame.name,
-            remedy="The threshold is too low for these parts: calibrate anew with more good ones",
+            remedy="The threshold is too low for these parts: calibrate again with more good parts",
         )
     return frame.tiles[tile].patches[patch : patch + 1]
 
 
 def _limit(
-    standing: ScoreLimit, good: HeldOut, distances: NDArray[np.float32], bounds: Bounds, loss: float
+    current: ScoreLimit, good: HeldOut, distances: NDArray[np.float32], bounds: Bounds, loss: float
 ) -> ScoreLimit:
-    """The limit with the bundle's margin in spreads over the held-out good parts at these distances [n, K].
+    """The limit for the held-out good parts at these distances [n, K], with the bundle's margin in spreads.
 
-    Patches that are not kept count as far as the last one can be, so that no good part's score comes out too low.
+    Patches that are not kept count with the largest distance they can have, so that no good part's score is too low.
     """
     unkept = good.distances[:, -1] + np.float32(loss)
     parts: dict[str, float] = {}
-    typed = set()
+    type_flagged = set()
     for part_id, flagged, counted, kept, last in zip(
         good.part_ids, good.flagged_by_type, good.counted, distances, unkept, strict=True
     ):
         score = score_from_distances(np.append(kept, np.repeat(last, counted)), counted)
         parts[part_id] = max(parts.get(part_id, 0.0), score)
         if flagged:
-            typed.add(part_id)
+            type_flagged.add(part_id)
     center, spread = (float(value[0]) for value in center_and_spread(np.array(list(parts.values()))[:, np.newaxis]))
     margin = (bounds.own.threshold - bounds.own.center) / bounds.own.spread
     above = [score + bounds.clear_spreads * spread for score in bounds.cleared_scores]
-    untyped = sorted((score for part_id, score in parts.items() if part_id not in typed), reverse=True)
-    above += untyped[max(0, bounds.flagged_parts - len(typed)) :][:1]
+    other_scores = sorted((score for part_id, score in parts.items() if part_id not in type_flagged), reverse=True)
+    above += other_scores[max(0, bounds.flagged_parts - len(type_flagged)) :][:1]
     threshold = max([center + margin * spread, *(float(np.nextafter(score, np.inf)) for score in above)])
-    return ScoreLimit(threshold=min(threshold, standing.threshold), center=center, spread=spread)
+    return ScoreLimit(threshold=min(threshold, current.threshold), center=center, spread=spread)
 
 
-def _within_the_cap(bank: GrownBank) -> tuple[GrownBank, float]:
-    """The bank without the rows that are beyond the cap, and its coverage loss."""
+def _without_redundant_rows(bank: GrownBank) -> tuple[GrownBank, float]:
+    """The bank cut to `MAX_BANK_ROWS` by dropping its most redundant rows, and its coverage loss."""
     excess = len(bank.base) - len(bank.removed) + len(bank.added) - MAX_BANK_ROWS
     if excess > 0:
         bank = replace(bank, removed=most_redundant(bank.base, bank.removed, bank.added, excess))

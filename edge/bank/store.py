@@ -1,8 +1,8 @@
 """The versions of a bundle's grown memory bank on this device, and which of them is in use.
 
-`state_dir/bank/BUNDLE_ID/0001/` and so on hold the versions (`bank_delta.py`); `in-use.json` beside them lists the
-numbers that led to the one in use, which comes last. Undoing takes the last one off the list; the empty list is the
-bundle's own bank. The list says only which signed versions count, so it needs no signature.
+`state_dir/bank/BUNDLE_ID/0001/` and so on contain the versions (`edge.bank.delta`). `in-use.json` beside them lists the
+version in use, last, and those that it was grown from. Undoing removes the last entry; an empty list means the bundle's
+bank. The list only selects among signed versions, so it needs no signature.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Stamp = tuple[int, int, int] | None
 
 @dataclass(frozen=True, eq=False)
 class BankInUse:
-    """What judges: the version's number, 0 for the bundle's own bank, the rows [M, D + 1] and the anomaly limit."""
+    """The bank for inspection: the version (0: the bundle's bank), the rows [M, D + 1] and the anomaly limit."""
 
     version: int
     rows: NDArray[np.float32]
@@ -48,24 +48,24 @@ class BankInUse:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """The version in use, None for the bundle's own bank, and why others before it in the list are not."""
+class UsableVersion:
+    """The latest usable version, None for the bundle's bank, and why each later version was refused."""
 
     delta: BankDelta | None
     refused: tuple[str, ...]
 
 
 class BankStore:
-    """The versions for one bundle below `state_dir`; those for other bundles are not looked at.
+    """The versions for one bundle below `state_dir`; those for other bundles are ignored.
 
     Raises:
-        ProcunitError: the bundle compares with no good parts.
+        ProcunitError: the bundle has no anomaly score.
     """
 
     def __init__(self, state_dir: Path, bundle: Bundle, keys: tuple[TrustedKey, ...]) -> None:
         if bundle.manifest.anomaly is None:
             raise ProcunitError(
-                "the bundle has no anomaly score, so its memory bank judges nothing",
+                "the bundle has no anomaly score, so its memory bank is not used",
                 where=str(bundle.path),
                 remedy="Train with held-out good parts first",
             )
@@ -75,7 +75,7 @@ class BankStore:
         self.own_limit = bundle.manifest.anomaly
 
     def stamp(self) -> Stamp:
-        """Another value whenever another version may be in use, None without a list; cheap."""
+        """A value that changes when the version in use may have changed; None without a list. It costs one `stat`."""
         try:
             stat = (self._folder / IN_USE).stat()
         except FileNotFoundError:
@@ -85,10 +85,10 @@ class BankStore:
         return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
     def numbers(self) -> tuple[int, ...]:
-        """The versions that led to the one in use, which comes last; empty for the bundle's own bank.
+        """The version in use, last, and those that it was grown from; empty for the bundle's bank.
 
         Raises:
-            ProcunitError: the list cannot be read, or is damaged.
+            ProcunitError: the list cannot be read or is damaged.
         """
         if self.stamp() is None:
             return ()
@@ -97,45 +97,45 @@ class BankStore:
             return _NUMBERS.validate_json(read_small(path))
         except ValidationError as error:
             raise ProcunitError(
-                first_problem(error), where=str(path), remedy="Remove the file: the bundle's own bank is used then"
+                first_problem(error), where=str(path), remedy="Remove the file: then the bundle's own bank is used"
             ) from error
 
-    def standing(self) -> Standing:
-        """The last version of the list that can be used, else the bundle's own bank."""
+    def latest_usable(self) -> UsableVersion:
+        """The last version of the list that is valid, else the bundle's bank."""
         refused: list[str] = []
         try:
             numbers = self.numbers()
         except ProcunitError as error:
-            return Standing(None, (str(error),))
+            return UsableVersion(None, (str(error),))
         for number in reversed(numbers):
             try:
-                return Standing(self.version(number), tuple(refused))
+                return UsableVersion(self.version(number), tuple(refused))
             except ProcunitError as error:
                 refused.append(f"version {number}: {error}")
-        return Standing(None, tuple(refused))
+        return UsableVersion(None, tuple(refused))
 
     def version(self, number: int) -> BankDelta:
-        """A version, verified whole and held to the bundle's stored defects.
+        """Read a version, verify all of it, and check that it still flags the bundle's stored defects.
 
         Raises:
-            ProcunitError: it may not judge.
+            ProcunitError: it is damaged, not signed by a trusted key, or would miss a stored defect.
         """
         folder, base = self._folder / _name(number), self._bundle.bank()
         delta = delta_from_directory(folder, number, self._bundle, base, self._keys)
         refuse_missed(evidence_from_bundle(self._bundle).defects, (own_bank(base, self.own_limit),), delta.bank)
         return delta
 
-    def in_use(self, standing: Standing) -> BankInUse:
-        """What the inspection needs of it."""
-        if standing.delta is None:
+    def in_use(self, usable: UsableVersion) -> BankInUse:
+        """The bank of a version, or the bundle's."""
+        if usable.delta is None:
             return BankInUse(0, self._bundle.bank(), self.own_limit)
-        return BankInUse(standing.delta.record.version, standing.delta.bank.rows, standing.delta.bank.limit)
+        return BankInUse(usable.delta.record.version, usable.delta.bank.rows, usable.delta.bank.limit)
 
     def add(self, bank: GrownBank, key: SigningKey, sources: tuple[Source, ...], made_by: str) -> int:
-        """Keep a version and put it in use, each whole on the disk or not at all; returns its number.
+        """Store a version, put it in use, and return its number; each step is atomic on the disk.
 
         Raises:
-            ProcunitError: there are too many versions, the disk does not take it, or no key would verify it.
+            ProcunitError: there are too many versions, the disk refuses it, or the device would refuse the version.
         """
         numbers = self.numbers()
         number = max((int(path.name) for path in self._folder.glob("[0-9]" * 4)), default=0) + 1
@@ -159,10 +159,10 @@ class BankStore:
         return number
 
     def undo(self) -> int:
-        """Put the version before the one in use in its place; returns its number, 0 for the bundle's own bank.
+        """Return to the version before the one in use; returns its number, 0 for the bundle's bank.
 
         Raises:
-            ProcunitError: the bundle's own bank is in use already, or the disk does not take it.
+            ProcunitError: the bundle's bank is in use already, or the disk refuses the change.
         """
         numbers = self.numbers()
         if not numbers:
@@ -171,11 +171,11 @@ class BankStore:
         return numbers[-2] if len(numbers) > 1 else 0
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep other commands from changing the bank meanwhile.
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from changing the bank during a block.
 
         Raises:
-            ProcunitError: another one is at it, or the folder cannot be written.
+            ProcunitError: another process is changing it, or the folder cannot be written.
         """
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -187,7 +187,9 @@ class BankStore:
                 fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise ProcunitError(
-                    "another `procunit bank` is at work on this bank", where=str(self._folder), remedy="Wait for it"
+                    "another `procunit bank` is changing this bank",
+                    where=str(self._folder),
+                    remedy="Wait until it has ended",
                 ) from error
             yield
 

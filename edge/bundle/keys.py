@@ -1,4 +1,4 @@
-"""Keys that sign and keys that are trusted."""
+"""Ed25519 keys (RFC 8032): public keys that a device trusts, and private keys that sign bundles, banks and commands."""
 
 from __future__ import annotations
 
@@ -12,21 +12,38 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 
 from edge.errors import ProcunitError
 
+DEMO_MARK = b"# Procunit demo key: gives authority in demonstrations only\n"
+"""First line of a demo key's PEM file; text before the PEM block is a comment (RFC 7468, section 2)."""
+
 
 @dataclass(frozen=True)
 class TrustedKey:
-    """A public key the device accepts; a demo key lends no authority beyond demonstrations."""
+    """A public key that the device accepts; a demo key gives authority in demonstrations only."""
 
     name: str
     key: Ed25519PublicKey
     demo: bool
 
 
+@dataclass(frozen=True)
+class SigningKey:
+    """A private key; seeded runs in a bundle that a demo key seals may be simulated."""
+
+    key: Ed25519PrivateKey
+    name: str
+    demo: bool
+
+    @property
+    def trusted(self) -> TrustedKey:
+        """The public half, as a device that trusts it holds it."""
+        return TrustedKey(self.name, self.key.public_key(), self.demo)
+
+
 def trusted_key_from_file(path: Path, *, demo: bool) -> TrustedKey:
-    """An Ed25519 public key in PEM form.
+    """Read an Ed25519 public key in PEM form.
 
     Raises:
-        ProcunitError: the file is missing or holds no such key.
+        ProcunitError: the file is missing or does not contain such a key.
     """
     try:
         key = load_pem_public_key(path.read_bytes())
@@ -39,66 +56,28 @@ def trusted_key_from_file(path: Path, *, demo: bool) -> TrustedKey:
     return TrustedKey(path.name, key, demo)
 
 
-def signer_of_bytes(data: bytes, signature: bytes, trusted: tuple[TrustedKey, ...], where: str) -> TrustedKey:
-    """The trusted key whose signature over a record's raw bytes this is.
+def trusted_keys_from_files(keys: Iterable[Path], demo_keys: Iterable[Path]) -> tuple[TrustedKey, ...]:
+    """Read the trusted keys, production keys first.
 
     Raises:
-        ProcunitError: it is by none of them.
-    """
-    for candidate in trusted:
-        try:
-            candidate.key.verify(signature, data)
-        except InvalidSignature:
-            continue
-        return candidate
-    names = ", ".join(key.name for key in trusted) or "none"
-    raise ProcunitError(
-        f"the signature is not by any trusted key ({names})",
-        where=where,
-        remedy="Trust the right public key, or ask who signed it: it may have been changed",
-    )
-
-
-def trusted_keys_from_files(trust: tuple[Path, ...], demo_trust: tuple[Path, ...]) -> tuple[TrustedKey, ...]:
-    """The keys that the options named.
-
-    Raises:
-        ProcunitError: a file holds no Ed25519 public key.
+        ProcunitError: a file is missing or does not contain an Ed25519 public key.
     """
     return (
-        *(trusted_key_from_file(path, demo=False) for path in trust),
-        *(trusted_key_from_file(path, demo=True) for path in demo_trust),
+        *(trusted_key_from_file(path, demo=False) for path in keys),
+        *(trusted_key_from_file(path, demo=True) for path in demo_keys),
     )
 
 
 def keys_for_commands(trusted: Iterable[TrustedKey], *, demo_bundle: bool) -> tuple[TrustedKey, ...]:
-    """The keys that may sign commands: those for demonstrations only while the bundle in use is signed by one."""
+    """The keys that may sign commands: demo keys only if a demo key signed the bundle in use."""
     return tuple(key for key in trusted if demo_bundle or not key.demo)
 
 
-DEMO_MARK = b"# Procunit demo key: gives authority in demonstrations only\n"
-"""First line of a demo key's PEM file; text before the PEM block is a comment (RFC 7468, section 2)."""
-
-
-@dataclass(frozen=True)
-class SigningKey:
-    """A private key that seals bundles; a demo key's seeded runs may be simulated."""
-
-    key: Ed25519PrivateKey
-    name: str
-    demo: bool
-
-    @property
-    def trusted(self) -> TrustedKey:
-        """Its public half, as a device that trusts it would hold it."""
-        return TrustedKey(self.name, self.key.public_key(), self.demo)
-
-
 def signing_key_from_file(path: Path) -> SigningKey:
-    """An unencrypted Ed25519 private key in PEM form.
+    """Read an unencrypted Ed25519 private key in PEM form.
 
     Raises:
-        ProcunitError: the file is missing or holds no such key.
+        ProcunitError: the file is missing or does not contain such a key.
     """
     try:
         data = path.read_bytes()
@@ -112,3 +91,23 @@ def signing_key_from_file(path: Path) -> SigningKey:
             remedy="Make one with: openssl genpkey -algorithm ed25519 -out FILE",
         )
     return SigningKey(key, path.name, data.startswith(DEMO_MARK))
+
+
+def signer_of_bytes(data: bytes, signature: bytes, trusted: tuple[TrustedKey, ...], where: str) -> TrustedKey:
+    """The trusted key that signed `data`, the raw bytes of the record at `where`.
+
+    Raises:
+        ProcunitError: the signature is not by any of these keys.
+    """
+    for candidate in trusted:
+        try:
+            candidate.key.verify(signature, data)
+        except InvalidSignature:
+            continue
+        return candidate
+    names = ", ".join(key.name for key in trusted) or "none"
+    raise ProcunitError(
+        f"the signature is not by any trusted key ({names})",
+        where=where,
+        remedy="Trust the right public key, or ask the signer: the content may have been changed",
+    )

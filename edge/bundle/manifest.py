@@ -1,6 +1,6 @@
-"""The manifest and the other records of a bundle: what is in them and what they may say.
+"""The manifest and the other records of a bundle: their fields and the values that are allowed.
 
-Strings that a person may be shown are single lines without control characters: a bundle cannot act on a terminal.
+Strings that may be shown to a person are single lines without control characters: a bundle cannot control a terminal.
 """
 
 from __future__ import annotations
@@ -18,25 +18,31 @@ MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 BANK, GOLDEN, KNOWN = "bank.safetensors", "golden/golden.json", "known.json"
 CALIBRATION, REPORT = "calibration.json", "report.html"
 PATCHES_GRAPH, HELD_OUT = "patches.onnx", "held-out.safetensors"
-"""What a bank is grown by on the device: the features that the graph searches for, and what good parts and defects lie
-like; docs/decisions/0016. A bundle made before them is used as it is."""
+"""Files for growing the bank on the device: a graph that computes patch features, and patches of held-out good parts
+and of defects; docs/decisions/0016. The bank of a bundle without them cannot grow."""
 BANK_KEY = "bank"
 PATCHES_KEY, DISTANCES_KEY = "patches", "distances"
 DEFECT_PATCHES_KEY, DEFECT_DISTANCES_KEY = "defect_patches", "defect_distances"
 COUNTED_KEY, DEFECT_COUNTED_KEY = "counted", "defect_counted"
-"""In `HELD_OUT`: of each photograph its K farthest patches, float32 [n, K, D], their distances, float32 [n, K],
-descending, and how many of them make its score, int32 [n], at most K; of a good one over all its tiles, with the
-smallest of their numbers, of a defect those of its highest tile, with its number."""
+"""Tensors in `HELD_OUT`, for n photographs: the K patches farthest from the bank, float32 [n, K, D]; their distances,
+float32 [n, K], descending; and how many patches the score averages, int32 [n], at most K. For a good photograph the
+patches are from all its tiles and the count is the smallest of any tile; for a defect they are from the tile with the
+highest score."""
 MAX_FILES = 256
 
+GOOD = "good"
+"""The label of good parts, and the name of their folder in a dataset."""
+MASKS = "masks"
+"""The folder of defect masks in a dataset; no defect type may have this name."""
+
 Precision = Literal["fp32", "fp16", "int8"]
-"""What a graph computes in, but for the search, which is FP32 in all; fp32 is the reference that a bundle must have."""
+"""The arithmetic of a graph, except for the bank search, which is always FP32; every bundle has fp32, the reference."""
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp16", "fp32")
-"""The fastest first; where one does not judge as it should, the next is tried."""
+"""The fastest first; if an engine of one fails the golden gate, the next is tried."""
 
 _FILE_NAME = re.compile(r"(?:[a-z0-9][a-z0-9_-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*")
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}$"
-"""Names of products and of defect types, and so of class folders."""
+"""Names of products and of defect types; the latter are also the names of class folders."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
@@ -45,7 +51,7 @@ OneLine = Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f-\x9f]*
 
 
 def graph_files(precision: Precision = "fp32", *, separate: bool = False) -> tuple[str, ...]:
-    """The files that together give the contract's outputs: one fused graph, or a classifier and an extractor."""
+    """The graph files that together have all outputs of the contract: one fused, or a classifier and an extractor."""
     suffix = "" if precision == "fp32" else f".{precision}"
     return tuple(f"{name}{suffix}.onnx" for name in (("classifier", "extractor") if separate else ("model",)))
 
@@ -58,9 +64,9 @@ class FileEntry(Record):
 
 
 class ScoreLimit(Record):
-    """A score's threshold and where good parts lie (`center`, `spread`): logits for a type, distances for the anomaly.
+    """A score's threshold, and its `center` and `spread` on good parts: logits for a type, distances for the anomaly.
 
-    A type's `threshold` is a sigmoid, as its score is.
+    The `threshold` of a type is a sigmoid, as is its score.
     """
 
     threshold: Finite
@@ -69,7 +75,7 @@ class ScoreLimit(Record):
 
 
 class SeededResult(Record):
-    """A type's seeded run, in parts: what was seen, and the targets that it had to meet."""
+    """A type's seeded run, counted in parts: the outcome, and the targets that it had to meet."""
 
     simulated: bool
     parts: Count
@@ -83,7 +89,7 @@ class SeededResult(Record):
 
 
 class DefectType(Record):
-    """One taught defect type: its evidence (images and distinct parts taught), its limit, its claim to authority."""
+    """One taught defect type: its evidence (images and distinct parts), its limit, and the authority that it claims."""
 
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
     images: Count
@@ -94,7 +100,7 @@ class DefectType(Record):
 
 
 class Budget(Record):
-    """The share of good parts that all scores together may flag, and the parts that support the claim."""
+    """The bound on the share of good parts that all scores together flag, and the parts that it is estimated from."""
 
     false_alarm_rate: Share
     confidence: Share
@@ -102,7 +108,7 @@ class Budget(Record):
     flagged_parts: Count
 
     def in_words(self) -> str:
-        """The claim and what it rests on, in one line."""
+        """The bound and the number of parts that it is estimated from, in one line."""
         return (
             f"at most {self.false_alarm_rate:.2%} of good parts flagged by all scores together, with "
             f"{self.confidence:.0%} confidence ({self.flagged_parts} of {self.good_parts} held-out good parts flagged)"
@@ -110,7 +116,7 @@ class Budget(Record):
 
 
 NO_BUDGET = "no claim: no good parts were held out, and types are flagged from the middle of their score on"
-"""What is said in place of a budget where there is none."""
+"""Shown in place of the budget of a bundle that has none."""
 
 
 class ImagingBaseline(Record):
@@ -134,7 +140,7 @@ class Provenance(Record):
 
 
 class ManifestBody(Record):
-    """Everything the device knows of the product and how to judge it: the manifest but for its list of files."""
+    """Everything that the device needs to inspect the product: the manifest without its list of files."""
 
     schema_version: Literal[1] = 1
     product: Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -156,7 +162,7 @@ class ManifestBody(Record):
 
 
 class Manifest(ManifestBody):
-    """`manifest.json`: the body, and size and hash of every file beside it."""
+    """`manifest.json`: the body, and size and hash of every other file of the bundle."""
 
     files: Annotated[dict[str, FileEntry], Field(max_length=MAX_FILES)]
 
@@ -165,7 +171,7 @@ class Manifest(ManifestBody):
     def _plain_names(cls, files: dict[str, FileEntry]) -> dict[str, FileEntry]:
         for name in files:
             if not _FILE_NAME.fullmatch(name) or ".." in name or name in (MANIFEST, SIGNATURE):
-                raise ValueError(f"file name {name!r} is not allowed")
+                raise ValueError(f"the file name {name!r} is not allowed")
         missing = {BANK, GOLDEN} - set(files)
         if not set(graph_files(separate=True)) <= set(files):
             missing |= set(graph_files()) - set(files)
@@ -177,8 +183,8 @@ class Manifest(ManifestBody):
 class GoldenFrame(Record):
     """A lossless frame of the bundle with the scores and verdict of the reference engine.
 
-    `verdict` is `pass` or `review`: what `edge.policy.policy_without_authority` decides, so that it holds whatever
-    authority a seeded run gives the types and whichever key the device trusts.
+    `verdict` is `pass` or `review`, from `edge.policy.policy_without_authority`: it depends neither on the authority
+    that a seeded run gives the types nor on the keys that the device trusts.
     """
 
     file: str
@@ -188,14 +194,14 @@ class GoldenFrame(Record):
 
 
 class GoldenSet(Record):
-    """The golden frames and how far a score may drift: `tolerance` x the score's spread on good parts."""
+    """The golden frames, and how far a score may differ from its reference: `tolerance`, in spreads on good parts."""
 
     tolerance: Annotated[float, Field(gt=0, le=1)]
     frames: tuple[GoldenFrame, ...]
 
 
 class KnownPhoto(Record):
-    """A photograph that took part in making the bundle, known by its content."""
+    """A photograph that the bundle was made from, identified by its hash."""
 
     sha256: OneLine
     part_id: OneLine
@@ -207,9 +213,3 @@ class KnownPhotos(Record):
     """Every photograph of the dataset that the bundle was made from."""
 
     photos: tuple[KnownPhoto, ...]
-
-
-GOOD = "good"
-
-
-MASKS = "masks"

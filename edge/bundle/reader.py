@@ -1,4 +1,4 @@
-"""The bundle: a signed directory that holds everything a device needs to judge parts, engines excepted.
+"""The bundle: a signed directory with everything that a device needs to inspect parts, except built engines.
 
 `manifest.json` names every other file with its size and sha256; `manifest.sig` is the Ed25519 signature (RFC 8032) of
 the manifest's raw bytes, checked before they are parsed. No file is a pickle.
@@ -45,7 +45,7 @@ RecordT = TypeVar("RecordT", Manifest, GoldenSet, KnownPhotos, CalibrationRecord
 
 @dataclass(frozen=True)
 class BundleContent:
-    """A bundle whose names, sizes and hashes hold; who sealed it is not known."""
+    """A bundle whose file names, sizes and hashes match its manifest; its signature was not checked."""
 
     path: Path
     manifest: Manifest
@@ -53,27 +53,27 @@ class BundleContent:
 
     @property
     def separate(self) -> bool:
-        """Whether classifier and extractor are graphs of their own."""
+        """True if classifier and extractor are two graphs, False if they are one fused graph."""
         return set(graph_files(separate=True)) <= set(self.manifest.files)
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
-        """What there are graphs of, the fastest first."""
+        """The precisions that the bundle has graphs of, the fastest first."""
         return tuple(p for p in PRECISIONS if set(graph_files(p, separate=self.separate)) <= set(self.manifest.files))
 
     def graphs(self, precision: Precision = "fp32") -> tuple[Path, ...]:
-        """The ONNX graphs that together give the contract's outputs."""
+        """The ONNX graphs that together have all outputs of the contract."""
         return tuple(self.path / name for name in graph_files(precision, separate=self.separate))
 
     def bank(self) -> NDArray[np.float32]:
-        """The memory bank, float32 [M, D + 1]: good patches, their reach as last number (`edge.anomaly`)."""
+        """The memory bank, float32 [M, D + 1]: patches of good parts, the reach as last number (`edge.anomaly`)."""
         return bank_from_file(self.path / BANK)
 
     def golden(self) -> GoldenSet:
-        """The golden frames' references; every file is one that the manifest lists.
+        """The golden frames with their reference scores; the manifest lists every file.
 
         Raises:
-            ProcunitError: they do not fit the manifest.
+            ProcunitError: the record is damaged or does not fit the manifest.
         """
         golden = _parsed(GoldenSet, (self.path / GOLDEN).read_bytes(), self.path / GOLDEN)
         for frame in golden.frames:
@@ -84,13 +84,21 @@ class BundleContent:
         return golden
 
     def calibration(self) -> CalibrationRecord | None:
-        """The calibration scores; None in a bundle that does not tell of them."""
+        """The calibration record; None if the bundle has none.
+
+        Raises:
+            ProcunitError: the record is damaged.
+        """
         if CALIBRATION not in self.manifest.files:
             return None
         return _parsed(CalibrationRecord, (self.path / CALIBRATION).read_bytes(), self.path / CALIBRATION)
 
     def known(self) -> KnownPhotos:
-        """The photographs that the bundle was made from; none if it does not tell."""
+        """The photographs that the bundle was made from; empty if the bundle does not list them.
+
+        Raises:
+            ProcunitError: the record is damaged.
+        """
         if KNOWN not in self.manifest.files:
             return KnownPhotos(photos=())
         return _parsed(KnownPhotos, (self.path / KNOWN).read_bytes(), self.path / KNOWN)
@@ -98,23 +106,23 @@ class BundleContent:
 
 @dataclass(frozen=True)
 class Bundle(BundleContent):
-    """A verified bundle: signature, names, sizes and hashes hold."""
+    """A verified bundle: `signed_by` signed the manifest, which file names, sizes and hashes match."""
 
     signed_by: TrustedKey
 
 
 def bundle_id_from_manifest(manifest_bytes: bytes) -> str:
-    """sha256 of the manifest's raw bytes, which name the hash of every other file: the hash of the content."""
+    """sha256 of the manifest's raw bytes; as they contain the hash of every other file, it identifies all content."""
     return hashlib.sha256(manifest_bytes).hexdigest()
 
 
 def manifest_bytes_from_manifest(manifest: Manifest) -> bytes:
-    """The manifest as it is signed and stored: sorted keys, readable, one line feed at the end."""
+    """The manifest as it is signed and stored: sorted keys, indented, one line feed at the end."""
     return (json.dumps(manifest.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode()
 
 
 def file_entry_from_path(path: Path) -> FileEntry:
-    """Hash and size of a file, read in blocks."""
+    """Size and hash of a file, read in blocks."""
     digest, size = hashlib.sha256(), 0
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):
@@ -124,10 +132,10 @@ def file_entry_from_path(path: Path) -> FileEntry:
 
 
 def open_bundle(path: Path, trusted: tuple[TrustedKey, ...]) -> Bundle:
-    """Verify a bundle whole and open it.
+    """Verify a bundle completely and open it.
 
     Raises:
-        ProcunitError: anything about it is not as it was signed; the text names the file.
+        ProcunitError: something differs from what was signed; the text names the file.
     """
     manifest_bytes = _manifest_bytes(path)
     signed_by = signer_of_bytes(manifest_bytes, read_small(path / SIGNATURE), trusted, str(path / SIGNATURE))
@@ -136,54 +144,54 @@ def open_bundle(path: Path, trusted: tuple[TrustedKey, ...]) -> Bundle:
 
 
 def open_without_signature_check(path: Path) -> BundleContent:
-    """Open a bundle by its hashes alone: for offline tools that lend it no authority, never for a device.
+    """Open a bundle after checking its hashes alone: for offline tools that give it no authority, never for a device.
 
     Raises:
-        ProcunitError: its content is not what its manifest says.
+        ProcunitError: its content does not match its manifest.
     """
     return _content(path, _manifest_bytes(path))
 
 
 def bank_from_file(path: Path) -> NDArray[np.float32]:
-    """The bank of a safetensors file, checked: one finite float32 matrix within the cap, every reach above 0.
+    """Read and check a bank: one finite float32 matrix of at most `MAX_BANK_ROWS` rows, every reach above 0.
 
     Raises:
-        ProcunitError: it is anything else.
+        ProcunitError: the file is not such a safetensors file.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ProcunitError(f"not a readable safetensors file: {error}", where=str(path)) from error
+        raise ProcunitError(f"the bank cannot be read: {error.strerror}", where=str(path)) from error
     return rows_from_bytes(data, str(path))
 
 
 def rows_from_bytes(data: bytes, where: str) -> NDArray[np.float32]:
-    """Rows of a bank from a safetensors file's content, checked in the same way.
+    """Rows of a bank from the content of a safetensors file, checked as in `bank_from_file`.
 
     Raises:
-        ProcunitError: it is anything else.
+        ProcunitError: the content is not such a bank; the text names `where`.
     """
     tensors = tensors_from_bytes(data, where)
     bank = tensors.get(BANK_KEY)
     if bank is None or len(tensors) != 1 or bank.dtype != np.float32 or bank.ndim != 2:
-        raise ProcunitError(f"the file must hold one float32 matrix named {BANK_KEY!r}", where=where)
+        raise ProcunitError(f"the file must contain one float32 matrix named {BANK_KEY!r}", where=where)
     rows = np.ascontiguousarray(bank, np.float32)
     if not 1 <= len(rows) <= MAX_BANK_ROWS or not np.isfinite(rows).all():
-        raise ProcunitError(f"the bank must hold 1 to {MAX_BANK_ROWS} rows of finite numbers", where=where)
+        raise ProcunitError(f"the bank must have 1 to {MAX_BANK_ROWS} rows of finite numbers", where=where)
     if rows.shape[1] < 2 or not (rows[:, -1] > 0).all():
         raise ProcunitError(
-            "a row of the bank must hold features and, as its last number, a reach above 0",
+            "each row of the bank must have features and, as its last number, a reach above 0",
             where=where,
-            remedy="Export and build the bundle again: banks made before had no reach",
+            remedy="Export and build the bundle again: banks of earlier versions had no reach",
         )
     return rows
 
 
 def read_small(path: Path) -> bytes:
-    """A record or a signature, which is a plain file of at most `MAX_MANIFEST_BYTES`.
+    """Read a record or a signature: a plain file of at most `MAX_MANIFEST_BYTES`.
 
     Raises:
-        ProcunitError: it is anything else.
+        ProcunitError: the file is missing, a link, too large or unreadable.
     """
     try:
         if path.is_symlink() or not path.is_file():
@@ -220,7 +228,7 @@ def _check_files(path: Path, manifest: Manifest) -> None:
     present = set()
     for entry in sorted(path.rglob("*")):
         if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
-            raise ProcunitError("a bundle holds plain files only, no links", where=str(entry))
+            raise ProcunitError("a bundle may contain plain files only, no links", where=str(entry))
         if entry.is_file():
             present.add(entry.relative_to(path).as_posix())
     for name in sorted(present - set(manifest.files) - {MANIFEST, SIGNATURE}):

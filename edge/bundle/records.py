@@ -1,4 +1,4 @@
-"""The calibration scores that a bundle carries."""
+"""`calibration.json`: the limits and the calibration photographs' scores, as a run directory and a bundle hold them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from edge.record import Record
 
 
 class PhotoScores(Record):
-    """One photograph's scores through the on-device path; type scores are sigmoids in the run's order of types."""
+    """One photograph's scores on the on-device path; type scores are sigmoids in the order of the run's types."""
 
     sha256: str
     part_id: str
@@ -17,7 +17,7 @@ class PhotoScores(Record):
 
 
 class CalibrationRecord(Record):
-    """Limits from held-out good parts; `budget` is None where there are no good parts."""
+    """Limits from held-out good parts, and the scores they come from; `budget` is None without good parts."""
 
     types: dict[str, ScoreLimit]
     anomaly: ScoreLimit | None

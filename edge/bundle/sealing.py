@@ -1,6 +1,6 @@
 """Sealing a bundle: the manifest with size and hash of every file, and the Ed25519 signature (RFC 8032) over its bytes.
 
-Building and re-sealing share it; the device itself only verifies.
+Used to build and to re-seal bundles; the device only verifies.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from edge.bundle.reader import Bundle, file_entry_from_path, manifest_bytes_from
 
 
 def seal(directory: Path, body: ManifestBody, key: SigningKey) -> Bundle:
-    """Write the manifest over all files in `directory` and its signature, and verify the result as a device would.
+    """Write a manifest of all files in `directory` and its signature, then verify the result as a device does.
 
     Raises:
-        ProcunitError: the directory holds something that a bundle may not.
+        ProcunitError: the directory contains something that a bundle may not contain.
     """
     files = {
         entry.relative_to(directory).as_posix(): file_entry_from_path(entry)

@@ -30,6 +30,7 @@ from edge.bank.store import BankStore
 from edge.bundle.keys import SigningKey, TrustedKey, signing_key_from_file, trusted_keys_from_files
 from edge.bundle.manifest import GOOD, ScoreLimit
 from edge.bundle.reader import Bundle, file_entry_from_path, open_bundle
+from edge.cli.options import config_option
 from edge.config.file import settings_from_file
 from edge.config.settings import Settings
 from edge.contract.encoding import clean_text
@@ -38,18 +39,10 @@ from edge.frames.files import PINNED
 from edge.image_file import read_image
 from edge.state_dir import FRAMES_FOLDER
 
-_CONFIG = click.option(
-    "--config",
-    type=click.Path(dir_okay=False, path_type=Path),
-    required=True,
-    metavar="FILE",
-    help="Settings of the device.",
-)
-
 
 @dataclass(frozen=True)
 class _Device:
-    """What of a device its memory bank depends on."""
+    """What the commands need of a device: settings, bundle, keys that may sign its bank, versions of the bank."""
 
     settings: Settings
     bundle: Bundle
@@ -58,7 +51,7 @@ class _Device:
 
 
 @click.command()
-@_CONFIG
+@config_option("Settings of the device.")
 @click.option(
     "--key",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -66,18 +59,17 @@ class _Device:
     metavar="KEY",
     help="Private key whose public half the settings name under bundle.bank_keys.",
 )
-@click.option("--part", "parts", multiple=True, metavar="ID", help="A part whose frames were labelled good.")
-@click.option("--result", "results", multiple=True, metavar="ID", help="A result whose frame was labelled good.")
+@click.option("--part", "parts", multiple=True, metavar="ID", help="A part whose frames are labelled good.")
+@click.option("--result", "results", multiple=True, metavar="ID", help="A result whose frame is labelled good.")
 @click.option("--yes", is_flag=True, help="Do not ask before the bank is put in use.")
 @click.argument("frames", nargs=-1, type=click.Path(dir_okay=False, path_type=Path), metavar="[FRAME.png]...")
 def add(
     config: Path, key: Path, parts: tuple[str, ...], results: tuple[str, ...], yes: bool, frames: tuple[Path, ...]
 ) -> None:
-    """Take good frames into the device's memory bank, so that what they show alarms no more.
+    """Grow the device's memory bank by good frames, so that parts like them are no longer flagged.
 
-    The frames are those that people have cleared: of parts and results that were labelled good on this device, or
-    files. No engine is built, and a running daemon judges by the new bank from the next part on. A bank by which a
-    stored defect would pass is refused.
+    The frames are those of parts and results that people labelled good on this device, or files. No engine is built; a
+    running daemon uses the new bank from the next part on. A bank that would miss a stored defect is refused.
 
     \b
     Examples:
@@ -88,18 +80,18 @@ def add(
     device = _device(settings_from_file(config))
     signing_key = _trusted_signing_key(key, device.keys)
     pinned = pinned_frames(device.settings.state_dir / FRAMES_FOLDER / PINNED)
-    chosen = {frame.path.resolve(): _name(frame) for frame in good_frames(pinned, parts, results)}
+    chosen = {frame.path.resolve(): _frame_name(frame) for frame in good_frames(pinned, parts, results)}
     chosen |= {path.resolve(): clean_text(path.name) for path in frames}
     if not chosen:
         raise ProcunitError("no frame is named", remedy="Name parts, results or files of good frames")
-    with device.store.alone():
+    with device.store.locked():
         _grow(device, signing_key, chosen, pinned, ask=not yes)
 
 
 @click.command()
-@_CONFIG
+@config_option("Settings of the device.")
 def undo(config: Path) -> None:
-    """Go back to the memory bank before the last one that was put in use.
+    """Go back to the memory bank that was in use before the present one.
 
     \b
     Examples:
@@ -107,15 +99,15 @@ def undo(config: Path) -> None:
       procunit bank undo --config /etc/procunit-edge/line-1.yaml
     """
     store = _device(settings_from_file(config)).store
-    with store.alone():
+    with store.locked():
         version = store.undo()
-    click.echo(f"{_version_in_words(version)} is in use from the next part on")
+    click.echo(f"{_version_text(version)} is in use from the next part on")
 
 
 @click.command()
-@_CONFIG
+@config_option("Settings of the device.")
 def show(config: Path) -> None:
-    """Show the versions of the device's memory bank: who made them, of which frames, and which one is in use.
+    """Show the versions of the device's memory bank: who made them, from which frames, and which one is in use.
 
     \b
     Examples:
@@ -124,10 +116,12 @@ def show(config: Path) -> None:
     """
     device = _device(settings_from_file(config))
     own = device.bundle.bank()
-    standing = device.store.standing()
+    usable = device.store.latest_usable()
     console = Console()
     table = Table("Version", "Made", "By", "Key", "Frames", "Rows", "Threshold", box=box.SIMPLE)
-    table.add_row("0", "", "the bundle", device.bundle.signed_by.name, "", f"{len(own)}", _four(device.store.own_limit))
+    table.add_row(
+        "0", "", "the bundle", device.bundle.signed_by.name, "", f"{len(own)}", _threshold_text(device.store.own_limit)
+    )
     for number in device.store.numbers():
         try:
             delta = device.store.version(number)
@@ -137,13 +131,15 @@ def show(config: Path) -> None:
         record = delta.record
         rows = f"+{len(delta.bank.added)}" + (f" -{len(record.removed)}" if record.removed else "")
         by, name = escape(record.made_by), escape(delta.signed_by.name)
-        table.add_row(f"{number}", record.made_at_utc, by, name, f"{len(record.sources)}", rows, _four(record.anomaly))
+        table.add_row(
+            f"{number}", record.made_at_utc, by, name, f"{len(record.sources)}", rows, _threshold_text(record.anomaly)
+        )
     console.print(table)
-    for problem in standing.refused:
+    for problem in usable.refused:
         console.print(f"refused: {escape(problem)}", soft_wrap=True)
-    version = 0 if standing.delta is None else standing.delta.record.version
-    console.print(f"{_version_in_words(version)} is in use")
-    for source in () if standing.delta is None else standing.delta.record.sources:
+    version = 0 if usable.delta is None else usable.delta.record.version
+    console.print(f"{_version_text(version)} is in use")
+    for source in () if usable.delta is None else usable.delta.record.sources:
         console.print(f"  {escape(source.name)}: {source.rows} rows, score {source.score:.4f}", highlight=False)
 
 
@@ -159,7 +155,7 @@ def _trusted_signing_key(path: Path, keys: tuple[TrustedKey, ...]) -> SigningKey
     public = key.trusted.key.public_bytes_raw()
     if all(public != trusted.key.public_bytes_raw() for trusted in keys):
         raise ProcunitError(
-            "this device does not trust the key with its memory bank",
+            "this device does not trust the key to sign its memory bank",
             where=str(path),
             remedy="Name its public key under bundle.bank_keys in the settings, and restart the daemon",
         )
@@ -169,17 +165,17 @@ def _trusted_signing_key(path: Path, keys: tuple[TrustedKey, ...]) -> SigningKey
 def _grow(
     device: _Device, key: SigningKey, chosen: dict[Path, str], pinned: tuple[PinnedFrame, ...], *, ask: bool
 ) -> None:
-    """Grow the bank by the chosen frames (path -> name), show what that does, and put it in use."""
+    """Grow the bank by the chosen frames (path -> name), show the effect, and put it in use."""
     bundle, store = device.bundle, device.store
     evidence, base, graph = evidence_from_bundle(bundle), bundle.bank(), PatchesGraph(bundle)
     sha256 = {path: _hash_of_good(path, bundle, pinned) for path in chosen}
     frames = [GoodFrame(name, graph.tiles(read_image(path))) for path, name in chosen.items()]
     evidence = replace(evidence, defects=(*evidence.defects, *defects_of_device(bundle, base, graph, pinned)))
-    standing = store.standing()
-    for problem in standing.refused:
+    usable = store.latest_usable()
+    for problem in usable.refused:
         click.echo(f"refused: {problem}", err=True)
-    earlier = () if standing.delta is None else standing.delta.record.sources
-    bank = own_bank(base, store.own_limit) if standing.delta is None else standing.delta.bank
+    earlier = () if usable.delta is None else usable.delta.record.sources
+    bank = own_bank(base, store.own_limit) if usable.delta is None else usable.delta.bank
     budget = bundle.manifest.budget
     bounds = Bounds(
         own=store.own_limit,
@@ -188,26 +184,26 @@ def _grow(
         cleared_scores=tuple(source.score for source in earlier),
     )
     growth = grow(bank, frames, evidence, bounds)
-    _tell(growth, bank)
-    _tell_types(bundle, base, chosen)
+    _print_growth(growth, bank)
+    _print_flagging_types(bundle, base, chosen)
     if len(growth.bank.added) == len(bank.added):
-        click.echo("Every frame is clear of the threshold already: nothing is added.")
+        click.echo("The score of every frame is low enough already: nothing is added.")
         return
     if ask:
         click.confirm("Put this bank in use?", abort=True)
     sources = (
-        Source(sha256=sha256[path], name=_line(frame.name), rows=frame.rows, score=frame.score_after)
+        Source(sha256=sha256[path], name=_one_line(frame.name), rows=frame.rows, score=frame.score_after)
         for path, frame in zip(chosen, growth.frames, strict=True)
     )
-    version = store.add(growth.bank, key, (*earlier, *sources), _line(getpass.getuser()))
-    click.echo(f"{_version_in_words(version)} is in use from the next part on; `procunit bank undo` takes it back")
+    version = store.add(growth.bank, key, (*earlier, *sources), _one_line(getpass.getuser()))
+    click.echo(f"{_version_text(version)} is in use from the next part on; `procunit bank undo` undoes this")
 
 
 def _hash_of_good(path: Path, bundle: Bundle, pinned: tuple[PinnedFrame, ...]) -> str:
-    """The file's sha256.
+    """The sha256 of a frame's file.
 
     Raises:
-        ProcunitError: somebody has called this very frame a defect.
+        ProcunitError: the file does not exist, or the bundle or a label on this device calls the frame a defect.
     """
     if not path.is_file():
         raise ProcunitError("no such file", where=str(path), remedy="Name a frame's image file")
@@ -219,53 +215,53 @@ def _hash_of_good(path: Path, bundle: Bundle, pinned: tuple[PinnedFrame, ...]) -
             raise ProcunitError(
                 f"this frame is known as {label!r}, not {GOOD!r}",
                 where=str(path),
-                remedy="A bank takes in good frames alone; correct the label if it is wrong",
+                remedy="A bank is grown by good frames only; correct the label if it is wrong",
             )
     return sha256
 
 
-def _tell(growth: Growth, before: GrownBank) -> None:
+def _print_growth(growth: Growth, before: GrownBank) -> None:
     console, limit = Console(), growth.bank.limit
     table = Table("Frame", "Score before", "Score after", "Rows added", box=box.SIMPLE)
     for frame in growth.frames:
         table.add_row(escape(frame.name), f"{frame.score_before:.4f}", f"{frame.score_after:.4f}", f"{frame.rows}")
     console.print(table)
     console.print(f"Bank: {len(before.rows)} -> {len(growth.bank.rows)} rows", highlight=False)
-    console.print(f"Anomaly threshold: {_four(before.limit)} -> {_four(limit)}", highlight=False)
+    console.print(f"Anomaly threshold: {_threshold_text(before.limit)} -> {_threshold_text(limit)}", highlight=False)
     dropped = len(growth.bank.removed) - len(before.removed)
     if dropped:
         console.print(
-            f"The bank is full: its {dropped} most redundant rows are dropped; what they covered may now score up "
-            f"to {growth.coverage_loss:.4f} higher",
+            f"The bank is full: its {dropped} most redundant rows are dropped, which can raise scores by up to "
+            f"{growth.coverage_loss:.4f}",
             highlight=False,
             soft_wrap=True,
         )
 
 
-def _tell_types(bundle: Bundle, base: NDArray[np.float32], chosen: dict[Path, str]) -> None:
-    """Say which frames a type's score flags besides."""
+def _print_flagging_types(bundle: Bundle, base: NDArray[np.float32], chosen: dict[Path, str]) -> None:
+    """Print which of the frames a type's score flags, too."""
     scores = type_scores_of_files(bundle, base, list(chosen))
     for name, type_scores in zip(chosen.values(), scores, strict=True):
         for defect_type, score in zip(bundle.manifest.types, type_scores, strict=True):
             if score >= defect_type.limit.threshold:
                 click.echo(
-                    f"{name} is not cleared by this alone: {defect_type.name} flags it ({score:.3f} >= "
+                    f"{name} is not cleared by this alone: {defect_type.name} flags it, too ({score:.3f} >= "
                     f"{defect_type.limit.threshold:.3f}), and a bank does not change that"
                 )
 
 
-def _name(frame: PinnedFrame) -> str:
+def _frame_name(frame: PinnedFrame) -> str:
     return clean_text(f"part {frame.part_id}" if frame.part_id is not None else f"result {frame.result_id}")
 
 
-def _line(text: str) -> str:
-    """A text from outside as one line without control characters."""
+def _one_line(text: str) -> str:
+    """A text from outside, with control characters replaced by ?."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", text)
 
 
-def _four(limit: ScoreLimit) -> str:
+def _threshold_text(limit: ScoreLimit) -> str:
     return f"{limit.threshold:.4f}"
 
 
-def _version_in_words(version: int) -> str:
+def _version_text(version: int) -> str:
     return f"Version {version} of the memory bank" if version else "The bundle's own memory bank"

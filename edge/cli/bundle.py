@@ -27,7 +27,7 @@ _DIRECTORY = click.Path(path_type=Path)
 @click.argument("bundle", type=_DIRECTORY)
 @trust_options
 def show(bundle: Path, trust: tuple[Path, ...], demo_trust: tuple[Path, ...]) -> None:
-    """Show what is in BUNDLE: types, evidence, thresholds, authority, and who sealed it.
+    """Show the contents of BUNDLE: types, evidence, thresholds, authority, and the key that signed it.
 
     \b
     Examples:
@@ -41,7 +41,7 @@ def show(bundle: Path, trust: tuple[Path, ...], demo_trust: tuple[Path, ...]) ->
         demo_key = content.signed_by.demo if isinstance(content, Bundle) else True
         console.print(_types_table(content.manifest.types, demo_key))
     else:
-        console.print("No defect types taught: the anomaly score alone, which never rejects.")
+        console.print("No defect types taught: only the anomaly score is used, which never rejects.")
 
 
 @click.command()
@@ -58,7 +58,9 @@ def verify(bundle: Path, trust: tuple[Path, ...], demo_trust: tuple[Path, ...]) 
     keys = trusted_keys_from_files(trust, demo_trust)
     if not keys:
         raise ProcunitError(
-            "no public key to verify it by", where=str(bundle), remedy="Name one with --trust PUB or --demo-trust PUB"
+            "no public key to verify the bundle with",
+            where=str(bundle),
+            remedy="Name one with --trust PUB or --demo-trust PUB",
         )
     content = open_bundle(bundle, keys)
     content.bank()
@@ -81,11 +83,11 @@ def _facts(content: BundleContent) -> Table:
         "Bundle id": content.bundle_id,
         "Signature": signature_line(content),
         "Input": _input_text(manifest),
-        "Judged": areas_in_words(manifest.geometry),
+        "Inspected": areas_in_words(manifest.geometry),
         "Network": f"{manifest.provenance.backbone}, weights: {manifest.provenance.weights}",
         "Data": f"dataset {manifest.provenance.dataset_sha256[:12]}, seed {manifest.provenance.seed}",
         "False alarms": manifest.budget.in_words() if manifest.budget else NO_BUDGET,
-        "Anomaly": f"to a person from {manifest.anomaly.threshold:.4f} on" if manifest.anomaly else "not compared",
+        "Anomaly": f"to a person from {manifest.anomaly.threshold:.4f} on" if manifest.anomaly else "not used",
         "Memory bank": "can be grown at the line" if can_grow(manifest) else "cannot be grown at the line",
         "Files": f"{len(manifest.files)}, {size_mb:.1f} MB",
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from rich.progress import track
 
+from edge.cli.options import config_option
 from edge.commands.client import CommandClient
 from edge.config.file import settings_from_file
 from edge.contract.commands import Refusal
@@ -20,13 +21,7 @@ _SHOWN = 10
 
 @click.command()
 @click.argument("labels", type=click.Path(dir_okay=False, path_type=Path), metavar="CSV")
-@click.option(
-    "--config",
-    type=click.Path(dir_okay=False, path_type=Path),
-    required=True,
-    metavar="FILE",
-    help="Settings of the device, or a copy of them with a user under mqtt who may send it commands.",
-)
+@config_option("Settings of the device, or a copy of them with a user under mqtt who may send it commands.")
 def label(labels: Path, config: Path) -> None:
     """Tell a running device what parts turned out to be: it keeps their frames for the next training.
 

@@ -1,6 +1,6 @@
-"""`procunit`: one command; every room registers its subcommands through the entry-point group `procunit.commands`.
+"""The command `procunit`; its subcommands are the entry points of the group `procunit.commands`.
 
-A subcommand is imported when it is called, so that a device needs none of the offline packages.
+A subcommand is imported only when it is called, so that a device does not need the offline packages.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ENTRY_POINT_GROUP = "procunit.commands"
 
 _EXTRA_OF_ROOM = {"training": "offline", "export": "offline", "calibration": "offline", "edge": "ort,opencv"}
 _GROUP_HELP = {
-    "mqtt": "Find out why a broker takes no results.",
+    "mqtt": "Find out why results do not reach a broker.",
     "bundle": "Build, show and verify bundles.",
     "engine": "Build, compare and measure engines on this device.",
     "seed": "Run seeded parts and give authority.",
@@ -39,7 +39,7 @@ class RoomGroup(click.Group):
         return sorted({name.split(".")[0] for name in names})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, imported now; one whose extra is missing says which one to install when it is called."""
+        """The imported command; if its packages are missing, a stub whose call names the extra to install."""
         target = _targets().get(self._prefix + cmd_name)
         if target is not None:
             return _load(cmd_name, target)
@@ -57,10 +57,10 @@ class RoomGroup(click.Group):
 )
 @click.version_option(package_name="procunit-edge", prog_name="procunit")
 def root() -> None:
-    """Inline defect inspection: teach it, bundle it, run it at the line.
+    """Inline defect inspection: train, bundle, and run it at the line.
 
     \b
-    procunit train --data parts/ --out run/        teach it from photographs
+    procunit train --data parts/ --out run/        train on photographs
     procunit export run/                           one graph with both scorers
     procunit calibrate run/                        thresholds from held-out good parts
     procunit bundle build run/ --out bundle/       sign it
@@ -69,9 +69,9 @@ def root() -> None:
 
 
 def main() -> None:
-    """Entry point: prints a person's error in one line and exits with 2; Ctrl-C and SIGTERM clean up and exit with 130.
+    """Entry point: prints a `ProcunitError` in one line and exits with 2; Ctrl-C and SIGTERM clean up, then exit 130.
 
-    SIGINT counts even where a shell that runs things in the background has it ignored.
+    A handler is set for SIGINT too, as shells start background processes with SIGINT ignored.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
@@ -103,7 +103,7 @@ def _load(name: str, target: str) -> click.Command:
     except ModuleNotFoundError as error:
         return _not_installed(name, room, error.name or "a package")
     if not isinstance(command, click.Command):
-        raise ProcunitError(f"the entry point {target} is no command", remedy="Reinstall procunit-edge")
+        raise ProcunitError(f"the entry point {target} is not a command", remedy="Reinstall procunit-edge")
     return command
 
 

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from edge.cli.options import config_option
 from edge.config.file import settings_from_file
 from edge.contract.topics import root_from_device
 from edge.mqtt.check import Finding, Outcome, check
@@ -19,14 +20,7 @@ _STYLES: dict[Outcome, str] = {"ok": "green", "warning": "yellow", "failed": "bo
 
 
 @click.command(name="check")
-@click.option(
-    "--config",
-    "config",
-    type=click.Path(dir_okay=False, path_type=Path),
-    required=True,
-    metavar="FILE",
-    help="Settings file (YAML).",
-)
+@config_option()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def mqtt_check(config: Path, as_json: bool) -> None:
     """Check the connection to the broker: clock, name, TCP, TLS, login, limits, rights on every topic.

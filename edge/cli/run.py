@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from edge.cli.options import config_option
 from edge.config.file import ConfigError, settings_from_file
 from edge.config.settings import Settings
 from edge.contract.topics import RESULT, root_from_device
@@ -16,11 +17,9 @@ from edge.engine.settings import EngineSettings
 from edge.errors import ProcunitError
 from edge.system.log import log_to_stderr
 
-_CONFIG = click.Path(dir_okay=False, path_type=Path)
-
 
 @click.command()
-@click.option("--config", "config", type=_CONFIG, required=True, metavar="FILE", help="Settings file (YAML).")
+@config_option()
 def run(config: Path) -> None:
     """Inspect parts as they come, and send every verdict to the broker.
 
@@ -41,7 +40,7 @@ def run(config: Path) -> None:
 
 
 @click.command(name="check-config")
-@click.argument("config", type=_CONFIG, metavar="FILE")
+@click.argument("config", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE")
 def check_config(config: Path) -> None:
     """Check a settings file: every problem with its line and remedy, or the settings in force.
 

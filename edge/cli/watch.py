@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.live import Live
 
+from edge.cli.options import config_option
 from edge.cli.watch_view import WatchView, line_from_result, link_text
 from edge.config.file import settings_from_file
 from edge.contract.payloads import Result
@@ -52,9 +53,7 @@ _Inbox = SimpleQueue[_Message | _Link]
 
 
 @click.command()
-@click.option(
-    "--config", type=click.Path(path_type=Path), help="Use the broker and the topics of a device's settings file."
-)
+@config_option("Use the broker and the topics of a device's settings file.", required=False)
 @click.option("--host", help="Name or address of the broker.  [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the broker.  [default: 1883]")
 @click.option("--root", help="Root of one device's topics, such as works/line-1/edge-1/v1.  [default: every device]")

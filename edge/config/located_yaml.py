@@ -1,7 +1,7 @@
-"""YAML of the settings file with the line of every key, read so that a hostile or careless file cannot surprise.
+"""A small, safe subset of YAML, parsed with the line of every key.
 
 One plain document of mappings with text keys, lists and scalars: no aliases, no duplicate keys, no tags beyond YAML's
-own, at most 64 KB and 16 levels deep.
+own, at most 64 KB and 16 levels deep. A hostile file can neither run code nor expand in memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ KeyPath = tuple[str | int, ...]
 
 
 class YamlError(ProcunitError):
-    """The text is no usable YAML; `line` is counted from 1."""
+    """The text is not usable YAML; `line` counts from 1."""
 
     def __init__(self, what: str, *, line: int, remedy: str) -> None:
         super().__init__(what, remedy=remedy)
@@ -33,7 +33,8 @@ class YamlError(ProcunitError):
 class LocatedYaml:
     """A document as plain Python values.
 
-    `lines` tells where each key or list item stands (counted from 1), `duplicates` the keys that stand twice.
+    `lines` holds the line of each key and list item (counted from 1), `duplicates` each key that appears twice and the
+    line of its second appearance.
     """
 
     data: object = None
@@ -41,20 +42,36 @@ class LocatedYaml:
     duplicates: list[tuple[KeyPath, int]] = field(default_factory=list)
 
     def line(self, path: KeyPath) -> int:
-        """The line of a key, or of the nearest key above it that stands in the file."""
+        """The line of a key, or of the nearest key above it that is in the file."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 1)
+
+    def value(self, path: KeyPath) -> object:
+        """The value of a key or list item; None if the document does not have it."""
+        value = self.data
+        for part in path:
+            if isinstance(value, dict):
+                value = value.get(part)
+            elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+                value = value[part]
+            else:
+                return None
+        return value
 
 
 def located_yaml_from_bytes(data: bytes) -> LocatedYaml:
     """Read one document.
 
     Raises:
-        YamlError: it is no YAML of the plain kind described above; the error carries the line.
+        YamlError: it is not within the subset described above; the error has the line.
     """
     if len(data) > MAX_BYTES:
-        raise YamlError(f"larger than {MAX_BYTES >> 10} KB", line=1, remedy="A settings file is a page of text")
+        raise YamlError(
+            f"larger than {MAX_BYTES >> 10} KB",
+            line=1,
+            remedy="Such a file is a page of text: check that it is the right one",
+        )
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -70,7 +87,7 @@ def located_yaml_from_bytes(data: bytes) -> LocatedYaml:
         raise YamlError(what, line=mark.line + 1 if mark else 1, remedy=remedy) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise YamlError("holds a control character", line=line, remedy="Remove it") from error
+        raise YamlError("contains a control character", line=line, remedy="Remove it") from error
     document = LocatedYaml()
     if root is not None:
         document.data = _value(root, (), document)

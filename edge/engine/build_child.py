@@ -1,6 +1,6 @@
-"""`procunit engine build` as a child process: its progress as it comes, its failure as an error, its end on demand.
+"""Run `procunit engine build` as a child process: forward its progress, raise its failure, end it on demand.
 
-The builder takes much memory, may crash and cannot be interrupted within a step: none of that touches the daemon.
+The builder takes much memory, may crash, and cannot be interrupted within a step; in a child it cannot harm the daemon.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ from edge.engine.settings import EngineKind
 from edge.errors import ProcunitError
 
 PROCUNIT = (sys.executable, "-m", "edge.cli.main")
-"""Run in the root directory: `-m` would look for packages in the daemon's first."""
+"""The child runs in `/`, as `-m` searches the current directory for packages first."""
 SILENT_S = 120.0
-"""The child says something twice a second, once its libraries are loaded; after this long without it is stuck."""
+"""Seconds without output after which the build counts as hung. It prints progress twice a second once its libraries are
+loaded."""
 CANCEL_S = 3.0
-"""How long a child that is asked to end may take."""
+"""Seconds that a child may take to end after SIGTERM or SIGKILL, or after its last line."""
 
 _POLL_S = 0.1
 _MAX_LINE_BYTES = 64 << 10
@@ -44,7 +45,7 @@ _MAX_LINE_BYTES = 64 << 10
 
 @dataclass(frozen=True)
 class EngineBuild:
-    """What is to be built, and where it is kept."""
+    """The engine to build, and the cache directory to store it in."""
 
     bundle: Path
     precision: Precision
@@ -53,7 +54,7 @@ class EngineBuild:
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """The arguments of `procunit`."""
+        """The command-line arguments of `procunit`."""
         cache = str(self.cache.absolute())
         options = {"precision": self.precision, "kind": self.kind, "cache": cache, "progress": "json"}
         return (
@@ -65,18 +66,18 @@ class EngineBuild:
 
 
 def build_in_child(
-    build: EngineBuild, tell: Callable[[BuildProgress], None], stopping: Callable[[], bool]
+    build: EngineBuild, on_progress: Callable[[BuildProgress], None], stopping: Callable[[], bool]
 ) -> BuildResult:
-    """Run the build to its end.
+    """Run the build to its end; `on_progress` is called in this thread.
 
     Raises:
-        ProcunitError: it failed, died or said nothing for too long.
-        BuildCancelledError: `stopping` became true; the child is gone and has left nothing behind.
+        ProcunitError: the build failed, crashed or printed nothing for `SILENT_S`.
+        BuildCancelledError: `stopping` became true; the child has ended and its partial files are removed.
     """
     command = [*PROCUNIT, *build.arguments]
     with subprocess.Popen(command, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as child:
         try:
-            last = _follow(child, tell, stopping)
+            last = _last_message(child, on_progress, stopping)
             child.wait(CANCEL_S)
         except subprocess.TimeoutExpired:
             last = None
@@ -88,34 +89,34 @@ def build_in_child(
         return last
     if isinstance(last, BuildFailure):
         raise ProcunitError(last.error, where=last.where, remedy=last.remedy)
-    raise _died(build, child.returncode)
+    raise _error_from_exit_code(build, child.returncode)
 
 
-def _follow(
-    child: subprocess.Popen[bytes], tell: Callable[[BuildProgress], None], stopping: Callable[[], bool]
+def _last_message(
+    child: subprocess.Popen[bytes], on_progress: Callable[[BuildProgress], None], stopping: Callable[[], bool]
 ) -> BuildLine | None:
-    """Pass progress on until the child closes its end; the last line."""
+    """Forward progress until the child closes its stdout; returns its last message."""
     last: BuildLine | None = None
     for line in _lines(child, stopping):
         try:
             last = BUILD_LINE.validate_json(line)
         except ValidationError:
-            continue  # a library that prints
+            continue  # not a message: a library printed to stdout
         if isinstance(last, BuildProgress):
-            tell(last)
+            on_progress(last)
     return last
 
 
 def _lines(child: subprocess.Popen[bytes], stopping: Callable[[], bool]) -> Iterator[bytes]:
     if child.stdout is None:
         return
-    pending, heard_s = b"", time.monotonic()
+    pending, last_output_s = b"", time.monotonic()
     while True:
         if stopping():
             raise BuildCancelledError
-        if time.monotonic() - heard_s > SILENT_S:
+        if time.monotonic() - last_output_s > SILENT_S:
             raise ProcunitError(
-                f"the engine's build has said nothing for {SILENT_S:.0f} s and was ended",
+                f"the engine's build printed nothing for {SILENT_S:.0f} s and was ended",
                 remedy="Restart the device; if it repeats, run `procunit engine build` by hand to see where it stops",
             )
         if not select.select([child.stdout], [], [], _POLL_S)[0]:
@@ -123,28 +124,28 @@ def _lines(child: subprocess.Popen[bytes], stopping: Callable[[], bool]) -> Iter
         data = os.read(child.stdout.fileno(), _MAX_LINE_BYTES)
         if not data:
             return
-        heard_s = time.monotonic()
+        last_output_s = time.monotonic()
         *lines, pending = (pending + data).split(b"\n")
         pending = pending[-_MAX_LINE_BYTES:]
         yield from lines
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """Ask a child that still runs to end, and kill one that does not."""
-    for ask in (signal.SIGTERM, signal.SIGKILL):
+    """End a child that still runs: SIGTERM, then SIGKILL."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
         if child.poll() is None:
-            child.send_signal(ask)
+            child.send_signal(number)
             with suppress(subprocess.TimeoutExpired):
                 child.wait(CANCEL_S)
 
 
-def _died(build: EngineBuild, code: int) -> ProcunitError:
-    by_hand = f"Run by hand: procunit {' '.join(build.arguments[:-1])}"
+def _error_from_exit_code(build: EngineBuild, code: int) -> ProcunitError:
+    by_hand = f"To see why, run: procunit {' '.join(build.arguments[:-1])}"
     if code == -signal.SIGKILL:
         return ProcunitError(
             "the engine's build was killed, as the kernel does when memory runs out",
             where=str(build.bundle),
             remedy=f"Stop other programs on the device, or add swap. {by_hand}",
         )
-    how = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    return ProcunitError(f"the engine's build {how} without a reason", where=str(build.bundle), remedy=by_hand)
+    end = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    return ProcunitError(f"the engine's build {end} without an error message", where=str(build.bundle), remedy=by_hand)

@@ -1,4 +1,4 @@
-"""What `procunit engine build --progress json` says, a JSON object a line: how far it is, and at last how it ended."""
+"""The output of `procunit engine build --progress json`: one JSON object per line, progress and finally the outcome."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Text = Annotated[str, Field(max_length=4000)]
 
 
 class BuildCancelledError(Exception):
-    """Nobody wants the engine any more."""
+    """The caller cancelled the build or the search for an engine."""
 
 
 class BuildProgress(Record):
-    """A sign of life, at least one a second: the builder's phase, its finished steps, and the share of all work."""
+    """Progress, at least once a second: the builder's phase, its finished steps, and the share of all work done."""
 
     phase: Text
     step: int
@@ -29,7 +29,7 @@ class BuildProgress(Record):
 
 
 class BuildResult(Record):
-    """The last line of a build that succeeded: where the engine lies, and whether it was there before."""
+    """The last line of a build that succeeded: the engine's folder, and whether it was in the cache already."""
 
     result: Text
     cached: bool
@@ -38,7 +38,7 @@ class BuildResult(Record):
 
 
 class BuildFailure(Record):
-    """The last line of a build that failed: a `ProcunitError` on the wire."""
+    """The last line of a build that failed: the fields of a `ProcunitError`."""
 
     error: Text
     where: Text | None
@@ -47,4 +47,4 @@ class BuildFailure(Record):
 
 BuildLine = BuildProgress | BuildResult | BuildFailure
 BUILD_LINE: TypeAdapter[BuildLine] = TypeAdapter(BuildLine)
-"""Reads one line."""
+"""Parses one line."""

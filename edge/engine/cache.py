@@ -1,8 +1,8 @@
-"""The engines that this device has built, by key: whole and as they were stored, or not there at all.
+"""The cache of the engines that this device has built, by key; a damaged engine is removed, never returned.
 
-engines/KEY/engine-0.plan ...    one serialized engine a graph of the bundle
-engines/KEY/engine.json          the whole key, size and sha256 of every plan
-engines/timing-DEVICE.cache      measured kernel times, sha256 first
+engines/KEY/engine-0.plan ...    one serialized engine (plan) per graph of the bundle
+engines/KEY/engine.json          the complete key, size and sha256 of every plan
+engines/timing-DEVICE.cache      sha256 of the measured kernel times, then the times
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CachedEngine:
-    """An engine on the disk, checked: one plan a graph of the bundle, in the bundle's order."""
+    """A checked engine on the disk: one plan per graph of the bundle, in the bundle's order."""
 
     key: EngineKey
     plans: tuple[Path, ...]
@@ -58,9 +58,9 @@ class _Sidecar(Record):
 
 
 class EngineCache:
-    """A directory of engines; those that were not used for the longest time make room for new ones.
+    """A directory of at most `KEPT_ENGINES` engines; the least recently used ones are deleted.
 
-    `on_damage` is told of an engine that is not as it was stored and therefore removed.
+    `on_damage` is called with the reason when an unusable engine is removed.
     """
 
     def __init__(self, directory: Path, on_damage: Callable[[str], None] = _logger.warning) -> None:
@@ -68,7 +68,7 @@ class EngineCache:
         self._on_damage = on_damage
 
     def find(self, key: EngineKey) -> CachedEngine | None:
-        """The engine with this key; one that is not as it was stored is removed, and told."""
+        """The engine with this key, or None; a damaged one is removed and reported to `on_damage`."""
         folder = self._directory / key.name
         if not folder.is_dir():
             return None
@@ -81,15 +81,15 @@ class EngineCache:
         return engine
 
     def remove(self, key: EngineKey, problem: str) -> None:
-        """Remove an engine that cannot be used, and say why."""
+        """Remove an engine that cannot be used, and report the problem to `on_damage`."""
         shutil.rmtree(self._directory / key.name, ignore_errors=True)
         self._on_damage(problem)
 
     def store(self, key: EngineKey, plans: Sequence[bytes]) -> CachedEngine:
-        """Keep an engine: it appears whole, flushed to the disk, or not at all.
+        """Store an engine atomically, flushed to the disk.
 
         Raises:
-            ProcunitError: the disk does not take it.
+            ProcunitError: the disk refuses it.
         """
         folder = self._directory / key.name
         try:
@@ -103,27 +103,27 @@ class EngineCache:
             raise ProcunitError(
                 f"the engine cannot be stored: {error.strerror}",
                 where=str(folder),
-                remedy="Make room on its disk, or check who owns the folder",
+                remedy="Free space on the disk, or check who owns the folder",
             ) from error
         self._prune(keep=folder)
         return CachedEngine(key, tuple(folder / _plan(index) for index in range(len(plans))))
 
     @contextmanager
     def locked(self, wait: Callable[[float], bool]) -> Iterator[None]:
-        """Build alone: waits for another process that builds here, then removes what killed builds left behind.
+        """Hold the cache's lock: waits while another process builds here, then removes the files of killed builds.
 
-        `wait` sleeps for the seconds it is given, and may say that nobody wants the engine any more.
+        `wait` sleeps for the given seconds and returns True to cancel.
 
         Raises:
             ProcunitError: the directory cannot be written.
-            BuildCancelledError: `wait` gave up.
+            BuildCancelledError: `wait` returned True.
         """
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             lock = (self._directory / _LOCK).open("ab")
         except OSError as error:
             raise ProcunitError(
-                f"engines cannot be kept here: {error.strerror}",
+                f"engines cannot be stored here: {error.strerror}",
                 where=str(self._directory),
                 remedy="Name another folder with --cache, or check who owns it",
             ) from error
@@ -135,7 +135,7 @@ class EngineCache:
             yield
 
     def clear_partials(self) -> None:
-        """Remove what a killed build left behind, unless somebody builds here now."""
+        """Remove the files of killed builds, unless another process is building here."""
         with suppress(OSError), (self._directory / _LOCK).open("ab") as lock:
             if _try_lock(lock.fileno()):
                 self._clear_partials()
@@ -148,7 +148,7 @@ class EngineCache:
                 partial.unlink(missing_ok=True)
 
     def timing(self, key: EngineKey) -> bytes:
-        """The kernel times measured on this device, empty if there are none; damaged ones are ignored, and said."""
+        """The kernel times measured on this device; empty if there are none or if they are damaged (logged)."""
         path = self._timing_path(key)
         try:
             size_bytes = path.stat().st_size
@@ -165,7 +165,7 @@ class EngineCache:
         return times
 
     def store_timing(self, key: EngineKey, times: bytes) -> None:
-        """Keep kernel times for the next build; where the disk does not take them, that build is slower."""
+        """Store kernel times for the next build; if the disk refuses them (logged), that build is slower."""
         path = self._timing_path(key)
         try:
             write_whole(path, hashlib.sha256(times).digest() + times, durable=False)
@@ -186,10 +186,12 @@ def _checked(folder: Path, key: EngineKey) -> CachedEngine:
     sidecar = _sidecar(folder / _SIDECAR)
     if sidecar.key != key:
         different = [name for name, value in asdict(key).items() if asdict(sidecar.key)[name] != value]
-        raise ProcunitError(f"the stored engine is another one ({', '.join(different)} differ)", where=str(folder))
+        raise ProcunitError(
+            f"the stored engine was built for another key ({', '.join(different)} differ)", where=str(folder)
+        )
     plans = tuple(folder / _plan(index) for index in range(len(sidecar.plans)))
     if len(plans) != len(key.graphs_sha256):
-        raise ProcunitError(f"{len(plans)} engines for {len(key.graphs_sha256)} graphs", where=str(folder))
+        raise ProcunitError(f"{len(plans)} plans for {len(key.graphs_sha256)} graphs", where=str(folder))
     for plan, expected in zip(plans, sidecar.plans, strict=True):
         _check_plan(plan, expected)
     return CachedEngine(key, plans)
@@ -205,7 +207,7 @@ def _check_plan(plan: Path, expected: FileEntry) -> None:
             f"the stored engine is {found.size_bytes} bytes long instead of {expected.size_bytes}", where=str(plan)
         )
     if found != expected:
-        raise ProcunitError("the stored engine is not what was built (sha256 differs)", where=str(plan))
+        raise ProcunitError("the stored engine was changed (sha256 differs)", where=str(plan))
 
 
 def _sidecar(path: Path) -> _Sidecar:

@@ -1,6 +1,6 @@
-"""Which engine judges: the wanted precision if it can be had and passes the golden gate, else the next best that does.
+"""Choose the engine: the wanted precision if it can be opened and passes the golden gate, else the next best.
 
-Everything here runs in the thread that will use the engine, as it owns the GPU's context.
+Everything here runs in the thread that will use the engine, because that thread owns the GPU's context.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OpenPlans = Callable[[CachedEngine, BundleContent, EngineSettings], Engine]
 
 
 class OpenEngine(Protocol):
-    """How the engine of one precision is had; see `open_engine`."""
+    """Opens the engine of one precision; see `open_engine`."""
 
     def __call__(
         self,
@@ -51,8 +51,8 @@ class OpenEngine(Protocol):
 
 
 @dataclass(frozen=True)
-class Failed:
-    """A precision that does not judge, and why."""
+class FailedPrecision:
+    """A precision whose engine cannot be used, and why."""
 
     precision: Precision
     problem: str
@@ -60,22 +60,22 @@ class Failed:
 
 @dataclass(frozen=True)
 class ChosenEngine:
-    """An engine that passed the golden gate, and what was tried in vain before."""
+    """An engine that passed the golden gate, and the precisions that failed before it."""
 
     engine: Engine
     precision: Precision
     gate: GateResult
-    failed: tuple[Failed, ...]
+    failed: tuple[FailedPrecision, ...]
 
 
 class EngineUnavailableError(ProcunitError):
-    """No engine of the bundle may judge; the text says why not, precision by precision."""
+    """No engine of the bundle can be used; the text gives the reason for each precision."""
 
-    def __init__(self, bundle: BundleContent, failed: tuple[Failed, ...]) -> None:
+    def __init__(self, bundle: BundleContent, failed: tuple[FailedPrecision, ...]) -> None:
         super().__init__(
-            f"no engine may judge ({in_words(failed)})",
+            f"no engine passed the golden frames ({in_words(failed)})",
             where=str(bundle.path),
-            remedy="No part is inspected until one can; go back to the last good bundle if it lasts",
+            remedy="Parts are not inspected. If this does not go away, go back to the previous bundle",
         )
 
 
@@ -89,28 +89,30 @@ def choose_engine(
     on_damage: Callable[[str], None],
     engine_opener: OpenEngine,
 ) -> ChosenEngine:
-    """The first engine that can be had and passes the gate.
+    """The first engine that can be opened and passes the golden gate.
 
-    Order: the wanted precision, then the slower ones; at last whatever faster one this device built before.
+    Order: the wanted precision, then slower ones, then faster ones if they are in the cache.
 
     Raises:
         EngineUnavailableError: there is none.
         BuildCancelledError: `stopping` became true.
     """
-    failed: list[Failed] = []
-    for one in _attempts(bundle, settings, cache_dir, failed):
+    failed: list[FailedPrecision] = []
+    if settings.kind != "ort" and settings.precision not in bundle.precisions:
+        failed.append(FailedPrecision(settings.precision, "the bundle has no such graph"))
+    for attempt in _settings_in_order(bundle, settings, cache_dir):
         if stopping():
             raise BuildCancelledError
         try:
-            engine = engine_opener(bundle, one, cache_dir, on_progress, stopping=stopping, on_damage=on_damage)
-            gate = _gate(bundle, engine, stopping)
+            engine = engine_opener(bundle, attempt, cache_dir, on_progress, stopping=stopping, on_damage=on_damage)
+            gate = _gate_result(bundle, engine, stopping)
         except (ProcunitError, EngineError) as error:
-            failed.append(Failed(one.precision, str(error)))
+            failed.append(FailedPrecision(attempt.precision, str(error)))
             continue
         if gate.passed:
-            return ChosenEngine(engine, one.precision, gate, tuple(failed))
+            return ChosenEngine(engine, attempt.precision, gate, tuple(failed))
         engine.close()
-        failed.append(Failed(one.precision, f"it does not judge as the bundle's reference did: {gate}"))
+        failed.append(FailedPrecision(attempt.precision, f"its results differ from the bundle's reference: {gate}"))
     raise EngineUnavailableError(bundle, tuple(failed))
 
 
@@ -124,39 +126,39 @@ def open_engine(
     on_damage: Callable[[str], None] = _logger.warning,
     open_plans: OpenPlans | None = None,
 ) -> Engine:
-    """The engine of `settings.precision`, not yet through the gate: from the cache, else built by a child process.
+    """Open the engine of `settings.precision`: from the cache, else built by a child process. The gate comes later.
 
-    A stored engine that is damaged or that the library does not load is removed, told to `on_damage`, and built again.
-    ONNX Runtime has nothing to build; it computes in fp32.
+    A stored engine that is damaged or that the library cannot load is removed, reported to `on_damage`, and built
+    again. ONNX Runtime needs no build; it computes in fp32.
 
     Raises:
-        ProcunitError: it cannot be built or opened here.
+        ProcunitError: the engine cannot be built or opened on this device.
         EngineError: the accelerator failed.
         BuildCancelledError: `stopping` became true.
     """
     if settings.kind == "ort":
         return ort_engine_from_bundle(bundle, settings)
     cache, key = EngineCache(cache_dir, on_damage), _key(bundle, settings)
-    opened = open_plans or trt_engine_from_plans
+    open_plans = open_plans or trt_engine_from_plans
     found = cache.find(key)
     if found is not None:
         try:
-            return opened(found, bundle, settings)
+            return open_plans(found, bundle, settings)
         except UnfitPlanError as error:
             cache.remove(key, str(error))
     build_in_child(EngineBuild(bundle.path, settings.precision, settings.kind, cache_dir), on_progress, stopping)
     built = cache.find(key)
     if built is None:
         raise ProcunitError(
-            "the engine was built for another key than this process asked for",
+            "the engine was built for another key than this process expects",
             where=str(bundle.path),
-            remedy="Check that the bundle does not change and that one version of TensorRT is installed",
+            remedy="Check that the bundle does not change and that only one version of TensorRT is installed",
         )
-    return opened(built, bundle, settings)
+    return open_plans(built, bundle, settings)
 
 
 def ort_engine_from_bundle(bundle: BundleContent, settings: EngineSettings) -> Engine:
-    """The embedded default engine.
+    """The default engine: ONNX Runtime on the CPU.
 
     Raises:
         ProcunitError: the graph or the bank cannot be used, or ONNX Runtime is not installed.
@@ -171,10 +173,10 @@ def ort_engine_from_bundle(bundle: BundleContent, settings: EngineSettings) -> E
 
 
 def trt_engine_from_plans(built: CachedEngine, bundle: BundleContent, settings: EngineSettings) -> Engine:
-    """TensorRT over built engines, on this thread's GPU.
+    """TensorRT with built engines, on the GPU that this thread holds.
 
     Raises:
-        ProcunitError: there is no GPU or no pycuda, the GPU lacks memory, or the bank does not fit.
+        ProcunitError: there is no GPU, pycuda is missing, the GPU has too little memory, or the bank does not fit.
         UnfitPlanError: the library cannot load the engine.
         EngineLostError: the GPU failed.
     """
@@ -192,23 +194,20 @@ def trt_engine_from_plans(built: CachedEngine, bundle: BundleContent, settings: 
     )
 
 
-def in_words(failed: tuple[Failed, ...]) -> str:
-    """What failed and why; precisions with the same problem together."""
+def in_words(failed: tuple[FailedPrecision, ...]) -> str:
+    """What failed and why; precisions with the same problem are listed together."""
     return "; ".join(
-        f"{', '.join(one.precision for one in same)}: {problem}"
-        for problem, same in groupby(failed, key=lambda one: one.problem)
+        f"{', '.join(item.precision for item in same)}: {problem}"
+        for problem, same in groupby(failed, key=lambda item: item.problem)
     )
 
 
-def _attempts(
-    bundle: BundleContent, settings: EngineSettings, cache_dir: Path, failed: list[Failed]
-) -> Iterator[EngineSettings]:
+def _settings_in_order(bundle: BundleContent, settings: EngineSettings, cache_dir: Path) -> Iterator[EngineSettings]:
+    """The settings with each precision to try, in the order of `choose_engine`."""
     if settings.kind == "ort":
         yield settings.model_copy(update={"precision": "fp32"})
         return
     wanted = PRECISIONS.index(settings.precision)
-    if settings.precision not in bundle.precisions:
-        failed.append(Failed(settings.precision, "the bundle has no such graph"))
     for precision in PRECISIONS[wanted:]:
         if precision in bundle.precisions:
             yield settings.model_copy(update={"precision": precision})
@@ -221,7 +220,7 @@ def _attempts(
 def _is_cached(bundle: BundleContent, settings: EngineSettings, cache_dir: Path) -> bool:
     try:
         return EngineCache(cache_dir).find(_key(bundle, settings)) is not None
-    except ProcunitError:  # without the library nothing is
+    except ProcunitError:  # the library is not installed
         return False
 
 
@@ -230,7 +229,7 @@ def _key(bundle: BundleContent, settings: EngineSettings) -> EngineKey:
 
 
 class _Interruptible:
-    """An engine that is not asked any more once nobody wants to know."""
+    """An engine that raises `BuildCancelledError` instead of inferring once `stopping` is true."""
 
     def __init__(self, engine: Engine, stopping: Callable[[], bool]) -> None:
         self._engine = engine
@@ -243,7 +242,7 @@ class _Interruptible:
         return self._engine.infer(tiles_u8)
 
 
-def _gate(bundle: BundleContent, engine: Engine, stopping: Callable[[], bool]) -> GateResult:
+def _gate_result(bundle: BundleContent, engine: Engine, stopping: Callable[[], bool]) -> GateResult:
     try:
         return check_golden(bundle, _Interruptible(engine, stopping))
     except BaseException:

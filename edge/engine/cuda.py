@@ -1,8 +1,9 @@
-"""One thread's hold on the GPU, on pycuda: context, stream, memory and copies, and what a failing GPU is called.
+"""The GPU as one thread holds it, by pycuda: context, stream, memory and copies; CUDA errors become `EngineError`.
 
-The primary context is shared with whatever else in the process uses CUDA. It is current only inside `Cuda.current()`:
-pycuda aborts the process if a thread ends with a context on its stack, and frees a thing only in the thread that made
-it. Source: pycuda 2026.1, src/cpp/cuda.hpp.
+The primary context is shared with all other CUDA code of the process. It is current only inside `Cuda.current()`:
+pycuda aborts the process if a thread ends with a context on its stack, and frees an object only in the thread that made
+it.
+Source: pycuda 2026.1, src/cpp/cuda.hpp.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from edge.engine.protocol import EngineError, EngineLostError
 from edge.errors import ProcunitError
 
 _STREAM_NON_BLOCKING = 1
-"""CU_STREAM_NON_BLOCKING: the stream does not wait for the default one; pycuda has no name for it."""
+"""CU_STREAM_NON_BLOCKING: the stream does not wait for the default stream; pycuda has no name for it."""
 _NO_GPU_REMEDY = "Check with nvidia-smi that the driver sees the GPU and it has memory left; or set engine.kind to ort"
 
 
@@ -34,7 +35,7 @@ class _Freeable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """Page-locked host memory, uint8 [bytes], and the address of its mirror on the GPU; `shared` if both are one."""
+    """Page-locked host memory, uint8 [bytes], and the GPU address of its copy; `shared` if both are the same memory."""
 
     host: NDArray[np.uint8]
     address: int
@@ -42,12 +43,12 @@ class Buffer:
 
 
 class Cuda:
-    """The first GPU, held by the thread that makes this, which alone may use and close it.
+    """The first GPU. Only the thread that created this object may use and close it.
 
-    Everything but `current` and `close` is called inside `current`.
+    All methods except `current` and `close` must be called inside `current`.
 
     Raises:
-        ProcunitError: there is no GPU that can be used.
+        ProcunitError: there is no usable GPU.
     """
 
     def __init__(self, driver: ModuleType, libcuda: Libcuda) -> None:
@@ -72,20 +73,20 @@ class Cuda:
 
     @property
     def stream(self) -> int:
-        """The handle of the one stream that everything runs on; not the default stream."""
+        """The handle of the single stream that is used; not the default stream."""
         return int(self._stream.handle)
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """The GPU's context for the length of a block, in which a failing call raises what `failure` makes of it."""
+        """Make the context current during a block; a CUDA error in it raises the exception that `failure` returns."""
         if threading.get_ident() != self._thread:
-            raise RuntimeError("the GPU is used by a thread that does not hold it")
+            raise RuntimeError("the GPU is used by another thread than the one that opened it")
         if self.closed:
-            raise EngineLostError("the GPU was given up before")
+            raise EngineLostError("the GPU was closed before")
         try:
             self._context.push()
         except self._driver.Error as error:
-            raise EngineLostError(f"the GPU's context is gone: {error}") from error
+            raise EngineLostError(f"the GPU's context is lost: {error}") from error
         try:
             yield
         except (self._driver.Error, CudaCallError) as error:
@@ -94,10 +95,10 @@ class Cuda:
             self._context.pop()
 
     def failure(self, what: str) -> EngineError:
-        """The exception for a failed call: whether the GPU can go on is asked of the driver.
+        """The exception for a failed call: `EngineLostError` if the GPU is unusable from now on.
 
-        After a sticky error (illegal address, ECC, launch failure) every call fails, so one that has nothing to do
-        tells; pycuda's exceptions do not, an illegal address is a LogicError like a wrong argument.
+        After a sticky error (illegal address, ECC, launch failure) every call fails, so a call without effect shows it.
+        pycuda's exception classes do not: an illegal address is a LogicError, like a wrong argument.
         """
         try:
             self._libcuda.call("cuCtxSynchronize")
@@ -106,13 +107,13 @@ class Cuda:
         return EngineError(what)
 
     def device_memory(self, size_bytes: int) -> int:
-        """The address of new memory of the GPU, freed by `close`."""
+        """Allocate GPU memory, freed by `close`; returns its address."""
         allocation = self._driver.mem_alloc(size_bytes)
         self._memory.append(allocation)
         return int(allocation)
 
     def buffer(self, size_bytes: int, *, mapped: bool) -> Buffer:
-        """New page-locked memory and its mirror, freed by `close`; `mapped` memory is read by the GPU where it lies."""
+        """Allocate page-locked memory and its GPU copy, freed by `close`; the GPU reads `mapped` memory directly."""
         flags = self._driver.host_alloc_flags.DEVICEMAP if mapped else 0
         host = self._driver.pagelocked_empty(size_bytes, np.uint8, mem_flags=flags)
         self._memory.append(host.base)
@@ -120,30 +121,30 @@ class Cuda:
         return Buffer(host, address, mapped)
 
     def upload(self, buffer: Buffer) -> None:
-        """Put the copy to the GPU onto the stream."""
+        """Enqueue the copy to the GPU."""
         if not buffer.shared:
             self._driver.memcpy_htod_async(buffer.address, buffer.host, self._stream)
 
     def download(self, buffer: Buffer) -> None:
-        """Put the copy from the GPU onto the stream."""
+        """Enqueue the copy from the GPU."""
         if not buffer.shared:
             self._driver.memcpy_dtoh_async(buffer.host, buffer.address, self._stream)
 
     def write(self, address: int, array: NDArray[np.float32]) -> None:
-        """Copy an array to the GPU and wait for it."""
+        """Copy an array to the GPU, and wait until it is done."""
         self._driver.memcpy_htod_async(address, np.ascontiguousarray(array), self._stream)
         self.synchronise()
 
     def synchronise(self) -> None:
-        """Wait until the stream has done everything."""
+        """Wait until the stream has finished all its work."""
         self._stream.synchronize()
 
     def captured(self, enqueue: Callable[[], None]) -> CudaGraph:
-        """What `enqueue` puts onto the stream as a graph; see `captured_graph`."""
+        """A CUDA graph of the work that `enqueue` puts onto the stream; see `captured_graph`."""
         return captured_graph(self._libcuda, self.stream, enqueue)
 
     def memory_bytes(self) -> tuple[int, int]:
-        """The GPU's free and whole memory; a Jetson's is that of the machine."""
+        """Free and total GPU memory; on a Jetson it is the machine's memory."""
         free, total = self._driver.mem_get_info()
         return int(free), int(total)
 
@@ -160,15 +161,15 @@ class Cuda:
     def _release_context(self) -> None:
         self.closed = True
         self._context.detach()
-        with suppress(CudaCallError):  # pycuda's detach leaves the context it released on the thread's stack
+        with suppress(CudaCallError):  # pycuda's detach leaves the released context on the thread's stack
             self._libcuda.call("cuCtxPopCurrent_v2", byref(c_void_p()))
 
 
 def cuda_from_system() -> Cuda:
-    """This machine's GPU, held by the calling thread.
+    """Open this machine's GPU for the calling thread.
 
     Raises:
-        ProcunitError: pycuda is not installed, there is no driver or no GPU.
+        ProcunitError: pycuda is not installed, or there is no driver or no usable GPU.
     """
     try:
         libcuda = libcuda_from_system()
@@ -183,7 +184,7 @@ def cuda_from_system() -> Cuda:
         raise ProcunitError(
             f"pycuda cannot be loaded: {error}",
             remedy=(
-                "It is compiled where it is installed. On a Jetson run: sudo apt install build-essential python3-dev, "
+                "It is compiled when it is installed. On a Jetson run: sudo apt install build-essential python3-dev, "
                 "then: PATH=/usr/local/cuda/bin:$PATH pip install 'procunit-edge[tensorrt]'"
             ),
         ) from error

@@ -1,4 +1,4 @@
-"""What pycuda lacks of the CUDA driver: work captured as a graph, by ctypes on libcuda.
+"""CUDA graphs, which pycuda does not have: stream work captured by calls to libcuda through ctypes.
 
 Source: CUDA driver API, "Stream management" and "Graph management"; all functions are in CUDA 12.6 to 13.x.
 """
@@ -12,7 +12,7 @@ from ctypes import byref, c_char_p, c_int, c_ulonglong, c_void_p
 
 LIBRARY_FILE = "libcuda.so.1"
 _CAPTURE_THREAD_LOCAL = 1
-"""CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: what other threads do with the GPU does not spoil the capture."""
+"""CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: calls of other threads do not invalidate the capture."""
 
 DriverFunction = Callable[..., int]
 
@@ -26,13 +26,13 @@ class CudaCallError(Exception):
 
 
 class Libcuda:
-    """libcuda's functions by name; any error code becomes a `CudaCallError`."""
+    """Calls libcuda's functions by name; an error code raises `CudaCallError`."""
 
     def __init__(self, function: Callable[[str], DriverFunction]) -> None:
         self._function = function
 
     def call(self, name: str, *arguments: object) -> None:
-        """Call a function with ctypes' objects as arguments.
+        """Call a function; the arguments are ctypes objects.
 
         Raises:
             CudaCallError: it returned an error.
@@ -48,22 +48,22 @@ class Libcuda:
 
 
 def libcuda_from_system() -> Libcuda:
-    """The driver of this machine.
+    """Load the CUDA driver of this machine.
 
     Raises:
-        OSError: there is none.
+        OSError: it has none.
     """
     library = ctypes.CDLL(LIBRARY_FILE)
 
     def function(name: str) -> DriverFunction:
-        found: DriverFunction = getattr(library, name)  # keeps it, unlike library[name]
+        found: DriverFunction = getattr(library, name)  # ctypes caches the attribute, unlike library[name]
         return found
 
     return Libcuda(function)
 
 
 class CudaGraph:
-    """Work of one stream, captured; one call launches all of it again with the same addresses and shapes."""
+    """Captured work of one stream; one call launches it again, with the same addresses and shapes."""
 
     def __init__(self, libcuda: Libcuda, stream: int, graph_exec: c_void_p) -> None:
         self._libcuda = libcuda
@@ -71,7 +71,7 @@ class CudaGraph:
         self._exec = graph_exec
 
     def launch(self) -> None:
-        """Put the work onto the stream.
+        """Enqueue the work on the stream.
 
         Raises:
             CudaCallError: the driver refused.
@@ -79,7 +79,7 @@ class CudaGraph:
         self._libcuda.call("cuGraphLaunch", self._exec, c_void_p(self._stream))
 
     def close(self) -> None:
-        """Release it; nothing of it may be running.
+        """Release it; it must not be running.
 
         Raises:
             CudaCallError: the driver refused.
@@ -88,30 +88,32 @@ class CudaGraph:
 
 
 def captured_graph(libcuda: Libcuda, stream: int, enqueue: Callable[[], None]) -> CudaGraph:
-    """What `enqueue` puts onto a stream (its handle; not the default stream), recorded instead of run.
+    """Record the work that `enqueue` puts onto a stream (a handle; not the default stream) instead of running it.
+
+    Exceptions of `enqueue` are passed on; the stream can be used afterwards.
 
     Raises:
-        CudaCallError: the work cannot be captured; the stream is as it was before. What `enqueue` raises is raised on.
+        CudaCallError: the work cannot be captured; the stream is as it was before.
     """
     graph = c_void_p()
     libcuda.call("cuStreamBeginCapture_v2", c_void_p(stream), c_int(_CAPTURE_THREAD_LOCAL))
     try:
         enqueue()
     except BaseException:
-        _end_spoilt_capture(libcuda, stream, graph)
+        _end_failed_capture(libcuda, stream, graph)
         raise
     libcuda.call("cuStreamEndCapture", c_void_p(stream), byref(graph))
     graph_exec = c_void_p()
     try:
         libcuda.call("cuGraphInstantiateWithFlags", byref(graph_exec), graph, c_ulonglong(0))
     finally:
-        with suppress(CudaCallError):  # a GPU that fails here tells at the next call
+        with suppress(CudaCallError):  # if the GPU has failed, the next call reports it
             libcuda.call("cuGraphDestroy", graph)
     return CudaGraph(libcuda, stream, graph_exec)
 
 
-def _end_spoilt_capture(libcuda: Libcuda, stream: int, graph: c_void_p) -> None:
-    """Take the stream out of capture; a capture that TensorRT spoilt ends with an error and without a graph."""
+def _end_failed_capture(libcuda: Libcuda, stream: int, graph: c_void_p) -> None:
+    """End the capture; if TensorRT invalidated it, cuStreamEndCapture returns an error and no graph."""
     with suppress(CudaCallError):
         libcuda.call("cuStreamEndCapture", c_void_p(stream), byref(graph))
         if graph.value is not None:

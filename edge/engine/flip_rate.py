@@ -1,13 +1,13 @@
-"""How many parts another engine's drift would judge otherwise, predicted from the calibration scores.
+"""The share of parts whose verdict would flip because an engine's scores drift, predicted from the calibration scores.
 
-A part's excess is the largest distance of any of its scores above its threshold, in spreads: from zero on it is
-flagged. Drift moves each score by as much as the golden frames moved it at worst, all of them up or all of them down,
-and a part flips where its excess changes sign.
+Excess: how far a score is above its threshold, in spreads; 0 or more means flagged. The excess of a part is the largest
+of its scores'. Drift moves each score by its largest deviation on the golden frames, all scores up or all down; a part
+flips if the sign of its excess changes.
 
-Parts are not counted as they lie: the thresholds are order statistics of these very parts, so that one of them lies on
-its threshold and the least drift would count it. Each part stands for a Gaussian around its excess instead, as wide
-as Silverman's rule of thumb says (Density Estimation for Statistics and Data Analysis, 1986, eq. 3.31). Good parts and
-defects are estimated apart and weighed as on a line where defects are rare (docs/decisions/0009).
+The parts are not simply counted: the thresholds are order statistics of the same parts, so one part is exactly on its
+threshold, and the smallest drift would count it. Instead, each part is replaced by a Gaussian around its excess, with
+the width of Silverman's rule of thumb (Density Estimation for Statistics and Data Analysis, 1986, eq. 3.31). Good parts
+and defects are estimated separately and weighted as on a line where defects are rare (docs/decisions/0009).
 """
 
 from __future__ import annotations
@@ -27,32 +27,33 @@ from edge.errors import ProcunitError
 from edge.policy import logit
 
 MAX_FLIP_RATE = 1e-3
-"""The share of a line's parts that an engine may be predicted to judge otherwise."""
+"""The largest predicted share of flipped parts with which an engine passes."""
 DEFECT_SHARE = 0.05
-"""How many of a line's parts are taken to be defects; the calibration photographs hold far more."""
+"""The assumed share of defects on a line; among the calibration photographs it is far larger."""
 ANOMALY = "anomaly"
 _MIN_BANDWIDTH_SPREADS = 0.1
 _HALVINGS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Clearances:
-    """How far each score of each part lies above its threshold, in spreads: float64 [parts, S], highest photograph."""
+class Excesses:
+    """The excess of each score of each part, float64 [parts, S]: the largest over the part's photographs."""
 
     good: NDArray[np.float64]
     defects: NDArray[np.float64]
 
     def flip_rate(self, drift: NDArray[np.float64]) -> float:
-        """The share of a line's parts that a drift of each score, float64 [S] in spreads, would judge otherwise.
+        """The predicted share of parts that flip if each score drifts by `drift`, float64 [S] in spreads.
 
-        It is 0 without drift and never less for more; a kind of part that the bundle tells nothing of has no weight.
+        It is 0 without drift and never falls with more drift. If there are no good parts, or no defects, only the other
+        group counts.
         """
         groups = ((1 - DEFECT_SHARE, self.good), (DEFECT_SHARE, self.defects))
         known = [(share, _flip_rate(parts, drift)) for share, parts in groups if len(parts)]
         return sum(share * rate for share, rate in known) / sum(share for share, _ in known)
 
     def largest_drift(self, score: int, most: float) -> float:
-        """The largest drift of one score alone that keeps to `MAX_FLIP_RATE`, up to `most` spreads."""
+        """The largest drift of this score alone that keeps within `MAX_FLIP_RATE`, at most `most` spreads."""
         alone = np.eye(self.good.shape[1])[score]
         if self.flip_rate(most * alone) <= MAX_FLIP_RATE:
             return most
@@ -63,11 +64,11 @@ class Clearances:
         return low
 
 
-def clearances_from_bundle(content: BundleContent) -> Clearances | None:
-    """Of the parts that the bundle was calibrated with; None where it tells of none.
+def excesses_from_bundle(content: BundleContent) -> Excesses | None:
+    """The excesses of the parts that the bundle was calibrated with; None if it has no calibration scores.
 
     Raises:
-        ProcunitError: its record is damaged or does not fit its types.
+        ProcunitError: the calibration record is damaged or does not fit the bundle's types.
     """
     manifest = content.manifest
     record = content.calibration()
@@ -85,8 +86,8 @@ def clearances_from_bundle(content: BundleContent) -> Clearances | None:
 
 def excesses_from_scores(
     scores: Sequence[PhotoScores], types: tuple[DefectType, ...], anomaly: ScoreLimit | None
-) -> Clearances:
-    """Of every part on at least one photograph; a part that shows a defect on any of them is no good one."""
+) -> Excesses:
+    """The excesses of all parts; a part with a defect on any of its photographs is a defect."""
     parts: dict[str, list[NDArray[np.float64]]] = {}
     for photo in scores:
         parts.setdefault(photo.part_id, []).append(excess(photo, types, anomaly))
@@ -96,30 +97,30 @@ def excesses_from_scores(
         np.array([np.max(rows, axis=0) for part_id, rows in parts.items() if (part_id in defective) is wanted])
         for wanted in (False, True)
     )
-    return Clearances(good.reshape(-1, size), defects.reshape(-1, size))
+    return Excesses(good.reshape(-1, size), defects.reshape(-1, size))
 
 
 class Scored(Protocol):
-    """What has scores: a frame's, a golden frame's reference or a calibrated photograph's."""
+    """An object with scores: of a frame, of a golden frame's reference, or of a calibration photograph."""
 
     @property
     def type_scores(self) -> tuple[float, ...]:
-        """Sigmoids in the bundle's order of types."""
+        """Sigmoids, in the bundle's order of types."""
         ...
 
     @property
     def anomaly_score(self) -> float:
-        """A distance."""
+        """A distance from the memory bank."""
         ...
 
 
 def score_names(types: tuple[DefectType, ...], anomaly: ScoreLimit | None) -> tuple[str, ...]:
-    """The scores in the order of `excess`."""
+    """The names of the scores, in the order of `excess`."""
     return (*(t.name for t in types), *((ANOMALY,) if anomaly is not None else ()))
 
 
 def excess(scored: Scored, types: tuple[DefectType, ...], anomaly: ScoreLimit | None) -> NDArray[np.float64]:
-    """How far each score lies above its threshold, in spreads on good parts: float64 [T], [T + 1] with the anomaly."""
+    """How far each score is above its threshold, in spreads on good parts: float64 [T], [T + 1] with the anomaly."""
     distances = [
         (logit(score) - logit(t.limit.threshold)) / t.limit.spread
         for score, t in zip(scored.type_scores, types, strict=True)
@@ -130,7 +131,7 @@ def excess(scored: Scored, types: tuple[DefectType, ...], anomaly: ScoreLimit | 
 
 
 def _flip_rate(excesses: NDArray[np.float64], drift: NDArray[np.float64]) -> float:
-    """The share of a group's parts [n, S] newly flagged by drift upwards or no longer by drift down, the larger one."""
+    """The share of the parts [n, S] that upward drift newly flags or downward drift no longer flags; the larger one."""
     now = excesses.max(axis=1)
     bandwidth = _bandwidth(now)
     flagged_low, flagged, flagged_high = (
@@ -141,7 +142,7 @@ def _flip_rate(excesses: NDArray[np.float64], drift: NDArray[np.float64]) -> flo
 
 
 def _bandwidth(distances: NDArray[np.float64]) -> float:
-    """Silverman's rule of thumb, by whichever of deviation and quartiles is the narrower."""
+    """Silverman's rule of thumb, from the smaller of standard deviation and interquartile range / 1.34."""
     upper, lower = np.percentile(distances, [75, 25])
     width = 0.9 * min(distances.std(), (upper - lower) / 1.34) / len(distances) ** 0.2
     return max(float(width), _MIN_BANDWIDTH_SPREADS)

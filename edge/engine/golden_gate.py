@@ -1,8 +1,8 @@
-"""The golden gate: the bundle's own frames through this device's preprocessing and engine, before it judges a part.
+"""The golden gate: before an engine inspects parts, it has to reproduce the reference scores of the golden frames.
 
-A score may drift by the bundle's tolerance, counted in spreads of that score on good parts, no decision may flip, and
-the worst drift of every score together may not flip more than 1 part in 1000 by the calibration scores
-(`edge.engine.flip_rate`).
+The frames pass through this device's preprocessing and engine. Each score may drift by the bundle's tolerance, in
+spreads of that score on good parts; no verdict may flip; and the largest drifts of all scores together may flip at most
+1 part in 1000, as predicted from the calibration scores (`edge.engine.flip_rate`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from edge.bundle.manifest import GoldenFrame, Manifest
 from edge.bundle.reader import BundleContent
-from edge.engine.flip_rate import MAX_FLIP_RATE, clearances_from_bundle, excess, score_names
+from edge.engine.flip_rate import MAX_FLIP_RATE, excess, excesses_from_bundle, score_names
 from edge.engine.protocol import Engine, EngineError
 from edge.engine.scores import score_pixels
 from edge.errors import ProcunitError
@@ -21,15 +21,16 @@ from edge.image_file import read_image
 from edge.messages import Decision, Scores
 from edge.policy import decide, policy_without_authority
 
-_NEVER_AUDIT = 1.0
+_AUDIT_DRAW_NEVER = 1.0
+"""A draw that is never below the audit rate, so that no pass is audited."""
 
 
 @dataclass(frozen=True, slots=True)
 class GoldenCheck:
-    """One golden frame's outcome.
+    """The outcome for one golden frame.
 
-    `drifts` are its scores' distances from their references, in spreads, by the scores' names; there are none where the
-    engine failed or gave no number. `flipped` tells that the verdict is another; `problem` is None if the frame passed.
+    `drifts` are pairs of a score's name and its deviation from the reference, in spreads; empty if the engine failed or
+    a score is not finite. `flipped`: the verdict differs from the reference. `problem` is None if the frame passed.
     """
 
     file: str
@@ -39,21 +40,21 @@ class GoldenCheck:
 
     @property
     def score(self) -> str:
-        """Which score drifts most."""
+        """The name of the score that drifts most."""
         return max(self.drifts, key=lambda named: named[1])[0] if self.drifts else "none"
 
     @property
     def drift(self) -> float:
-        """How far that score drifts; infinite if there are no scores."""
+        """The drift of that score; infinite if there are no scores."""
         return max((drift for _, drift in self.drifts), default=float("inf"))
 
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """All golden frames' outcomes against the tolerance, and what their worst drifts would do on the line.
+    """The outcomes for all golden frames, the tolerance, and the predicted effect of the largest drifts on the line.
 
-    `flip_rate` is the share of parts that would be judged otherwise; None where it cannot be told, because the bundle
-    holds no calibration scores or the engine gave none.
+    `flip_rate` is the predicted share of parts whose verdict would flip; None if it cannot be predicted, because the
+    bundle has no calibration scores or the engine gave no scores.
     """
 
     tolerance: float
@@ -62,18 +63,18 @@ class GateResult:
 
     @property
     def passed(self) -> bool:
-        """Whether every frame passed, there was one, and few enough parts would flip."""
+        """True if there are frames, all of them passed, and few enough parts would flip."""
         frames_pass = bool(self.checks) and all(check.problem is None for check in self.checks)
         return frames_pass and (self.flip_rate is None or self.flip_rate <= MAX_FLIP_RATE)
 
     @property
     def flips(self) -> int:
-        """How many frames got another verdict than the reference, or none at all."""
+        """The number of frames whose verdict differs from the reference or is missing."""
         return sum(check.flipped for check in self.checks)
 
     @property
     def worst_drifts(self) -> dict[str, float]:
-        """Each score's largest drift over the frames, in spreads."""
+        """The largest drift of each score over the frames, in spreads."""
         worst: dict[str, float] = {}
         for name, drift in (named for check in self.checks for named in check.drifts):
             worst[name] = max(drift, worst.get(name, 0.0))
@@ -81,14 +82,14 @@ class GateResult:
 
     def __str__(self) -> str:
         if not self.checks:
-            return "the bundle holds no golden frames, so nothing shows that this engine judges as it should"
+            return "the bundle has no golden frames, so this engine cannot be checked"
         failed = [check for check in self.checks if check.problem is not None]
         worst = max(failed or self.checks, key=lambda check: check.drift)
         if failed:
             return f"{len(failed)} of {len(self.checks)} golden frames fail, the worst {worst.file}: {worst.problem}"
         return (
             f"{len(self.checks)} golden frames, worst drift {worst.drift:.2g} spreads ({worst.score} of {worst.file}; "
-            f"{self.tolerance:.2g} allowed); {_flips_in_words(self.flip_rate)}"
+            f"{self.tolerance:.2g} allowed); {_flip_rate_in_words(self.flip_rate)}"
         )
 
 
@@ -113,7 +114,7 @@ def _check(content: BundleContent, frame: GoldenFrame, tolerance: float, engine:
     tiles = len(manifest.geometry.regions)
     if len(scores.anomaly_map) != tiles:
         return GoldenCheck(frame.file, (), True, f"outputs of {len(scores.anomaly_map)} tiles instead of {tiles}")
-    decision = decide(scores, policy_without_authority(manifest.types, manifest.anomaly), _NEVER_AUDIT)
+    decision = decide(scores, policy_without_authority(manifest.types, manifest.anomaly), _AUDIT_DRAW_NEVER)
     if decision.not_inspected is not None:
         return GoldenCheck(frame.file, (), True, decision.why[0].text)
     drifts = _drifts(scores, frame, manifest)
@@ -139,14 +140,14 @@ def _problem(
 
 
 def _flip_rate(content: BundleContent, checks: tuple[GoldenCheck, ...]) -> float | None:
-    excesses = clearances_from_bundle(content)
+    excesses = excesses_from_bundle(content)
     if excesses is None or not all(check.drifts for check in checks) or not checks:
         return None
     worst = np.max([[drift for _, drift in check.drifts] for check in checks], axis=0)
     return excesses.flip_rate(worst)
 
 
-def _flips_in_words(rate: float | None) -> str:
+def _flip_rate_in_words(rate: float | None) -> str:
     if rate is None:
-        return "the bundle holds no calibration scores to predict flips from"
+        return "the bundle has no calibration scores to predict flips from"
     return f"{1000 * rate:.2g} flips in 1000 parts predicted ({1000 * MAX_FLIP_RATE:g} allowed)"

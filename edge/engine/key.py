@@ -1,6 +1,6 @@
-"""What an engine depends on: the key under which this device keeps it, and the choices that every build makes.
+"""The cache key of a built engine: everything that the engine depends on, and the fixed options of every build.
 
-An engine is good for one version of the library and one GPU; with any other it is built anew, never carried over.
+An engine works with one version of the library on one GPU only; for any other it is built again.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from edge.bundle.reader import MAX_BANK_ROWS, BundleContent
 from edge.engine.trt_library import TensorRT
 
 OPTIMIZATION_LEVEL = 3
-"""The builder's default. 4 and 5 time many times as many kernels, for minutes more on an Orin, for a few per cent."""
+"""The builder's default. Levels 4 and 5 time many more kernels: minutes more on an Orin for a few per cent."""
 MAX_AUX_STREAMS = 0
-"""One part is one chain of layers, captured into one CUDA graph: further streams cost memory and synchronisation."""
+"""A part is one chain of layers in one CUDA graph: more streams would cost memory and synchronisation."""
 BANK_ROWS = (1, 4096, MAX_BANK_ROWS)
-"""Fewest, usual and most rows of the bank: kernels are chosen for the usual bank, and any other fits."""
+"""Minimum, optimum and maximum rows of the bank: kernels are chosen for the optimum, all sizes in between work."""
 
 _CUDA_SUCCESS = 0
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
@@ -30,7 +30,7 @@ NO_GPU = "none"
 
 @dataclass(frozen=True)
 class Gpu:
-    """The first GPU's name and compute capability ("8.7"), both `none` where there is no GPU."""
+    """Name and compute capability ("8.7") of the first GPU; both are `none` without a GPU."""
 
     name: str = NO_GPU
     compute_capability: str = NO_GPU
@@ -50,17 +50,17 @@ class EngineKey:
 
     @property
     def name(self) -> str:
-        """A name for files, of the whole key."""
+        """A file name: the hash of the whole key."""
         return _short_hash(asdict(self))
 
     @property
     def device_name(self) -> str:
-        """A name for files, of what the timing of kernels depends on: library and GPU."""
+        """A file name: the hash of library and GPU, which kernel times depend on."""
         return _short_hash([self.library, self.library_version, self.gpu, self.compute_capability])
 
 
 def engine_key(bundle: BundleContent, precision: Precision, library: TensorRT, gpu: Gpu) -> EngineKey:
-    """The key of a bundle's engine; the graphs' hashes are the manifest's, which opening the bundle has checked."""
+    """The key of a bundle's engine; the graphs' hashes come from the manifest, which were checked on opening."""
     return EngineKey(
         library=library.name,
         library_version=library.version,
@@ -73,7 +73,7 @@ def engine_key(bundle: BundleContent, precision: Precision, library: TensorRT, g
 
 
 def gpu_identity(open_library: Callable[[str], ctypes.CDLL] = ctypes.CDLL) -> Gpu:
-    """The first GPU, asked of the driver itself (libcuda); it makes no context."""
+    """The first GPU by the driver (libcuda), or `Gpu()` if there is none; makes no CUDA context."""
     try:
         cuda = open_library("libcuda.so.1")
     except OSError:

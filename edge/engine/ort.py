@@ -1,4 +1,4 @@
-"""The embedded default engine: ONNX Runtime on the CPU, the bank bound once."""
+"""The default engine: ONNX Runtime on the CPU; the bank is bound once, not per part."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from edge.errors import ProcunitError
 
 
 class OrtEngine:
-    """ONNX Runtime over a bundle's graphs, one fused or a classifier and an extractor, with the bank as a bound input.
+    """ONNX Runtime with a bundle's graphs (one fused, or a classifier and an extractor) and the bank as a bound input.
 
     Raises:
-        ProcunitError: a file is no graph of the contract, or the bank does not fit it.
+        ProcunitError: a graph does not fit the contract, or the bank does not fit the graph.
     """
 
     def __init__(self, graphs: Sequence[Path], bank: NDArray[np.float32], *, threads: int = 0) -> None:
@@ -45,24 +45,24 @@ class OrtEngine:
         return outputs_from_arrays(arrays)
 
     def swap_bank(self, bank: NDArray[np.float32]) -> None:
-        """Search in another bank [M, D + 1]; see `Engine`."""
+        """Use another bank [M, D + 1]; see `Engine`."""
         if bank.shape[1] != self._features + 1:
             raise ProcunitError(
-                f"the bank has {bank.shape[1] - 1} features a row, the graph needs {self._features}",
+                f"the bank has {bank.shape[1] - 1} features per row, the graph needs {self._features}",
                 where=self._where,
             )
         self._bank = ort.OrtValue.ortvalue_from_numpy(folded_rows(bank))
 
     def close(self) -> None:
-        """Drop the sessions and the bank."""
+        """Release the sessions and the bank."""
         del self._runs, self._bank
 
 
 def session_from_graph(graph: Path, threads: int) -> ort.InferenceSession:
-    """A session on the CPU.
+    """Load a graph for the CPU; 0 `threads` means one per core.
 
     Raises:
-        ProcunitError: the file is no graph that ONNX Runtime can load.
+        ProcunitError: ONNX Runtime cannot load the file.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads

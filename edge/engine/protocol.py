@@ -1,4 +1,4 @@
-"""The Engine protocol: what the pipeline asks of whatever runs the graph."""
+"""The `Engine` protocol: the interface between the pipeline and the runtimes that run the graph."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class EngineError(Exception):
 
 
 class EngineLostError(EngineError):
-    """The accelerator itself failed: this engine gives nothing any more and has to be closed and made anew."""
+    """The accelerator failed: this engine is unusable and has to be closed and opened again."""
 
 
 class UnfitPlanError(ProcunitError):
-    """A built engine cannot be loaded, or is none for this bundle: it has to be built again."""
+    """A built engine cannot be loaded or does not fit the bundle: it has to be built again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """The graph's outputs for N tiles and T types, float32.
+    """The outputs of the graph for N tiles and T types, float32.
 
     `logits` [N, T], `defect_maps` [N, T, h, w] (logits), `anomaly_map` [N, h, w], `anomaly_score` [N].
     """
@@ -44,25 +44,25 @@ class Engine(Protocol):
         """The outputs for tiles [N, H, W, C].
 
         Raises:
-            EngineError: it failed; the engine may be used again.
+            EngineError: it failed; unless it is an `EngineLostError`, the engine may be used again.
         """
         ...
 
     def swap_bank(self, bank: NDArray[np.float32]) -> None:
-        """Search in another bank [M, D + 1] from the next part on; no engine is built.
+        """Use another bank [M, D + 1] from the next part on, without a new build.
 
         Raises:
-            ProcunitError: the bank does not fit the graph; the one before stays in use.
+            ProcunitError: the bank does not fit the graph; the previous bank stays in use.
         """
         ...
 
     def close(self) -> None:
-        """Release everything; the engine may not be used again."""
+        """Release everything; the engine must not be used again."""
         ...
 
 
 def outputs_from_arrays(arrays: Mapping[str, NDArray[np.float32]]) -> Outputs:
-    """The outputs by their names in the contract; graphs without types have no `logits` and no `defect_maps`."""
+    """`Outputs` from arrays by output name; graphs without types have no `logits` and no `defect_maps`."""
     anomaly_map = arrays["anomaly_map"]
     tiles, height, width = anomaly_map.shape
     return Outputs(

@@ -1,4 +1,4 @@
-"""Frame -> tensor -> engine -> scores: what calibration, gate and device share."""
+"""Frame -> tensor -> engine -> scores: the same code for calibration, the golden gate and the device."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from edge.system.clock import elapsed_ms
 
 
 def scores_from_outputs(outputs: Outputs) -> Scores:
-    """Tiles merged: each score is its highest over the tiles, the maps are kept tile by tile.
+    """Merge the tiles: each score is the highest over the tiles; the maps stay one per tile.
 
     Raises:
-        EngineError: there are outputs of no tile.
+        EngineError: there are no tiles.
     """
     if not len(outputs.anomaly_score):
-        raise EngineError("the engine gave no tile's outputs")
+        raise EngineError("the engine returned no tiles")
     best = outputs.logits.max(axis=0).astype(np.float64)
     return Scores(
         type_scores=tuple(sigmoid(float(value)) for value in best),
@@ -32,10 +32,10 @@ def scores_from_outputs(outputs: Outputs) -> Scores:
 
 
 def score_pixels(pixels: PixelArray, geometry: Geometry, engine: Engine) -> tuple[Scores, Timings]:
-    """One frame through preprocessing and the engine: the path that calibration, the golden gate and the device share.
+    """Preprocess a frame and infer its scores, with the time that each step took.
 
     Raises:
-        ProcunitError: the frame is no usable image.
+        ProcunitError: the frame is not a usable image.
         EngineError: the engine failed.
     """
     started_ns = time.monotonic_ns()

@@ -1,4 +1,4 @@
-"""The section of the settings file that says what runs the network; the offline rooms name engines by it too."""
+"""The `engine` section of the settings file; the offline rooms use its names of engines too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EngineKind = Literal["ort", "tensorrt", "tensorrt_rtx"]
 
 
 class EngineSettings(Section):
-    """What runs the network."""
+    """Which runtime runs the network, and how."""
 
     kind: EngineKind = Field(
         default="ort",
@@ -23,8 +23,8 @@ class EngineSettings(Section):
     precision: Precision = Field(
         default="fp16",
         title="Precision",
-        description="fp32, fp16 or int8: what TensorRT tries first; ONNX Runtime computes in fp32",
+        description="fp32, fp16 or int8: the precision that TensorRT tries first; ONNX Runtime computes in fp32",
     )
     threads: Annotated[Integer, Field(ge=0, le=256)] = Field(
-        default=0, title="Threads", description="Threads of ONNX Runtime; 0 takes one a core"
+        default=0, title="Threads", description="Threads of ONNX Runtime; 0: one per core"
     )

@@ -1,7 +1,7 @@
-"""The engine of a device with a GPU: TensorRT's plans over memory that is allocated once, launched as one CUDA graph.
+"""The engine for devices with a GPU: TensorRT plans, memory allocated once, all work launched as one CUDA graph.
 
-The bank lies in memory for the most rows that the engine was built for, so another bank is copied over it between two
-parts; nothing is in flight then, because `infer` waits for its results.
+The bank's memory has space for the most rows that the engine was built for. Another bank is copied into it between two
+parts; no work is running then, because `infer` waits for its results.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from edge.errors import ProcunitError
 from edge.geometry import Geometry
 
 _ALIGNMENT = 256
-"""TensorRT wants the addresses of tensors aligned to 256 bytes."""
+"""Bytes to which TensorRT wants the addresses of tensors aligned."""
 
 _logger = logging.getLogger(__name__)
 
@@ -37,14 +37,14 @@ class _RefusedError(Exception):
 
 
 class TrtEngine:
-    """One engine, or a classifier's and an extractor's, with the bank in the GPU's memory; see `Engine`.
+    """A fused engine, or classifier and extractor, with the bank in GPU memory; see `Engine`.
 
-    Made, used and closed in one thread, the one that holds `cuda`, which it closes with itself, also if it cannot be
-    made. `geometry` and `types` are the bundle's: the engine must be built for its tiles and its defect types.
+    Created, used and closed in the thread that holds `cuda`; it closes `cuda` too, even if the constructor fails.
+    `geometry` and `types` are the bundle's: the engine must be built for its tiles and its number of defect types.
 
     Raises:
-        UnfitPlanError: a plan is damaged, of another version, or not this bundle's.
-        ProcunitError: the bank does not fit, or the GPU lacks memory.
+        UnfitPlanError: a plan is damaged, of another version, or for another bundle.
+        ProcunitError: the bank does not fit, or the GPU has too little memory.
         EngineLostError: the GPU failed.
     """
 
@@ -79,7 +79,7 @@ class TrtEngine:
                 self._load(plans, types, rows)
                 self._set_bank(rows)
         except BaseException as error:
-            _forget_frames(error)
+            _clear_traceback_frames(error)
             self.close()
             if isinstance(error, EngineError) and not isinstance(error, EngineLostError):
                 remedy = "End other programs on the GPU, choose fp16 or int8, or inspect fewer or smaller regions"
@@ -88,7 +88,7 @@ class TrtEngine:
             raise
 
     def infer(self, tiles_u8: NDArray[np.uint8]) -> Outputs:
-        """The outputs for tiles [N, H, W, C], in memory of their own; see `Engine`."""
+        """The outputs for tiles [N, H, W, C], as copies; see `Engine`."""
         if tiles_u8.shape != self._image_shape or tiles_u8.dtype != np.uint8:
             raise EngineError(f"the engine takes uint8 {self._image_shape}, not {tiles_u8.dtype} {tiles_u8.shape}")
         self._check_usable()
@@ -101,7 +101,7 @@ class TrtEngine:
         return outputs_from_arrays({name: view.copy() for name, view in self._views.items()})
 
     def run_resident(self, times: int) -> None:
-        """Run on the image that was copied in last, and copy nothing out: the network's own time, for a benchmark.
+        """Run on the image that was copied in last, without copying results: for benchmarks of the network alone.
 
         Raises:
             EngineError: it failed.
@@ -113,10 +113,10 @@ class TrtEngine:
             self._cuda.synchronise()
 
     def swap_bank(self, bank: NDArray[np.float32]) -> None:
-        """Search in another bank [M, D + 1]; see `Engine`.
+        """Use another bank [M, D + 1]; see `Engine`.
 
         Raises:
-            EngineLostError: it failed half-way; the engine has to be made anew.
+            EngineLostError: the copy failed half-way; the engine has to be opened again.
         """
         rows = folded_rows(bank)
         self._check_bank(rows)
@@ -126,10 +126,10 @@ class TrtEngine:
             with self._cuda.current():
                 self._set_bank(rows)
         except (EngineError, ProcunitError) as error:
-            raise EngineLostError(f"the bank was swapped half-way: {error}") from error
+            raise EngineLostError(f"swapping the bank failed half-way: {error}") from error
 
     def close(self) -> None:
-        """Release the graph, TensorRT's objects, the memory and the GPU, in this order; a second call does nothing."""
+        """Release graph, TensorRT's objects, memory and GPU, in this order; a second call does nothing."""
         self._usable = False
         if self._cuda.closed:
             return
@@ -147,7 +147,7 @@ class TrtEngine:
 
     def _check_usable(self) -> None:
         if not self._usable:
-            raise EngineLostError("the engine failed before and has to be made anew")
+            raise EngineLostError("the engine failed before and has to be opened again")
 
     def _drop_graph(self) -> None:
         graph, self._graph = self._graph, None
@@ -160,7 +160,7 @@ class TrtEngine:
         for engine, tensors in zip(self._engines, names, strict=True):
             context = engine.create_execution_context()
             if context is None:
-                raise EngineError(f"no memory for the engine's activations{self._library.told()}")
+                raise EngineError(f"no memory for the engine's activations{self._library.recent_errors_suffix()}")
             self._contexts.append((context, tensors))
         self._capacity_rows, self._columns = largest_bank(self._engines)
         self._check_bank(rows)
@@ -171,7 +171,7 @@ class TrtEngine:
         self._allocate_outputs(types)
 
     def _allocate_outputs(self, types: int) -> None:
-        """One block for all outputs, so that one copy brings them."""
+        """Allocate one block for all outputs, so that one copy transfers them."""
         shapes = output_shapes(self._contexts, self._image_shape[0], types, self._where)
         offsets, size_bytes = {}, 0
         for name, shape in shapes.items():
@@ -188,13 +188,13 @@ class TrtEngine:
         for context, tensors in self._contexts:
             for name in tensors:
                 if not context.set_tensor_address(name, addresses[name]):
-                    raise EngineError(f"TensorRT refuses the memory for {name!r}{self._library.told()}")
+                    raise EngineError(f"TensorRT refused the memory for {name!r}{self._library.recent_errors_suffix()}")
 
     def _check_bank(self, rows: NDArray[np.float32]) -> None:
         count, columns = rows.shape
         if columns != self._columns:
             raise ProcunitError(
-                f"the bank has {columns - 2} features a row, the engine needs {self._columns - 2}", where=self._where
+                f"the bank has {columns - 2} features per row, the engine needs {self._columns - 2}", where=self._where
             )
         if not 1 <= count <= self._capacity_rows:
             raise ProcunitError(
@@ -202,7 +202,7 @@ class TrtEngine:
             )
 
     def _set_bank(self, rows: NDArray[np.float32]) -> None:
-        """Copy the folded rows in; a captured graph holds for as many, whatever is in them."""
+        """Copy the folded rows to the GPU; a captured graph stays valid while the number of rows is the same."""
         self._cuda.write(self._bank, rows)
         if len(rows) != self._bank_rows:
             self._drop_graph()
@@ -212,13 +212,13 @@ class TrtEngine:
         self._usable = True
 
     def _set_input_shape(self, name: str, shape: tuple[int, ...]) -> None:
-        takers = (context for context, tensors in self._contexts if name in tensors)
-        if not all(context.set_input_shape(name, shape) for context in takers):
-            what = f"the engine was not built for {name!r} of {shape}{self._library.told()}"
+        contexts = (context for context, tensors in self._contexts if name in tensors)
+        if not all(context.set_input_shape(name, shape) for context in contexts):
+            what = f"the engine was not built for {name!r} of {shape}{self._library.recent_errors_suffix()}"
             raise ProcunitError(what, where=self._where)
 
     def _warm_up(self) -> None:
-        """Run once, which settles what TensorRT left for the first run at new shapes, then capture the work."""
+        """Run once, as TensorRT does some setup in the first run at new shapes; then capture the work."""
         self._run_without_graph()
         self._cuda.synchronise()
         if not self._capturable:
@@ -245,11 +245,11 @@ class TrtEngine:
 
     def _enqueue(self) -> None:
         if not all(context.execute_async_v3(self._cuda.stream) for context, _ in self._contexts):
-            raise _RefusedError(f"{self._library.name} did not run{self._library.told()}")
+            raise _RefusedError(f"{self._library.name} did not run{self._library.recent_errors_suffix()}")
 
 
-def _forget_frames(error: BaseException | None) -> None:
-    """Let go what the frames of an error hold: TensorRT's objects go before the GPU is given up."""
+def _clear_traceback_frames(error: BaseException | None) -> None:
+    """Drop the references in the frames of an error, as TensorRT's objects must be freed before the GPU is closed."""
     while error is not None:
         clear_frames(error.__traceback__)
         error = error.__context__

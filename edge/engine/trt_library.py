@@ -1,6 +1,6 @@
-"""TensorRT or TensorRT for RTX, as the settings name it: imported when first asked for, its last errors kept.
+"""TensorRT or TensorRT for RTX, as the settings name it: imported on first use, its last errors kept.
 
-The libraries keep the first logger they are given for the whole process, so there is one a library, made here.
+Each library keeps the first logger it is given for the whole process, so there is one logger per library, made here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from edge.engine.settings import EngineKind
 from edge.errors import ProcunitError
 
 OLDEST_TENSORRT = (10, 3)
-_KEPT_MESSAGES, _TOLD_MESSAGES = 20, 3
+_KEPT_MESSAGES, _SUFFIX_MESSAGES = 20, 3
 
 _REMEDIES = {
     "tensorrt": (
@@ -32,7 +32,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TensorRT:
-    """An imported library: its module, its name for people, its version and the logger that its objects take."""
+    """An imported library: its module, its name for people, its version, and the logger to pass to its objects."""
 
     module: ModuleType
     name: str
@@ -44,12 +44,12 @@ class TensorRT:
         """The last errors that the library logged, the oldest first."""
         return tuple(self._messages)
 
-    def told(self) -> str:
-        """The latest of them as the end of a sentence; empty if there were none."""
-        return "".join(f"; {line}" for line in self.messages()[-_TOLD_MESSAGES:])
+    def recent_errors_suffix(self) -> str:
+        """The last three errors as "; ..." to append to an error message, or ""."""
+        return "".join(f"; {line}" for line in self.messages()[-_SUFFIX_MESSAGES:])
 
     def clear_messages(self) -> None:
-        """Forget them: what is logged from here on belongs to what is done next."""
+        """Forget the errors, so that later ones belong to the next operation."""
         self._messages.clear()
 
 
@@ -57,7 +57,7 @@ def library_from_kind(kind: EngineKind) -> TensorRT:
     """The library that `engine.kind` names.
 
     Raises:
-        ProcunitError: it is not installed, a shared library of it is missing, or it is older than 10.3.
+        ProcunitError: it is not installed, a shared library is missing, or TensorRT is older than 10.3.
     """
     if kind not in _NAMES:
         raise ProcunitError(f"engine.kind {kind} does not run on TensorRT", remedy="Set it to tensorrt or tensorrt_rtx")
@@ -85,13 +85,13 @@ def _library(kind: str) -> TensorRT:
 
 
 def library_from_module(module: ModuleType, name: str) -> TensorRT:
-    """A library that is imported already, with a logger of its own."""
+    """Wrap an imported module, with a new logger."""
     messages: deque[str] = deque(maxlen=_KEPT_MESSAGES)
     return TensorRT(module, name, str(module.__version__), _logger_of(module, name, messages), messages)
 
 
 def _logger_of(module: ModuleType, name: str, messages: deque[str]) -> object:
-    """A logger that keeps errors; the library calls it from threads of its own and no exception may leave it."""
+    """A logger that keeps errors; the library calls it from its own threads, and it must not raise."""
     errors = (module.ILogger.ERROR, module.ILogger.INTERNAL_ERROR)
 
     def log(_self: object, severity: object, text: str) -> None:

@@ -1,4 +1,4 @@
-"""TensorRT's plans read from files and held to the bundle's contract before anything runs."""
+"""Load TensorRT plans from files, and check them against the bundle before anything runs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _REBUILD = "Build it again for this bundle: procunit engine build"
 
 
 def engine_from_plan(plan: Path, library: TensorRT) -> ICudaEngine:
-    """A plan loaded onto the GPU.
+    """Load a plan onto the GPU.
 
     Raises:
-        ProcunitError: it cannot be read.
-        UnfitPlanError: it is damaged, or another version of TensorRT or another GPU made it.
+        ProcunitError: the file cannot be read.
+        UnfitPlanError: it is damaged, or was built by another version of TensorRT or on another GPU.
     """
     try:
         content = plan.read_bytes()
@@ -30,7 +30,7 @@ def engine_from_plan(plan: Path, library: TensorRT) -> ICudaEngine:
     if engine is None:
         raise UnfitPlanError(
             f"{library.name} {library.version} cannot load the engine, which is damaged or was made by another version "
-            f"or on another GPU{library.told()}",
+            f"or on another GPU{library.recent_errors_suffix()}",
             where=str(plan),
             remedy=_REBUILD,
         )
@@ -40,10 +40,10 @@ def engine_from_plan(plan: Path, library: TensorRT) -> ICudaEngine:
 def check_tensors(
     engines: Sequence[ICudaEngine], library: TensorRT, image_shape: tuple[int, ...], types: int, where: str
 ) -> tuple[tuple[str, ...], ...]:
-    """The names of each engine's inputs and outputs, which together are the contract's.
+    """Check the inputs and outputs against the bundle; returns the tensor names of each engine.
 
     Raises:
-        UnfitPlanError: a name, a mode, an element type or the image's shape is not the bundle's.
+        UnfitPlanError: a name, a mode, an element type or the image's shape does not fit the bundle.
     """
     trt = library.module
     names = tuple(tuple(engine.get_tensor_name(i) for i in range(engine.num_io_tensors)) for engine in engines)
@@ -61,26 +61,26 @@ def check_tensors(
             built = shape_from_dims(engine.get_tensor_shape(IMAGE_INPUT))
             raise _unfit(f"its image is {built} instead of {image_shape}", where)
     if inputs != {IMAGE_INPUT, BANK_INPUT} or sorted(outputs) != sorted(_output_axes(0, types)):
-        raise _unfit(f"it takes {_listed(inputs)} and gives {_listed(outputs)}", where)
+        raise _unfit(f"its inputs are {_listed(inputs)}, its outputs {_listed(outputs)}", where)
     return names
 
 
 def largest_bank(engines: Sequence[ICudaEngine]) -> tuple[int, int]:
-    """Rows and columns of the largest bank that the engine was built for."""
+    """Rows and columns of the largest bank that the engines were built for."""
     for engine in engines:
         if BANK_INPUT in (engine.get_tensor_name(i) for i in range(engine.num_io_tensors)):
             _, _, largest = engine.get_tensor_profile_shape(BANK_INPUT, 0)
             return largest[0], largest[1]
-    raise ValueError("no engine takes a bank")
+    raise ValueError("no engine has a bank as input")
 
 
 def output_shapes(
     contexts: Iterable[tuple[IExecutionContext, Sequence[str]]], tiles: int, types: int, where: str
 ) -> dict[str, tuple[int, ...]]:
-    """The shape of each output once the inputs' are set: tiles and types as in the bundle, maps of any size.
+    """The shape of each output, after the input shapes are set: tiles and types as in the bundle, maps of any size.
 
     Raises:
-        UnfitPlanError: one is not the contract's.
+        UnfitPlanError: an output has another shape.
     """
     axes = _output_axes(tiles, types)
     shapes: dict[str, tuple[int, ...]] = {}
@@ -94,7 +94,7 @@ def output_shapes(
 
 
 def shape_from_dims(dims: Dims) -> tuple[int, ...]:
-    """TensorRT's shape as a tuple; -1 where it is open."""
+    """A TensorRT shape as a tuple; -1 for a dynamic axis."""
     return tuple(dims[axis] for axis in range(len(dims)))
 
 
@@ -108,7 +108,7 @@ def _fits(open_shape: tuple[int, ...], shape: tuple[int, ...]) -> bool:
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)) or "nothing"
+    return ", ".join(sorted(names)) or "none"
 
 
 def _unfit(what: str, where: str) -> UnfitPlanError:

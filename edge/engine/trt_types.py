@@ -1,4 +1,4 @@
-"""What the runtime uses of TensorRT's objects; each is in every version from 10.3 to 11.4, which a test holds."""
+"""The members of TensorRT's objects that are used; a test checks that versions 10.3 to 11.4 have them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Protocol
 
 
 class Dims(Protocol):
-    """`Dims`: a shape; -1 where it is open."""
+    """`Dims`: a shape; -1 for a dynamic axis."""
 
     def __len__(self) -> int:
         """The number of axes."""
         ...
 
     def __getitem__(self, axis: int, /) -> int:
-        """One axis."""
+        """The size of one axis."""
         ...
 
 
@@ -36,15 +36,15 @@ class ICudaEngine(Protocol):
         ...
 
     def get_tensor_shape(self, name: str) -> Dims:
-        """Its shape as it was built."""
+        """Its shape as built."""
         ...
 
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> Sequence[Dims]:
-        """The smallest, the usual and the largest shape of an input that was built with an open one."""
+        """The minimum, optimum and maximum shape of an input with dynamic axes."""
         ...
 
     def create_execution_context(self) -> IExecutionContext | None:
-        """Something that runs it; None without memory for it."""
+        """A context that runs the engine; None if there is too little memory."""
         ...
 
 
@@ -52,17 +52,17 @@ class IExecutionContext(Protocol):
     """`IExecutionContext`: runs an engine; used by one thread."""
 
     def set_input_shape(self, name: str, shape: Sequence[int]) -> bool:
-        """Fix an open shape; false if the engine was not built for it."""
+        """Set the shape of an input with dynamic axes; False if the engine was not built for it."""
         ...
 
     def get_tensor_shape(self, name: str) -> Dims:
-        """The shape that follows from the inputs'."""
+        """The shape that follows from the input shapes."""
         ...
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
-        """Where an input or output lies on the GPU, aligned to 256 bytes."""
+        """Set the GPU address of an input or output, aligned to 256 bytes; False if it is refused."""
         ...
 
     def execute_async_v3(self, stream_handle: int) -> bool:
-        """Put one run onto the stream; false if it was refused."""
+        """Enqueue one run on the stream; False if it is refused."""
         ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from edge.bank.store import BankStore, Stamp, Standing
+from edge.bank.store import BankStore, Stamp, UsableVersion
 from edge.commands.rules_in_force import RulesInForce
 from edge.errors import ProcunitError
 from edge.fault_board import FaultBoard
@@ -32,31 +32,31 @@ class BankWatch:
         if stamp == self._stamp:
             return
         self._stamp = stamp
-        standing = self._store.standing()
-        self.problem = "; ".join(standing.refused) or None
-        self._use(standing)
+        usable = self._store.latest_usable()
+        self.problem = "; ".join(usable.refused) or None
+        self._use(usable)
 
-    def _use(self, standing: Standing) -> None:
+    def _use(self, usable: UsableVersion) -> None:
         current = self._rules_in_force.rules.bank
-        version = 0 if standing.delta is None else standing.delta.record.version
+        version = 0 if usable.delta is None else usable.delta.record.version
         if version == (0 if current is None else current.version):
             return
         try:
-            bank = self._store.in_use(standing)
+            bank = self._store.in_use(usable)
         except ProcunitError as error:
             self.problem = str(error)
             return
         self._rules_in_force.use_bank(bank)
         self._board.end(FaultId.BANK_CHANGED)
-        self._board.report(FaultId.BANK_CHANGED, _in_words(standing, len(bank.rows)))
+        self._board.report(FaultId.BANK_CHANGED, _in_words(usable, len(bank.rows)))
 
 
-def _in_words(standing: Standing, rows: int) -> str:
-    if standing.delta is None:
+def _in_words(usable: UsableVersion, rows: int) -> str:
+    if usable.delta is None:
         return f"the bundle's own bank, {rows} rows"
-    record = standing.delta.record
+    record = usable.delta.record
     return (
-        f"version {record.version} by {record.made_by}, signed with {standing.delta.signed_by.name}: {rows} rows, "
-        f"{len(standing.delta.bank.added)} of them added from {len(record.sources)} frames; "
+        f"version {record.version} by {record.made_by}, signed with {usable.delta.signed_by.name}: {rows} rows, "
+        f"{len(usable.delta.bank.added)} of them added from {len(record.sources)} frames; "
         f"anomaly threshold {record.anomaly.threshold:.4f}"
     )

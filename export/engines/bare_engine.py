@@ -129,7 +129,7 @@ class BareTrtEngine:
         names = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
         self._context = engine.create_execution_context()
         if self._context is None:
-            raise EngineError(f"no memory for the bare backbone's activations{self._library.told()}")
+            raise EngineError(f"no memory for the bare backbone's activations{self._library.recent_errors_suffix()}")
         if names != {IMAGE_INPUT, BARE_OUTPUT} or not self._context.set_input_shape(IMAGE_INPUT, self._image_shape):
             raise ProcunitError("not a bare backbone for this bundle's tiles", remedy=_HOW_TO_GET_ONE)
         dims = self._context.get_tensor_shape(BARE_OUTPUT)
@@ -146,7 +146,9 @@ class BareTrtEngine:
 
     def _enqueue(self) -> None:
         if self._context is None or not self._context.execute_async_v3(self._cuda.stream):
-            raise EngineError(f"{self._library.name} did not run the bare backbone{self._library.told()}")
+            raise EngineError(
+                f"{self._library.name} did not run the bare backbone{self._library.recent_errors_suffix()}"
+            )
 
 
 def bare_trt_engine(graph: Path, image_shape: tuple[int, ...], library: TensorRT, work: Work) -> BareTrtEngine:

@@ -1,10 +1,10 @@
-"""A double of the CUDA driver, over memory of its own; `tests.doubles.pycuda_double` shows it as pycuda does.
+"""A double of the CUDA driver with simulated memory; `tests.doubles.pycuda_double` presents it as pycuda.
 
-What it proves: what the runtime asks of the driver and when. Contexts per thread, who frees what and how often, sizes
-and bounds of copies, the order of work on a stream (nothing runs before somebody waits), what a captured graph holds,
-and that errors at any call leave nothing behind. Breaches of the rules are noted in `breaches`, as the driver would not
-raise for most of them. What it does not prove: that a real driver or pycuda behaves like this, that memory of a GPU is
-coherent, and anything about time. Those are for `tests/gpu`.
+It checks the runtime's calls of the driver: contexts per thread, who frees what and how often, sizes and bounds of
+copies, the order of work on a stream (nothing runs before a wait), the content of a captured graph, and that an error
+in any call leaks nothing. Violations are recorded in `breaches`, as the driver would not raise for most of them. It
+cannot show that a real driver or pycuda behaves like this, that GPU memory is coherent, or anything about time:
+`tests/gpu` does.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ Work = Callable[[], None]
 
 
 class Queue:
-    """A stream's work in order; nothing runs before somebody waits."""
+    """The work of a stream, in order; it runs only when `drain` is called."""
 
     def __init__(self) -> None:
         self._pending: list[Work] = []
         self.captured: Graph | None = None
 
     def put(self, work: Work) -> None:
-        """Behind what is there, or into the graph that is being captured."""
+        """Append work to the stream, or to the graph that is being captured."""
         (self._pending if self.captured is None else self.captured.work).append(work)
 
     def drain(self) -> None:
-        """Run all of it."""
+        """Run all pending work."""
         pending, self._pending = self._pending, []
         for work in pending:
             work()
 
 
 class Pinned(Protocol):
-    """Page-locked memory; `device_address` means something where it is mapped."""
+    """Page-locked memory; `device_address` is valid if it is mapped."""
 
     block: NDArray[np.uint8]
     mapped: bool
@@ -68,9 +68,9 @@ class Graph:
 
 @dataclass
 class CudaDouble:
-    """The driver's state; `fail` and `break_gpu` make it fail, `breaches` and the counts tell how it was used.
+    """The driver's state; `fail` and `break_gpu` make it fail; `breaches` and `calls` record how it was used.
 
-    With `breaks` the GPU stays broken from the first failure on.
+    With `breaks`, the GPU stays broken after the first failure.
     """
 
     integrated: bool = False
@@ -93,16 +93,16 @@ class CudaDouble:
         self.handles = itertools.count(0x7F00_0000_0000, 64)  # wider than 32 bits, as real ones are
 
     def fail(self, call: str, *, nth: int = 1, code: int = OUT_OF_MEMORY) -> None:
-        """Let the n-th call of a name from now on fail."""
+        """Let the n-th call of this name fail, counted from now on."""
         self._failing[call, self.calls[call] + nth] = code
 
     def break_gpu(self, code: int = ILLEGAL_ADDRESS) -> None:
-        """From here on every call that reaches the GPU fails, as after a sticky error."""
+        """Let every later call that reaches the GPU fail, as after a sticky error."""
         self.sticky = code
 
     @property
     def held(self) -> dict[str, int]:
-        """What is not released yet; empty when all is."""
+        """The resources that are not released yet, by kind; empty if all are."""
         counts = {
             "device memory": len(self.device),
             "pinned memory": len(self.pinned),
@@ -114,16 +114,16 @@ class CudaDouble:
         return {name: count for name, count in counts.items() if count}
 
     def memory_info(self) -> tuple[int, int]:
-        """Free and whole memory of the GPU."""
+        """Free and total memory of the GPU."""
         return 8_000_000_000 - sum(map(len, self.device.values())), 8_000_000_000
 
     @property
     def is_current(self) -> bool:
-        """Whether the calling thread has the context."""
+        """True if the context is current in the calling thread."""
         return bool(self._stacks.get(threading.get_ident()))
 
     def memory(self, address: int, size: int, why: str) -> NDArray[np.uint8]:
-        """Bytes that the GPU may touch; anything else is a breach."""
+        """The bytes at an address, if the GPU may access them; anything else is a breach."""
         for start, block in self.device.items():
             if start <= address and address + size <= start + len(block):
                 return block[address - start : address - start + size]
@@ -136,27 +136,27 @@ class CudaDouble:
         return np.zeros(size, np.uint8)
 
     def allocate(self, size: int) -> int:
-        """New memory of the GPU, also for what TensorRT takes for itself."""
+        """Allocate GPU memory; also for TensorRT's internal memory."""
         address = next(self.addresses)
         self.device[address] = np.full(size, FREED, np.uint8)
         return address
 
     def release(self, address: int) -> None:
-        """Give it back; twice is a breach."""
+        """Free GPU memory; doing so twice is a breach."""
         if self.device.pop(address, None) is None:
             self.breaches.append(f"memory at {address:#x} is freed twice")
 
     def put(self, handle: int, work: Work) -> None:
-        """Work for a stream: kept until somebody waits, or captured."""
+        """Enqueue work on a stream: it waits for a synchronisation, or is captured."""
         self.streams[handle].put(work)
 
     def run(self, queue: Queue) -> None:
-        """Let a stream work, unless the GPU is broken."""
+        """Run the work of a stream, unless the GPU is broken."""
         if not self.sticky:
             queue.drain()
 
     def check(self, call: str, *, context: bool = True) -> int:
-        """Count a call and tell which error it gives, 0 for none."""
+        """Count a call and return its error code, 0 for success."""
         self.calls[call] += 1
         if context and not self.is_current:
             self.breaches.append(f"{call} without a context")
@@ -165,10 +165,10 @@ class CudaDouble:
             self.break_gpu()
         return code or (self.sticky if context else 0)
 
-    # libcuda's face ---------------------------------------------------------------------------------------------
+    # functions of libcuda ---------------------------------------------------------------------------------------------
 
     def function(self, name: str) -> Callable[..., int]:
-        """A function of libcuda, called with ctypes' objects."""
+        """A function of libcuda; its arguments are ctypes objects."""
         implementation: Callable[..., int] = getattr(self, f"_{name}")
         return implementation
 
@@ -186,7 +186,7 @@ class CudaDouble:
 
     def _cuStreamBeginCapture_v2(self, handle: Any, mode: Any) -> int:  # noqa: N802
         if mode.value != 1:
-            self.breaches.append("the capture is not of this thread alone")
+            self.breaches.append("the capture mode is not thread-local")
         code = self.check("cuStreamBeginCapture_v2")
         if code == 0:
             self.streams[handle.value].captured = Graph([], self.capturable)
@@ -234,10 +234,10 @@ class CudaDouble:
     # contexts of the threads ------------------------------------------------------------------------------------
 
     def push(self, context: object) -> None:
-        """Onto the calling thread's stack."""
+        """Push a context on the calling thread's stack."""
         self._stacks.setdefault(threading.get_ident(), []).append(context)
 
     def pop(self) -> bool:
-        """From the calling thread's stack; false if it was empty."""
+        """Pop a context from the calling thread's stack; False if it was empty."""
         stack = self._stacks.get(threading.get_ident(), [])
         return bool(stack) and stack.pop() is not None

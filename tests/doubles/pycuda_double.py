@@ -1,8 +1,8 @@
-"""A double of `pycuda.driver` over the double of the CUDA driver, and the runtime's own layer over both.
+"""A double of `pycuda.driver` on top of the double of the CUDA driver, and the `Cuda` object on top of both.
 
-It has the names that `edge.engine.cuda` uses; `tests/contract` holds them to the real pycuda's. Like pycuda it frees
-only in the thread that made a thing, words errors from 700 on as unknown, and leaves a detached context on the
-thread's stack.
+It has the names that `edge.engine.cuda` uses; `tests/contract` compares them with the real pycuda. Like pycuda it frees
+an object only in the thread that made it, has no text for error codes from 700 on except an illegal address, and leaves
+a detached context on the thread's stack.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ class Error(Exception):
 
 
 class MemoryError(Error):
-    """pycuda's own."""
+    """pycuda.driver.MemoryError."""
 
 
 class LogicError(Error):
-    """pycuda's own, which also stands for whatever has no class of its own."""
+    """pycuda.driver.LogicError, also raised for errors without a class of their own."""
 
 
 class RuntimeError(Error):
-    """pycuda's own."""
+    """pycuda.driver.RuntimeError."""
 
 
 def cuda_over(driver: CudaDouble) -> Cuda:
-    """What the engine gets, over the double."""
+    """A `Cuda` object with the double."""
     return Cuda(pycuda_over(driver), Libcuda(driver.function))
 
 
 def pycuda_over(driver: CudaDouble) -> ModuleType:
-    """The module."""
+    """The module `pycuda.driver`."""
     module = ModuleType("pycuda.driver")
     names: dict[str, object] = {
         "Error": Error,
@@ -86,18 +86,18 @@ class Device:
         self._driver = driver
 
     def get_attribute(self, attribute: int) -> int:
-        """What `device_attribute` names."""
+        """The value of a `device_attribute`."""
         return int(self._driver.integrated and attribute == _INTEGRATED)
 
     def retain_primary_context(self) -> Context:
-        """The context, not pushed."""
+        """The context, which is not pushed."""
         _guard(self._driver, "cuDevicePrimaryCtxRetain", context=False)
         self._driver.retained += 1
         return Context(self._driver)
 
 
 class Context:
-    """The primary context, held once."""
+    """The primary context, retained once."""
 
     def __init__(self, driver: CudaDouble) -> None:
         self._driver = driver
@@ -105,12 +105,12 @@ class Context:
         self._valid = True
 
     def push(self) -> None:
-        """Onto the calling thread's stack."""
+        """Push it on the calling thread's stack."""
         _guard(self._driver, "cuCtxPushCurrent", context=False)
         self._driver.push(self)
 
     def pop(self) -> None:
-        """From the calling thread's stack."""
+        """Pop it from the calling thread's stack."""
         if not self._driver.pop():
             raise LogicError("context::pop failed: invalid context - cannot pop non-current context")
 
@@ -119,13 +119,13 @@ class Context:
         if not self._valid:
             raise LogicError("context::detach failed: invalid context - cannot detach from invalid context")
         if self._thread != threading.get_ident():
-            self._driver.breaches.append("a context is released by another thread, where pycuda leaks it")
+            self._driver.breaches.append("a context is released by another thread, which leaks it in pycuda")
             return
         self._valid = False
         self._driver.push(self)
         self._driver.retained -= 1
         if self._driver.retained == 0 and (self._driver.device or self._driver.pinned):
-            self._driver.breaches.append("the context goes before its memory")
+            self._driver.breaches.append("the context is released before its memory")
 
 
 class Stream:
@@ -137,9 +137,9 @@ class Stream:
         self.queue = driver.streams[self.handle] = Queue()
 
     def synchronize(self) -> None:
-        """Wait for all of its work."""
+        """Run all of its work."""
         if self.queue.captured is not None:
-            self._driver.breaches.append("a stream that is captured is waited for")
+            self._driver.breaches.append("a stream is synchronised during its capture")
         self._driver.run(self.queue)
         _guard(self._driver, "cuStreamSynchronize")
 
@@ -149,7 +149,7 @@ class Stream:
 
 
 class DeviceAllocation:
-    """Memory of the GPU."""
+    """GPU memory."""
 
     def __init__(self, driver: CudaDouble, size: int) -> None:
         _guard(driver, "cuMemAlloc")
@@ -159,13 +159,13 @@ class DeviceAllocation:
         return self._address
 
     def free(self) -> None:
-        """Give it back."""
+        """Free it."""
         self._driver.check("cuMemFree")
         self._driver.release(self._address)
 
 
 class PagelockedHostAllocation:
-    """Page-locked memory: the base of the array that pycuda gives."""
+    """Page-locked memory: the base of the array that pycuda returns."""
 
     def __init__(self, driver: CudaDouble, size: int, *, mapped: bool) -> None:
         _guard(driver, "cuMemHostAlloc")
@@ -180,14 +180,14 @@ class PagelockedHostAllocation:
         return dict(self.block.__array_interface__)
 
     def get_device_pointer(self) -> int:
-        """Where the GPU sees it."""
+        """Its address for the GPU."""
         _guard(self._driver, "cuMemHostGetDevicePointer")
         if not self.mapped:
             raise LogicError("cuMemHostGetDevicePointer failed: invalid value")
         return self.device_address
 
     def free(self) -> None:
-        """Give it back."""
+        """Free it."""
         self._driver.check("cuMemFreeHost")
         if self._driver.pinned.pop(id(self), None) is None:
             self._driver.breaches.append("page-locked memory is freed twice")

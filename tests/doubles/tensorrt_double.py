@@ -1,10 +1,9 @@
 """A double of TensorRT's runtime: an "engine" is an ONNX graph that ONNX Runtime runs on the CUDA double's memory.
 
-So results are real numbers, computed from what lies at the addresses that the runtime bound, with the shapes it set,
-at the moment the stream works. Like TensorRT it gives None or False where it fails, wants one run at new shapes before
-a capture, takes memory of the GPU for itself, and loads only its own version's plans. What it proves is the order and
-the content of the runtime's calls; what it does not prove: that TensorRT's kernels compute the same, what TensorRT
-accepts, and anything about time. Those are for `tests/gpu`.
+Results are real numbers, computed from the data at the addresses that the runtime bound, with the shapes it set, at the
+moment the stream runs. Like TensorRT it returns None or False on failure, needs one run at new shapes before a capture,
+allocates GPU memory, and loads plans of its own version only. It checks order and arguments of the runtime's calls. It
+cannot show that TensorRT's kernels compute the same, what TensorRT accepts, or anything about time: `tests/gpu` does.
 """
 
 from __future__ import annotations
@@ -29,30 +28,30 @@ _ENGINE_BYTES, _ACTIVATION_BYTES = 4096, 8192
 
 
 class TensorIOMode(enum.Enum):
-    """TensorRT's own."""
+    """tensorrt.TensorIOMode."""
 
     NONE, INPUT, OUTPUT = range(3)
 
 
 class DataType(enum.Enum):
-    """TensorRT's own, as far as the contract needs it."""
+    """tensorrt.DataType, as far as the contract needs it."""
 
     FLOAT, HALF, UINT8 = range(3)
 
 
 class ILogger:
-    """TensorRT's base of loggers."""
+    """tensorrt.ILogger, the base class of loggers."""
 
     INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
 
     def log(self, severity: int, text: str) -> None:
-        """To be overridden."""
+        """Must be overridden."""
         raise NotImplementedError
 
 
 @dataclass
 class TensorrtDouble:
-    """What its objects share: the driver, and what it is told to fail at."""
+    """The state that its objects share: the driver, the failures to simulate, and the number of live objects."""
 
     driver: CudaDouble
     fails_to_run: bool = False
@@ -61,7 +60,7 @@ class TensorrtDouble:
     alive: int = 0
 
     def library(self, name: str = "TensorRT") -> TensorRT:
-        """What the engine gets."""
+        """The library that the engine is given."""
         module = ModuleType("tensorrt")
         names: dict[str, object] = {
             "__version__": VERSION,
@@ -75,13 +74,13 @@ class TensorrtDouble:
 
 
 def write_plan(plan: Path, graph: Path, tiles: int, most_rows: int = 1024, version: str = VERSION) -> Path:
-    """What a build would write: the graph and the shapes it may run at."""
+    """Write a plan as a build does: the graph, and the shapes it may run at."""
     plan.write_bytes(_MAGIC + f"{version} {tiles} {most_rows}\n".encode() + graph.read_bytes())
     return plan
 
 
 class _Held:
-    """Something with memory of the GPU, which goes with it."""
+    """An object with GPU memory, which is freed with it."""
 
     def __init__(self, double: TensorrtDouble, size: int) -> None:
         self._double = double
@@ -92,7 +91,7 @@ class _Held:
         driver = self._double.driver
         self._double.alive -= 1
         if not driver.is_current:
-            driver.breaches.append(f"a {type(self).__name__} goes without a context")
+            driver.breaches.append(f"a {type(self).__name__} is freed without a context")
         driver.release(self._address)
 
 
@@ -103,7 +102,7 @@ class Runtime:
         self._double, self._logger = double, logger
 
     def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
-        """The engine; None, and an error logged, for what is no whole plan of this version."""
+        """The engine; None, with an error logged, if the plan is damaged or of another version."""
         header, _, graph = plan.partition(b"\n")
         if not header.startswith(_MAGIC):
             self._logger.log(ILogger.ERROR, "Serialization assertion magicTagRead failed")
@@ -138,7 +137,7 @@ class Engine(_Held):
         self.num_io_tensors = len(self._nodes)
 
     def get_tensor_name(self, index: int) -> str:
-        """Inputs first."""
+        """The name of one input or output, inputs first."""
         return str(list(self._nodes)[index])
 
     def get_tensor_mode(self, name: str) -> TensorIOMode:
@@ -146,22 +145,22 @@ class Engine(_Held):
         return TensorIOMode.INPUT if name in self.inputs else TensorIOMode.OUTPUT
 
     def get_tensor_dtype(self, name: str) -> DataType:
-        """Of its elements."""
+        """The type of its elements."""
         types = {"tensor(float)": DataType.FLOAT, "tensor(float16)": DataType.HALF, "tensor(uint8)": DataType.UINT8}
         return types[self._nodes[name].type]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        """As in the graph, -1 where it is open."""
+        """The shape in the graph; -1 for a dynamic axis."""
         return tuple(axis if isinstance(axis, int) else -1 for axis in self._nodes[name].shape)
 
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
-        """Smallest, usual, largest."""
+        """Minimum, optimum and maximum shape."""
         first = (1, self.most_rows, self.most_rows) if name == "bank" else (self.tiles,) * 3
         assert profile_index == 0
         return [(rows, *self.get_tensor_shape(name)[1:]) for rows in first]
 
     def create_execution_context(self) -> ExecutionContext | None:
-        """None where memory is short."""
+        """None if memory is short."""
         if self._double.lacks_memory:
             self.logger.log(ILogger.ERROR, "Requested amount of GPU memory could not be allocated: out of memory")
             return None
@@ -179,7 +178,7 @@ class ExecutionContext(_Held):
         self._settled = False
 
     def set_input_shape(self, name: str, shape: Sequence[int]) -> bool:
-        """False outside what the engine was built for."""
+        """False for a shape that the engine was not built for."""
         smallest, _, largest = self._engine.get_tensor_profile_shape(name, 0)
         if len(shape) != len(smallest) or not all(
             low <= axis <= high for low, axis, high in zip(smallest, shape, largest, strict=True)

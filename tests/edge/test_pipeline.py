@@ -129,7 +129,7 @@ def test_a_damaged_graph_and_a_foreign_bank_are_refused(tmp_path: Path, content:
     (tmp_path / "model.onnx").write_bytes(content.graphs()[0].read_bytes()[:200])
     with pytest.raises(ProcunitError, match=r"model\.onnx"):
         OrtEngine([tmp_path / "model.onnx"], content.bank())
-    with pytest.raises(ProcunitError, match="4 features a row, the graph needs 3"):
+    with pytest.raises(ProcunitError, match="4 features per row, the graph needs 3"):
         OrtEngine(content.graphs(), np.ones((5, 5), np.float32))
 
 

@@ -27,7 +27,7 @@ from edge.messages import Verdict
 from edge.policy import logit
 from export.bundle_from_run import bundle_from_run
 from export.cli import bundle_build
-from export.golden import CLEARANCE_SPREADS, MAX_FRAMES, golden_photos
+from export.golden import MAX_FRAMES, MIN_DISTANCE_SPREADS, golden_photos
 from export.signing import demo_key_from_run
 from tests.support.tiny_bundle import tiny_bank
 from tests.support.tiny_run import TinyRun, build_tiny_run
@@ -94,7 +94,7 @@ def test_golden_frames_pass_the_gate_and_show_both_verdicts(run: TinyRun) -> Non
         assert any(np.array_equal(pixels, original) for original in originals)
         for score, defect_type in zip(frame.type_scores, bundle.manifest.types, strict=True):
             distance = logit(score) - logit(defect_type.limit.threshold)
-            assert abs(distance) > CLEARANCE_SPREADS * defect_type.limit.spread
+            assert abs(distance) > MIN_DISTANCE_SPREADS * defect_type.limit.spread
 
 
 def test_a_held_out_part_may_lie_farther_from_the_whole_bank_than_calibration_says(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_an_engine_that_fails_the_gate_is_replaced_and_a_truncated_one_is_built_
     assert code == 0
     assert [r.not_inspected for r in results] == [None] * 8
     (fallback,) = (e for e in events if e.fault is FaultId.ENGINE_FALLBACK)
-    assert fallback.detail.startswith("fp32 judges; fp16: it does not judge as the bundle's reference did")
+    assert fallback.detail.startswith("fp32 judges; fp16: its results differ from the bundle's reference")
     for plan in (device.folder / "state" / "engines").glob("*/engine-0.plan"):
         os.truncate(plan, 1000)
     double = PlanDouble()
@@ -149,7 +149,7 @@ def test_without_a_gpu_the_real_daemon_builds_in_view_of_the_plant_then_says_tha
             built = manager.listen_for("STATUS=building the engine, model")
             assert "EXTEND_TIMEOUT_USEC=120000000" in built
             waits = manager.listen_for("STATUS=cannot inspect")
-            assert "next try in 60 s: no engine may judge" in waits
+            assert "next try in 60 s: no engine passed the golden frames" in waits
             messages = subscriber.wait_for(
                 lambda m: bool(events_of(m)) and any(b"cannot inspect" in r.payload for r in m)
             )

@@ -1,4 +1,4 @@
-"""A program that makes the GPU touch an address that is not its own, and tells what the engine made of it.
+"""A program that makes the GPU access an invalid address, and prints how the engine reported it.
 
 usage: python -m tests.gpu.broken_engine LIBRARY BUNDLE PLAN...
 """
@@ -19,7 +19,7 @@ from edge.errors import ProcunitError
 
 
 def main(kind: str, bundle: str, plans: list[str]) -> None:
-    """Break it, close it, and try to make it anew in the same process."""
+    """Break the engine, close it, and try to open it again in the same process."""
     content = open_without_signature_check(Path(bundle))
     library = library_from_kind("tensorrt" if kind == "tensorrt" else "tensorrt_rtx")
     geometry, types = content.manifest.geometry, len(content.manifest.types)
@@ -51,9 +51,9 @@ def main(kind: str, bundle: str, plans: list[str]) -> None:
         again = opened()
         again.infer(np.zeros(shape, np.uint8))
         again.close()
-        print("; made anew in the same process")
+        print("; opened again in the same process")
     except (EngineError, ProcunitError) as error:
-        print(f"; the same process cannot make it anew: {error}")
+        print(f"; the same process cannot open it again: {error}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the tests on a GPU share: the bundle, its engines built by the product, and where figures go."""
+"""Fixtures of the tests on a GPU: the bundle, its engines built by the product, and the file for figures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Floats = NDArray[np.float32]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests here are `gpu`; without a CUDA GPU they are skipped, and say so."""
+    """Mark all tests here as `gpu`; without a CUDA GPU they are skipped, with the reason."""
     no_gpu = pytest.mark.skip(reason="no CUDA GPU here: run tools/gpu_check.sh on a machine that has one")
     for item in items:
         if Path(__file__).parent in item.path.parents:
@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def library() -> TensorRT:
-    """TensorRT, else TensorRT for RTX; with neither the tests fail and tell why."""
+    """TensorRT, else TensorRT for RTX; with neither the tests fail with the reason."""
     if why_not("tensorrt") is None:
         return library_from_kind("tensorrt")
     return library_from_kind("tensorrt_rtx")
@@ -50,7 +50,7 @@ def library() -> TensorRT:
 
 @pytest.fixture(scope="session")
 def content(tmp_path_factory: pytest.TempPathFactory) -> BundleContent:
-    """The bundle that the environment names, else the tests' own small one."""
+    """The bundle that the environment names, else the tests' small one."""
     named = os.environ.get(BUNDLE_VARIABLE)
     path = Path(named) if named else build_tiny_bundle(tmp_path_factory.mktemp("tiny")).path
     return open_without_signature_check(path)
@@ -60,7 +60,7 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> BundleContent:
 def build(
     content: BundleContent, library: TensorRT, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[Precision], CachedEngine]:
-    """Builds a precision of the bundle once, as the daemon's child does."""
+    """Builds each precision of the bundle once, as the daemon's child does."""
     cache = EngineCache(tmp_path_factory.mktemp("engines"))
 
     def built(precision: Precision) -> CachedEngine:
@@ -71,7 +71,7 @@ def build(
 
 
 def open_trt(built: CachedEngine, content: BundleContent, library: TensorRT) -> TrtEngine:
-    """The runtime's engine on this thread's GPU."""
+    """Open the TensorRT engine on this thread's GPU."""
     geometry, types = content.manifest.geometry, len(content.manifest.types)
     cuda = cuda_from_system()
     return TrtEngine(built.plans, content.bank(), geometry=geometry, types=types, library=library, cuda=cuda)
@@ -81,7 +81,7 @@ def open_trt(built: CachedEngine, content: BundleContent, library: TensorRT) -> 
 def engine(
     build: Callable[[Precision], CachedEngine], content: BundleContent, library: TensorRT
 ) -> Iterator[TrtEngine]:
-    """The precision that a device runs by default: FP16 where the bundle has it."""
+    """The engine that a device runs by default: FP16 if the bundle has it, else FP32."""
     opened = open_trt(build("fp16" if "fp16" in content.precisions else "fp32"), content, library)
     yield opened
     opened.close()
@@ -89,7 +89,7 @@ def engine(
 
 @pytest.fixture(scope="session")
 def frames(content: BundleContent) -> list[NDArray[np.uint8]]:
-    """The golden frames as the network takes them."""
+    """The golden frames as input tensors of the network."""
     manifest = content.manifest
     paths = [content.path / frame.file for frame in content.golden().frames]
     return [tensor_from_pixels(read_image(path), manifest.geometry) for path in paths]
@@ -97,7 +97,7 @@ def frames(content: BundleContent) -> list[NDArray[np.uint8]]:
 
 @pytest.fixture
 def figure() -> Callable[[str, str], None]:
-    """Notes a figure as a line of a Markdown table, in the file that the environment names."""
+    """Writes a figure as a line of a Markdown table, to the file that the environment names."""
 
     def note(what: str, value: str) -> None:
         line = f"| {what} | {value} |"

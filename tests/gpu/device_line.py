@@ -1,4 +1,4 @@
-"""A program that says on what the figures were measured, as a line of Markdown."""
+"""A program that prints the device on which the figures were measured, as a line of Markdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine on a real GPU: does it judge as the reference does, hold its memory, and come back after a failure."""
+"""The engine on a real GPU: it matches the reference, its memory does not grow, and it recovers after a failure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.gpu.conftest import open_trt
 INFERENCES = 10_000
 GROWTH_MB = 2.0
 SHARED_GROWTH_MB = 64.0
-"""On a Jetson the GPU's memory is the machine's, which others use too."""
+"""On a Jetson the GPU's memory is the machine's, which other programs use too."""
 
 Build = Callable[[Precision], CachedEngine]
 Figure = Callable[[str, str], None]
@@ -47,7 +47,7 @@ def test_the_golden_gate(
     assert result.passed or precision == "int8", str(result)
 
 
-def test_fp32_gives_onnx_runtime_s_numbers(
+def test_fp32_outputs_match_onnx_runtime(
     build: Build, content: BundleContent, library: TensorRT, frames: Frames, figure: Figure
 ) -> None:
     reference = OrtEngine(content.graphs(), content.bank())
@@ -85,8 +85,8 @@ def test_a_bank_swapped_under_load_gives_no_wrong_result(
     rng, bank = np.random.default_rng(0), content.bank()
     banks = [bank, bank[: max(len(bank) // 2, 1)], np.asarray(bank + np.float32(0.5), np.float32)]
     expected = []
-    for one in banks:
-        engine.swap_bank(one)
+    for candidate in banks:
+        engine.swap_bank(candidate)
         expected.append(engine.infer(frames[0]).anomaly_map)
     assert not np.allclose(expected[0], expected[2], rtol=1e-2)
     swap_ms = []

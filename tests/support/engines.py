@@ -1,4 +1,4 @@
-"""Test doubles of engines: the real one that is slow, fails, hangs or gives no numbers at the parts it is told."""
+"""Test doubles of engines: the real engine, made slow, failing, hanging or drifting at chosen parts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from edge.engine.settings import EngineSettings
 
 @dataclass
 class Trouble:
-    """What goes wrong at which inferences, counted from 1 after the golden gate; `lost_at` over all engines made."""
+    """Failures to simulate: the numbers of inferences, counted from 1 after the gate; `lost_at` over all engines."""
 
     slow_s: float = 0.0
     fails_at: tuple[int, ...] = ()
@@ -34,18 +34,18 @@ class Trouble:
     made: list[TroubledEngine] = field(default_factory=list)
 
     def open(self, bundle: BundleContent, settings: EngineSettings, *_: object, **__: object) -> Engine:
-        """The bundle's engine with this trouble."""
+        """Open the bundle's engine with this trouble."""
         self.made.append(TroubledEngine(ort_engine_from_bundle(bundle, settings), self, len(bundle.golden().frames)))
         return self.made[-1]
 
     @property
-    def judged(self) -> int:
-        """The inferences of all engines that were made, the golden gates' not counted."""
+    def inferences(self) -> int:
+        """The number of inferences of all engines, without those of the golden gate."""
         return sum(max(engine.count, 0) for engine in self.made)
 
 
 class TroubledEngine:
-    """The real engine with trouble; `threads` are those that made it, used it and closed it."""
+    """The real engine with trouble; `threads` are the threads that created, used and closed it."""
 
     def __init__(self, engine: Engine, trouble: Trouble, golden_frames: int) -> None:
         self._engine = engine
@@ -63,7 +63,7 @@ class TroubledEngine:
             time.sleep(trouble.slow_s)
         if self.count in trouble.fails_at:
             raise EngineError("the engine did not answer")
-        if self.count > 0 and trouble.judged in trouble.lost_at:
+        if self.count > 0 and trouble.inferences in trouble.lost_at:
             raise EngineLostError("the accelerator is lost")
         if self.count in trouble.dies_at:
             raise MemoryError
@@ -87,10 +87,10 @@ class TroubledEngine:
 
 @dataclass
 class PlanDouble:
-    """A double of TensorRT's runtime: a real plan is opened as ONNX Runtime over the graph that it was built from.
+    """A double of TensorRT's runtime: for a real plan it opens ONNX Runtime with the graph that the plan is built from.
 
-    It proves which plan is opened when, by which thread, and what follows from failures; nothing of the GPU.
-    `problems` gives, precision by precision, the errors of the first openings; `drifts` what their scores drift.
+    It shows which plan is opened when, by which thread, and the consequences of failures; nothing about the GPU.
+    `problems`: for each precision, the errors of the first openings; `drifts`: how far the anomaly score drifts.
     """
 
     problems: dict[Precision, list[Exception]] = field(default_factory=dict)
@@ -99,7 +99,7 @@ class PlanDouble:
     made: list[TroubledEngine] = field(default_factory=list)
 
     def open_plans(self, built: CachedEngine, bundle: BundleContent, settings: EngineSettings) -> Engine:
-        """What TensorRT's engine stands for here."""
+        """Open ONNX Runtime in place of TensorRT's engine."""
         assert all(plan.stat().st_size > 10_000 for plan in built.plans)
         self.opened.append(settings.precision)
         if self.problems.get(settings.precision):

@@ -1,4 +1,4 @@
-"""TensorRT-RTX on the CPU: its parser and builder, which need no GPU."""
+"""TensorRT for RTX without a GPU: its parser and builder run on the CPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from export.engines.engine_from_onnx import build_engine
 
 
 def built_engine_bytes(graph: Path, tiles: int = 1) -> int:
-    """The size of the engine that the product builds from a graph of the contract, the bank free in its rows."""
+    """Build an engine from a graph of the contract, as the product does; returns its size in bytes."""
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX has wheels for x86-64 alone")
     library = library_from_kind("tensorrt_rtx")
     return len(build_engine(graph, library, tiles=tiles, timing=b"", tracker=BuildTracker()).plan)

@@ -1,7 +1,7 @@
 """A real, signed bundle around the graph of `tests.support.tiny_graph`.
 
-A `defect_image` of a type is flagged by that type's score and by its distance from the bank, a `stained_image` by the
-latter alone, a `good_image` by none.
+A `defect_image` of a type is flagged by the score of that type and by the anomaly score, a `stained_image` by the
+anomaly score alone, a `good_image` by none.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ _BANK_SEEDS, _LIMIT_SEEDS, _DEFECT_SEEDS = range(1000, 1008), range(2000, 2020),
 
 @dataclass(frozen=True)
 class TinyBundle:
-    """Where the bundle and the demo key pair that seals it lie."""
+    """The paths of the bundle and of the demo key pair that signs it."""
 
     path: Path
     public_key: Path
@@ -85,7 +85,7 @@ def good_image(seed: int) -> NDArray[np.uint8]:
 
 
 def defect_image(seed: int, type_index: int = 0) -> NDArray[np.uint8]:
-    """A good part with a line across it, dark for types in even places and bright in odd ones: uint8 [128, 128]."""
+    """A good part with a line across it, dark for even type indices and bright for odd ones: uint8 [128, 128]."""
     image = good_image(seed)
     ends = np.random.default_rng(seed + 1).integers(8, SIDE_PX - 8, 2)
     grey = 10.0 if type_index % 2 == 0 else 245.0
@@ -93,7 +93,7 @@ def defect_image(seed: int, type_index: int = 0) -> NDArray[np.uint8]:
 
 
 def stained_image(seed: int) -> NDArray[np.uint8]:
-    """A good part with a smooth stain, unlike the good parts and yet of no type: uint8 [128, 128]."""
+    """A good part with a smooth stain: unlike good parts, but of no defect type. uint8 [128, 128]."""
     image = good_image(seed)
     stain = slice(SIDE_PX // 4, SIDE_PX * 3 // 4)
     image[stain, stain] = np.linspace(108, 120, SIDE_PX // 2).astype(np.uint8)
@@ -110,9 +110,9 @@ def build_tiny_bundle(
 ) -> TinyBundle:
     """Build `directory`/bundle and the demo key pair beside it.
 
-    Types in `rejecting` carry evidence and a simulated seeded run, so that they may reject where the key is trusted as
-    a demo key. Every precision has a graph of its own name, all of the same content but for a comment.
-    A bundle that `grows` has what its memory bank is grown by, with three photographs of a scratch.
+    Types in `rejecting` have evidence and a simulated seeded run, so that they may reject if the key is trusted as a
+    demo key. Each precision has its own graph file; they differ only in a comment. A bundle that `grows` has the files
+    for growing its memory bank, with three photographs of a scratch.
     """
     key = write_demo_key(directory)
     tiny = TinyBundle(directory / "bundle", directory / "demo-key.pub", directory / "demo-key.pem")
@@ -133,7 +133,7 @@ def build_tiny_bundle(
 
 
 def write_demo_key(directory: Path) -> SigningKey:
-    """The same demo key pair each time, as `demo-key.pem` and `demo-key.pub`."""
+    """Write a demo key pair, always the same, as `demo-key.pem` and `demo-key.pub`."""
     directory.mkdir(parents=True, exist_ok=True)
     key = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -145,7 +145,7 @@ def write_demo_key(directory: Path) -> SigningKey:
 
 
 def tiny_bank() -> NDArray[np.float32]:
-    """Patches of good parts and, last, their reach: float32 [512, 4]."""
+    """Patches of good parts, with their reach as last number: float32 [512, 4]."""
     patches = np.concatenate([tiny_patches(good_image(seed)) for seed in _BANK_SEEDS])
     apart = np.sort(np.linalg.norm(patches[:, np.newaxis] - patches, axis=2), axis=1)
     return np.column_stack([patches, apart[:, 1 : 1 + _NEIGHBOURS].mean(axis=1)]).astype(np.float32)
@@ -213,7 +213,7 @@ def _write_golden(partial: Path, engine: OrtEngine, types: tuple[DefectType, ...
 def _write_growth(
     partial: Path, engine: OrtEngine, good: list[Scores], types: tuple[DefectType, ...], anomaly: ScoreLimit
 ) -> None:
-    """The patches' graph, the calibration scores, and the farthest patches of the photographs that they are of."""
+    """Write the graph of patch features, the calibration record, and the farthest patches of its photographs."""
     write_tiny_patches_graph(partial / PATCHES_GRAPH)
     defects = [score_pixels(defect_image(seed), TINY_GEOMETRY, engine)[0] for seed in _DEFECT_SEEDS]
     photos = [_photo(seed, GOOD, scores) for seed, scores in zip(_LIMIT_SEEDS, good, strict=True)]
@@ -235,7 +235,7 @@ def _write_growth(
 
 
 def _farthest(images: list[NDArray[np.uint8]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Of each image its patches farthest from the bank, float32 [n, K, 3], and their distances, float32 [n, K]."""
+    """The patches of each image farthest from the bank, float32 [n, K, 3], and their distances, float32 [n, K]."""
     patches = np.stack([tiny_patches(image) for image in images])
     distances = distances_to_rows(patches, tiny_bank())
     order = np.argsort(-distances, axis=1)[:, : 2 * COUNTED]

@@ -1,8 +1,8 @@
-"""A graph of a few nodes that keeps the bundle's contract, for tests of everything but the network itself.
+"""A graph of a few nodes that fulfils the bundle's contract, for tests of everything except the network itself.
 
 Each of the 8 x 8 patches of a 128 x 128 tile has three features: how dark its darkest pixel is, how bright its
-brightest, and its mean. Types in even places look for dark, in odd places for bright. Features are centred
-for the search.
+brightest, and its mean. Types with even indices detect dark pixels, those with odd indices bright ones. Features are
+centred for the search.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ GRID = 8
 SIDE_PX = GRID * PATCH_PX
 FEATURES = 3
 COUNTED = counted_patches(GRID * GRID)
-"""The graph knows of no patch that is not judged: a frame that is not square gives another score than it should."""
+"""The graph counts all patches as inspected, so the score of a frame that is not square is wrong."""
 
 CENTER = np.array([0.58, 0.52, 0.47], np.float32)
-"""About where the features of good parts lie."""
+"""Approximate mean of the features of good parts."""
 
 _HEAD_GAIN, _HEAD_OFFSET = 24.0, -6.0
 _Constants = dict[str, np.generic | NDArray[np.float32] | NDArray[np.int64]]
 
 
 def write_tiny_patches_graph(path: Path) -> None:
-    """The graph of the patches' features alone, as `edge.bundle.manifest.PATCHES_GRAPH` has it."""
+    """Write a graph that only computes patch features, as `edge.bundle.manifest.PATCHES_GRAPH`."""
     _write_graph(path, _patch_nodes(), [], [_float(PATCHES_KEY, ["N", FEATURES, "h", "w"])], _patch_constants())
 
 
 def write_tiny_graph(path: Path, types: int, comment: str = "") -> None:
-    """A graph of the bundle's contract for `types` defect types; without types it has no head."""
+    """Write a graph of the bundle's contract for `types` defect types; without types it has no head."""
     nodes = [*_patch_nodes(), *_search_nodes()]
     constants = _patch_constants() | {
         "two": np.float32(2),
@@ -78,7 +78,7 @@ def _write_graph(
 
 
 def _patch_nodes() -> list[onnx.NodeProto]:
-    """Of each patch how dark its darkest pixel is, how bright its brightest, and its mean."""
+    """Nodes for the three features of each patch: darkest pixel, brightest pixel, mean."""
     return [
         helper.make_node("Cast", ["image"], ["image_f32"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["image_f32"], ["nchw"], perm=[0, 3, 1, 2]),
@@ -97,7 +97,7 @@ def _patch_constants() -> _Constants:
 
 
 def _search_nodes() -> list[onnx.NodeProto]:
-    """As `edge.anomaly.distances_to_rows`: which row is nearest, and then the distance from the difference itself.
+    """Nodes as in `edge.anomaly.distances_to_rows`: the nearest row, then the distance from the difference.
 
     The bank's rows are folded (`edge.anomaly.folded_rows`): features, weight and norm, the last two negative.
     """

@@ -12,9 +12,10 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from edge.config.yaml_file import YamlFile, YamlFileError, words_from_details
 from edge.errors import ProcunitError
 from edge.record import Record
-from training.data.folder_yaml import FolderYaml, folder_yaml_from_file, words_from_details
+from training.data.folder_yaml import folder_yaml_from_file
 
 DATASET_YAML = "dataset.yaml"
 DEFAULT = "default"
@@ -162,25 +163,25 @@ def dataset_file_from_folder(root: Path) -> DatasetFile:
     path = root / DATASET_YAML
     if not path.exists():
         return DatasetFile(path)
-    file = folder_yaml_from_file(path, _Keys.model_fields)
+    data, file = folder_yaml_from_file(path, _Keys.model_fields)
     try:
-        keys = _Keys.model_validate(file.keys)
+        keys = _Keys.model_validate(data)
     except ValidationError as error:
         raise _problem(file, error.errors(include_url=False)) from error
     lines = {label: file.document.line(("augmentation", label)) for label in keys.augmentation}
     return DatasetFile(path, keys.part_id_pattern, keys.augmentation, lines)
 
 
-def _problem(file: FolderYaml, errors: list[ErrorDetails]) -> ProcunitError:
+def _problem(file: YamlFile, errors: list[ErrorDetails]) -> YamlFileError:
     """The most telling problem: a refused colour, then an unknown key, which may be the typo of a missing one."""
     first = min(errors, key=lambda details: (not _is_colour(details), details["type"] != "extra_forbidden"))
-    key, value = first["loc"], first["input"]
+    key = first["loc"]
     if _is_colour(first):
-        return file.problem(key, value, _COLOUR_IS_PHYSICS, _WITHOUT_COLOUR)
+        return YamlFileError(file.problem(key, _COLOUR_IS_PHYSICS, _WITHOUT_COLOUR))
     if first["type"] == "extra_forbidden":
-        return file.unknown_key(key, value, (_Keys if len(key) == 1 else Augmentation).model_fields)
+        return YamlFileError(file.unknown_key(key, (_Keys if len(key) == 1 else Augmentation).model_fields))
     remedy = _REMEDIES.get(first["type"]) or _REMEDIES[str(key[2] if len(key) > 2 else key[0])]
-    return file.problem(key, value, _WORDS.get(first["type"]) or words_from_details(first), remedy)
+    return YamlFileError(file.problem(key, _WORDS.get(first["type"]) or words_from_details(first), remedy))
 
 
 def _is_colour(details: ErrorDetails) -> bool:

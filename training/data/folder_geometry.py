@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from edge.config.yaml_file import YamlFileError, words_from_details
 from edge.errors import ProcunitError
 from edge.geometry import MAX_POLYGON_POINTS, MAX_POLYGONS, Geometry, Polygon, Region
 from edge.image_file import read_image
 from edge.preprocess import unjudged_pixels
-from training.data.folder_yaml import folder_yaml_from_file, words_from_details
+from training.data.folder_yaml import folder_yaml_from_file
 
 GEOMETRY_YAML, IGNORED_PNG = "geometry.yaml", "ignored.png"
 
@@ -85,18 +86,18 @@ def geometry_from_yaml(path: Path, base: Geometry) -> Geometry:
     Raises:
         ProcunitError: it cannot be read, is no YAML, or a key or value does not fit.
     """
-    file = folder_yaml_from_file(path, _REMEDIES)
-    for name, value in file.keys.items():
+    keys, file = folder_yaml_from_file(path, _REMEDIES)
+    for name in keys:
         if name not in _REMEDIES:
-            raise file.unknown_key((name,), value, _REMEDIES)
+            raise YamlFileError(file.unknown_key((name,), _REMEDIES))
     try:
-        return Geometry.model_validate(base.model_dump() | file.keys)
+        return Geometry.model_validate(base.model_dump() | keys)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        loc, value = first["loc"], first["input"]
+        key = first["loc"]
         if first["type"] == "extra_forbidden":
-            raise file.unknown_key(loc, value, Region.model_fields) from error
-        raise file.problem(loc, value, words_from_details(first), _REMEDIES[str(loc[0])]) from error
+            raise YamlFileError(file.unknown_key(key, Region.model_fields)) from error
+        raise YamlFileError(file.problem(key, words_from_details(first), _REMEDIES[str(key[0])])) from error
 
 
 def painted_pixels(path: Path) -> NDArray[np.bool_]:

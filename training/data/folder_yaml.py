@@ -1,83 +1,24 @@
-"""A YAML file of a data folder as plain keys; whatever does not fit is named with file, line, key, value and remedy."""
+"""A YAML file of a data folder: its top-level keys, and the file to report problems with."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic_core import ErrorDetails
-
-from edge.config.located_yaml import MAX_BYTES, KeyPath, LocatedYaml, YamlError, located_yaml_from_bytes
-from edge.errors import ProcunitError
-
-_SHOWN_CHARACTERS = 60
+from edge.config.yaml_file import YamlFile, YamlFileError, yaml_file_from_path
 
 
-@dataclass(frozen=True, slots=True)
-class FolderYaml:
-    """The keys of a file, none of which stands twice; values are not checked yet."""
-
-    path: Path
-    keys: dict[str, object]
-    document: LocatedYaml
-
-    def problem(self, key: KeyPath, value: object, what: str, remedy: str) -> ProcunitError:
-        """What is wrong with a key's value."""
-        text = f"{'.'.join(str(part) for part in key)}: {what}{_shown(value)}"
-        return ProcunitError(text, where=f"{self.path}:{self.document.line(key)}", remedy=remedy)
-
-    def unknown_key(self, key: KeyPath, value: object, known: Collection[str]) -> ProcunitError:
-        """A key that is none of those known at its place; the nearest is named."""
-        near = difflib.get_close_matches(str(key[-1]), known, n=1)
-        remedy = f"Did you mean {near[0]!r}?" if near else f"Known keys here: {', '.join(known)}"
-        return self.problem(key, value, "unknown key", remedy)
-
-
-def folder_yaml_from_file(path: Path, known: Collection[str]) -> FolderYaml:
-    """Read a file of keys; an empty one has none.
+def folder_yaml_from_file(path: Path, known: Collection[str]) -> tuple[dict[str, object], YamlFile]:
+    """The top-level keys of a file, which may be empty; values are not checked yet.
 
     Raises:
-        ProcunitError: it cannot be read, is no YAML or no mapping, or a key stands twice; `known` keys are named.
+        YamlFileError: the file cannot be read, is not plain YAML or no mapping (the text lists the `known` keys), or a
+            key appears twice.
     """
-    document = _document(path)
-    data = {} if document.data is None else document.data
-    if not isinstance(data, dict):
-        raise ProcunitError("holds no keys", where=str(path), remedy=f"Known keys: {', '.join(known)}")
-    file = FolderYaml(path, data, document)
-    for key, line in document.duplicates:
-        what = f"{'.'.join(str(part) for part in key)}: the key stands twice"
-        raise ProcunitError(what, where=f"{path}:{line}", remedy="Remove one")
-    return file
-
-
-def words_from_details(details: ErrorDetails) -> str:
-    """What pydantic finds wrong with a value, as it is said within a sentence on YAML."""
-    what = details["msg"].removeprefix("Value error, ").replace(" after validation", "")
-    what = what.replace("tuple", "list").replace("Tuple", "List")
-    return what[:1].lower() + what[1:]
-
-
-def _document(path: Path) -> LocatedYaml:
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        remedy = "Make it a file that this user may read, or remove it"
-        raise ProcunitError(f"cannot be read: {error.strerror}", where=str(path), remedy=remedy) from error
-    try:
-        return located_yaml_from_bytes(data)
-    except YamlError as error:
-        raise ProcunitError(error.what, where=f"{path}:{error.line}", remedy=error.remedy) from error
-
-
-def _shown(value: object) -> str:
-    """A value in brackets; nothing for lists and mappings."""
-    if isinstance(value, (dict, list)):
-        return ""
-    try:
-        text = repr(value)
-    except ValueError:  # Python prints no integer of thousands of digits
-        text = "a number of thousands of digits"
-    return f" (it is {text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + '...'})"
+    file = yaml_file_from_path(path, if_unreadable="Make it a file that this user may read, or remove it")
+    keys = {} if file.document.data is None else file.document.data
+    if not isinstance(keys, dict):
+        raise YamlFileError(file.problem((), "the file contains no keys", f"Known keys: {', '.join(known)}"))
+    for duplicate in file.duplicate_keys():
+        raise YamlFileError(duplicate)
+    return keys, file

@@ -1,4 +1,4 @@
-"""A bank's version is used as it was signed, by a key that may, or not at all; and it can say nothing but a bank."""
+"""A version of a bank is used exactly as an allowed key signed it, or refused; it can change nothing but the bank."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SOURCE = Source(sha256="a" * 64, name="part 4711", rows=2, score=0.004)
 
 
 def rows_reaching(reach: float, rows: int = 2) -> NDArray[np.float32]:
-    """Rows as wide as those of the bundle's bank."""
+    """Rows with as many columns as the bundle's bank."""
     return np.tile(np.array([0.5, 0.5, 0.5, reach], np.float32), (rows, 1))
 
 
@@ -61,7 +61,7 @@ def write(folder: Path, bundle: Bundle, bank: GrownBank | None = None, key: Sign
 
 
 def sign_changed(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """What the holder of the key could sign, whatever it says."""
+    """Change the record and sign it, as the holder of the key can."""
     record = json.loads((folder / DELTA).read_bytes())
     change(record)
     data = json.dumps(record).encode()
@@ -91,7 +91,9 @@ def test_a_version_is_read_as_it_was_written(folder: Path, growing: Bundle) -> N
 
 
 @pytest.mark.parametrize("file", [DELTA, DELTA_SIGNATURE, ROWS])
-def test_a_file_that_is_missing_cut_off_or_a_link(folder: Path, growing: Bundle, file: str, tmp_path: Path) -> None:
+def test_a_missing_truncated_or_linked_file_is_refused(
+    folder: Path, growing: Bundle, file: str, tmp_path: Path
+) -> None:
     data = (folder / file).read_bytes()
     (folder / file).write_bytes(data[:-1])
     with pytest.raises(ProcunitError):
@@ -132,7 +134,7 @@ _JSON = st.recursive(
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_whatever_the_holder_of_the_key_signs_makes_no_other_error(
+def test_whatever_the_holder_of_the_key_signs_raises_no_other_error(
     tmp_path_factory: pytest.TempPathFactory, growing: Bundle, data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.getbasetemp() / "hostile"
@@ -158,7 +160,9 @@ def test_whatever_the_holder_of_the_key_signs_makes_no_other_error(
 
 @settings(max_examples=100, deadline=None)
 @given(data=st.binary(max_size=200))
-def test_signed_rows_that_are_none(tmp_path_factory: pytest.TempPathFactory, growing: Bundle, data: bytes) -> None:
+def test_malformed_signed_rows_are_refused(
+    tmp_path_factory: pytest.TempPathFactory, growing: Bundle, data: bytes
+) -> None:
     folder = tmp_path_factory.getbasetemp() / "norows"
     if not folder.exists():
         write(folder, growing)
@@ -168,15 +172,15 @@ def test_signed_rows_that_are_none(tmp_path_factory: pytest.TempPathFactory, gro
     refused(folder, growing, "safetensors", ROWS)
 
 
-def test_a_key_that_may_not_grow_the_bank(tmp_path: Path, growing: Bundle) -> None:
+def test_a_key_that_may_not_grow_the_bank_is_refused(tmp_path: Path, growing: Bundle) -> None:
     stranger = SigningKey(Ed25519PrivateKey.generate(), "stranger.pem", demo=False)
     folder = write(tmp_path / "0001", growing, key=stranger)
     refused(folder, growing, "the signature is not by any trusted key (line-bank.pem)")
-    (folder / DELTA).write_bytes(b"{" * 3000)  # the signature comes first: nothing else is read
+    (folder / DELTA).write_bytes(b"{" * 3000)  # the signature is checked first: nothing else is read
     refused(folder, growing, "the signature is not by any trusted key")
 
 
-def test_the_keys_for_the_bank_may_do_nothing_else(tmp_path: Path) -> None:
+def test_bank_keys_may_only_sign_banks(tmp_path: Path) -> None:
     path = tmp_path / "line-bank.pub"
     path.write_bytes(KEY.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     release = TrustedKey("release.pub", Ed25519PrivateKey.generate().public_key(), demo=False)
@@ -188,12 +192,12 @@ def test_the_keys_for_the_bank_may_do_nothing_else(tmp_path: Path) -> None:
     assert [key.name for key in keys_for_bank((), (release, demo), demo_bundle=True)] == ["release.pub", "demo.pub"]
 
 
-def test_a_version_for_another_bundle(tmp_path: Path, growing: Bundle) -> None:
+def test_a_version_for_another_bundle_is_refused(tmp_path: Path, growing: Bundle) -> None:
     folder = write(tmp_path / "0001", replace(growing, bundle_id="b" * 64))
     refused(folder, growing, f"it is version 1 for bundle {'b' * 12}")
 
 
-def test_a_version_under_another_number(tmp_path: Path, growing: Bundle) -> None:
+def test_a_version_under_another_number_is_refused(tmp_path: Path, growing: Bundle) -> None:
     refused(write(tmp_path / "0001", growing, version=2), growing, "it is version 2 for bundle")
 
 
@@ -212,13 +216,13 @@ def test_a_version_under_another_number(tmp_path: Path, growing: Bundle) -> None
         (lambda r: r.update(removed=[0]), "it drops 1 rows of the bundle's bank, and has to drop 0"),
         (lambda r: r.update(removed=[3, 3]), "key removed: Value error, the rows removed must ascend"),
         (lambda r: r.update(removed=[-1]), "key removed.0"),
-        (lambda r: r["sources"][0].update(rows=1), "not those that its frames gave"),
+        (lambda r: r["sources"][0].update(rows=1), "not as many as its frames gave"),
         (lambda r: r.update(sources=[]), "key sources"),
         (lambda r: r["sources"][0].update(name="\x1b[2J"), "key sources.0.name"),
         (lambda r: r.update(made_by="a\nb"), "key made_by"),
     ],
 )
-def test_a_signed_record_that_moves_anything_else(
+def test_a_signed_record_that_changes_anything_else_is_refused(
     folder: Path, growing: Bundle, change: Callable[[dict[str, Any]], object], text: str
 ) -> None:
     sign_changed(folder, change)
@@ -229,17 +233,17 @@ def test_a_signed_record_that_moves_anything_else(
     ("added", "text", "file"),
     [
         (np.full((2, 4), np.nan, np.float32), "rows of finite numbers", ROWS),
-        (np.ones((2, 5), np.float32), "4 features a row, the bank has 3", ROWS),
+        (np.ones((2, 5), np.float32), "4 features per row, the bank has 3", ROWS),
         (np.zeros((0, 4), np.float32), "rows of finite numbers", ROWS),
         (np.zeros((2, 4), np.float64), "one float32 matrix", ROWS),
         (rows_reaching(0), "a reach above 0", ROWS),
         (rows_reaching(-REACH), "a reach above 0", ROWS),
-        (rows_reaching(0.5), "its rows reach up to 0.5000, those of the bundle's bank", DELTA),
+        (rows_reaching(0.5), "the largest reach of its rows is 0.5000, of the bundle's bank", DELTA),
         (rows_reaching(REACH, MAX_ADDED_ROWS + 1), f"its {MAX_ADDED_ROWS + 1} rows are more than", DELTA),
         (rows_reaching(REACH, MAX_ADDED_ROWS + 1000), "bytes long", ROWS),
     ],
 )
-def test_signed_rows_that_no_version_may_have(
+def test_signed_rows_beyond_the_limits_are_refused(
     folder: Path, growing: Bundle, added: NDArray[np.float32], text: str, file: str
 ) -> None:
     (folder / ROWS).write_bytes(save({BANK_KEY: added}))
@@ -248,7 +252,7 @@ def test_signed_rows_that_no_version_may_have(
     refused(folder, growing, text, file)
 
 
-def test_a_full_bank_must_drop_just_as_many_rows_as_it_has_too_many(tmp_path: Path, growing: Bundle) -> None:
+def test_a_full_bank_must_drop_exactly_its_surplus_rows(tmp_path: Path, growing: Bundle) -> None:
     full = np.random.default_rng(0).uniform(0.1, 1, size=(16_383, 4)).astype(np.float32)
     full[9, -1] = 2
     bank = GrownBank(full, ADDED, (7,), limit_of(growing))
@@ -260,7 +264,7 @@ def test_a_full_bank_must_drop_just_as_many_rows_as_it_has_too_many(tmp_path: Pa
     sign_changed(folder, lambda r: r.update(removed=[16_383]))
     refused(folder, growing, "it drops 1 rows", base=full)
     sign_changed(folder, lambda r: r.update(removed=[9]))
-    refused(folder, growing, "it drops the row of the bundle's bank that reaches farthest", base=full)
+    refused(folder, growing, "it drops the row with the largest reach of the bundle's bank", base=full)
 
 
 def test_an_oversized_record_is_not_even_read(folder: Path, growing: Bundle) -> None:
@@ -269,6 +273,6 @@ def test_an_oversized_record_is_not_even_read(folder: Path, growing: Bundle) -> 
     refused(folder, growing, f"larger than {MAX_MANIFEST_BYTES} bytes")
 
 
-def test_what_no_version_may_say_is_not_written(tmp_path: Path, growing: Bundle) -> None:
+def test_a_version_outside_the_limits_is_not_written(tmp_path: Path, growing: Bundle) -> None:
     with pytest.raises(ProcunitError, match="key version"):
         write(tmp_path / "0001", growing, version=10_000)

@@ -1,4 +1,4 @@
-"""What a bundle tells of good parts and defects is read whole, or refused with the file's name."""
+"""The patches of good parts and defects in a bundle: read completely, or refused with the name of the file."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def tiny(tmp_path: Path) -> TinyBundle:
 
 
 def sealed_again(tiny: TinyBundle) -> Bundle:
-    """The bundle as its maker would seal what lies there now."""
+    """The bundle, sealed again with its present files."""
     body = Manifest.model_validate_json((tiny.path / MANIFEST).read_bytes())
     return seal(tiny.path, body, signing_key_from_file(tiny.private_key))
 
@@ -54,7 +54,7 @@ def changed(tiny: TinyBundle, change: Callable[[Tensors], object]) -> Bundle:
     return sealed_again(tiny)
 
 
-def test_the_photographs_are_those_of_the_calibration_in_its_order(growing: Bundle) -> None:
+def test_the_photographs_are_those_of_the_calibration_record_in_its_order(growing: Bundle) -> None:
     evidence = evidence_from_bundle(growing)
     assert evidence.good.part_ids == tuple(f"good-{seed}" for seed in range(2000, 2020))
     assert evidence.good.patches.shape == (20, 4, 3)
@@ -70,7 +70,7 @@ def test_the_photographs_are_those_of_the_calibration_in_its_order(growing: Bund
 
 
 @pytest.mark.parametrize("file", [HELD_OUT, PATCHES_GRAPH, CALIBRATION])
-def test_a_bundle_from_before_says_that_it_is_too_old(tiny: TinyBundle, file: str) -> None:
+def test_a_bundle_without_the_files_for_growing_is_too_old(tiny: TinyBundle, file: str) -> None:
     (tiny.path / file).unlink()
     with pytest.raises(ProcunitError, match=f"too old for a bank that grows: it has no {re.escape(file)}") as refused:
         evidence_from_bundle(sealed_again(tiny))
@@ -92,25 +92,25 @@ def put(key: str, value: Array | Callable[[Array], object]) -> Callable[[Tensors
         (put(PATCHES_KEY, lambda p: p.astype(np.float64)), "float64"),
         (put(DISTANCES_KEY, lambda d: d.astype(np.float16)), "do not fit"),
         (put(DEFECT_PATCHES_KEY, lambda p: p[:0]), "do not fit 3 photographs"),
-        (put(PATCHES_KEY, lambda p: p * np.float32(np.nan)), "no finite number"),
-        (put(DEFECT_DISTANCES_KEY, lambda d: d + np.float32(np.inf)), "no finite number"),
+        (put(PATCHES_KEY, lambda p: p * np.float32(np.nan)), "contains a value that is not finite"),
+        (put(DEFECT_DISTANCES_KEY, lambda d: d + np.float32(np.inf)), "contains a value that is not finite"),
         (put(COUNTED_KEY, lambda c: c[:-1]), "do not fit 20 photographs"),
         (put(COUNTED_KEY, lambda c: c.astype(np.int64)), "int64"),
-        (put(COUNTED_KEY, lambda c: 0 * c), "counted is not within 1 and the 4 patches kept"),
-        (put(DEFECT_COUNTED_KEY, lambda c: c + np.int32(3)), "defect_counted is not within 1 and the 4 patches kept"),
-        (put(DISTANCES_KEY, lambda d: d[:, ::-1].copy()), "from the farthest patch down"),
-        (put(DISTANCES_KEY, lambda d: -d[:, ::-1].copy()), "from the farthest patch down"),
-        (lambda tensors: tensors.pop(DISTANCES_KEY), "holds the tensors"),
-        (put("more", np.zeros(1, np.float32)), "holds the tensors"),
+        (put(COUNTED_KEY, lambda c: 0 * c), "counted is not between 1 and 4, the patches kept"),
+        (put(DEFECT_COUNTED_KEY, lambda c: c + np.int32(3)), "defect_counted is not between 1 and 4, the patches kept"),
+        (put(DISTANCES_KEY, lambda d: d[:, ::-1].copy()), "is negative or not in descending order"),
+        (put(DISTANCES_KEY, lambda d: -d[:, ::-1].copy()), "is negative or not in descending order"),
+        (lambda tensors: tensors.pop(DISTANCES_KEY), "unexpected tensors: "),
+        (put("more", np.zeros(1, np.float32)), "unexpected tensors: "),
     ],
 )
-def test_what_does_not_fit_is_refused(tiny: TinyBundle, change: Callable[[Tensors], object], text: str) -> None:
+def test_tensors_that_do_not_fit_are_refused(tiny: TinyBundle, change: Callable[[Tensors], object], text: str) -> None:
     with pytest.raises(ProcunitError, match=re.escape(text)) as refused:
         evidence_from_bundle(changed(tiny, change))
     assert refused.value.where == str(tiny.path / HELD_OUT)
 
 
-def test_bytes_that_are_no_tensors_are_refused(tiny: TinyBundle) -> None:
+def test_bytes_that_are_not_safetensors_are_refused(tiny: TinyBundle) -> None:
     (tiny.path / HELD_OUT).write_bytes(b"\xff" * 100)
     with pytest.raises(ProcunitError, match="not a readable safetensors file"):
         evidence_from_bundle(sealed_again(tiny))

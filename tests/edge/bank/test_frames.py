@@ -1,4 +1,4 @@
-"""The patches of frames: those that the bundle's own graph searches for."""
+"""The patches of frames: those that the bundle's inspection graph compares with the bank."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.tiny_bundle import TINY_GEOMETRY, defect_image, good_image, s
 
 
 def with_graph(bundle: Bundle, folder: Path, source: Path | bytes) -> Bundle:
-    """The bundle, opened already, with another file as the patches' graph."""
+    """The opened bundle with another file as the graph of patch features."""
     shutil.copytree(bundle.path, folder / "bundle")
     data = source if isinstance(source, bytes) else source.read_bytes()
     (folder / "bundle" / PATCHES_GRAPH).write_bytes(data)
@@ -31,7 +31,7 @@ def with_graph(bundle: Bundle, folder: Path, source: Path | bytes) -> Bundle:
 
 
 @pytest.mark.parametrize("image", [good_image(4), defect_image(4), stained_image(4)])
-def test_the_score_of_the_patches_is_the_engines(growing: Bundle, image: NDArray[np.uint8]) -> None:
+def test_the_score_from_the_patches_equals_the_engines_score(growing: Bundle, image: NDArray[np.uint8]) -> None:
     engine = OrtEngine(growing.graphs(), growing.bank(), threads=1)
     expected = score_pixels(image, TINY_GEOMETRY, engine)[0].anomaly_score
     (tile,) = PatchesGraph(growing).tiles(image)
@@ -39,8 +39,8 @@ def test_the_score_of_the_patches_is_the_engines(growing: Bundle, image: NDArray
     assert score == pytest.approx(expected, rel=1e-5)
 
 
-def judged_in(bundle: Bundle, **geometry: object) -> list[tuple[int, int]]:
-    """How many patches each tile has in another geometry, and how many of them are counted."""
+def patches_in(bundle: Bundle, **geometry: object) -> list[tuple[int, int]]:
+    """The number of patches of each tile in another geometry, and the number that its score averages."""
     manifest = bundle.manifest.model_copy(update={"geometry": TINY_GEOMETRY.model_copy(update=geometry)})
     tiles = PatchesGraph(replace(bundle, manifest=manifest)).tiles(good_image(4))
     return [(len(tile.patches), tile.counted) for tile in tiles]
@@ -48,18 +48,16 @@ def judged_in(bundle: Bundle, **geometry: object) -> list[tuple[int, int]]:
 
 def test_each_region_is_a_tile_of_its_own_and_its_padding_has_no_patches(growing: Bundle) -> None:
     regions = (Region(width=0.5), Region(y=0.25, height=0.25))
-    assert judged_in(growing, regions=regions) == [(32, 1), (16, 1)]
+    assert patches_in(growing, regions=regions) == [(32, 1), (16, 1)]
 
 
-def test_patches_that_are_wholly_ignored_do_not_exist(growing: Bundle) -> None:
-    left = ((0.0, 0.0), (0.3, 0.0), (0.3, 1.0), (0.0, 1.0))  # two columns of patches, and a part of a third
-    assert judged_in(growing) == [(64, 2)]
-    assert judged_in(growing, ignored=(left,)) == [(48, 2)]
+def test_patches_within_an_ignored_area_are_left_out(growing: Bundle) -> None:
+    left = ((0.0, 0.0), (0.3, 0.0), (0.3, 1.0), (0.0, 1.0))  # two columns of patches, and part of a third
+    assert patches_in(growing) == [(64, 2)]
+    assert patches_in(growing, ignored=(left,)) == [(48, 2)]
 
 
-def test_flagged_golden_frames_and_labelled_defects_are_kept_apart_from_good_ones(
-    growing: Bundle, tmp_path: Path
-) -> None:
+def test_the_defects_are_the_flagged_golden_frames_and_the_pinned_defects(growing: Bundle, tmp_path: Path) -> None:
     pinned = []
     for label, image in (("good", good_image(1)), ("dent", stained_image(1)), ("scratch", defect_image(1))):
         path = tmp_path / f"{label}.png"
@@ -74,7 +72,7 @@ def test_flagged_golden_frames_and_labelled_defects_are_kept_apart_from_good_one
     assert all([distances.shape for distances in defect.distances] == [(64,)] for defect in defects)
 
 
-def test_a_graph_that_is_none_or_gives_something_else_is_refused(growing: Bundle, tmp_path: Path) -> None:
+def test_a_damaged_or_different_graph_is_refused(growing: Bundle, tmp_path: Path) -> None:
     damaged = with_graph(growing, tmp_path / "damaged", b"\xff" * 100)
     with pytest.raises(ProcunitError, match="cannot load the graph"):
         PatchesGraph(damaged)
@@ -83,6 +81,6 @@ def test_a_graph_that_is_none_or_gives_something_else_is_refused(growing: Bundle
         PatchesGraph(other).tiles(good_image(1))
 
 
-def test_a_frame_that_is_no_image_is_refused(growing: Bundle) -> None:
+def test_a_frame_that_is_too_small_is_refused(growing: Bundle) -> None:
     with pytest.raises(ProcunitError, match="smallest usable side"):
         PatchesGraph(growing).tiles(np.zeros((10, 10), np.uint8))

@@ -1,4 +1,4 @@
-"""Bundles that were damaged, changed or made to do harm: each refused with an error that names the file."""
+"""Bundles that are damaged, changed or hostile: each is refused with an error that names the file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from edge.bundle.keys import TrustedKey, signing_key_from_file, trusted_key_from_file
-from edge.bundle.manifest import BANK, GOLDEN, KNOWN, MANIFEST, SIGNATURE, Manifest, graph_files
+from edge.bundle.manifest import BANK, CALIBRATION, GOLDEN, KNOWN, MANIFEST, SIGNATURE, Manifest, graph_files
 from edge.bundle.reader import (
     MAX_MANIFEST_BYTES,
     Bundle,
@@ -57,7 +57,7 @@ def _refused(tiny: TinyBundle, file: str, text: str) -> None:
 
 
 def _sign_changed_manifest(tiny: TinyBundle, change: Callable[[dict[str, Any]], object]) -> None:
-    """A manifest that the holder of the key signed, whatever it says."""
+    """Change the manifest and sign it, as the holder of the key can."""
     manifest = json.loads((tiny.path / MANIFEST).read_bytes())
     change(manifest)
     data = json.dumps(manifest).encode()
@@ -159,7 +159,7 @@ def test_a_linked_manifest(tiny: TinyBundle, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["../outside", "golden/../../outside", "/etc/passwd", "a/b/c", ".hidden", MANIFEST, "a\\..\\b", ""]
 )
-def test_a_name_that_leads_out_of_the_bundle(tiny: TinyBundle, name: str) -> None:
+def test_a_file_name_that_leads_out_of_the_bundle_is_refused(tiny: TinyBundle, name: str) -> None:
     _sign_changed_manifest(tiny, lambda m: m["files"].update({name: m["files"][MODEL]}))
     _refused(tiny, MANIFEST, f"file name {name!r} is not allowed")
 
@@ -180,7 +180,7 @@ def test_a_name_that_leads_out_of_the_bundle(tiny: TinyBundle, name: str) -> Non
         (lambda m: m["geometry"].update(input_width_px=1 << 20), "key geometry.input_width_px"),
     ],
 )
-def test_a_signed_manifest_that_says_what_none_may(
+def test_a_signed_manifest_with_a_forbidden_value_is_refused(
     tiny: TinyBundle, change: Callable[[dict[str, Any]], object], text: str
 ) -> None:
     _sign_changed_manifest(tiny, change)
@@ -215,7 +215,7 @@ def test_a_manifest_that_is_no_json_is_refused_even_without_a_signature_check(ti
         ({"bank": np.array([[1, 1], [1, -1]], np.float32)}, "a reach above 0"),
     ],
 )
-def test_a_sealed_bank_that_is_none(
+def test_a_sealed_bank_that_is_malformed_is_refused(
     tiny: TinyBundle, tensors: dict[str, NDArray[np.float32] | NDArray[np.float64]], text: str
 ) -> None:
     (tiny.path / BANK).write_bytes(save(tensors))
@@ -228,7 +228,7 @@ def test_a_sealed_bank_that_is_none(
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.binary(max_size=200))
-def test_arbitrary_bytes_are_no_bank(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+def test_arbitrary_bytes_are_refused_as_a_bank(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     file = tmp_path_factory.getbasetemp() / "arbitrary.safetensors"
     file.write_bytes(data)
     with pytest.raises(ProcunitError, match=r"arbitrary\.safetensors"):
@@ -243,7 +243,7 @@ def test_arbitrary_bytes_are_no_bank(tmp_path_factory: pytest.TempPathFactory, d
         (lambda g: g.update(tolerance=5.0), "key tolerance"),
     ],
 )
-def test_sealed_golden_records_that_fit_no_manifest(
+def test_sealed_golden_records_that_do_not_fit_the_manifest(
     tiny: TinyBundle, change: Callable[[dict[str, Any]], object], text: str
 ) -> None:
     golden = json.loads((tiny.path / GOLDEN).read_bytes())
@@ -255,14 +255,28 @@ def test_sealed_golden_records_that_fit_no_manifest(
     assert caught.value.where == str(tiny.path / GOLDEN)
 
 
-def test_a_sealed_list_of_known_photographs_that_is_none(tiny: TinyBundle) -> None:
+def test_a_damaged_list_of_known_photographs_names_its_file(tiny: TinyBundle) -> None:
     (tiny.path / KNOWN).write_text('{"photos": [{"sha256": 1}]}')
     _seal_again(tiny)
     with pytest.raises(ProcunitError, match=r"known\.json: key photos"):
         _open(tiny).known()
 
 
-def test_a_key_file_that_is_none(tiny: TinyBundle, tmp_path: Path) -> None:
+def test_a_damaged_calibration_record_names_the_bundle_file_and_no_command_of_the_run(tiny: TinyBundle) -> None:
+    """The device cannot run `procunit calibrate`: it has the bundle, not the run directory."""
+    (tiny.path / CALIBRATION).write_text('{"types": {}}')
+    _seal_again(tiny)
+    with pytest.raises(ProcunitError, match="key anomaly: Field required") as caught:
+        _open(tiny).calibration()
+    assert caught.value.where == str(tiny.path / CALIBRATION)
+    assert "procunit calibrate" not in str(caught.value)
+
+
+def test_a_bundle_without_a_calibration_record_has_none(tiny: TinyBundle) -> None:
+    assert _open(tiny).calibration() is None
+
+
+def test_a_file_that_is_not_a_key_is_refused(tiny: TinyBundle, tmp_path: Path) -> None:
     for read in (lambda p: trusted_key_from_file(p, demo=False), signing_key_from_file):
         with pytest.raises(ProcunitError, match=r"absent\.pem"):
             read(tmp_path / "absent.pem")
@@ -307,7 +321,7 @@ def test_a_directory_is_found_again_after_a_power_cut_between_the_two_renames(tm
         (("classifier.onnx", "extractor.onnx"), ("fp32",), ["classifier.onnx", "extractor.onnx"]),
     ],
 )
-def test_precisions_are_those_whose_graphs_are_all_there(
+def test_a_precision_is_listed_if_the_bundle_has_all_its_graphs(
     tiny: TinyBundle, added: tuple[str, ...], precisions: tuple[str, ...], graphs: list[str]
 ) -> None:
     for name in added:

@@ -19,7 +19,7 @@ from tests.support.tiny_bundle import build_tiny_bundle, defect_image, good_imag
 
 
 def bank(device: Device, *arguments: str | Path, answer: str | None = None) -> Result:
-    """The command with the device's settings."""
+    """Run the command with the device's settings."""
     command, *rest = map(str, arguments)
     runner = CliRunner(env={"COLUMNS": "160"})
     return runner.invoke(cli, ["bank", command, "--config", str(device.config), *rest], input=answer)
@@ -55,7 +55,7 @@ def versions(device: Device) -> list[str]:
     return sorted(path.parent.name for path in (device.folder / "state" / BANK_FOLDER).glob("*/*/delta.json"))
 
 
-def test_a_cleared_part_is_taken_in_shown_and_taken_back(growing_device: Device) -> None:
+def test_a_good_part_is_added_shown_and_undone(growing_device: Device) -> None:
     device = growing_device
     pin(device, stained_image(1), "good", "ab-7", "4711")
     pin(device, stained_image(2), "good", "ab-8")
@@ -81,7 +81,7 @@ def test_a_cleared_part_is_taken_in_shown_and_taken_back(growing_device: Device)
     assert "nothing to undo" in problem(bank(device, "undo"))
 
 
-def test_it_asks_first_and_a_no_changes_nothing(growing_device: Device) -> None:
+def test_it_asks_for_confirmation_and_no_changes_nothing(growing_device: Device) -> None:
     frame = file(growing_device, stained_image(1))
     refused = add(growing_device, frame, answer="n\n")
     assert refused.exit_code == 1
@@ -91,7 +91,7 @@ def test_it_asks_first_and_a_no_changes_nothing(growing_device: Device) -> None:
     assert versions(growing_device) == ["0001"]
 
 
-def test_a_frame_that_is_clear_already_makes_no_version(growing_device: Device) -> None:
+def test_a_frame_whose_score_is_low_already_makes_no_version(growing_device: Device) -> None:
     frame = file(growing_device, stained_image(1))
     assert add(growing_device, "--yes", frame).exit_code == 0
     again = add(growing_device, "--yes", file(growing_device, stained_image(5), "again.png"))
@@ -99,7 +99,7 @@ def test_a_frame_that_is_clear_already_makes_no_version(growing_device: Device) 
     assert versions(growing_device) == ["0001"]
 
 
-def test_a_second_version_holds_what_the_first_one_did(growing_device: Device) -> None:
+def test_a_second_version_includes_the_first_one(growing_device: Device) -> None:
     add(growing_device, "--yes", file(growing_device, stained_image(1), "first.png"))
     other = good_image(3)
     other[40:104, 8:88] = 131
@@ -111,7 +111,7 @@ def test_a_second_version_holds_what_the_first_one_did(growing_device: Device) -
     assert "Version 1 of the memory bank is in use" in bank(growing_device, "undo").output
 
 
-def test_a_bank_by_which_a_stored_defect_would_pass_is_refused_by_its_name(growing_device: Device) -> None:
+def test_a_bank_that_would_miss_a_stored_defect_is_refused_and_the_defect_named(growing_device: Device) -> None:
     stored = pin(growing_device, stained_image(9), "dent", "ab-9")
     text = problem(add(growing_device, "--yes", file(growing_device, stained_image(1))))
     assert f"would miss a stored defect: dent at {stored}" in text
@@ -119,7 +119,7 @@ def test_a_bank_by_which_a_stored_defect_would_pass_is_refused_by_its_name(growi
     assert versions(growing_device) == []
 
 
-def test_a_defect_of_the_bundle_itself_is_not_taken_for_a_good_part(growing_device: Device) -> None:
+def test_a_bank_that_would_miss_a_defect_of_the_bundle_is_refused(growing_device: Device) -> None:
     device = growing_device
     build_tiny_bundle(device.folder / "plain", types=(), grows=True)
     device.sections["bundle"] = {**dict(device.sections["bundle"]), "path": "plain/bundle"}  # type: ignore[call-overload]
@@ -128,12 +128,12 @@ def test_a_defect_of_the_bundle_itself_is_not_taken_for_a_good_part(growing_devi
     assert "would miss a stored defect: " in text
 
 
-def test_a_frame_that_a_type_flags_is_told_not_to_be_cleared_by_a_bank(growing_device: Device) -> None:
+def test_a_frame_that_a_type_flags_is_reported_as_not_cleared(growing_device: Device) -> None:
     image = stained_image(1)
     image[2:4, 2:4] = 40
     done = add(growing_device, "--yes", file(growing_device, image))
     assert done.exit_code == 0
-    assert "cleared.png is not cleared by this alone: scratch flags it" in done.output
+    assert "cleared.png is not cleared by this alone: scratch flags it, too" in done.output
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_frame_that_a_type_flags_is_told_not_to_be_cleared_by_a_bank(growing_d
         (("state/frames/pinned/ab-7.review.png",), "this frame is known as 'dent', not 'good'"),
     ],
 )
-def test_what_is_no_cleared_frame_is_refused(
+def test_anything_but_a_good_frame_is_refused(
     growing_device: Device, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], text: str
 ) -> None:
     pin(growing_device, good_image(1), "dent", "ab-7", "4711")
@@ -156,7 +156,7 @@ def test_what_is_no_cleared_frame_is_refused(
     assert text in problem(add(growing_device, "--yes", *arguments))
 
 
-def test_a_pinned_frame_without_its_record_is_told(growing_device: Device) -> None:
+def test_a_pinned_frame_without_its_record_is_reported(growing_device: Device) -> None:
     path = pin(growing_device, stained_image(1), "good", "ab-7")
     path.with_suffix(".json").write_text('{"label": "good"}')
     assert "ab-7.review.json: key result_id" in problem(add(growing_device, "--yes", "--result", "ab-7"))
@@ -164,7 +164,7 @@ def test_a_pinned_frame_without_its_record_is_told(growing_device: Device) -> No
     assert "missing" in problem(add(growing_device, "--yes", "--result", "ab-7"))
 
 
-def test_a_key_that_the_device_does_not_trust_with_its_bank(growing_device: Device) -> None:
+def test_a_key_that_the_device_does_not_trust_to_sign_its_bank(growing_device: Device) -> None:
     growing_device.sections["bundle"] = {"path": "bundle", "demo_keys": ["demo-key.pub"]}
     growing_device.write_settings()
     frame = file(growing_device, stained_image(1))
@@ -172,7 +172,7 @@ def test_a_key_that_the_device_does_not_trust_with_its_bank(growing_device: Devi
     assert add(growing_device, "--yes", frame, key="demo-key.pem").exit_code == 0  # it signed the bundle
 
 
-def test_a_bundle_from_before_says_to_build_it_again(growing_device: Device) -> None:
+def test_a_bundle_without_the_files_for_growing_has_to_be_built_again(growing_device: Device) -> None:
     build_tiny_bundle(growing_device.folder / "old")
     growing_device.sections["bundle"] = {
         "path": "old/bundle",
@@ -185,7 +185,7 @@ def test_a_bundle_from_before_says_to_build_it_again(growing_device: Device) -> 
     assert "Build it again" in text
 
 
-def test_show_tells_a_refused_version(growing_device: Device) -> None:
+def test_show_reports_a_refused_version(growing_device: Device) -> None:
     add(growing_device, "--yes", file(growing_device, stained_image(1)))
     (rows,) = (growing_device.folder / "state" / BANK_FOLDER).glob("*/0001/rows.safetensors")
     rows.write_bytes(rows.read_bytes()[:-1])

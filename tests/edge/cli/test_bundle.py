@@ -32,7 +32,7 @@ def _procunit(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_verify_says_in_one_line_who_sealed_what(tiny: TinyBundle) -> None:
+def test_verify_prints_one_line_with_the_bundle_and_its_signer(tiny: TinyBundle) -> None:
     done = _procunit("bundle", "verify", tiny.path, "--demo-trust", tiny.public_key)
     assert done.returncode == 0
     assert done.stdout.startswith("tiny version 1, ")
@@ -60,25 +60,25 @@ def test_the_evidence_of_a_bundle_that_can_grow_is_verified_too(tmp_path: Path) 
     tiny = build_tiny_bundle(tmp_path, grows=True)
     manifest = open_without_signature_check(tiny.path).manifest
     assert _procunit("bundle", "verify", tiny.path, "--demo-trust", tiny.public_key).returncode == 0
-    (tiny.path / HELD_OUT).write_bytes(b"signed, and yet no evidence")
+    (tiny.path / HELD_OUT).write_bytes(b"signed, but not safetensors")
     seal(tiny.path, manifest, write_demo_key(tmp_path))
     done = _procunit("bundle", "verify", tiny.path, "--demo-trust", tiny.public_key)
     assert done.returncode == 2
     assert f"{tiny.path}/{HELD_OUT}: not a readable safetensors file" in done.stderr
 
 
-def test_show_tells_whether_the_bank_can_grow(tiny: TinyBundle, growing: Bundle) -> None:
+def test_show_prints_whether_the_bank_can_grow(tiny: TinyBundle, growing: Bundle) -> None:
     assert "cannot be grown at the line" in _procunit("bundle", "show", tiny.path).stdout
     assert "can be grown at the line" in _procunit("bundle", "show", growing.path).stdout
 
 
-def test_show_without_a_key_says_not_verified(tiny: TinyBundle) -> None:
+def test_show_without_a_key_prints_not_verified(tiny: TinyBundle) -> None:
     done = _procunit("bundle", "show", tiny.path)
     assert done.returncode == 0
     assert "NOT VERIFIED" in done.stdout
 
 
-def test_show_tells_evidence_authority_and_the_key(tiny: TinyBundle) -> None:
+def test_show_prints_evidence_authority_and_the_key(tiny: TinyBundle) -> None:
     shown = _procunit("bundle", "show", tiny.path, "--demo-trust", tiny.public_key).stdout
     assert "verified by demo-key.pub (demo key" in shown
     assert "60 (40 parts)" in shown
@@ -88,7 +88,7 @@ def test_show_tells_evidence_authority_and_the_key(tiny: TinyBundle) -> None:
     assert "at most 14.00% of good parts" in shown
 
 
-def test_show_tells_what_of_a_frame_is_judged(tiny: TinyBundle, tmp_path: Path) -> None:
+def test_show_prints_the_inspected_area(tiny: TinyBundle, tmp_path: Path) -> None:
     assert "the whole frame, nothing ignored" in _procunit("bundle", "show", tiny.path).stdout
     upper_half = ((0.0, 0.0), (1.0, 0.0), (1.0, 0.5), (0.0, 0.5))
     regions = (Region(width=0.5), Region(x=0.5, width=0.25))
@@ -102,7 +102,7 @@ def test_show_tells_what_of_a_frame_is_judged(tiny: TinyBundle, tmp_path: Path) 
     assert "2 regions (1: x 0 to 0.5, y 0 to 1; 2: x 0.5 to 0.75, y 0 to 1), 50.0% of it ignored" in shown
 
 
-def test_show_cuts_a_demonstrations_authority_where_the_key_is_a_production_key(tiny: TinyBundle) -> None:
+def test_show_ignores_the_authority_of_a_simulated_run_under_a_production_key(tiny: TinyBundle) -> None:
     shown = _procunit("bundle", "show", tiny.path, "--trust", tiny.public_key).stdout
     assert "claims demo_reject" in shown
 

@@ -1,4 +1,4 @@
-"""The one command: errors that a person can act on."""
+"""The command `procunit`: its groups, and its errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from edge.cli.main import RoomGroup, root
 
 
-def test_a_command_whose_extra_is_missing_says_which_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_whose_packages_are_missing_names_the_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "training.cli", None)
     result = CliRunner().invoke(root, ["train", "--data", "x"])
     assert isinstance(result.exception, Exception)
@@ -27,7 +27,7 @@ def test_an_unknown_command_exits_with_two() -> None:
     assert "polish" in finished.stderr
 
 
-def test_a_persons_error_is_one_line_without_a_traceback() -> None:
+def test_a_procunit_error_is_one_line_without_a_traceback() -> None:
     finished = subprocess.run(
         [sys.executable, "-m", "edge.cli.main", "check-config", "/nonexistent.yaml"],
         capture_output=True,

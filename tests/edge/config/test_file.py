@@ -1,4 +1,4 @@
-"""The settings file: what is accepted, and what every problem says."""
+"""The settings file: what is accepted, and the text of every problem."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from edge.camera.replay import ReplaySettings
-from edge.config.file import ConfigError, Problem, settings_from_file
+from edge.config.file import ConfigError, settings_from_file
 from edge.config.located_yaml import MAX_BYTES, YamlError, located_yaml_from_bytes
 from edge.config.settings import Settings
+from edge.config.yaml_file import Problem
 
 GOOD = """\
 device: {enterprise: demo, line: line-1, device: edge-1}
@@ -35,7 +36,7 @@ state_dir: state
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The folder of a settings file, with everything that `GOOD` names."""
+    """The folder of a settings file, with every file and folder that `GOOD` names."""
     folder = tmp_path / "etc"
     (folder / "photos").mkdir(parents=True)
     (tmp_path / "bundle").mkdir()
@@ -77,7 +78,7 @@ def test_settings_do_not_change(folder: Path) -> None:
         read.mqtt.port = 1  # type: ignore[misc]
 
 
-def test_all_problems_are_told_at_once_in_the_order_of_the_lines(folder: Path) -> None:
+def test_all_problems_are_reported_at_once_in_the_order_of_the_lines(folder: Path) -> None:
     text = GOOD.replace("host:", "hots:").replace("port: 1883", "port: 99999").replace("kind: replay", "kind: replya")
     problems = problems_of(folder, text)
     assert [(p.line, p.key) for p in problems] == [
@@ -122,7 +123,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_lines(folder: Path) -
         ("[demo-key.pub]", "[]", 2, "bundle", "no public key", "demo-key.pub"),
         ("[demo-key.pub]", "[photos]", 4, "bundle.demo_keys.0", "is no file", "Public key files"),
         ("state_dir: state\n", "", 1, "state_dir", "the key is missing", "Folder for results"),
-        ("state_dir: state\n", "state_dir: state\nstate_dir: s\n", 15, "state_dir", "stands twice", "Remove"),
+        ("state_dir: state\n", "state_dir: state\nstate_dir: s\n", 15, "state_dir", "appears twice", "Remove"),
         ("port: 1883", "password_file: demo-key.pub", 10, "mqtt", "username is not", "Add username"),
     ],
 )
@@ -179,7 +180,7 @@ def test_a_password_file_that_everybody_may_read_is_refused(folder: Path) -> Non
         ("- 1", 1, "no settings"),
     ],
 )
-def test_what_is_no_plain_yaml_is_refused_with_its_line(folder: Path, text: str, line: int, what: str) -> None:
+def test_text_that_is_not_plain_yaml_is_refused_with_its_line(folder: Path, text: str, line: int, what: str) -> None:
     problem = only_problem(folder, text)
     assert problem.line == line
     assert what in problem.what
@@ -234,7 +235,7 @@ def sections(model: type[BaseModel]) -> list[type[BaseModel]]:
 
 
 @pytest.mark.parametrize("section", [*sections(Settings), ReplaySettings])
-def test_every_field_says_what_it_is(section: type[BaseModel]) -> None:
+def test_every_field_has_a_title_and_a_description(section: type[BaseModel]) -> None:
     assert section.model_config.get("extra") == "forbid"
     assert section.model_config.get("frozen") is True
     for name, field in section.model_fields.items():

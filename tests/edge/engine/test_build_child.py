@@ -1,4 +1,4 @@
-"""The build as a child: what it says, how it may end, and that nothing of it stays; most children here are doubles."""
+"""The build as a child process: its output, its ways to end, and that nothing is left; most children are doubles."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ReplaceChild = Callable[..., Path]
 
 @pytest.fixture
 def build(tmp_path: Path) -> EngineBuild:
-    """A build whose folder holds what a killed one left."""
+    """A build whose folder contains the files of a killed build."""
     (tmp_path / "engines" / ".feed.partial").mkdir(parents=True)
     return EngineBuild(tmp_path / "bundle", "fp32", "tensorrt_rtx", tmp_path / "engines")
 
@@ -29,22 +29,22 @@ def build(tmp_path: Path) -> EngineBuild:
 @pytest.fixture
 def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReplaceChild:
     """Replaces the child by a double; see `replace_child`."""
-    return lambda *said, **then: replace_child(monkeypatch, tmp_path, *said, **then)
+    return lambda *output, **then: replace_child(monkeypatch, tmp_path, *output, **then)
 
 
 def never() -> bool:
     return False
 
 
-def test_progress_comes_as_it_is_said_and_the_result_last(build: EngineBuild, child: ReplaceChild) -> None:
+def test_progress_is_forwarded_and_the_result_returned(build: EngineBuild, child: ReplaceChild) -> None:
     child("a library that prints", PROGRESS, '{"phase": 1}', PROGRESS, RESULT)
-    told: list[BuildProgress] = []
-    result = build_in_child(build, told.append, never)
+    reported: list[BuildProgress] = []
+    result = build_in_child(build, reported.append, never)
     assert result == BuildResult(result="engines/k", cached=False, size_bytes=7, seconds=2.0)
-    assert [str(progress) for progress in told] == ["25%: model: Timing graph nodes (3 of 7)"] * 2
+    assert [str(progress) for progress in reported] == ["25%: model: Timing graph nodes (3 of 7)"] * 2
 
 
-def test_its_failure_is_the_daemon_s_with_its_words(build: EngineBuild, child: ReplaceChild) -> None:
+def test_a_failure_of_the_child_is_raised_with_its_text(build: EngineBuild, child: ReplaceChild) -> None:
     child(PROGRESS, FAILURE, then="sys.exit(2)")
     with pytest.raises(ProcunitError) as caught:
         build_in_child(build, lambda _: None, never)
@@ -52,63 +52,63 @@ def test_its_failure_is_the_daemon_s_with_its_words(build: EngineBuild, child: R
 
 
 @pytest.mark.parametrize(
-    ("then", "said"),
+    ("then", "message"),
     [
         ("os.kill(os.getpid(), signal.SIGKILL)", "was killed, as the kernel does when memory runs out.*add swap"),
-        ("os.kill(os.getpid(), signal.SIGSEGV)", "died of SIGSEGV without a reason.*procunit engine build"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "died of SIGSEGV without an error message.*procunit engine build"),
         ("sys.exit(7)", "ended with exit code 7"),
         ("sys.exit(0)", "ended with exit code 0"),
         ("sys.stdout.write('x' * 200_000)", "ended with exit code 0"),
     ],
 )
-def test_a_child_that_dies_is_told_with_what_to_do(
-    build: EngineBuild, child: ReplaceChild, then: str, said: str
+def test_a_child_that_dies_is_reported_with_a_remedy(
+    build: EngineBuild, child: ReplaceChild, then: str, message: str
 ) -> None:
     child(PROGRESS, then=then)
-    with pytest.raises(ProcunitError, match=said):
+    with pytest.raises(ProcunitError, match=message):
         build_in_child(build, lambda _: None, never)
     assert (build.cache / ".feed.partial").exists() is ("SIG" not in then)
 
 
-@pytest.mark.parametrize("listens", [True, False])
-def test_a_child_that_is_not_wanted_any_more_is_gone_at_once(
-    build: EngineBuild, child: ReplaceChild, listens: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("obeys_sigterm", [True, False])
+def test_a_cancelled_child_ends_at_once(
+    build: EngineBuild, child: ReplaceChild, obeys_sigterm: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edge.engine.build_child.CANCEL_S", 0.3)
-    deaf = "" if listens else "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('{}', flush=True); "
-    pid = child(PROGRESS, then=deaf + HANGS)
-    told = threading.Event()
+    ignore_sigterm = "" if obeys_sigterm else "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('{}', flush=True); "
+    pid = child(PROGRESS, then=ignore_sigterm + HANGS)
+    reported = threading.Event()
     started_s = time.monotonic()
     with pytest.raises(BuildCancelledError):
-        build_in_child(build, lambda _: told.set(), lambda: told.wait(0.2))
+        build_in_child(build, lambda _: reported.set(), lambda: reported.wait(0.2))
     assert time.monotonic() - started_s < 5
     assert not is_running(pid)
     assert list(build.cache.glob(".*.partial")) == []
 
 
-def test_a_child_that_says_nothing_is_ended(
+def test_a_child_without_output_is_ended(
     build: EngineBuild, child: ReplaceChild, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edge.engine.build_child.SILENT_S", 0.3)
     pid = child(then=HANGS)
-    with pytest.raises(ProcunitError, match="said nothing for"):
+    with pytest.raises(ProcunitError, match="printed nothing for"):
         build_in_child(build, lambda _: None, never)
     assert not is_running(pid)
 
 
-def test_the_real_child_builds_then_finds_what_it_built(tmp_path: Path) -> None:
+def test_the_real_child_builds_an_engine_then_finds_it_in_the_cache(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX has wheels for x86-64 alone")
     build = EngineBuild(build_tiny_bundle(tmp_path).path, "fp32", "tensorrt_rtx", tmp_path / "engines")
-    told: list[BuildProgress] = []
-    first = build_in_child(build, told.append, never)
-    again = build_in_child(build, told.append, never)
+    reported: list[BuildProgress] = []
+    first = build_in_child(build, reported.append, never)
+    again = build_in_child(build, reported.append, never)
     assert (first.cached, again.cached) == (False, True)
-    assert told[0].phase.startswith("model: ")
+    assert reported[0].phase.startswith("model: ")
     assert (Path(first.result) / "engine-0.plan").stat().st_size == first.size_bytes
 
 
-def test_the_real_child_ends_when_it_is_asked(tmp_path: Path) -> None:
-    """A cache that is locked keeps it waiting, so that there is something to end."""
+def test_the_real_child_ends_when_it_is_cancelled(tmp_path: Path) -> None:
+    """The cache is locked, so that the child waits and can be cancelled."""
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX has wheels for x86-64 alone")
     build = EngineBuild(build_tiny_bundle(tmp_path).path, "fp32", "tensorrt_rtx", tmp_path / "engines")
     waits: list[str] = []

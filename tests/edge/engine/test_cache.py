@@ -1,4 +1,4 @@
-"""Engines on the disk: whole and as they were stored, or removed and told."""
+"""Engines on the disk: complete and unchanged, or removed and reported."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ PLANS = (b"classifier" * 100, b"extractor" * 100)
 
 
 class Kept:
-    """A cache in a folder, and what it told of damage."""
+    """A cache in a folder, and the damage that it reported."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.told: list[str] = []
-        self.cache = EngineCache(folder, self.told.append)
+        self.reported: list[str] = []
+        self.cache = EngineCache(folder, self.reported.append)
 
     @property
     def names(self) -> list[str]:
@@ -49,17 +49,17 @@ def edit_sidecar(folder: Path, change: Callable[[dict[str, Any]], object]) -> No
     path.write_text(json.dumps(record))
 
 
-def test_what_was_stored_is_found_by_its_key_alone(kept: Kept) -> None:
+def test_a_stored_engine_is_found_by_its_exact_key_only(kept: Kept) -> None:
     found = kept.cache.find(KEY)
     assert found is not None
     assert tuple(plan.read_bytes() for plan in found.plans) == PLANS
     assert kept.cache.find(replace(KEY, library_version="10.16.1")) is None
-    assert kept.told == []
+    assert kept.reported == []
     assert kept.names == [KEY.name]
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "text"),
     [
         (lambda folder: os.truncate(folder / "engine-1.plan", 17), "17 bytes long instead of 900"),
         (lambda folder: (folder / "engine-0.plan").write_bytes(b"x" * 1000), "sha256 differs"),
@@ -67,25 +67,23 @@ def test_what_was_stored_is_found_by_its_key_alone(kept: Kept) -> None:
         (lambda folder: (folder / "engine.json").unlink(), "No such file"),
         (lambda folder: (folder / "engine.json").write_text("{"), "engine.json"),
         (lambda folder: (folder / "engine.json").write_text(" " * 20_000), "larger than"),
-        (lambda folder: edit_sidecar(folder, lambda r: r["plans"].pop()), "1 engines for 2 graphs"),
+        (lambda folder: edit_sidecar(folder, lambda r: r["plans"].pop()), "1 plans for 2 graphs"),
         (lambda folder: edit_sidecar(folder, lambda r: r["key"].update(library_version="10.16.1")), "library_version"),
         (lambda folder: edit_sidecar(folder, lambda r: r.update(pickle="gASV")), "pickle"),
     ],
     ids=["truncated", "changed", "missing", "no sidecar", "no JSON", "huge", "half", "foreign", "unknown key"],
 )
-def test_an_engine_that_is_not_as_it_was_stored_is_removed_and_told(
-    kept: Kept, damage: Callable[[Path], object], told: str
-) -> None:
+def test_a_damaged_engine_is_removed_and_reported(kept: Kept, damage: Callable[[Path], object], text: str) -> None:
     damage(kept.folder / KEY.name)
     assert kept.cache.find(KEY) is None
-    assert len(kept.told) == 1
-    assert told in kept.told[0]
+    assert len(kept.reported) == 1
+    assert text in kept.reported[0]
     assert kept.names == []
     assert kept.cache.find(KEY) is None
-    assert len(kept.told) == 1
+    assert len(kept.reported) == 1
 
 
-def test_the_engines_used_last_are_kept(kept: Kept) -> None:
+def test_the_most_recently_used_engines_are_kept(kept: Kept) -> None:
     keys = [replace(KEY, tiles=tiles) for tiles in range(2, 2 + KEPT_ENGINES)]
     for age, key in enumerate([KEY, *keys[:-1]]):
         kept.cache.store(key, PLANS)
@@ -95,13 +93,13 @@ def test_the_engines_used_last_are_kept(kept: Kept) -> None:
     assert kept.names == sorted(key.name for key in (KEY, *keys[1:]))
 
 
-def test_a_disk_that_takes_no_engine_is_told_and_left_clean(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_and_left_clean(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_path: Path, _data: bytes) -> int:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as broken:
         broken.setattr(Path, "write_bytes", full)
-        with pytest.raises(ProcunitError, match=r"No space left on device.*Make room"):
+        with pytest.raises(ProcunitError, match=r"No space left on device.*Free space"):
             kept.cache.store(KEY, (b"new", b"new"))
     found = kept.cache.find(KEY)
     assert found is not None
@@ -109,12 +107,12 @@ def test_a_disk_that_takes_no_engine_is_told_and_left_clean(kept: Kept, monkeypa
     assert kept.names == [KEY.name]
 
 
-def test_one_builds_at_a_time_and_what_a_killed_one_left_is_removed(kept: Kept) -> None:
-    asked: list[float] = []
+def test_one_process_builds_at_a_time_and_files_of_killed_builds_are_removed(kept: Kept) -> None:
+    waits: list[float] = []
 
     def wait(seconds: float) -> bool:
-        asked.append(seconds)
-        return len(asked) == 3
+        waits.append(seconds)
+        return len(waits) == 3
 
     with kept.cache.locked(wait):
         (kept.folder / ".feed.partial").mkdir()
@@ -124,12 +122,12 @@ def test_one_builds_at_a_time_and_what_a_killed_one_left_is_removed(kept: Kept) 
         assert len(kept.names) == 3
         with pytest.raises(BuildCancelledError), Kept(kept.folder).cache.locked(wait):
             pass
-    assert asked == [engine_cache._POLL_S] * 3
+    assert waits == [engine_cache._POLL_S] * 3
     with kept.cache.locked(wait):
         assert kept.names == [KEY.name]
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(ProcunitError, match="--cache"),
@@ -138,7 +136,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         pass
 
 
-def test_kernel_times_are_kept_a_device(kept: Kept, caplog: pytest.LogCaptureFixture) -> None:
+def test_kernel_times_are_stored_per_device(kept: Kept, caplog: pytest.LogCaptureFixture) -> None:
     kept.cache.store_timing(KEY, b"times")
     assert kept.cache.timing(replace(KEY, tiles=9)) == b"times"
     assert kept.cache.timing(replace(KEY, gpu="Thor")) == b""

@@ -1,4 +1,4 @@
-"""Which engine judges: builds are TensorRT-RTX's real ones on the CPU, what opens them is a double."""
+"""The choice of the engine: real builds by TensorRT for RTX on the CPU, opened by a double of its runtime."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX has wheels for x86-
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[BundleContent, Path]:
-    """A bundle with every precision, and a cache that holds the engines of fp16 and fp32."""
+    """A bundle with every precision, and a cache with the engines of fp16 and fp32."""
     folder = tmp_path_factory.mktemp("built")
     bundle = open_without_signature_check(build_tiny_bundle(folder, precisions=PRECISIONS).path)
     for precision in ("fp16", "fp32"):
@@ -36,7 +36,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[BundleContent, Path
 
 @pytest.fixture
 def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever wants to build is told that it cannot be."""
+    """Every build fails."""
 
     def refuse(build: object, *_: object) -> None:
         raise ProcunitError("the builder does not work today")
@@ -45,10 +45,10 @@ def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def choose(
-    built: tuple[BundleContent, Path], precision: Precision, double: PlanDouble, told: list[str] | None = None
+    built: tuple[BundleContent, Path], precision: Precision, double: PlanDouble, reported: list[str] | None = None
 ) -> ChosenEngine:
     bundle, cache_dir = built
-    damage: list[str] = [] if told is None else told
+    damage: list[str] = [] if reported is None else reported
     settings = EngineSettings(kind="tensorrt_rtx", precision=precision)
     return choose_engine(
         bundle,
@@ -61,14 +61,14 @@ def choose(
     )
 
 
-def test_the_wanted_precision_judges_if_it_passes(built: tuple[BundleContent, Path], no_child: None) -> None:
+def test_the_wanted_precision_is_chosen_if_it_passes(built: tuple[BundleContent, Path], no_child: None) -> None:
     double = PlanDouble()
     chosen = choose(built, "fp16", double)
     assert (chosen.precision, chosen.failed, double.opened) == ("fp16", (), ["fp16"])
     assert chosen.gate.passed
 
 
-def test_a_precision_that_fails_the_gate_is_closed_and_the_next_one_judges(
+def test_a_precision_that_fails_the_gate_is_closed_and_the_next_one_chosen(
     built: tuple[BundleContent, Path], no_child: None
 ) -> None:
     double = PlanDouble(drifts={"fp16": 1.0})
@@ -81,7 +81,7 @@ def test_a_precision_that_fails_the_gate_is_closed_and_the_next_one_judges(
     assert "spreads" in failed.problem
 
 
-def test_a_precision_that_cannot_be_built_leaves_it_to_one_that_was(
+def test_if_a_precision_cannot_be_built_a_cached_one_is_chosen(
     built: tuple[BundleContent, Path], no_child: None
 ) -> None:
     chosen = choose(built, "int8", PlanDouble())
@@ -89,30 +89,34 @@ def test_a_precision_that_cannot_be_built_leaves_it_to_one_that_was(
     assert [(f.precision, f.problem) for f in chosen.failed] == [("int8", "the builder does not work today")]
 
 
-def test_the_last_good_engine_of_the_bundle_is_used_even_if_it_is_a_faster_one(
+def test_a_cached_engine_is_the_last_resort_even_if_it_is_a_faster_one(
     built: tuple[BundleContent, Path], no_child: None
 ) -> None:
     chosen = choose(built, "fp32", PlanDouble(problems={"fp32": [ProcunitError("the GPU lacks memory")]}))
     assert (chosen.precision, [f.precision for f in chosen.failed]) == ("fp16", ["fp32"])
 
 
-def test_where_nothing_passes_every_reason_is_told_once(built: tuple[BundleContent, Path], no_child: None) -> None:
+def test_if_nothing_passes_every_reason_is_given_once(built: tuple[BundleContent, Path], no_child: None) -> None:
     lost = EngineLostError("the GPU failed: launch timed out")
     double = PlanDouble(problems={"fp16": [lost]}, drifts={"fp32": 1.0})
     with pytest.raises(EngineUnavailableError) as caught:
         choose(built, "int8", double)
     text = str(caught.value)
-    assert "int8: the builder does not work today; fp16: the GPU failed: launch timed out; fp32: it does not" in text
+    assert "no engine passed the golden frames (int8: the builder does not work" in text
+    assert (
+        "int8: the builder does not work today; fp16: the GPU failed: launch timed out; fp32: its results differ"
+        in text
+    )
     assert all(engine.closed for engine in double.made)
 
 
-def test_a_bundle_without_the_wanted_graph_says_so(tmp_path: Path, no_child: None) -> None:
+def test_a_bundle_without_the_wanted_graph_is_a_reason(tmp_path: Path, no_child: None) -> None:
     bundle = open_without_signature_check(build_tiny_bundle(tmp_path).path)
     with pytest.raises(EngineUnavailableError, match="fp16: the bundle has no such graph; fp32: the builder"):
         choose((bundle, tmp_path / "engines"), "fp16", PlanDouble())
 
 
-def test_a_truncated_engine_is_told_and_built_again(built: tuple[BundleContent, Path]) -> None:
+def test_a_truncated_engine_is_reported_and_built_again(built: tuple[BundleContent, Path]) -> None:
     bundle, cache_dir = built
     settings = EngineSettings(kind="tensorrt_rtx", precision="fp16")
     opened: list[Path] = []
@@ -122,23 +126,23 @@ def test_a_truncated_engine_is_told_and_built_again(built: tuple[BundleContent, 
         return PlanDouble().open_plans(found, bundle, settings)
 
     def open_it() -> None:
-        open_engine(bundle, settings, cache_dir, lambda _: None, on_damage=told.append, open_plans=note)
+        open_engine(bundle, settings, cache_dir, lambda _: None, on_damage=reported.append, open_plans=note)
 
-    told: list[str] = []
+    reported: list[str] = []
     open_it()
     whole = opened[0].read_bytes()
     os.truncate(opened[0], 1000)
     open_it()
-    assert len(told) == 1
-    assert f"1000 bytes long instead of {len(whole)}" in told[0]
+    assert len(reported) == 1
+    assert f"1000 bytes long instead of {len(whole)}" in reported[0]
     assert opened[1].stat().st_size > 1000
 
 
-def test_an_engine_that_the_library_does_not_load_is_told_and_built_again(built: tuple[BundleContent, Path]) -> None:
-    told: list[str] = []
+def test_an_engine_that_the_library_cannot_load_is_reported_and_built_again(built: tuple[BundleContent, Path]) -> None:
+    reported: list[str] = []
     double = PlanDouble(problems={"fp16": [UnfitPlanError("made by another version")]})
-    chosen = choose(built, "fp16", double, told)
-    assert (chosen.precision, chosen.failed, told) == ("fp16", (), ["made by another version"])
+    chosen = choose(built, "fp16", double, reported)
+    assert (chosen.precision, chosen.failed, reported) == ("fp16", (), ["made by another version"])
     assert double.opened == ["fp16", "fp16"]
 
 
@@ -164,7 +168,7 @@ def test_a_missing_library_is_one_reason_with_its_remedy(tmp_path: Path) -> None
     assert "sudo apt install python3-libnvinfer" in text
 
 
-def test_here_the_real_engine_says_that_there_is_no_gpu(built: tuple[BundleContent, Path]) -> None:
+def test_without_a_gpu_the_real_engine_is_a_problem_with_a_reason(built: tuple[BundleContent, Path]) -> None:
     if Path("/dev/nvidia0").exists():
         pytest.skip("there is a GPU")
     with pytest.raises(ProcunitError, match=r"CUDA driver cannot be loaded|no GPU"):
@@ -175,11 +179,11 @@ def test_a_bank_that_does_not_fit_is_a_reason_with_both_widths(
     built: tuple[BundleContent, Path], no_child: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(BundleContent, "bank", lambda _self: np.ones((7, 6), np.float32))
-    with pytest.raises(EngineUnavailableError, match="the bank has 5 features a row, the graph needs 3"):
+    with pytest.raises(EngineUnavailableError, match="the bank has 5 features per row, the graph needs 3"):
         choose(built, "fp32", PlanDouble())
 
 
-def test_the_gate_ends_once_the_engine_is_not_wanted(built: tuple[BundleContent, Path]) -> None:
+def test_the_gate_ends_when_it_is_cancelled(built: tuple[BundleContent, Path]) -> None:
     double, asked = PlanDouble(), iter(range(100))
 
     def stopping() -> bool:
@@ -198,7 +202,7 @@ def test_the_gate_ends_once_the_engine_is_not_wanted(built: tuple[BundleContent,
     assert [(engine.count, engine.closed) for engine in double.made] == [(1, True)]
 
 
-def test_nothing_is_begun_once_it_is_not_wanted(built: tuple[BundleContent, Path]) -> None:
+def test_nothing_is_started_after_a_cancellation(built: tuple[BundleContent, Path]) -> None:
     double = PlanDouble()
     with pytest.raises(BuildCancelledError):
         choose_engine(

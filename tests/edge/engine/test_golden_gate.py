@@ -1,4 +1,4 @@
-"""The golden gate with a real bundle and the real engine, and with engines that drift, flip, fail and lie."""
+"""The golden gate with a real bundle and the real engine, and with engines that drift, flip verdicts and fail."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from calibration.calibrate import calibrate_run
 from edge.bundle.keys import trusted_key_from_file
 from edge.bundle.manifest import GoldenSet
 from edge.bundle.reader import Bundle, open_bundle
-from edge.engine.flip_rate import MAX_FLIP_RATE, clearances_from_bundle
+from edge.engine.flip_rate import MAX_FLIP_RATE, excesses_from_bundle
 from edge.engine.golden_gate import check_golden
 from edge.engine.ort import OrtEngine
 from edge.engine.protocol import EngineError, Outputs
@@ -47,7 +47,7 @@ def engine(bundle: Bundle) -> Iterator[OrtEngine]:
 
 
 class ChangedEngine:
-    """The real engine with its outputs changed: a test double of an engine that is not faithful."""
+    """The real engine with its outputs changed: a test double of an engine that drifts."""
 
     def __init__(self, engine: OrtEngine, *, logits: float = 0.0, anomaly: float = 0.0) -> None:
         self._engine = engine
@@ -88,7 +88,7 @@ class FailingEngine:
         raise EngineError(f"out of memory for {len(tiles_u8)} tiles")
 
     def swap_bank(self, bank: NDArray[np.float32]) -> None:
-        """There is none."""
+        """Does nothing."""
 
     def close(self) -> None:
         """Nothing to release."""
@@ -101,11 +101,11 @@ def test_the_reference_engine_passes_without_drift(bundle: Bundle, engine: OrtEn
     assert max(check.drift for check in result.checks) < 1e-3
     assert "4 golden frames, worst drift" in str(result)
     assert result.flip_rate is None
-    assert "holds no calibration scores" in str(result)
+    assert "has no calibration scores" in str(result)
 
 
 @pytest.mark.parametrize(("share", "passes"), [(0.9, True), (1.1, False), (-1.1, False)])
-def test_a_types_drift_is_counted_in_its_spreads_on_good_parts(
+def test_the_drift_of_a_type_is_in_its_spreads_on_good_parts(
     bundle: Bundle, engine: OrtEngine, share: float, passes: bool
 ) -> None:
     spread = bundle.manifest.types[1].limit.spread
@@ -121,7 +121,7 @@ def test_a_types_drift_is_counted_in_its_spreads_on_good_parts(
 
 
 @pytest.mark.parametrize(("share", "passes"), [(0.9, True), (1.1, False)])
-def test_the_anomalys_drift_is_counted_in_its_spreads(
+def test_the_drift_of_the_anomaly_is_in_its_spreads(
     bundle: Bundle, engine: OrtEngine, share: float, passes: bool
 ) -> None:
     assert bundle.manifest.anomaly is not None
@@ -147,7 +147,7 @@ def test_a_flipped_decision_fails_even_within_the_tolerance(
     assert f"the worst {good.file}: the verdict is review instead of pass" in str(result)
 
 
-def test_a_score_that_is_no_number_fails(bundle: Bundle, engine: OrtEngine) -> None:
+def test_a_score_that_is_not_finite_fails(bundle: Bundle, engine: OrtEngine) -> None:
     for changed in (ChangedEngine(engine, logits=math.nan), ChangedEngine(engine, anomaly=math.inf)):
         result = check_golden(bundle, changed)
         assert not result.passed
@@ -161,7 +161,7 @@ def test_an_engine_that_fails_does_not_pass(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tiles", "problem"), [(2, "outputs of 2 tiles instead of 1"), (0, "no scores: the engine gave no tile")]
+    ("tiles", "problem"), [(2, "outputs of 2 tiles instead of 1"), (0, "no scores: the engine returned no tiles")]
 )
 def test_an_engine_whose_outputs_have_another_shape_does_not_pass(
     bundle: Bundle, engine: OrtEngine, tiles: int, problem: str
@@ -173,7 +173,7 @@ def test_an_engine_whose_outputs_have_another_shape_does_not_pass(
     assert problem in str(result)
 
 
-def test_with_calibration_scores_the_gate_tells_how_many_parts_would_flip(calibrated: Bundle) -> None:
+def test_with_calibration_scores_the_gate_predicts_the_flips(calibrated: Bundle) -> None:
     engine = OrtEngine(calibrated.graphs(), calibrated.bank(), threads=1)
     faithful = check_golden(calibrated, engine)
     assert faithful.passed
@@ -203,7 +203,7 @@ def test_too_many_predicted_flips_fail_though_every_frame_passes(
 def test_calibration_scores_of_other_types_are_refused(calibrated: Bundle, engine: OrtEngine) -> None:
     fewer = calibrated.manifest.model_copy(update={"types": calibrated.manifest.types[:1]})
     with pytest.raises(ProcunitError, match="do not fit the bundle's types"):
-        clearances_from_bundle(replace(calibrated, manifest=fewer))
+        excesses_from_bundle(replace(calibrated, manifest=fewer))
 
 
 def test_without_golden_frames_nothing_passes(

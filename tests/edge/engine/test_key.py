@@ -1,4 +1,4 @@
-"""The key of an engine, and the GPU as the driver tells of it; the driver here is a double of libcuda."""
+"""The key of an engine, and the GPU that the driver reports; the driver is a double of libcuda."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEY = EngineKey("TensorRT", "10.3.0", "Orin", "8.7", ("ab" * 32,), 1, "level 3")
 
 
 class CudaDouble:
-    """A double of libcuda with one Orin; the call named in `fails` gives CUDA_ERROR_NO_DEVICE."""
+    """A double of libcuda with one Orin; the call named in `fails` returns CUDA_ERROR_NO_DEVICE."""
 
     def __init__(self, fails: str = "") -> None:
         self._fails = fails
@@ -49,7 +49,7 @@ def opened(double: CudaDouble) -> Any:
     return lambda _name: double
 
 
-def test_the_gpu_is_named_by_the_driver() -> None:
+def test_the_driver_names_the_gpu() -> None:
     assert gpu_identity(opened(CudaDouble())) == Gpu("Orin", "8.7")
 
 
@@ -78,7 +78,7 @@ def test_no_driver_is_no_gpu() -> None:
     ],
     ids=str,
 )
-def test_whatever_an_engine_depends_on_gives_it_another_name(change: dict[str, Any]) -> None:
+def test_everything_that_an_engine_depends_on_changes_its_name(change: dict[str, Any]) -> None:
     other = replace(KEY, **change)
     assert other.name != KEY.name
     shares_timing = not change.keys() & {"library", "library_version", "gpu", "compute_capability"}
@@ -86,7 +86,7 @@ def test_whatever_an_engine_depends_on_gives_it_another_name(change: dict[str, A
     assert replace(KEY).name == KEY.name
 
 
-def test_the_key_holds_the_hashes_that_the_manifest_was_signed_with(tmp_path: Path) -> None:
+def test_the_key_has_the_hashes_of_the_manifest(tmp_path: Path) -> None:
     bundle = open_without_signature_check(build_tiny_bundle(tmp_path, precisions=("fp32", "fp16")).path)
     library = TensorRT(ModuleType("double"), "TensorRT", "10.3.0", object(), deque())
     keys = [engine_key(bundle, precision, library, Gpu("Orin", "8.7")) for precision in bundle.precisions]

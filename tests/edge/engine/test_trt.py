@@ -1,6 +1,6 @@
-"""The runtime's logic on doubles of TensorRT and of the CUDA driver: what it asks of them, never how fast they are.
+"""The TensorRT engine on doubles of TensorRT and of the CUDA driver: its calls and results, not its speed.
 
-The numbers are real: the double runs the ONNX graph, and ONNX Runtime on the same graph is what they are held to.
+The numbers are real: the double runs the ONNX graph, and they are compared with ONNX Runtime on the same graph.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ GEOMETRY = Geometry(
 
 @dataclass
 class Device:
-    """The doubles, a plan on the disk and the graph that it holds."""
+    """The doubles, a plan on the disk and the graph that it contains."""
 
     driver: CudaDouble
     tensorrt: TensorrtDouble
@@ -50,7 +50,7 @@ class Device:
     graph: Path
 
     def engine(self, bank: NDArray[np.float32] | None = None, types: int = TYPES) -> TrtEngine:
-        """The runtime's engine over the doubles."""
+        """The TensorRT engine with the doubles."""
         return TrtEngine(
             self.plans,
             bank_of(0) if bank is None else bank,
@@ -61,7 +61,7 @@ class Device:
         )
 
     def check_released(self) -> None:
-        """Everything is given back, once, in order."""
+        """Everything was released, once, in the right order."""
         gc.collect()
         assert self.driver.held == {}
         assert self.driver.breaches == []
@@ -89,7 +89,7 @@ def _device(graph: Path, directory: Path) -> Device:
 
 
 def bank_of(number: int, rows: int = 40) -> NDArray[np.float32]:
-    """Banks so different that a score tells which one was searched."""
+    """Banks so different that a score shows which one was searched."""
     shift = np.append(np.full(FEATURES, number / 4), 0)
     return np.asarray(tiny_bank()[number : number + rows] + shift, np.float32)
 
@@ -103,7 +103,7 @@ def assert_same(outputs: Outputs, expected: Outputs) -> None:
         np.testing.assert_array_equal(getattr(outputs, name), getattr(expected, name))
 
 
-def test_it_judges_as_onnx_runtime_does(device: Device) -> None:
+def test_its_outputs_equal_onnx_runtimes(device: Device) -> None:
     reference = OrtEngine([device.graph], bank_of(0), threads=1)
     engine = device.engine()
     results = [engine.infer(tiles_of(seed)) for seed in range(5)]
@@ -162,26 +162,26 @@ def test_without_types_there_is_no_head(device: Device, tmp_path: Path) -> None:
     engine.close()
 
 
-def test_ten_thousand_inferences_and_swaps_give_the_bank_in_force_and_no_growth(device: Device) -> None:
+def test_ten_thousand_inferences_and_swaps_use_the_current_bank_and_no_more_memory(device: Device) -> None:
     banks = [bank_of(number, rows) for number, rows in ((0, 20), (1, 20), (2, 35))]
     image = tiles_of(7)
     expected = [OrtEngine([device.graph], bank, threads=1).infer(image).anomaly_score for bank in banks]
     engine = device.engine(banks[0])
     engine.infer(image)
-    held, in_force = device.driver.held, 0
+    held, current = device.driver.held, 0
     order = np.random.default_rng(0)
     for _ in range(10_000):
         if order.random() < 0.05:
-            in_force = int(order.integers(len(banks)))
-            engine.swap_bank(banks[in_force])
-        np.testing.assert_array_equal(engine.infer(image).anomaly_score, expected[in_force])
+            current = int(order.integers(len(banks)))
+            engine.swap_bank(banks[current])
+        np.testing.assert_array_equal(engine.infer(image).anomaly_score, expected[current])
     assert device.driver.held == held
     engine.close()
 
 
 def test_any_order_of_swaps_and_inferences(graph: Path, tmp_path: Path) -> None:
     class Swaps(RuleBasedStateMachine):
-        """Banks of any size, good and bad, between inferences, and a GPU that fails at any call."""
+        """Valid and invalid banks of any size between inferences, and a GPU that fails at any call."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -219,7 +219,7 @@ def test_any_order_of_swaps_and_inferences(graph: Path, tmp_path: Path) -> None:
     run_state_machine_as_test(Swaps, settings=settings(max_examples=25, stateful_step_count=12, deadline=None))
 
 
-def test_a_graph_is_captured_again_only_for_another_number_of_rows(device: Device) -> None:
+def test_the_graph_is_captured_again_only_for_another_number_of_rows(device: Device) -> None:
     engine = device.engine(bank_of(0))
     engine.swap_bank(bank_of(1))
     assert device.driver.calls["cuGraphInstantiateWithFlags"] == 1
@@ -230,12 +230,12 @@ def test_a_graph_is_captured_again_only_for_another_number_of_rows(device: Devic
 
 
 @pytest.mark.parametrize("failing", ["cuMemcpyHtoDAsync", "cuGraphInstantiateWithFlags", "cuStreamSynchronize"])
-def test_a_swap_that_fails_half_way_gives_no_result_of_a_mixed_bank(
+def test_a_swap_that_fails_half_way_never_gives_results_of_a_mixed_bank(
     failing: str, device: Device, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = device.engine(bank_of(0))
     device.driver.fail(failing)
-    if failing == "cuGraphInstantiateWithFlags":  # then it runs on without a graph
+    if failing == "cuGraphInstantiateWithFlags":  # the engine goes on without a graph
         engine.swap_bank(bank_of(3, rows=30))
         expected = OrtEngine([device.graph], bank_of(3, rows=30)).infer(tiles_of(0))
         assert_same(engine.infer(tiles_of(0)), expected)
@@ -244,7 +244,7 @@ def test_a_swap_that_fails_half_way_gives_no_result_of_a_mixed_bank(
     else:
         with pytest.raises(EngineLostError, match="half-way"):
             engine.swap_bank(bank_of(3, rows=30))
-        with pytest.raises(EngineLostError, match="made anew"):
+        with pytest.raises(EngineLostError, match="opened again"):
             engine.infer(tiles_of(0))
     engine.close()
 
@@ -262,7 +262,7 @@ def test_an_engine_that_cannot_be_captured_runs_without_a_graph(
     engine.close()
 
 
-def test_a_part_that_fails_is_one_part(device: Device) -> None:
+def test_an_error_on_one_part_affects_only_that_part(device: Device) -> None:
     engine = device.engine()
     device.driver.fail("cuGraphLaunch")
     with pytest.raises(EngineError, match="CUDA_ERROR_OUT_OF_MEMORY") as caught:
@@ -274,7 +274,7 @@ def test_a_part_that_fails_is_one_part(device: Device) -> None:
     engine.close()
 
 
-def test_a_broken_gpu_loses_the_engine_and_a_new_one_can_be_made(device: Device) -> None:
+def test_after_a_gpu_failure_the_engine_is_lost_and_a_new_one_can_be_opened(device: Device) -> None:
     engine = device.engine()
     engine.infer(tiles_of(0))
     device.driver.break_gpu()
@@ -312,7 +312,7 @@ def test_construction_that_fails_at_any_call_leaves_nothing_behind(graph: Path, 
             device.check_released()
 
 
-def test_no_memory_for_activations_is_a_sentence(device: Device) -> None:
+def test_too_little_memory_for_activations_is_a_readable_error(device: Device) -> None:
     device.tensorrt.lacks_memory = True
     with pytest.raises(
         ProcunitError, match=r"no memory for the engine's activations.*out of memory.*End other programs"
@@ -320,13 +320,13 @@ def test_no_memory_for_activations_is_a_sentence(device: Device) -> None:
         device.engine()
 
 
-def test_an_engine_that_does_not_run_is_a_sentence(device: Device) -> None:
+def test_an_engine_that_does_not_run_is_a_readable_error(device: Device) -> None:
     device.tensorrt.fails_to_run = True
     with pytest.raises(ProcunitError, match=r"TensorRT did not run.*enqueueV3"):
         device.engine()
 
 
-def test_no_gpu_is_a_sentence(device: Device) -> None:
+def test_a_missing_gpu_is_a_readable_error(device: Device) -> None:
     device.driver.devices = 0
     with pytest.raises(ProcunitError, match="CUDA finds no GPU"):
         device.engine()
@@ -378,7 +378,7 @@ def _missing(plan: Path, graph: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("damage", "message"),
     [
         (_truncated, r"damaged or was made by another version.*truncated.*procunit engine build"),
         (_foreign, r"damaged or was made by another version.*magicTag.*procunit engine build"),
@@ -388,25 +388,25 @@ def _missing(plan: Path, graph: Path) -> None:
         (_for_other_tiles, r"not built for 'image' of \(2, 128, 128, 1\)"),
         (_for_a_smaller_bank, r"the bank has 40 rows, the engine was built for 1 to 8"),
         (_of_other_types, r"'(logits|defect_maps)' is .* for 2 tiles and 2 defect types"),
-        (_without_types, r"gives anomaly_map, anomaly_score"),
+        (_without_types, r"its outputs anomaly_map, anomaly_score"),
         (_of_another_size, r"its image is \(-1, 256, 128, 1\) instead of \(2, 128, 128, 1\)"),
     ],
 )
-def test_a_plan_that_does_not_fit_is_a_sentence(
-    spoil: Callable[[Path, Path], None], message: str, device: Device
+def test_a_plan_that_does_not_fit_is_a_readable_error(
+    damage: Callable[[Path, Path], None], message: str, device: Device
 ) -> None:
-    spoil(device.plans[0], device.graph)
+    damage(device.plans[0], device.graph)
     with pytest.raises(ProcunitError, match=message) as caught:
         device.engine()
     assert caught.value.where == str(device.plans[0])
 
 
-def test_a_bank_of_another_width_is_a_sentence(device: Device) -> None:
-    with pytest.raises(ProcunitError, match=r"the bank has 4 features a row, the engine needs 3"):
+def test_a_bank_of_another_width_is_a_readable_error(device: Device) -> None:
+    with pytest.raises(ProcunitError, match=r"the bank has 4 features per row, the engine needs 3"):
         device.engine(np.ones((5, 5), np.float32))
 
 
-def test_another_thread_may_not_use_it_and_its_own_ends_with_no_context(device: Device) -> None:
+def test_another_thread_must_not_use_it_and_its_own_ends_without_a_context(device: Device) -> None:
     engines: list[TrtEngine] = []
     done = threading.Event()
 
@@ -426,7 +426,7 @@ def test_another_thread_may_not_use_it_and_its_own_ends_with_no_context(device: 
     thread.join()
 
 
-def test_launches_alone_copy_nothing(device: Device) -> None:
+def test_run_resident_copies_nothing(device: Device) -> None:
     engine = device.engine()
     engine.infer(tiles_of(0))
     before = device.driver.calls.copy()

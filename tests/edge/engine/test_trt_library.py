@@ -1,4 +1,4 @@
-"""The library is imported when asked for, keeps what it told, and its absence is a sentence with a remedy."""
+"""The library is imported on first use and keeps its last errors; if it is missing, the error has a remedy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edge.engine.trt_library import library_from_kind
 from edge.errors import ProcunitError
 
 
-def test_the_library_keeps_the_last_errors_it_told() -> None:
+def test_the_library_keeps_the_last_errors_it_logged() -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX has wheels for x86-64 alone")
     library = library_from_kind("tensorrt_rtx")
     assert library_from_kind("tensorrt_rtx") is library
@@ -25,8 +25,10 @@ def test_the_library_keeps_the_last_errors_it_told() -> None:
         assert runtime.deserialize_cuda_engine(b"no engine") is None
     assert any("readHeader" in line for line in library.messages())
     assert len(library.messages()) == 20
+    assert library.recent_errors_suffix() == "".join(f"; {line}" for line in library.messages()[-3:])
     library.clear_messages()
     assert library.messages() == ()
+    assert library.recent_errors_suffix() == ""
 
 
 @pytest.mark.parametrize(("kind", "remedy"), [("tensorrt", "apt install"), ("tensorrt_rtx", "pip install")])
@@ -55,6 +57,6 @@ def test_an_old_library_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         library_from_kind("tensorrt")
 
 
-def test_onnx_runtime_is_no_tensorrt() -> None:
+def test_onnx_runtime_is_not_a_tensorrt_library() -> None:
     with pytest.raises(ProcunitError, match="tensorrt_rtx"):
         library_from_kind("ort")

@@ -130,7 +130,7 @@ def test_a_defect_type_may_be_one_of_colour(tmp_path: Path) -> None:
         ("{direction: isotropic, brightness: 0.31}", "crack.brightness: input should be less than or equal to 0.3"),
         ("{direction: isotropic, contrast: 10%}", "crack.contrast: input should be a valid number (it is '10%'). Give"),
         ("isotropic", "augmentation.crack: no settings (it is 'isotropic'). Give settings such as {direction: iso"),
-        ("", "augmentation.crack: no settings (it is None)"),
+        ("", "augmentation.crack: no settings (it is empty)"),
     ],
 )
 def test_settings_that_do_not_fit_are_named_with_value_and_remedy(tmp_path: Path, settings: str, says: str) -> None:
@@ -153,8 +153,11 @@ def test_settings_that_do_not_fit_are_named_with_value_and_remedy(tmp_path: Path
         ("part_id_pattern: '(?P<part>.)(?P<lot>.)'", "part_id_pattern: needs exactly one named group, (?P<part>...)"),
         (f"part_id_pattern: '(?P<part>{'x' * MAX_PATTERN_CHARACTERS})'", "string should have at most 200 characters"),
         ("augmentation: isotropic", "augmentation: no keys (it is 'isotropic'). Give settings such as"),
-        ("augmentation:\n  a: {direction: isotropic}\n  a: {}", "dataset.yaml:3: augmentation.a: the key stands twice"),
-        ("- augmentation", "dataset.yaml: holds no keys. Known keys: part_id_pattern, augmentation"),
+        (
+            "augmentation:\n  a: {direction: isotropic}\n  a: {}",
+            "dataset.yaml:3: augmentation.a: the key appears twice",
+        ),
+        ("- augmentation", "dataset.yaml:1: the file contains no keys. Known keys: part_id_pattern, augmentation"),
         ("augmentation: *all", "dataset.yaml:1: anchors and aliases"),
     ],
 )
