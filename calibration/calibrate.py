@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.held_out import PatchesOf, held_out_bytes
+from calibration.held_out import PatchExtractor, held_out_bytes
 from calibration.limits import budget_from_counts, limits_from_good_parts
 from calibration.scoring import PhotoScorer, ScoredPhoto, with_progress
 from edge.anomaly import center_and_spread
@@ -127,7 +127,9 @@ def _scored(run: Path, trained: TrainRecord, exported: ExportRecord, photos: Seq
     """Scores and farthest patches in the order of the photographs."""
     banks = fold_banks_of_run(run)
     engine = OrtEngine(graphs_of_run(run, exported), bank_from_file(run / BANK_FILE))
-    scorer = PhotoScorer(Path(trained.data), trained.geometry, engine, PatchesOf(run / PATCHES_GRAPH, trained.geometry))
+    scorer = PhotoScorer(
+        Path(trained.data), trained.geometry, engine, PatchExtractor(run / PATCHES_GRAPH, trained.geometry)
+    )
     fold_of = {photo.sha256: exported.fold_of.get(photo.part_id, _NO_FOLD) for photo in photos if photo.label == GOOD}
     by_fold = sorted(photos, key=lambda photo: fold_of.get(photo.sha256, _NO_FOLD))
     scored, in_force = {}, _NO_FOLD

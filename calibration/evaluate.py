@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from calibration.evaluation import Evaluation, Latency
-from calibration.figures import Judged, Scored, figures_from_judged, image_of, part_of
+from calibration.figures import InspectedPhoto, Scored, figures_from_inspected, image_of, part_of
 from calibration.metrics import agreement
 from calibration.scoring import with_progress
 from edge.bundle.manifest import Manifest
@@ -22,7 +22,7 @@ from edge.policy import alarm_margin, policy_from_manifest
 from edge.system.clock import utc_now
 from training.data.dataset import Dataset, Photo
 
-_NEVER_AUDIT = 1.0
+AUDIT_DRAW_NEVER = 1.0
 
 
 def evaluate_folder(content: BundleContent, dataset: Dataset, *, demo_key: bool) -> Evaluation:
@@ -35,8 +35,8 @@ def evaluate_folder(content: BundleContent, dataset: Dataset, *, demo_key: bool)
     judged = _judge(content, photos, demo_key=demo_key)
     manifest = content.manifest
     types, has_anomaly = tuple(t.name for t in manifest.types), manifest.anomaly is not None
-    by_part = figures_from_judged(judged, types, has_anomaly=has_anomaly, unit_of=part_of)
-    by_image = figures_from_judged(judged, types, has_anomaly=has_anomaly, unit_of=image_of)
+    by_part = figures_from_inspected(judged, types, has_anomaly=has_anomaly, unit_of=part_of)
+    by_image = figures_from_inspected(judged, types, has_anomaly=has_anomaly, unit_of=image_of)
     verdicts: dict[str, list[str]] = {}
     for j in judged:
         verdicts.setdefault(j.photo.part_id, []).append(j.verdict.value)
@@ -75,11 +75,11 @@ def unknown_photos(content: BundleContent, dataset: Dataset) -> list[Photo]:
     return photos
 
 
-def _judge(content: BundleContent, photos: Sequence[Photo], *, demo_key: bool) -> list[Judged]:
+def _judge(content: BundleContent, photos: Sequence[Photo], *, demo_key: bool) -> list[InspectedPhoto]:
     manifest = content.manifest
     engine = OrtEngine(content.graphs(), content.bank())
     policy = policy_from_manifest(manifest, demo_key=demo_key)
-    pipeline = Pipeline(engine, manifest.geometry, policy, draw=lambda: _NEVER_AUDIT)
+    pipeline = Pipeline(engine, manifest.geometry, policy, draw=lambda: AUDIT_DRAW_NEVER)
     try:
         _judged(pipeline, manifest, 0, photos[0])  # the first run sets the engine up and is not timed
         return [
@@ -90,7 +90,7 @@ def _judge(content: BundleContent, photos: Sequence[Photo], *, demo_key: bool) -
         engine.close()
 
 
-def _judged(pipeline: Pipeline, manifest: Manifest, number: int, photo: Photo) -> Judged:
+def _judged(pipeline: Pipeline, manifest: Manifest, number: int, photo: Photo) -> InspectedPhoto:
     pixels = read_image(photo.path)
     now_utc, now_ns = utc_now(), time.monotonic_ns()
     frame = Frame(photo.file, photo.part_id, number, now_utc, now_ns, pixels)
@@ -100,4 +100,4 @@ def _judged(pipeline: Pipeline, manifest: Manifest, number: int, photo: Photo) -
         margin = alarm_margin(scores, tuple(t.limit for t in manifest.types), manifest.anomaly)
         height_px, width_px = pixels.shape[:2]
         scored = Scored(photo, width_px, height_px, scores.type_scores, scores.anomaly_score, margin)
-    return Judged(photo, inspection.decision.verdict, inspection.timings.inspect_ms, scored)
+    return InspectedPhoto(photo, inspection.decision.verdict, inspection.timings.inspect_ms, scored)

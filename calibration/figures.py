@@ -34,7 +34,7 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class InspectedPhoto:
     """A photograph's verdict; `scored` is None where it got no scores, and then it counts in the verdicts alone."""
 
     photo: Photo
@@ -56,8 +56,8 @@ def image_of(photo: Photo) -> str:
     return photo.file
 
 
-def figures_from_judged(
-    judged: Sequence[Judged], types: tuple[str, ...], *, has_anomaly: bool, unit_of: UnitOf
+def figures_from_inspected(
+    judged: Sequence[InspectedPhoto], types: tuple[str, ...], *, has_anomaly: bool, unit_of: UnitOf
 ) -> Figures:
     """All figures of the folder; `types` are the bundle's, and others in the folder have an anomaly figure alone."""
     scored = [j.scored for j in judged if j.scored is not None]
@@ -88,7 +88,7 @@ def _anomaly_figures(good: Sequence[Scored], defects: Sequence[Scored], unit_of:
 
 
 def _type_figures(
-    label: str, judged: Sequence[Judged], types: tuple[str, ...], *, has_anomaly: bool, unit_of: UnitOf
+    label: str, judged: Sequence[InspectedPhoto], types: tuple[str, ...], *, has_anomaly: bool, unit_of: UnitOf
 ) -> TypeFigures:
     shown = [j.photo for j in judged if j.photo.label == label]
     scored = [j.scored for j in judged if j.scored is not None]
@@ -109,7 +109,7 @@ def _type_figures(
     )
 
 
-def _verdicts(judged: Sequence[Judged], unit_of: UnitOf) -> dict[str, dict[str, int]]:
+def _verdicts(judged: Sequence[InspectedPhoto], unit_of: UnitOf) -> dict[str, dict[str, int]]:
     units: dict[tuple[str, str], list[Verdict]] = {}
     for j in judged:
         units.setdefault((j.photo.label, unit_of(j.photo)), []).append(j.verdict)

@@ -26,7 +26,7 @@ from edge.preprocess import judged_patches, tensor_from_pixels
 
 
 @dataclass(frozen=True, eq=False)
-class Farthest:
+class FarthestPatches:
     """A photograph's farthest patches [K, D], their distances [K], descending, and how many of them make its score."""
 
     patches: NDArray[np.float32]
@@ -34,7 +34,7 @@ class Farthest:
     counted: int
 
 
-class PatchesOf:
+class PatchExtractor:
     """The features of a run's patches, by its graph for them.
 
     Raises:
@@ -45,7 +45,7 @@ class PatchesOf:
         self._session = session_from_graph(graph, threads=0)
         self._geometry = geometry
 
-    def farthest(self, pixels: PixelArray, scores: Scores, *, of_highest_tile: bool) -> Farthest:
+    def farthest(self, pixels: PixelArray, scores: Scores, *, of_highest_tile: bool) -> FarthestPatches:
         """A photograph's farthest patches, over all tiles or of the tile with the highest score.
 
         A score from them is never too low for all tiles, as the fewest patches of a tile are counted, and never too
@@ -63,10 +63,10 @@ class PatchesOf:
             patches, distances, counted = patches[highest], distances[highest], counted[highest]
         flat, far = patches.reshape(-1, patches.shape[2]), distances.reshape(-1)
         order = np.argsort(-far, kind="stable")[:kept]
-        return Farthest(flat[order], far[order], int(counted.min()))
+        return FarthestPatches(flat[order], far[order], int(counted.min()))
 
 
-def held_out_bytes(good: Sequence[Farthest], defects: Sequence[Farthest]) -> bytes:
+def held_out_bytes(good: Sequence[FarthestPatches], defects: Sequence[FarthestPatches]) -> bytes:
     """The tensors of `edge.bundle.manifest.HELD_OUT` as a safetensors file; `edge.bank.evidence` reads them."""
     names = (PATCHES_KEY, DISTANCES_KEY, COUNTED_KEY), (DEFECT_PATCHES_KEY, DEFECT_DISTANCES_KEY, DEFECT_COUNTED_KEY)
     size = (good or defects)[0].patches.shape

@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from calibration.held_out import Farthest, PatchesOf
+from calibration.held_out import FarthestPatches, PatchExtractor
 from edge.bundle.manifest import GOOD
 from edge.bundle.reader import file_entry_from_path
 from edge.bundle.records import PhotoScores
@@ -36,7 +36,7 @@ class ScoredPhoto:
     """A photograph's scores, and its patches that lie farthest from the bank."""
 
     scores: PhotoScores
-    farthest: Farthest
+    farthest: FarthestPatches
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class PhotoScorer:
     data: Path
     geometry: Geometry
     engine: Engine
-    patches: PatchesOf
+    patches: PatchExtractor
 
     def scored(self, photo: RunPhoto) -> ScoredPhoto:
         """One photograph's scores.

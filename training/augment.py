@@ -99,7 +99,7 @@ def reflected(
     return shown, None if mask_u8 is None else np.flip(mask_u8, axes).copy()
 
 
-def beyond_good_in_words(dataset_file: DatasetFile, types: Sequence[str], geometry: Geometry) -> str:
+def beyond_good_warning(dataset_file: DatasetFile, types: Sequence[str], geometry: Geometry) -> str:
     """Which defect types are varied in ways in which good parts never are, and what to do; empty for none.
 
     A network can tell such a type by the turn, the reflection or the light alone, without looking at the defect.

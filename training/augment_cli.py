@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 
 from edge.errors import ProcunitError
-from training.augment import beyond_good_in_words
+from training.augment import beyond_good_warning
 from training.cli import data_option, input_px_option
 from training.data.dataset import dataset_from_path
 from training.data.dataset_yaml import dataset_file_from_folder
@@ -44,7 +44,7 @@ def augment_preview(data: Path, out: Path, input_px: int, seed: int) -> None:
         out.write_bytes(png)
     except OSError as error:
         raise ProcunitError(f"cannot be written: {error.strerror}", where=str(out)) from error
-    beyond = beyond_good_in_words(dataset_file, dataset.types, geometry)
+    beyond = beyond_good_warning(dataset_file, dataset.types, geometry)
     if beyond:
         console.print(f"Note: {beyond}", markup=False)
     console.print(f"Wrote {out}", markup=False)

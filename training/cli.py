@@ -12,8 +12,8 @@ from rich.table import Table
 
 from edge.bundle.manifest import GOOD
 from edge.preprocess import areas_in_words
+from training.fit import Plan
 from training.report.run_report import REPORT_FILE
-from training.teach import Plan
 from training.train import Trained, TrainSettings
 from training.train import train as run_training
 
@@ -124,13 +124,13 @@ def _print_summary(trained: Trained, out: Path, console: Console) -> None:
     for label in (GOOD, *record.types):
         photos = [photo for photo in record.photos if photo.label == label]
         parts = {photo.part_id: photo.role for photo in photos}
-        roles = list(parts.values())
+        sides = list(parts.values())
         auc = trained.findings.accuracy.get(label)
         table.add_row(
             label,
             str(len(photos)),
             str(len(parts)),
-            *(str(roles.count(role)) for role in ("train", "calibrate", "seed")),
+            *(str(sides.count(role)) for role in ("train", "calibrate", "seed")),
             f"{auc.auc:.3f} [{auc.low:.2f}, {auc.high:.2f}]" if auc else "-",
         )
     console.print(table)

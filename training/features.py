@@ -33,7 +33,7 @@ _NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class Sample:
     """One photograph that is learned from: its patches [P, D] in float16, their mean `context` [D] in float32.
 
     `grid` is its tiles and a tile's height and width in patches, P their product. `coverage` [P] is how much of each
@@ -46,7 +46,7 @@ class Lesson:
     context: Tensor
     coverage: Tensor | None
     grid: tuple[int, int, int]
-    mirrored: Lesson | None = None
+    mirrored: Sample | None = None
 
 
 def checked_geometry(dataset: Dataset, input_px: int, console: Console) -> Geometry:
@@ -77,39 +77,39 @@ def checked_geometry(dataset: Dataset, input_px: int, console: Console) -> Geome
     return asked.geometry.model_copy(update={"channels": 3 if colour else 1})
 
 
-def lessons_from_photos(
+def samples_from_photos(
     model: InspectionModel,
     photos: Sequence[Photo],
     geometry: Geometry,
     mirrors: Sequence[Mirror],
     seed: int,
     console: Console,
-) -> list[Lesson]:
+) -> list[Sample]:
     """Run the trunk over every photograph and, where there are `mirrors`, over a drawn reflection of it."""
-    return each_on_one_core(partial(_lesson, model, geometry, mirrors, seed), photos, "Computing features", console)
+    return each_on_one_core(partial(_sample, model, geometry, mirrors, seed), photos, "Computing features", console)
 
 
 @torch.no_grad()
-def _lesson(model: InspectionModel, geometry: Geometry, mirrors: Sequence[Mirror], seed: int, photo: Photo) -> Lesson:
+def _sample(model: InspectionModel, geometry: Geometry, mirrors: Sequence[Mirror], seed: int, photo: Photo) -> Sample:
     pixels = read_image(photo.path)
     mask_u8 = None if photo.mask is None else read_mask(photo.mask, *pixels.shape[:2])
 
-    def seen(shown: PixelArray, marked_u8: NDArray[np.uint8] | None) -> Lesson:
+    def seen(shown: PixelArray, marked_u8: NDArray[np.uint8] | None) -> Sample:
         features = head_features(model.taps(torch.from_numpy(tensor_from_pixels(shown, geometry))))
-        return lesson_from_features(photo.label, photo.part_id, features, coverage_from_mask(marked_u8, geometry))
+        return sample_from_features(photo.label, photo.part_id, features, coverage_from_mask(marked_u8, geometry))
 
-    lesson = seen(pixels, mask_u8)
+    sample = seen(pixels, mask_u8)
     if not mirrors:
-        return lesson
+        return sample
     draw = np.random.default_rng([seed, int(photo.sha256[:8], 16)])
-    return replace(lesson, mirrored=seen(*reflected(pixels, mask_u8, mirrors, draw)))
+    return replace(sample, mirrored=seen(*reflected(pixels, mask_u8, mirrors, draw)))
 
 
-def lesson_from_features(label: str, part_id: str, features: Tensor, coverage: Tensor | None) -> Lesson:
+def sample_from_features(label: str, part_id: str, features: Tensor, coverage: Tensor | None) -> Sample:
     """What a photograph of tiles with the features [N, D, h, w] teaches."""
     tiles, _, height, width = features.shape
     patches = features.permute(0, 2, 3, 1).flatten(0, 2).cpu()
-    return Lesson(label, part_id, patches.half(), patches.mean(0), coverage, (tiles, height, width))
+    return Sample(label, part_id, patches.half(), patches.mean(0), coverage, (tiles, height, width))
 
 
 def coverage_from_mask(mask_u8: NDArray[np.uint8] | None, geometry: Geometry) -> Tensor | None:

@@ -28,7 +28,7 @@ from edge.preprocess import PATCH_PX, mask_tiles, tensor_from_pixels
 from training.augment import augmentation_in_geometry, augmented
 from training.data.dataset import Photo, read_mask
 from training.data.dataset_yaml import DatasetFile
-from training.features import Lesson, lesson_from_features
+from training.features import Sample, sample_from_features
 from training.model import (
     DefectHead,
     HeadOutputs,
@@ -99,9 +99,9 @@ def views_of_photos(
     return each_on_one_core(partial(_views, model, geometry, file, seed), photos, "Computing views", console)
 
 
-def lessons_from_views(stages: nn.ModuleList, views: Sequence[Views], console: Console) -> list[Lesson]:
+def samples_from_views(stages: nn.ModuleList, views: Sequence[Views], console: Console) -> list[Sample]:
     """What the head learns from each photograph as it is, behind these stages."""
-    return each_on_one_core(partial(lesson_from_views, stages), views, "Computing features", console)
+    return each_on_one_core(partial(sample_from_views, stages), views, "Computing features", console)
 
 
 def fine_tuned(
@@ -250,7 +250,7 @@ def _views(model: InspectionModel, geometry: Geometry, file: DatasetFile, seed: 
 
 
 @torch.no_grad()
-def lesson_from_views(stages: nn.ModuleList, views: Views) -> Lesson:
+def sample_from_views(stages: nn.ModuleList, views: Views) -> Sample:
     """What a photograph as it is teaches behind these stages."""
     device = next(stages.parameters()).device
     middle = coarse = views.middle[0].to(device).float()
@@ -258,4 +258,4 @@ def lesson_from_views(stages: nn.ModuleList, views: Views) -> Lesson:
         coarse = stage(coarse)
     features = joined_features(views.fine[0].to(device).float(), middle, coarse)
     coverage = None if views.coverage is None else views.coverage[0].flatten()
-    return lesson_from_features(views.label, views.part_id, features, coverage)
+    return sample_from_features(views.label, views.part_id, features, coverage)

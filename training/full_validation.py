@@ -17,8 +17,8 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from edge.system.files import write_whole
-from training.finetune import Views, fine_tuned, lesson_from_views
-from training.head import Blend, discriminants, head_from_discriminants, scatter_from_lessons
+from training.finetune import Views, fine_tuned, sample_from_views
+from training.head import Blend, discriminants, head_from_discriminants, scatter_from_samples
 from training.model import each_on_one_core
 from training.validation import OutOfFold, scores_of_unseen
 
@@ -49,9 +49,9 @@ def full_out_of_fold(
         if path.is_file():
             return load(path.read_bytes())[_SCORES]
         tuned = fine_tuned(stages, rest, types, head, seed, Progress(disable=True))
-        lessons = [lesson_from_views(tuned, x) for x in rest]
-        found = discriminants(lessons, types, scatter_from_lessons(lessons))
-        scores = scores_of_unseen(found, rest, [lesson_from_views(tuned, x) for x in left_out], types)
+        samples = [sample_from_views(tuned, x) for x in rest]
+        found = discriminants(samples, types, scatter_from_samples(samples))
+        scores = scores_of_unseen(found, rest, [sample_from_views(tuned, x) for x in left_out], types)
         write_whole(path, save({_SCORES: scores}))
         return scores
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from edge.bundle.manifest import GOOD
-from training.features import Lesson
+from training.features import Sample
 from training.model import DefectHead, strongest_places
 
 RIDGE = 0.3
@@ -55,11 +55,11 @@ class Discriminants:
     context: Tensor
     context_offset: Tensor
 
-    def scores(self, lesson: Lesson) -> Tensor:
+    def scores(self, sample: Sample) -> Tensor:
         """A photograph's two scores [2, T]: of its strongest places, on whichever tile, and of its mean patch."""
-        maps = (lesson.patches.double() @ self.patch.t()).reshape(*lesson.grid, -1).permute(0, 3, 1, 2)
+        maps = (sample.patches.double() @ self.patch.t()).reshape(*sample.grid, -1).permute(0, 3, 1, 2)
         strongest = strongest_places(maps).amax(0) + self.patch_offset
-        return torch.stack((strongest, self.context @ lesson.context.double() + self.context_offset))
+        return torch.stack((strongest, self.context @ sample.context.double() + self.context_offset))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,31 +80,31 @@ def empty_scatter(size: int) -> Scatter:
     return Scatter(0.0, torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64))
 
 
-def scatter_from_lessons(lessons: Sequence[Lesson]) -> Scatter:
+def scatter_from_samples(samples: Sequence[Sample]) -> Scatter:
     """Photographs of one label and part share one part's weight; so do the patches of a photograph."""
-    scatter, lessons = empty_scatter(lessons[0].patches.shape[1]), _with_mirrored(lessons)
-    for lesson, weight in zip(lessons, _weights(lessons), strict=True):
-        clean = lesson.patches[_clean(lesson)].float()
+    scatter, samples = empty_scatter(samples[0].patches.shape[1]), _with_mirrored(samples)
+    for sample, weight in zip(samples, _weights(samples), strict=True):
+        clean = sample.patches[_clean(sample)].float()
         if len(clean):
             share = float(weight) / len(clean)
             scatter += Scatter(float(weight), share * clean.sum(0).double(), share * (clean.t() @ clean).double())
     return scatter
 
 
-def discriminants(lessons: Sequence[Lesson], types: Sequence[str], clean: Scatter) -> Discriminants:
+def discriminants(samples: Sequence[Sample], types: Sequence[str], clean: Scatter) -> Discriminants:
     """What the photographs teach; `clean` is the scatter of theirs.
 
     Where a defect photograph has no mask, its patches are guessed: all at first, then in turns those that score
     highest (as MI-SVM alternates, Andrews et al., NIPS 2002).
     """
-    lessons = _with_mirrored(lessons)
+    samples = _with_mirrored(samples)
     mean = clean.total / clean.weight
     covariance = clean.outer / clean.weight - torch.outer(mean, mean)
-    context, context_offset = _context_discriminant(lessons, types)
+    context, context_offset = _context_discriminant(samples, types)
     patch = torch.zeros(len(types), len(mean), dtype=torch.float64)
-    masked = all(lesson.label == GOOD or lesson.coverage is not None for lesson in lessons)
+    masked = all(sample.label == GOOD or sample.coverage is not None for sample in samples)
     for _ in range(1 if masked else 1 + SEARCH_ROUNDS):
-        patch = _directions(covariance, _defect_means(lessons, types, patch, mean) - mean)
+        patch = _directions(covariance, _defect_means(samples, types, patch, mean) - mean)
     return Discriminants(patch, -patch @ mean, context, context_offset)
 
 
@@ -120,20 +120,20 @@ def head_from_discriminants(found: Discriminants, blend: Blend) -> DefectHead:
     return head
 
 
-def _with_mirrored(lessons: Sequence[Lesson]) -> list[Lesson]:
-    return [shown for lesson in lessons for shown in (lesson, lesson.mirrored) if shown is not None]
+def _with_mirrored(samples: Sequence[Sample]) -> list[Sample]:
+    return [shown for sample in samples for shown in (sample, sample.mirrored) if shown is not None]
 
 
-def _weights(lessons: Sequence[Lesson]) -> Tensor:
-    photos_of = Counter((lesson.label, lesson.part_id) for lesson in lessons)
-    return torch.tensor([1 / photos_of[lesson.label, lesson.part_id] for lesson in lessons], dtype=torch.float64)
+def _weights(samples: Sequence[Sample]) -> Tensor:
+    photos_of = Counter((sample.label, sample.part_id) for sample in samples)
+    return torch.tensor([1 / photos_of[sample.label, sample.part_id] for sample in samples], dtype=torch.float64)
 
 
-def _clean(lesson: Lesson) -> Tensor:
+def _clean(sample: Sample) -> Tensor:
     """Which patches show no defect: [P]. Without a mask every one may; a defect covers little of a photograph."""
-    if lesson.label == GOOD or lesson.coverage is None:
-        return torch.ones(len(lesson.patches), dtype=torch.bool)
-    return lesson.coverage == 0
+    if sample.label == GOOD or sample.coverage is None:
+        return torch.ones(len(sample.patches), dtype=torch.bool)
+    return sample.coverage == 0
 
 
 def _directions(covariance: Tensor, differences: Tensor) -> Tensor:
@@ -144,35 +144,35 @@ def _directions(covariance: Tensor, differences: Tensor) -> Tensor:
     return directions
 
 
-def _defect_means(lessons: Sequence[Lesson], types: Sequence[str], patch: Tensor, clean_mean: Tensor) -> Tensor:
+def _defect_means(samples: Sequence[Sample], types: Sequence[str], patch: Tensor, clean_mean: Tensor) -> Tensor:
     """Each type's mean patch that shows the defect [T, D]; the clean mean for a type without photographs."""
     total = torch.zeros_like(patch)
     weight = torch.zeros(len(types), dtype=torch.float64)
-    for lesson, share in zip(lessons, _weights(lessons), strict=True):
-        if lesson.label in types:
-            column = types.index(lesson.label)
-            total[column] += share * _defect_patches(lesson, patch[column]).double().mean(0)
+    for sample, share in zip(samples, _weights(samples), strict=True):
+        if sample.label in types:
+            column = types.index(sample.label)
+            total[column] += share * _defect_patches(sample, patch[column]).double().mean(0)
             weight[column] += share
     return torch.where(weight[:, None] > 0, total / weight.clamp(min=1e-12)[:, None], clean_mean)
 
 
-def _defect_patches(lesson: Lesson, direction: Tensor) -> Tensor:
-    if lesson.coverage is not None:
-        return lesson.patches[lesson.coverage > min(MIN_COVERAGE, float(lesson.coverage.max()) / 2)]
+def _defect_patches(sample: Sample, direction: Tensor) -> Tensor:
+    if sample.coverage is not None:
+        return sample.patches[sample.coverage > min(MIN_COVERAGE, float(sample.coverage.max()) / 2)]
     if not direction.any():
-        return lesson.patches
-    scores = lesson.patches.double() @ direction
-    return lesson.patches[scores.topk(min(GUESSED_PATCHES, len(scores))).indices]
+        return sample.patches
+    scores = sample.patches.double() @ direction
+    return sample.patches[scores.topk(min(GUESSED_PATCHES, len(scores))).indices]
 
 
-def _context_discriminant(lessons: Sequence[Lesson], types: Sequence[str]) -> tuple[Tensor, Tensor]:
+def _context_discriminant(samples: Sequence[Sample], types: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Directions [T, D] and offsets [T] over mean patches: a type against the good ones, else against the others.
 
     What a photograph as a whole looks like says more of whether something is wrong than of what. So the types' means
     are drawn together, the more the fewer their parts (Efron and Morris, Scientific American 236, 1977).
     """
-    contexts, weights = torch.stack([lesson.context for lesson in lessons]).double(), _weights(lessons)
-    members = {label: torch.tensor([x.label == label for x in lessons]) for label in {x.label for x in lessons}}
+    contexts, weights = torch.stack([sample.context for sample in samples]).double(), _weights(samples)
+    members = {label: torch.tensor([x.label == label for x in samples]) for label in {x.label for x in samples}}
     residuals = contexts.clone()
     for of_label in members.values():
         residuals[of_label] -= _mean(contexts, weights * of_label)

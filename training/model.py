@@ -163,11 +163,11 @@ def patch_features(taps: Taps) -> Tensor:
 def each_on_one_core(
     compute: Callable[[Item], Result], items: Sequence[Item], description: str, console: Console
 ) -> list[Result]:
-    """`compute` over all items, with progress; see `in_turn_on_one_core`."""
-    return list(in_turn_on_one_core(compute, items, description, console))
+    """`compute` over all items, with progress; see `iterate_each_on_one_core`."""
+    return list(iterate_each_on_one_core(compute, items, description, console))
 
 
-def in_turn_on_one_core(
+def iterate_each_on_one_core(
     compute: Callable[[Item], Result], items: Sequence[Item], description: str, console: Console
 ) -> Iterator[Result]:
     """`compute` over all items, in order and with progress: one item a core, torch's own threads off.

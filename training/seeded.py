@@ -102,7 +102,7 @@ def seeded_parts(photos: Iterable[Photo], seeded: SeededSet) -> frozenset[str]:
     return frozenset(parts)
 
 
-def refuse_one_content_twice(photos: Iterable[Photo]) -> None:
+def refuse_duplicate_photographs(photos: Iterable[Photo]) -> None:
     """Refuse one photograph as two parts or under two labels; twice in one part and one label it does no harm.
 
     Raises:

@@ -14,7 +14,7 @@ from edge.bundle.manifest import GOOD
 from edge.errors import ProcunitError
 from training.data.dataset import Photo
 from training.data.run_files import SplitSide
-from training.seeded import SeededSet, refuse_one_content_twice, seeded_parts
+from training.seeded import SeededSet, refuse_duplicate_photographs, seeded_parts
 
 SEED_SHARE, MIN_SEED_PARTS, MAX_SEED_PARTS = 0.3, 5, 15
 """Of a defect type's parts; what is left is learned from."""
@@ -29,7 +29,7 @@ _EXAMPLES = 3
 class Split:
     """Every part's role, and what a person should know of it."""
 
-    roles: Mapping[str, SplitSide]
+    sides: Mapping[str, SplitSide]
     notes: tuple[str, ...]
 
 
@@ -50,7 +50,7 @@ def split_by_part(photos: Iterable[Photo], seed: int, seeded: SeededSet | None =
             nothing of a type to learn from.
     """
     shown = list(photos)
-    refuse_one_content_twice(shown)
+    refuse_duplicate_photographs(shown)
     held = seeded_parts(shown, seeded) if seeded is not None else frozenset()
     labels: dict[str, set[str]] = {}
     for photo in shown:
@@ -58,17 +58,17 @@ def split_by_part(photos: Iterable[Photo], seed: int, seeded: SeededSet | None =
     draw = random.Random(seed)  # noqa: S311  (a repeatable draw, no secret)
     types_of = {part: sorted(names - {GOOD}) for part, names in labels.items() if names != {GOOD}}
     good = _shuffled(set(labels) - set(types_of), draw)
-    roles: dict[str, SplitSide] = {**_defect_roles(types_of, held, draw), **_good_roles(good, held)}
-    notes = [*_type_notes(types_of, roles), *_good_notes(good, roles)]
+    sides: dict[str, SplitSide] = {**_defect_sides(types_of, held, draw), **_good_sides(good, held)}
+    notes = [*_type_notes(types_of, sides), *_good_notes(good, sides)]
     if not types_of:
         notes.append("no defect photographs: the anomaly score alone is taught")
     if seeded is not None:
-        _refuse_nothing_to_learn(types_of, roles, seeded)
+        _refuse_nothing_to_learn(types_of, sides, seeded)
         notes += _set_notes(shown, held, seeded)
-    return Split(roles, tuple(notes))
+    return Split(sides, tuple(notes))
 
 
-def _defect_roles(
+def _defect_sides(
     types_of: Mapping[str, Sequence[str]], held: Collection[str], draw: random.Random
 ) -> dict[str, SplitSide]:
     """Type by type, the rarest first, so that shared parts are spent where parts are few; `held` ones are seeded."""
@@ -77,29 +77,29 @@ def _defect_roles(
         for name in types_of[part]:
             parts_of.setdefault(name, []).append(part)
     wanted = {name: seed_parts_wanted(len(parts)) for name, parts in parts_of.items()}
-    roles: dict[str, SplitSide] = {part: "seed" for part in types_of if part in held}
-    seeded = {name: sum(part in roles for part in parts) for name, parts in parts_of.items()}
+    sides: dict[str, SplitSide] = {part: "seed" for part in types_of if part in held}
+    seeded = {name: sum(part in sides for part in parts) for name, parts in parts_of.items()}
     for name in sorted(parts_of, key=lambda n: (len(parts_of[n]), n)):
         for part in _shuffled(parts_of[name], draw):
-            if part in roles:
+            if part in sides:
                 continue
             if all(seeded[other] < wanted[other] for other in types_of[part]):
-                roles[part] = "seed"
+                sides[part] = "seed"
                 for other in types_of[part]:
                     seeded[other] += 1
             else:
-                roles[part] = "train"
-    return roles
+                sides[part] = "train"
+    return sides
 
 
-def _good_roles(shuffled: Sequence[str], held: Collection[str]) -> dict[str, SplitSide]:
+def _good_sides(shuffled: Sequence[str], held: Collection[str]) -> dict[str, SplitSide]:
     free = [part for part in shuffled if part not in held]
     calibrate = round(GOOD_CALIBRATE_SHARE * len(shuffled))
     held_back = calibrate + max(0, round(GOOD_SEED_SHARE * len(shuffled)) - (len(shuffled) - len(free)))
-    roles: dict[str, SplitSide] = dict.fromkeys(shuffled, "seed")
-    roles.update(dict.fromkeys(free[:calibrate], "calibrate"))
-    roles.update(dict.fromkeys(free[held_back:], "train"))
-    return roles
+    sides: dict[str, SplitSide] = dict.fromkeys(shuffled, "seed")
+    sides.update(dict.fromkeys(free[:calibrate], "calibrate"))
+    sides.update(dict.fromkeys(free[held_back:], "train"))
+    return sides
 
 
 def _shuffled(parts: Iterable[str], draw: random.Random) -> list[str]:
@@ -113,9 +113,9 @@ def _parts_by_type(types_of: Mapping[str, Sequence[str]]) -> dict[str, list[str]
     return {name: [part for part in types_of if name in types_of[part]] for name in names}
 
 
-def _type_notes(types_of: Mapping[str, Sequence[str]], roles: Mapping[str, SplitSide]) -> Iterable[str]:
+def _type_notes(types_of: Mapping[str, Sequence[str]], sides: Mapping[str, SplitSide]) -> Iterable[str]:
     for name, parts in _parts_by_type(types_of).items():
-        seeded = sum(roles[part] == "seed" for part in parts)
+        seeded = sum(sides[part] == "seed" for part in parts)
         if seeded >= MIN_SEED_PARTS:
             continue
         short = MIN_SEED_PARTS + MIN_TRAIN_PARTS - len(parts)
@@ -129,10 +129,10 @@ def _type_notes(types_of: Mapping[str, Sequence[str]], roles: Mapping[str, Split
             )
 
 
-def _good_notes(good: Sequence[str], roles: Mapping[str, SplitSide]) -> Iterable[str]:
+def _good_notes(good: Sequence[str], sides: Mapping[str, SplitSide]) -> Iterable[str]:
     if not good:
         yield "no good parts: there is no anomaly threshold and no false-alarm budget"
-    elif all(roles[part] == "seed" for part in good):
+    elif all(sides[part] == "seed" for part in good):
         yield "all good parts are in the seeded set: there is no anomaly threshold; photograph other good parts"
 
 
@@ -150,10 +150,10 @@ def _set_notes(photos: Sequence[Photo], held: Collection[str], seeded: SeededSet
 
 
 def _refuse_nothing_to_learn(
-    types_of: Mapping[str, Sequence[str]], roles: Mapping[str, SplitSide], seeded: SeededSet
+    types_of: Mapping[str, Sequence[str]], sides: Mapping[str, SplitSide], seeded: SeededSet
 ) -> None:
     for name, parts in _parts_by_type(types_of).items():
-        if all(roles[part] == "seed" for part in parts):
+        if all(sides[part] == "seed" for part in parts):
             raise ProcunitError(
                 f"holds every part of {name}, {len(parts)} in number, so there is none to learn from",
                 where=seeded.source,

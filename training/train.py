@@ -18,20 +18,20 @@ from edge.bundle.manifest import GOOD, NAME_PATTERN
 from edge.errors import ProcunitError
 from edge.geometry import Geometry
 from edge.system.files import new_directory
-from training.augment import beyond_good_in_words
+from training.augment import beyond_good_warning
 from training.checkpoint import save_checkpoint
 from training.data.dataset import Dataset, Photo, dataset_from_path
 from training.data.dataset_yaml import dataset_file_from_folder
 from training.data.run_files import TRAIN_FILE, RunPhoto, TrainRecord, write_record
 from training.features import checked_geometry
 from training.findings import Findings
+from training.fit import Plan, fit_model
 from training.model import InspectionModel, device_to_learn_on
 from training.near_duplicates import near_duplicates, write_suggested
 from training.report.contact_sheet import contact_sheet, png_from_sheet
 from training.report.run_report import REPORT_FILE, training_report_html
 from training.seeded import read_seeded, write_seeded
 from training.split import Split, split_by_part
-from training.teach import Plan, taught
 from training.weights import TrunkWeights, trunk_weights
 
 SHEET_FILE = "contact-sheet.png"
@@ -72,7 +72,7 @@ def train(settings: TrainSettings, console: Console) -> Trained:
     Raises:
         ProcunitError: the folder, the weights or the place for the run is not usable; nothing is written then.
     """
-    check_place(settings.run, force=settings.force)
+    check_run_directory(settings.run, force=settings.force)
     dataset = dataset_from_path(settings.data)
     file = dataset_file_from_folder(dataset.root)
     file.check_labels({GOOD, *dataset.types})
@@ -82,18 +82,18 @@ def train(settings: TrainSettings, console: Console) -> Trained:
     geometry = checked_geometry(dataset, settings.input_px, console)
     weights = trunk_weights(settings.backbone, settings.weights)
     alike = near_duplicates(dataset, console)
-    told_by_views = beyond_good_in_words(file, dataset.types, geometry) if settings.plan.fine_tune else ""
+    told_by_views = beyond_good_warning(file, dataset.types, geometry) if settings.plan.fine_tune else ""
     notes = [note for note in (weights.warning, alike.warning(), told_by_views) if note]
     for note in notes:
         console.print(f"[yellow]Warning:[/] {escape(note)}")
     model = InspectionModel(weights.backbone, len(dataset.types), geometry.channels)
     model.trunk.load_state_dict(weights.state)
     model.to(device_to_learn_on())
-    photos = [photo for photo in dataset.photos if split.roles[photo.part_id] == "train"]
+    photos = [photo for photo in dataset.photos if split.sides[photo.part_id] == "train"]
     kept = settings.run.with_name(f".{settings.run.name}.folds")
-    findings = _nothing_taught(photos)
+    findings = _empty_findings(photos)
     if dataset.types:
-        findings = taught(model, dataset.types, photos, geometry, file, settings.plan, settings.seed, kept, console)
+        findings = fit_model(model, dataset.types, photos, geometry, file, settings.plan, settings.seed, kept, console)
     model.cpu()
     findings = replace(findings, notes=(*notes, *split.notes, *findings.notes))
     record = _record(settings, product, dataset, geometry, weights, split, findings)
@@ -110,13 +110,13 @@ def train(settings: TrainSettings, console: Console) -> Trained:
     return Trained(record, findings)
 
 
-def _nothing_taught(photos: Sequence[Photo]) -> Findings:
+def _empty_findings(photos: Sequence[Photo]) -> Findings:
     """The findings of a run without defect types."""
     empty = np.zeros((len(photos), 0))
     return Findings((), tuple(photos), empty, {}, {}, (), lambda _: np.zeros((0, 0, 0, 0), np.float32))
 
 
-def check_place(run: Path, *, force: bool) -> None:
+def check_run_directory(run: Path, *, force: bool) -> None:
     """Refuse a place that holds something else, or an earlier run without `force`.
 
     Raises:
@@ -161,7 +161,7 @@ def _record(
             sha256=photo.sha256,
             part_id=photo.part_id,
             label=photo.label,
-            role=split.roles[photo.part_id],
+            role=split.sides[photo.part_id],
             file=photo.file,
             mask=photo.mask.relative_to(dataset.root).as_posix() if photo.mask else None,
         )

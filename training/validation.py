@@ -18,8 +18,8 @@ from rich.progress import track
 from torch import Tensor
 
 from edge.bundle.manifest import GOOD
-from training.features import Lesson
-from training.head import Blend, Discriminants, Scatter, discriminants, empty_scatter, scatter_from_lessons
+from training.features import Sample
+from training.head import Blend, Discriminants, Scatter, discriminants, empty_scatter, scatter_from_samples
 
 MAX_FOLDS = 40
 """A type with as many parts or fewer is tested one part at a time: no fold leaves out two of them."""
@@ -64,33 +64,33 @@ class OutOfFold:
     fitted: Mapping[int, Discriminants]
 
 
-def folds_by_part(lessons: Sequence[OfPart], types: Sequence[str], seed: int, most: int = MAX_FOLDS) -> list[int]:
+def folds_by_part(samples: Sequence[OfPart], types: Sequence[str], seed: int, most: int = MAX_FOLDS) -> list[int]:
     """Each photograph's fold, at most `most`: parts stay whole, every label is dealt out evenly.
 
     This is leave-one-part-out, stratified: a fold leaves out one part of each type, and as many good ones as it takes.
     """
     draw = random.Random(seed)  # noqa: S311  (a repeatable draw, no secret)
     fold_of: dict[str, int] = {}
-    labels = {lesson.label for lesson in lessons}
-    parts_of = {label: sorted({x.part_id for x in lessons if x.label == label}) for label in labels}
+    labels = {sample.label for sample in samples}
+    parts_of = {label: sorted({x.part_id for x in samples if x.label == label}) for label in labels}
     folds = min(most, max(len(parts) for parts in parts_of.values()))
     for label in (*types, GOOD):
         parts = [part for part in parts_of.get(label, []) if part not in fold_of]
         draw.shuffle(parts)
         first = draw.randrange(folds)
         fold_of.update({part: (first + place) % folds for place, part in enumerate(parts)})
-    return [fold_of[lesson.part_id] for lesson in lessons]
+    return [fold_of[sample.part_id] for sample in samples]
 
 
-def out_of_fold(lessons: Sequence[Lesson], types: Sequence[str], fold_of: Sequence[int], console: Console) -> OutOfFold:
+def out_of_fold(samples: Sequence[Sample], types: Sequence[str], fold_of: Sequence[int], console: Console) -> OutOfFold:
     """Score every photograph by discriminants that were fitted without its part."""
     folds = track(sorted(set(fold_of)), "Reading what each part teaches", console=console)
-    scatters = {fold: scatter_from_lessons(_of_fold(lessons, fold_of, fold)) for fold in folds}
-    return out_of_fold_of_some(lessons, types, fold_of, scatters, [True] * len(lessons), console)
+    scatters = {fold: scatter_from_samples(_of_fold(samples, fold_of, fold)) for fold in folds}
+    return out_of_fold_of_some(samples, types, fold_of, scatters, [True] * len(samples), console)
 
 
 def out_of_fold_of_some(
-    lessons: Sequence[Lesson],
+    samples: Sequence[Sample],
     types: Sequence[str],
     fold_of: Sequence[int],
     scatters: Mapping[int, Scatter],
@@ -98,43 +98,43 @@ def out_of_fold_of_some(
     console: Console,
 ) -> OutOfFold:
     """As `out_of_fold`, but the fits are to those that are `taught` alone, whose scatters by fold are given."""
-    scores = torch.full((len(lessons), 2, len(types)), torch.nan, dtype=torch.float64)
-    nothing, fitted = empty_scatter(lessons[0].patches.shape[1]), {}
+    scores = torch.full((len(samples), 2, len(types)), torch.nan, dtype=torch.float64)
+    nothing, fitted = empty_scatter(samples[0].patches.shape[1]), {}
     for fold in track(sorted(scatters), "Leaving parts out in turn", console=console):
-        shown = [x for x, of, known in zip(lessons, fold_of, taught, strict=True) if known and of != fold]
+        shown = [x for x, of, known in zip(samples, fold_of, taught, strict=True) if known and of != fold]
         clean = reduce(add, (scatters[of] for of in scatters if of != fold), nothing)
         if not clean.weight:
             continue
         found = fitted[fold] = discriminants(shown, types, clean)
         left_out = [place for place, of in enumerate(fold_of) if of == fold]
-        scores[left_out] = scores_of_unseen(found, shown, [lessons[place] for place in left_out], types)
+        scores[left_out] = scores_of_unseen(found, shown, [samples[place] for place in left_out], types)
     return OutOfFold(scores, reduce(add, scatters.values()), fold_of, fitted)
 
 
 def scores_of_unseen(
-    found: Discriminants, taught: Sequence[OfPart], left_out: Sequence[Lesson], types: Sequence[str]
+    found: Discriminants, taught: Sequence[OfPart], left_out: Sequence[Sample], types: Sequence[str]
 ) -> Tensor:
     """Scores [k, 2, T] of the photographs left out; NaN for a type that none of the taught ones shows."""
     labels = {one.label for one in taught}
     known = torch.tensor([name in labels for name in types])
-    return torch.where(known, torch.stack([found.scores(lesson) for lesson in left_out]), torch.nan)
+    return torch.where(known, torch.stack([found.scores(sample) for sample in left_out]), torch.nan)
 
 
-def _of_fold(lessons: Sequence[Lesson], fold_of: Sequence[int], fold: int) -> list[Lesson]:
-    return [lesson for lesson, of in zip(lessons, fold_of, strict=True) if of == fold]
+def _of_fold(samples: Sequence[Sample], fold_of: Sequence[int], fold: int) -> list[Sample]:
+    return [sample for sample, of in zip(samples, fold_of, strict=True) if of == fold]
 
 
-def blend_from_scores(scores: Tensor, lessons: Sequence[Lesson], types: Sequence[str]) -> Blend:
+def blend_from_scores(scores: Tensor, samples: Sequence[Sample], types: Sequence[str]) -> Blend:
     """Both scores count alike, in spreads of what shows no defect of the type; sigmoids become balanced probabilities.
 
     The last step is Platt's (1999), on scores [n, 2, T] out of fold.
     """
     patch, context, offset = torch.ones(3, len(types), dtype=torch.float64)
-    has_good = any(lesson.label == GOOD for lesson in lessons)
+    has_good = any(sample.label == GOOD for sample in samples)
     for column, name in enumerate(types):
         known = ~torch.isnan(scores[:, 0, column])
-        of_type = torch.tensor([lesson.label == name for lesson in lessons])
-        reference = torch.tensor([lesson.label == GOOD for lesson in lessons]) if has_good else ~of_type
+        of_type = torch.tensor([sample.label == name for sample in samples])
+        reference = torch.tensor([sample.label == GOOD for sample in samples]) if has_good else ~of_type
         patch_scores, context_scores = scores[:, 0, column], scores[:, 1, column]
         patch_spread, context_spread = (
             _spread(patch_scores[known & reference]),
@@ -146,14 +146,14 @@ def blend_from_scores(scores: Tensor, lessons: Sequence[Lesson], types: Sequence
     return Blend(patch, context, offset)
 
 
-def auc_by_part(scores: Sequence[float], lessons: Sequence[Lesson], name: str, seed: int) -> PartAuc | None:
+def auc_by_part(scores: Sequence[float], samples: Sequence[Sample], name: str, seed: int) -> PartAuc | None:
     """A type's parts against the good ones, a part's score being the mean of its photographs'.
 
     Without good photographs the other types' parts stand in; None where a side is missing.
     """
     wanted = {name}
-    others = {GOOD} if any(lesson.label == GOOD for lesson in lessons) else {x.label for x in lessons} - wanted
-    positives, negatives = _part_means(scores, lessons, wanted), _part_means(scores, lessons, others)
+    others = {GOOD} if any(sample.label == GOOD for sample in samples) else {x.label for x in samples} - wanted
+    positives, negatives = _part_means(scores, samples, wanted), _part_means(scores, samples, others)
     if not len(positives) or not len(negatives):
         return None
     wins = (positives[:, None] > negatives) + 0.5 * (positives[:, None] == negatives)
@@ -166,11 +166,11 @@ def auc_by_part(scores: Sequence[float], lessons: Sequence[Lesson], name: str, s
     return PartAuc(float(wins.mean()), float(low), float(high))
 
 
-def _part_means(scores: Sequence[float], lessons: Sequence[Lesson], labels: set[str]) -> NDArray[np.float64]:
+def _part_means(scores: Sequence[float], samples: Sequence[Sample], labels: set[str]) -> NDArray[np.float64]:
     by_part: dict[str, list[float]] = {}
-    for score, lesson in zip(scores, lessons, strict=True):
-        if lesson.label in labels and np.isfinite(score):
-            by_part.setdefault(lesson.part_id, []).append(score)
+    for score, sample in zip(scores, samples, strict=True):
+        if sample.label in labels and np.isfinite(score):
+            by_part.setdefault(sample.part_id, []).append(score)
     return np.array([np.mean(of_part) for of_part in by_part.values()])
 
 

@@ -15,10 +15,10 @@ from tests.support.photographs import BACKBONE, write_photographs, write_weights
 from training import finetune
 from training.data.dataset import dataset_from_folder
 from training.data.dataset_yaml import dataset_file_from_folder
-from training.features import lessons_from_photos
-from training.finetune import Views, fine_tuned, lessons_from_views, tuned_stages, views_of_photos
+from training.features import samples_from_photos
+from training.finetune import Views, fine_tuned, samples_from_views, tuned_stages, views_of_photos
 from training.full_validation import full_out_of_fold
-from training.head import discriminants, head_from_discriminants, scatter_from_lessons
+from training.head import discriminants, head_from_discriminants, scatter_from_samples
 from training.model import DefectHead, InspectionModel, trunk_from_name
 from training.validation import OutOfFold, blend_from_scores, folds_by_part, out_of_fold
 from training.weights import trunk_weights
@@ -39,11 +39,11 @@ class Made:
         self.model.trunk.load_state_dict(trunk_weights(BACKBONE, write_weights(folder / "w.safetensors")).state)
         self.stages = tuned_stages(self.model.trunk)
         self.views = self.views_in(self.geometry)
-        self.lessons = lessons_from_views(self.stages, self.views, QUIET)
-        self.unseen: OutOfFold = out_of_fold(self.lessons, TYPES, folds_by_part(self.lessons, TYPES, 0), QUIET)
-        self.blend = blend_from_scores(self.unseen.scores, self.lessons, TYPES)
+        self.samples = samples_from_views(self.stages, self.views, QUIET)
+        self.unseen: OutOfFold = out_of_fold(self.samples, TYPES, folds_by_part(self.samples, TYPES, 0), QUIET)
+        self.blend = blend_from_scores(self.unseen.scores, self.samples, TYPES)
         self.head: DefectHead = head_from_discriminants(
-            discriminants(self.lessons, TYPES, self.unseen.clean), self.blend
+            discriminants(self.samples, TYPES, self.unseen.clean), self.blend
         )
 
     def views_in(self, geometry: Geometry) -> list[Views]:
@@ -66,8 +66,8 @@ def bold(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_first_view_is_the_photograph_as_the_device_sees_it(made: Made) -> None:
-    wanted = lessons_from_photos(made.model, made.data.photos, made.geometry, (), 0, QUIET)
-    for found, exact in zip(made.lessons, wanted, strict=True):
+    wanted = samples_from_photos(made.model, made.data.photos, made.geometry, (), 0, QUIET)
+    for found, exact in zip(made.samples, wanted, strict=True):
         assert (found.label, found.part_id) == (exact.label, exact.part_id)
         torch.testing.assert_close(found.patches.float(), exact.patches.float(), atol=0.02, rtol=0.02)
         assert (found.coverage is None) == (exact.coverage is None)
@@ -102,10 +102,10 @@ def test_tuning_repeats(made: Made, bold: None) -> None:
 
 def test_a_tuned_network_tells_its_own_photographs_better(made: Made, bold: None) -> None:
     def spread(stages: torch.nn.ModuleList) -> float:
-        lessons = lessons_from_views(stages, made.views, QUIET)
-        found = discriminants(lessons, TYPES, scatter_from_lessons(lessons))
-        scores = torch.stack([found.scores(x)[0] for x in lessons])
-        of_type = torch.tensor([[x.label == name for name in TYPES] for x in lessons])
+        samples = samples_from_views(stages, made.views, QUIET)
+        found = discriminants(samples, TYPES, scatter_from_samples(samples))
+        scores = torch.stack([found.scores(x)[0] for x in samples])
+        of_type = torch.tensor([[x.label == name for name in TYPES] for x in samples])
         return float((scores[of_type].mean() - scores[~of_type].mean()) / scores[~of_type].std())
 
     assert spread(made.tuned()) > spread(made.stages)
@@ -126,9 +126,9 @@ def test_each_fold_is_tuned_without_its_parts_and_kept(made: Made, tmp_path: Pat
     rest = [x for x, of in zip(made.views, made.unseen.fold_of, strict=True) if of != fold]
     head = head_from_discriminants(made.unseen.fitted[fold], made.blend)
     tuned = fine_tuned(made.stages, rest, TYPES, head, 0, Progress(disable=True))
-    lessons = lessons_from_views(tuned, rest, QUIET)
-    wanted = discriminants(lessons, TYPES, scatter_from_lessons(lessons)).scores(
-        lessons_from_views(tuned, made.views[:1], QUIET)[0]
+    samples = samples_from_views(tuned, rest, QUIET)
+    wanted = discriminants(samples, TYPES, scatter_from_samples(samples)).scores(
+        samples_from_views(tuned, made.views[:1], QUIET)[0]
     )
     torch.testing.assert_close(scores[0], wanted, atol=1e-4, rtol=1e-3)
     files = sorted((tmp_path / "kept").iterdir())

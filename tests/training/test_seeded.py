@@ -36,7 +36,7 @@ def photos_of(shows: dict[str, str]) -> list[Photo]:
 
 def run_photos(photos: list[Photo], split: Split) -> list[RunPhoto]:
     return [
-        RunPhoto(sha256=p.sha256, part_id=p.part_id, label=p.label, role=split.roles[p.part_id], file=p.file)
+        RunPhoto(sha256=p.sha256, part_id=p.part_id, label=p.label, role=split.sides[p.part_id], file=p.file)
         for p in photos
     ]
 
@@ -53,7 +53,7 @@ def written(run: Path, photos: list[Photo], split: Split, earlier: SeededSet | N
 
 
 def seeded_in(split: Split) -> set[str]:
-    return {part for part, role in split.roles.items() if role == "seed"}
+    return {part for part, side in split.sides.items() if side == "seed"}
 
 
 def test_what_is_written_is_read_from_the_run_and_from_the_file(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_what_is_written_is_read_from_the_run_and_from_the_file(tmp_path: Path) 
     split = split_by_part(photos, 0)
     found = written(tmp_path / "run", photos, split)
     assert {known.part_id for known in found.photos.values()} == seeded_in(split)
-    assert set(found.photos) == {p.sha256 for p in photos if split.roles[p.part_id] == "seed"}
+    assert set(found.photos) == {p.sha256 for p in photos if split.sides[p.part_id] == "seed"}
     assert read_seeded(tmp_path / "run" / SEEDED_FILE) == found
     assert [path.name for path in (tmp_path / "run").iterdir()] == [SEEDED_FILE]
 
@@ -73,8 +73,8 @@ def test_what_is_written_is_read_from_the_run_and_from_the_file(tmp_path: Path) 
 def test_the_same_photographs_with_their_own_set_are_split_as_before(parts: dict[str, str], seed: int) -> None:
     photos = photos_of(parts)
     split = split_by_part(photos, seed)
-    seeded = set_of(*(p for p in photos if split.roles[p.part_id] == "seed"))
-    assert split_by_part(photos, seed, seeded).roles == split.roles
+    seeded = set_of(*(p for p in photos if split.sides[p.part_id] == "seed"))
+    assert split_by_part(photos, seed, seeded).sides == split.sides
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -91,13 +91,13 @@ def test_one_seeded_photograph_seeds_its_whole_part_and_joined_parts() -> None:
     photos = photos_of(SHOWS)
     joined = [replace(p, part_id="d0") if p.part_id == "d1" else p for p in photos]
     split = split_by_part(joined, 3, set_of(photo("d1", "dent", copy=1)))
-    assert split.roles["d0"] == "seed"
+    assert split.sides["d0"] == "seed"
 
 
 def test_more_parts_are_seeded_where_there_are_more_parts() -> None:
     few, many = {f"d{i}": "dent" for i in range(12)}, {f"d{i}": "dent" for i in range(40)}
     first = split_by_part(photos_of(few), 0)
-    seeded = set_of(*(p for p in photos_of(few) if first.roles[p.part_id] == "seed"))
+    seeded = set_of(*(p for p in photos_of(few) if first.sides[p.part_id] == "seed"))
     grown = split_by_part(photos_of(many), 1, seeded)
     assert seeded_in(first) < seeded_in(grown)
     assert len(seeded_in(grown)) == seed_parts_wanted(40)
@@ -107,7 +107,7 @@ def test_good_parts_of_the_set_count_among_the_seeded_ones() -> None:
     photos = photos_of({f"g{i}": GOOD for i in range(20)})
     split = split_by_part(photos, 0, set_of(photo("g0", GOOD), photo("g1", GOOD)))
     assert {"g0", "g1"} < seeded_in(split)
-    assert [list(split.roles.values()).count(role) for role in ("seed", "calibrate", "train")] == [4, 6, 10]
+    assert [list(split.sides.values()).count(side) for side in ("seed", "calibrate", "train")] == [4, 6, 10]
 
 
 def test_what_the_data_lacks_now_stays_in_the_set(tmp_path: Path) -> None:

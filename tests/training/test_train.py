@@ -79,8 +79,8 @@ def test_a_run_holds_the_split_the_model_and_its_accuracy(photographs: Path, wei
     assert (record.product, record.types, record.backbone) == ("bracket", ("line", "spot"), BACKBONE)
     assert (record.geometry.channels, record.geometry.input_height_px) == (1, 96)
     assert len(record.photos) == 2 * (10 + 7 + 7)
-    roles = {(photo.label, photo.part_id): photo.role for photo in record.photos}
-    assert [role for (label, _), role in roles.items() if label == "spot"].count("seed") == 5
+    sides = {(photo.label, photo.part_id): photo.role for photo in record.photos}
+    assert [side for (label, _), side in sides.items() if label == "spot"].count("seed") == 5
     assert all(photo.mask == f"masks/{photo.file}" for photo in record.photos if photo.label != "good")
     assert min(record.out_of_fold_auc.values()) > 0.9, "a dark spot and a bright line are easy"
     assert model_from_checkpoint(tmp_path / "run", record).head is not None

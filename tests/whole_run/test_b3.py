@@ -109,10 +109,10 @@ def bundle(calibrated: Path, data: Path) -> Path:
 def test_training_keeps_parts_apart(trained: Path) -> None:
     record = read_record(trained, TRAIN_FILE, TrainRecord)
     assert record.backbone == "efficientnet_b3"
-    roles = [(photo.label, photo.role) for photo in record.photos]
-    assert roles.count(("scratch", "seed")) == 5
-    assert roles.count(("scratch", "calibrate")) == 0
-    assert {role for label, role in roles if label == "good"} == {"train", "calibrate", "seed"}
+    sides = [(photo.label, photo.role) for photo in record.photos]
+    assert sides.count(("scratch", "seed")) == 5
+    assert sides.count(("scratch", "calibrate")) == 0
+    assert {side for label, side in sides if label == "good"} == {"train", "calibrate", "seed"}
     assert len({photo.sha256 for photo in record.photos}) == GOOD + SCRATCHES
 
 

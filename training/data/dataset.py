@@ -94,7 +94,7 @@ def dataset_from_folder(root: Path) -> Dataset:
         raise ProcunitError(
             "no class folder here", where=str(root), remedy=f"Put photographs in {GOOD}/ and one folder a type"
         )
-    _refuse_lookalikes(labels.values(), str(root))
+    _refuse_labels_differing_in_case(labels.values(), str(root))
     named = _named_by_parts_csv(root / PARTS_CSV, labels)
     parts = named or _named_by_pattern(root, labels)
     photos = (
@@ -117,7 +117,7 @@ def dataset_from_csv(path: Path) -> Dataset:
         for name in (row.file, row.mask):
             if name is not None and not os.path.isfile(root / name):  # Path's own raises on names that are too long
                 raise _absent(name, path, row)
-    _refuse_lookalikes({str(row.label) for row in rows}, str(path))
+    _refuse_labels_differing_in_case({str(row.label) for row in rows}, str(path))
     named = {row.file: row.part_id for row in rows if row.part_id is not None} or None
     if named:
         _refuse_two_sources(root, path)
@@ -230,7 +230,7 @@ def _refuse_two_sources(root: Path, source: Path) -> None:
         )
 
 
-def _refuse_lookalikes(labels: Collection[str], where: str) -> None:
+def _refuse_labels_differing_in_case(labels: Collection[str], where: str) -> None:
     """Two labels that differ in capitals only are one that somebody wrote in two ways."""
     seen = {GOOD: GOOD}
     for label in sorted(labels):

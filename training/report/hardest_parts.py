@@ -27,7 +27,7 @@ from training.part_scores import Part
 from training.report.pictures import Picture, jpeg_within, picture_from_map
 from training.report.words import TypeResult
 
-PICTURES_SHOWN, PICTURES_A_SIDE = 24, 4
+PICTURES_SHOWN, PICTURES_PER_SIDE = 24, 4
 """All pictures of a page, and those of a type's misses or false alarms."""
 PICTURES_BYTES, SHEET_BYTES = 1_200_000, 800_000
 """All JPEGs together, and the contact sheet: as base64 they grow by a third, and a page stays under 3 MB."""
@@ -54,7 +54,7 @@ def hard_parts(findings: Findings, results: Sequence[TypeResult]) -> list[HardPa
         lowest = sorted(result.scores.own, key=lambda part: part.logit)
         highest = sorted(result.scores.others, key=lambda part: -part.logit)
         for parts, is_false_alarm in ((lowest, False), (highest, True)):
-            for rank, part in enumerate(parts[:PICTURES_A_SIDE]):
+            for rank, part in enumerate(parts[:PICTURES_PER_SIDE]):
                 found.append((rank, worst, _hard_part(findings, result, part, is_false_alarm)))
     return [hard for *_, hard in sorted(found, key=lambda entry: entry[:2])[:PICTURES_SHOWN]]
 

@@ -65,8 +65,8 @@ def photographs_table(trained: TrainRecord) -> str:
     rows = []
     for label in (GOOD, *trained.types):
         cells = [label]
-        for role in _NAME_OF_SIDE:
-            parts = [photo.part_id for photo in trained.photos if photo.label == label and photo.role == role]
+        for side in _NAME_OF_SIDE:
+            parts = [photo.part_id for photo in trained.photos if photo.label == label and photo.role == side]
             cells.append(f"{len(parts)} images, {len(set(parts))} parts" if parts else "none")
         rows.append(cells)
     caption = "Split by part: all photographs of one part are on one side."

@@ -20,11 +20,11 @@ from training.report.words import (
     agreement_in_words,
     auc_in_words,
     caught_in_words,
-    lacks,
     learning_in_words,
     next_steps,
+    result_in_words,
     result_of_type,
-    sureness,
+    shortcomings,
 )
 
 REPORT_FILE = "report.html"
@@ -92,7 +92,7 @@ def training_report_html(record: TrainRecord, findings: Findings, sheet_png: byt
 def _summary(results: Sequence[TypeResult], notes: Sequence[str]) -> list[str]:
     if not results:
         return ["<h2>In short</h2>", paragraph(_NO_TYPES)]
-    types = (f"<li><strong>{escape(r.name)}</strong>: {escape(sureness(r))}</li>" for r in results)
+    types = (f"<li><strong>{escape(r.name)}</strong>: {escape(result_in_words(r))}</li>" for r in results)
     return [
         "<h2>In short</h2>",
         f"<ul>{''.join(types)}</ul>",
@@ -159,7 +159,7 @@ def _type_section(result: TypeResult, shown: Sequence[tuple[HardPart, Picture]])
     content += [paragraph(caught_in_words(result, point)) for point in result.points]
     agreement = agreement_in_words(result)
     content += [paragraph(agreement)] if agreement else []
-    missing = lacks(result)
+    missing = shortcomings(result)
     content += ["<h3>What it lacks</h3>", _list(missing) if missing else paragraph("Nothing that this run can tell.")]
     of_type = [(hard, picture) for hard, picture in shown if hard.type_name == result.name]
     for title, text, is_false_alarm in (

@@ -76,7 +76,7 @@ def result_of_type(record: TrainRecord, findings: Findings, name: str) -> TypeRe
     )
 
 
-def sureness(result: TypeResult) -> str:
+def result_in_words(result: TypeResult) -> str:
     """How well a type is told apart, and what that would mean at the usual working point."""
     if not result.points:
         return f"cannot be told yet: {_why_not(result)}."
@@ -132,7 +132,7 @@ def learning_in_words(points: Sequence[CurvePoint]) -> str:
     )
 
 
-def lacks(result: TypeResult) -> list[str]:
+def shortcomings(result: TypeResult) -> list[str]:
     """What keeps a type from being trusted, the most important first; empty where this run finds nothing."""
     found = []
     evidence = evidence_missing(result)

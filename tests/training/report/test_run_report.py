@@ -20,7 +20,7 @@ from edge.geometry import Geometry, Region
 from training.data.dataset import Photo
 from training.data.run_files import RunPhoto, TrainRecord
 from training.findings import CurvePoint, Findings
-from training.report.hardest_parts import PICTURES_A_SIDE, PICTURES_SHOWN, hard_parts
+from training.report.hardest_parts import PICTURES_PER_SIDE, PICTURES_SHOWN, hard_parts
 from training.report.pictures import PICTURE_PX
 from training.report.run_report import NOTES_SHOWN, training_report_html
 from training.report.words import result_of_type
@@ -199,7 +199,7 @@ def test_pictures_are_shared_out_evenly_and_bounded(folder: Path, types: int, pi
     findings = findings_of(photos, names)
     hard = hard_parts(findings, [result_of_type(record(photos, names), findings, name) for name in names])
     assert len(hard) == pictures <= PICTURES_SHOWN
-    assert all(sum(h.type_name == name for h in hard) <= 2 * PICTURES_A_SIDE for name in names)
+    assert all(sum(h.type_name == name for h in hard) <= 2 * PICTURES_PER_SIDE for name in names)
     jpegs = _page(photos, findings).jpegs
     assert len(jpegs) == pictures
     for jpeg in jpegs:
@@ -231,8 +231,8 @@ def test_the_hardest_parts_are_the_lowest_of_the_type_and_the_highest_of_the_goo
     alarms = [photos[h.place].part_id for h in hard if h.is_false_alarm]
     crack = sorted((part for part in means if part.startswith("crack")), key=lambda part: means[part])
     good = sorted((part for part in means if part.startswith(GOOD)), key=lambda part: -means[part])
-    assert misses == crack[:PICTURES_A_SIDE]
-    assert alarms == good[:PICTURES_A_SIDE]
+    assert misses == crack[:PICTURES_PER_SIDE]
+    assert alarms == good[:PICTURES_PER_SIDE]
 
 
 def test_the_page_stays_small_with_a_large_sheet_and_large_photographs(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from edge.bundle.manifest import GOOD
 from tests.training.report.test_run_report import findings_of, photo, photos_of, record
 from training.findings import CurvePoint
 from training.part_scores import roc_of_type, scores_of_type, working_point
-from training.report.words import agreement_in_words, lacks, learning_in_words, result_of_type, sureness
+from training.report.words import agreement_in_words, learning_in_words, result_in_words, result_of_type
 from training.validation import PartAuc
 
 
@@ -53,7 +53,9 @@ def test_parts_whose_photographs_contradict_each_other_are_named() -> None:
     findings = replace(findings_of(photos, ("crack",)), logits=np.array(logits))
     result = result_of_type(record(photos, ("crack",)), findings, "crack")
     assert result.points[0].caught == 3
-    assert any("contradict each other (some are flagged, some are not): crack0." in lack for lack in lacks(result))
+    assert any(
+        "contradict each other (some are flagged, some are not): crack0." in lack for lack in shortcomings(result)
+    )
     assert "2 of 3 parts with crack and 2 of 2 good parts" in agreement_in_words(result)
 
 
@@ -68,7 +70,7 @@ def test_what_is_sure_and_what_more_would_bring_is_said_by_the_intervals() -> No
         (PartAuc(0.5, 0.3, 0.7), "not told apart"),
     ):
         told = record(photos, ("crack",))
-        assert words in sureness(result_of_type(told, replace(findings, accuracy={"crack": accuracy}), "crack"))
+        assert words in result_in_words(result_of_type(told, replace(findings, accuracy={"crack": accuracy}), "crack"))
     first = CurvePoint(10, 5, 0.8, 0.7, 0.9)
     assert learning_in_words([first, CurvePoint(20, 9, 0.85, 0.8, 0.9)]).startswith("Still rising")
     assert learning_in_words([first, CurvePoint(20, 9, 0.805, 0.7, 0.9)]).startswith("Flat:")
