@@ -1,4 +1,4 @@
-"""What a bundle keeps of the calibration's photographs, so that a bank grown at the line is held to them."""
+"""Patches of the calibration photographs that a bundle keeps, so that a bank grown at the line is checked with them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from edge.preprocess import judged_patches, tensor_from_pixels
 
 @dataclass(frozen=True, eq=False)
 class FarthestPatches:
-    """A photograph's farthest patches [K, D], their distances [K], descending, and how many of them make its score."""
+    """A photograph's farthest patches [K, D], their distances [K], descending, and how many of them make the score."""
 
     patches: NDArray[np.float32]
     distances: NDArray[np.float32]
@@ -35,7 +35,7 @@ class FarthestPatches:
 
 
 class PatchExtractor:
-    """The features of a run's patches, by its graph for them.
+    """Computes the features of a photograph's patches with the run's patches graph.
 
     Raises:
         ProcunitError: the graph cannot be loaded.
@@ -48,7 +48,7 @@ class PatchExtractor:
     def farthest(self, pixels: PixelArray, scores: Scores, *, of_highest_tile: bool) -> FarthestPatches:
         """A photograph's farthest patches, over all tiles or of the tile with the highest score.
 
-        A score from them is never too low for all tiles, as the fewest patches of a tile are counted, and never too
+        A score from them is never too low for all tiles, because the smallest count of any tile is used, and never too
         high for one.
         """
         tiles_u8 = tensor_from_pixels(pixels, self._geometry)
@@ -72,7 +72,7 @@ def held_out_bytes(good: Sequence[FarthestPatches], defects: Sequence[FarthestPa
     size = (good or defects)[0].patches.shape
     tensors: dict[str, NDArray[np.generic]] = {}
     for (patches, distances, counted), photographs in zip(names, (good, defects), strict=True):
-        tensors[patches] = np.array([one.patches for one in photographs], np.float32).reshape(-1, *size)
-        tensors[distances] = np.array([one.distances for one in photographs], np.float32).reshape(-1, size[0])
-        tensors[counted] = np.array([one.counted for one in photographs], np.int32)
+        tensors[patches] = np.array([photo.patches for photo in photographs], np.float32).reshape(-1, *size)
+        tensors[distances] = np.array([photo.distances for photo in photographs], np.float32).reshape(-1, size[0])
+        tensors[counted] = np.array([photo.counted for photo in photographs], np.int32)
     return safetensors_bytes(tensors)

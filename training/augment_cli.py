@@ -22,11 +22,12 @@ from training.report.contact_sheet import contact_sheet, png_from_sheet
 @input_px_option
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Seed of parts and views.")
 def augment_preview(data: Path, out: Path, input_px: int, seed: int) -> None:
-    """Show what the network will see of each label, before anything is taught.
+    """Show what the network will see of each label, before training.
 
-    The sheet has two parts a label: the photograph as it is, and views of it as `augmentation` in dataset.yaml declares
-    them, a file in the folder or beside the CSV. Whoever knows the defects can veto a view that the line could never
-    make: an isotropic pore may lie at any angle, a scratch along the travel direction may not.
+    The sheet shows two parts per label: the photograph as it is, and views of it augmented as `augmentation` in
+    dataset.yaml declares, a file in the folder or beside the CSV. Have it checked by someone who knows the defects, who
+    can veto a view that the line could never produce: an isotropic pore may lie at any angle, a scratch along the
+    travel direction may not.
 
     \b
     Examples:

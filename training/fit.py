@@ -1,4 +1,4 @@
-"""Photographs to a taught model, and to what heads that never saw a part say of it."""
+"""Fit the model to photographs, and cross-validate it by part."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from training.model import InspectionModel
 from training.validation import OutOfFold, auc_by_part, blend_from_scores, folds_by_part, out_of_fold
 
 _NOT_OF_THE_TUNED = (
-    "the accuracies are those of a head on the pretrained network, which fine-tuning starts from; "
-    "--loo full fine-tunes without each part and tells those of the tuned one"
+    "the accuracies are those of a head on the pretrained network, from which fine-tuning starts; "
+    "--loo full fine-tunes without each part and reports the accuracies of the tuned network"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a run learns: whether the last stages are tuned, and whether parts are left out of that, too."""
+    """How a run trains: whether the last stages are tuned, and whether cross-validation repeats that for each fold."""
 
     fine_tune: bool
     full: bool
@@ -52,10 +52,10 @@ def fit_model(
     kept: Path,
     console: Console,
 ) -> Findings:
-    """Fit the model's head and, if planned, its last stages, in place; unfinished work is kept in `kept`.
+    """Fit the model's head and, if planned, its last stages, in place; finished folds are saved in the folder `kept`.
 
     Raises:
-        ProcunitError: the masks leave nothing of any photograph, or the backbone's stages cannot be tuned.
+        ProcunitError: the masks cover all of every photograph, or the backbone's stages cannot be tuned.
     """
     stages = tuned_stages(model.trunk) if plan.fine_tune else None
     views = views_of_photos(model, photos, geometry, file, seed, console) if stages else []
@@ -67,7 +67,7 @@ def fit_model(
     )
     unseen = out_of_fold(samples, types, folds_by_part(samples, types, seed), console)
     if not unseen.clean.weight:
-        raise ProcunitError("the masks leave nothing of any photograph", remedy="Add photographs of good parts")
+        raise ProcunitError("the masks cover all of every photograph", remedy="Add photographs of good parts")
     blend = blend_from_scores(unseen.scores, samples, types)
     logits, notes = blend.logits(unseen.scores), list[str]()
     model.head = head_from_discriminants(discriminants(samples, types, unseen.clean), blend)
@@ -100,16 +100,16 @@ def fit_model(
 
 @dataclass(frozen=True)
 class _UnseenMaps:
-    """Defect maps by the heads that left out the part."""
+    """Defect maps by heads fitted without the part."""
 
     samples: Sequence[Sample]
     unseen: OutOfFold
     blend: Blend
     geometry: Geometry
 
-    def of_photo(self, place: int) -> NDArray[np.float32]:
-        """The maps [tiles, T, h, w] of one photograph; low everywhere where no head could be fitted without it."""
-        sample, found = self.samples[place], self.unseen.fitted.get(self.unseen.fold_of[place])
+    def of_photo(self, index: int) -> NDArray[np.float32]:
+        """The maps [tiles, T, h, w] of one photograph; -10 everywhere if no head could be fitted without its part."""
+        sample, found = self.samples[index], self.unseen.fitted.get(self.unseen.fold_of[index])
         height, width = self.geometry.input_height_px // PATCH_PX, self.geometry.input_width_px // PATCH_PX
         if found is None:
             return np.full((len(self.geometry.regions), len(self.blend.patch), height, width), -10, np.float32)

@@ -1,8 +1,8 @@
-"""Fitting the head: linear discriminants per type, one over patches and one over each photograph's mean patch.
+"""Fitting the head: two linear discriminants per type, one on patches and one on each photograph's mean patch.
 
-Both are closed forms (Fisher, Annals of Eugenics 7, 1936) with a ridge, so a fit takes a second, repeats exactly and
-can be redone for every fold. With 50 to 100 defect photographs neither logistic regression nor a hidden layer scored
-better in cross-validation by part.
+Both are closed forms (Fisher, Annals of Eugenics 7, 1936) with a ridge, so a fit takes a second, is exactly repeatable
+and can be redone for every fold. With 50 to 100 defect photographs neither logistic regression nor a hidden layer
+scored better in cross-validation by part.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from training.features import Sample
 from training.model import DefectHead, strongest_places
 
 RIDGE = 0.3
-"""Share of each feature's own variance that is added to it; chosen by cross-validation by part."""
+"""Share of each feature's variance that is added to it; chosen by cross-validation by part."""
 MIN_COVERAGE = 0.05
-"""A patch shows the defect when its mask covers this share of it."""
+"""A patch shows the defect if the mask covers more than this share of it."""
 POOLED_PARTS = 30
-"""A type's mean photograph counts as if so many parts of all types alike had been seen beside its own."""
+"""Shrinkage: a type's mean is pooled with the mean over all types as if that had been seen on this many parts."""
 SEARCH_ROUNDS, GUESSED_PATCHES = 4, 8
-"""Without a mask, how often the patches that show the defect are guessed anew, and how many of a photograph's."""
+"""Without a mask, how often the patches that show the defect are guessed again, and how many per photograph."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scatter:
     """Weighted sums over patches that show no defect: of 1, of x [D] and of x x' [D, D], in float64.
 
-    Those of separate photographs add up, so a fold's share is taken out without going over the others again.
+    Sums of separate photographs can be added, so a fold can be left out without a pass over the other photographs.
     """
 
     weight: float
@@ -45,7 +45,7 @@ class Scatter:
 
 @dataclass(frozen=True, slots=True)
 class Discriminants:
-    """Per type the direction [T, D] and the offset [T] of both scores, in float64; zero for a type without photographs.
+    """Directions [T, D] and offsets [T] of both scores, per type, in float64; zero for a type without photographs.
 
     A patch scores `patch` . x + `patch_offset`, a photograph's mean patch `context` . x + `context_offset`.
     """
@@ -56,7 +56,7 @@ class Discriminants:
     context_offset: Tensor
 
     def scores(self, sample: Sample) -> Tensor:
-        """A photograph's two scores [2, T]: of its strongest places, on whichever tile, and of its mean patch."""
+        """A photograph's two scores [2, T]: of the strongest places on the highest tile, and of the mean patch."""
         maps = (sample.patches.double() @ self.patch.t()).reshape(*sample.grid, -1).permute(0, 3, 1, 2)
         strongest = strongest_places(maps).amax(0) + self.patch_offset
         return torch.stack((strongest, self.context @ sample.context.double() + self.context_offset))
@@ -64,7 +64,7 @@ class Discriminants:
 
 @dataclass(frozen=True, slots=True)
 class Blend:
-    """How both scores make a logit, per type [T]: `patch` x the one + `context` x the other + `offset`."""
+    """Weights per type [T]; the logit is `patch` x patch score + `context` x context score + `offset`."""
 
     patch: Tensor
     context: Tensor
@@ -81,7 +81,7 @@ def empty_scatter(size: int) -> Scatter:
 
 
 def scatter_from_samples(samples: Sequence[Sample]) -> Scatter:
-    """Photographs of one label and part share one part's weight; so do the patches of a photograph."""
+    """The weighted scatter: each part of a label has weight 1, shared by its photographs and their clean patches."""
     scatter, samples = empty_scatter(samples[0].patches.shape[1]), _with_mirrored(samples)
     for sample, weight in zip(samples, _weights(samples), strict=True):
         clean = sample.patches[_clean(sample)].float()
@@ -92,10 +92,10 @@ def scatter_from_samples(samples: Sequence[Sample]) -> Scatter:
 
 
 def discriminants(samples: Sequence[Sample], types: Sequence[str], clean: Scatter) -> Discriminants:
-    """What the photographs teach; `clean` is the scatter of theirs.
+    """Fit both discriminants to the samples; `clean` is the scatter of the same samples.
 
-    Where a defect photograph has no mask, its patches are guessed: all at first, then in turns those that score
-    highest (as MI-SVM alternates, Andrews et al., NIPS 2002).
+    If a defect photograph has no mask, its defect patches are guessed: at first all, then repeatedly those that score
+    highest (multiple-instance learning like MI-SVM, Andrews et al., NIPS 2002).
     """
     samples = _with_mirrored(samples)
     mean = clean.total / clean.weight
@@ -130,7 +130,7 @@ def _weights(samples: Sequence[Sample]) -> Tensor:
 
 
 def _clean(sample: Sample) -> Tensor:
-    """Which patches show no defect: [P]. Without a mask every one may; a defect covers little of a photograph."""
+    """Which patches [P] show no defect: all without a mask, because a defect covers little of a photograph."""
     if sample.label == GOOD or sample.coverage is None:
         return torch.ones(len(sample.patches), dtype=torch.bool)
     return sample.coverage == 0
@@ -145,7 +145,7 @@ def _directions(covariance: Tensor, differences: Tensor) -> Tensor:
 
 
 def _defect_means(samples: Sequence[Sample], types: Sequence[str], patch: Tensor, clean_mean: Tensor) -> Tensor:
-    """Each type's mean patch that shows the defect [T, D]; the clean mean for a type without photographs."""
+    """The mean of each type's defect patches [T, D]; the clean mean for a type without photographs."""
     total = torch.zeros_like(patch)
     weight = torch.zeros(len(types), dtype=torch.float64)
     for sample, share in zip(samples, _weights(samples), strict=True):
@@ -166,10 +166,10 @@ def _defect_patches(sample: Sample, direction: Tensor) -> Tensor:
 
 
 def _context_discriminant(samples: Sequence[Sample], types: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Directions [T, D] and offsets [T] over mean patches: a type against the good ones, else against the others.
+    """Directions [T, D] and offsets [T] for mean patches: a type against good photographs, else against other types.
 
-    What a photograph as a whole looks like says more of whether something is wrong than of what. So the types' means
-    are drawn together, the more the fewer their parts (Efron and Morris, Scientific American 236, 1977).
+    A photograph's overall look shows whether there is a defect better than which one. So the types' means are shrunk
+    towards their common mean, more for types with fewer parts (Efron and Morris, Scientific American 236, 1977).
     """
     contexts, weights = torch.stack([sample.context for sample in samples]).double(), _weights(samples)
     members = {label: torch.tensor([x.label == label for x in samples]) for label in {x.label for x in samples}}

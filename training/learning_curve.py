@@ -1,4 +1,4 @@
-"""What more photographs would buy: the accuracy on unseen parts, had fewer been taught."""
+"""Learning curves: the accuracy on held-out parts after training on fewer photographs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from training.head import Scatter, empty_scatter, scatter_from_samples
 from training.validation import auc_by_part, blend_from_scores, folds_by_part, out_of_fold_of_some
 
 COUNTS = (10, 20, 30, 50, 100, 200, 500, 1000)
-"""Photographs of a type, as far as it has more than that."""
+"""Numbers of photographs of a type; those below its total are used."""
 DRAWS, FOLDS = 3, 5
 _QUIET = Console(quiet=True)
 
@@ -25,10 +25,10 @@ _QUIET = Console(quiet=True)
 def learning_curves(
     samples: Sequence[Sample], types: Sequence[str], seed: int, console: Console
 ) -> dict[str, tuple[CurvePoint, ...]]:
-    """Each type's points, the last of them with all its photographs; empty where no part is left out to tell.
+    """Each type's points, the last with all its photographs; empty for a type that cannot be cross-validated.
 
-    Parts are drawn whole until they have that many photographs of the type; all good parts are taught. Whatever was not
-    taught is tested on as well as the fold that is left out, so every point is judged by the same parts.
+    Whole parts are drawn until they have that many photographs of the type; all good parts are used. The folds are the
+    same for all points, so every point is evaluated on the same parts.
     """
     fold_of = folds_by_part(samples, types, seed, FOLDS)
     good = _scatters(samples, fold_of, [sample.label == GOOD for sample in samples])
@@ -36,23 +36,23 @@ def learning_curves(
     counts = [*(count for count in COUNTS if count < most), most]
     runs = [(count, draw) for count in counts for draw in range(1 if count == most else DRAWS)]
     found: dict[str, dict[int, list[CurvePoint]]] = {name: {} for name in types}
-    for count, draw in track(runs, "Learning from fewer", console=console):
-        taught = drawn_photos(samples, types, count, random.Random(f"{seed} {count} {draw}"))  # noqa: S311
-        defects = _scatters(samples, fold_of, [of and x.label != GOOD for of, x in zip(taught, samples, strict=True)])
+    for count, draw in track(runs, "Learning curves", console=console):
+        used = drawn_photos(samples, types, count, random.Random(f"{seed} {count} {draw}"))  # noqa: S311
+        defects = _scatters(samples, fold_of, [of and x.label != GOOD for of, x in zip(used, samples, strict=True)])
         scatters = {fold: good[fold] + defects[fold] for fold in good}
-        unseen = out_of_fold_of_some(samples, types, fold_of, scatters, taught, _QUIET)
+        unseen = out_of_fold_of_some(samples, types, fold_of, scatters, used, _QUIET)
         logits = blend_from_scores(unseen.scores, samples, types).logits(unseen.scores)
         for column, name in enumerate(types):
             auc = auc_by_part(logits[:, column].tolist(), samples, name, seed)
             if auc is not None:
-                shown = [x for x, of in zip(samples, taught, strict=True) if of and x.label == name]
+                shown = [x for x, of in zip(samples, used, strict=True) if of and x.label == name]
                 point = CurvePoint(len(shown), len({x.part_id for x in shown}), auc.auc, auc.low, auc.high)
                 found[name].setdefault(count, []).append(point)
     return {name: _rising([draws for _, draws in sorted(of.items())]) for name, of in found.items()}
 
 
 def drawn_photos(samples: Sequence[Sample], types: Sequence[str], count: int, draw: random.Random) -> list[bool]:
-    """Which photographs are taught: all good ones, and of each type whole parts until there are `count`."""
+    """Which photographs to train on: all good ones, and of each type whole parts until they have `count`."""
     chosen: set[tuple[str, str]] = set()
     for name in types:
         of_part: dict[str, int] = {}
@@ -80,7 +80,7 @@ def _scatters(samples: Sequence[Sample], fold_of: Sequence[int], wanted: Sequenc
 
 
 def _rising(draws_of_counts: Sequence[Sequence[CurvePoint]]) -> tuple[CurvePoint, ...]:
-    """One point a count, the mean of its draws; counts beyond what a type has all teach the same and stand once."""
+    """One point per count, the mean of its draws; counts at which a type has no more photographs are dropped."""
     points = [_mean(draws) for draws in draws_of_counts]
     return (*(p for p, after in pairwise(points) if p.photos < after.photos), *points[-1:])
 

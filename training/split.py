@@ -1,7 +1,7 @@
-"""Which side of the split a part is on; photographs of one part never part.
+"""The split of parts into training, calibration and seeded (test) parts; photographs of one part stay together.
 
-Seeded parts prove the finished bundle and calibrating parts set its thresholds, so neither is ever learned from. Parts
-that an earlier run seeded stay seeded where its set is given.
+Seeded parts prove the finished bundle and calibration parts set its thresholds, so neither is used for training. Parts
+that an earlier run seeded stay seeded if its set is given.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from training.data.run_files import SplitSide
 from training.seeded import SeededSet, refuse_duplicate_photographs, seeded_parts
 
 SEED_SHARE, MIN_SEED_PARTS, MAX_SEED_PARTS = 0.3, 5, 15
-"""Of a defect type's parts; what is left is learned from."""
+"""Seeded share of a defect type's parts, with bounds; the rest is for training."""
 MIN_TRAIN_PARTS = 2
-"""Parts of a type that are learned from before any is seeded: with one, no part could be left out to test on."""
+"""Parts of a type for training before any is seeded: with a single one, cross-validation would be impossible."""
 GOOD_CALIBRATE_SHARE, GOOD_SEED_SHARE = 0.3, 0.2
-"""Of the good parts; the other half is learned from."""
+"""Shares of the good parts; the other half is for training."""
 _EXAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Every part's role, and what a person should know of it."""
+    """Every part's side of the split, and notes for the user."""
 
     sides: Mapping[str, SplitSide]
     notes: tuple[str, ...]
@@ -40,14 +40,14 @@ def seed_parts_wanted(parts: int) -> int:
 
 
 def split_by_part(photos: Iterable[Photo], seed: int, seeded: SeededSet | None = None) -> Split:
-    """Draw every part's role; parts with a photograph of the set `seeded` are seeded, and others only up to the number.
+    """Draw every part's side; parts with a photograph of the set `seeded` are seeded and count towards the number.
 
-    A part that shows any defect is a defect part, also where other photographs of it are good. A part of two types
+    A part with any defect photograph is a defect part, even if other photographs of it are good. A part of two types
     counts for both; no draw gives a type more seeded parts than `seed_parts_wanted`.
 
     Raises:
-        ProcunitError: one photograph counts as two parts or has two labels, here or in the set; or the set leaves
-            nothing of a type to learn from.
+        ProcunitError: identical photographs have two part ids or two labels, here or in the set; or the set leaves no
+            part of a type for training.
     """
     shown = list(photos)
     refuse_duplicate_photographs(shown)
@@ -61,7 +61,7 @@ def split_by_part(photos: Iterable[Photo], seed: int, seeded: SeededSet | None =
     sides: dict[str, SplitSide] = {**_defect_sides(types_of, held, draw), **_good_sides(good, held)}
     notes = [*_type_notes(types_of, sides), *_good_notes(good, sides)]
     if not types_of:
-        notes.append("no defect photographs: the anomaly score alone is taught")
+        notes.append("no defect photographs: only the anomaly score is available")
     if seeded is not None:
         _refuse_nothing_to_learn(types_of, sides, seeded)
         notes += _set_notes(shown, held, seeded)
@@ -71,7 +71,7 @@ def split_by_part(photos: Iterable[Photo], seed: int, seeded: SeededSet | None =
 def _defect_sides(
     types_of: Mapping[str, Sequence[str]], held: Collection[str], draw: random.Random
 ) -> dict[str, SplitSide]:
-    """Type by type, the rarest first, so that shared parts are spent where parts are few; `held` ones are seeded."""
+    """Draw for the rarest type first, so that parts of several types go where parts are few; `held` ones are seeded."""
     parts_of: dict[str, list[str]] = {}
     for part in sorted(types_of):
         for name in types_of[part]:
@@ -121,11 +121,11 @@ def _type_notes(types_of: Mapping[str, Sequence[str]], sides: Mapping[str, Split
         short = MIN_SEED_PARTS + MIN_TRAIN_PARTS - len(parts)
         remedy = f"photograph {_in_parts(short, 'more ')}" if short > 0 else "photograph parts that show it alone"
         if seeded:
-            yield f"{name}: of {_in_parts(len(parts))} {seeded} seeded, {MIN_SEED_PARTS} are wanted; {remedy}"
+            yield f"{name}: {seeded} of {_in_parts(len(parts))} seeded, {MIN_SEED_PARTS} are needed; {remedy}"
         else:
             yield (
-                f"{name}: {_in_parts(len(parts))}, all learned from, as the first {MIN_TRAIN_PARTS} of a type are; "
-                f"with none seeded nothing proves it, and it can only send to review; {remedy}"
+                f"{name}: {_in_parts(len(parts))}, all used for training, like the first {MIN_TRAIN_PARTS} of a type; "
+                f"without seeded parts the type is not proven and can only send to review; {remedy}"
             )
 
 
@@ -144,8 +144,8 @@ def _set_notes(photos: Sequence[Photo], held: Collection[str], seeded: SeededSet
     alike = sorted({photo.part_id for photo in photos} & names - set(held))
     if alike:
         yield (
-            f"{_in_parts(len(alike))} called like seeded ones, without any of their photographs, count as others: "
-            f"{', '.join(alike[:_EXAMPLES])}; leave them out if they are the same"
+            f"{_in_parts(len(alike))} with the id of a seeded part but none of its photographs, taken as other parts: "
+            f"{', '.join(alike[:_EXAMPLES])}; remove them if they are the same parts"
         )
 
 
@@ -155,9 +155,9 @@ def _refuse_nothing_to_learn(
     for name, parts in _parts_by_type(types_of).items():
         if all(sides[part] == "seed" for part in parts):
             raise ProcunitError(
-                f"holds every part of {name}, {len(parts)} in number, so there is none to learn from",
+                f"contains all {_in_parts(len(parts))} of {name}, so none is left for training",
                 where=seeded.source,
-                remedy=f"Add other parts of {name} to the data, or leave its photographs out",
+                remedy=f"Add other parts of {name} to the data, or remove its photographs",
             )
 
 

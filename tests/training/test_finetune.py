@@ -139,6 +139,6 @@ def test_each_fold_is_tuned_without_its_parts_and_kept(made: Made, tmp_path: Pat
 
 
 def test_a_backbone_without_a_list_of_blocks_is_refused_in_words() -> None:
-    with pytest.raises(ProcunitError, match="cannot be tuned apart") as caught:
+    with pytest.raises(ProcunitError, match="cannot be tuned separately") as caught:
         tuned_stages(trunk_from_name("resnet18"))
     assert "--frozen" in str(caught.value)

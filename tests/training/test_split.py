@@ -78,20 +78,20 @@ def test_another_seed_draws_other_parts() -> None:
 def test_notes_say_what_is_missing() -> None:
     few = split_by_part(_photos({str(i): {"dent"} for i in range(4)}), 0)
     assert few.notes == (
-        "dent: of 4 parts 2 seeded, 5 are wanted; photograph 3 more parts",
+        "dent: 2 of 4 parts seeded, 5 are needed; photograph 3 more parts",
         "no good parts: there is no anomaly threshold and no false-alarm budget",
     )
     assert "no defect photographs" in split_by_part(_photos({"a": {GOOD}}), 0).notes[0]
     (two, _) = split_by_part(_photos({str(i): {"dent"} for i in range(2)}), 0).notes
     assert two == (
-        "dent: 2 parts, all learned from, as the first 2 of a type are; with none seeded nothing proves it, and it can "
-        "only send to review; photograph 5 more parts"
+        "dent: 2 parts, all used for training, like the first 2 of a type; without seeded parts the type is not proven "
+        "and can only send to review; photograph 5 more parts"
     )
     one = split_by_part(_photos({**{str(i): {"dent"} for i in range(6)}, "g": {GOOD}}), 0).notes
-    assert one == ("dent: of 6 parts 4 seeded, 5 are wanted; photograph 1 more part",)
+    assert one == ("dent: 4 of 6 parts seeded, 5 are needed; photograph 1 more part",)
     shared = {f"s{i}": {"crack", "dent"} for i in range(3)} | {f"d{i}": {"dent"} for i in range(4)}
     assert split_by_part(_photos(shared), 0).notes[0] == (
-        "crack: of 3 parts 1 seeded, 5 are wanted; photograph 4 more parts"
+        "crack: 1 of 3 parts seeded, 5 are needed; photograph 4 more parts"
     )
     enough = {**{f"d{i}": {"dent"} for i in range(10)}, **{f"g{i}": {GOOD} for i in range(10)}}
     assert split_by_part(_photos(enough), 0).notes == ()

@@ -143,7 +143,7 @@ def test_what_the_folder_ignores_and_its_regions_are_part_of_the_run(data: Path,
     (data / "geometry.yaml").write_text("regions: [{width: 0.6}, {x: 0.4, width: 0.6}]\nmm_per_px: 0.05\n")
     result = _train(data, tmp_path / "run", weights)
     assert result.exception is None, result.output
-    assert "Judged: 2 regions (1: x 0 to 0.6, y 0 to 1; 2: x 0.4 to 1, y 0 to 1), 17.1% of it ignored" in " ".join(
+    assert "Inspected: 2 regions (1: x 0 to 0.6, y 0 to 1; 2: x 0.4 to 1, y 0 to 1), 17.1% of it ignored" in " ".join(
         result.output.split()
     )
     record = read_record(tmp_path / "run", TRAIN_FILE, TrainRecord)
@@ -251,9 +251,9 @@ def _odd_name(data: Path) -> None:
         (_mask_of_another_shape, "masks/spot/00-0.png: the mask is 80 x 80 px"),
         (
             _defect_where_nothing_is_judged,
-            "the whole defect lies where nothing is judged, in 1 of the photographs: spot/00",
+            "the whole defect lies outside the inspected area in 1 of the photographs: spot/00",
         ),
-        (_ignored_of_another_shape, "good/00-0.png: 80 x 56 px, but ignored.png has the shape of 80 x 80 px"),
+        (_ignored_of_another_shape, "good/00-0.png: 80 x 56 px, but ignored.png has the aspect ratio of 80 x 80 px"),
         (_everything_ignored, "region 1 (x 0 to 1, y 0 to 1) is wholly ignored"),
         (_unknown_key, "geometry.yaml:1: ignore: unknown key"),
         (_odd_name, "the name 'spot (new)' cannot be used"),
@@ -295,7 +295,7 @@ def test_an_earlier_run_is_replaced_only_with_force(photographs: Path, weights: 
 def test_what_is_no_run_is_never_replaced(photographs: Path, weights: Path, tmp_path: Path) -> None:
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters/mine.txt").write_text("dear")
-    assert "is no earlier run" in _refused(_train(photographs, tmp_path / "letters", weights, "--force"))
+    assert "is not an earlier run" in _refused(_train(photographs, tmp_path / "letters", weights, "--force"))
     assert (tmp_path / "letters/mine.txt").read_text() == "dear"
 
 
@@ -315,5 +315,5 @@ def test_without_a_network_the_stand_in_is_used_and_said_so(photographs: Path, t
     }
     done = subprocess.run([*command, "--input-px", "64"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert f"packaged {STAND_IN} stands in for efficientnet_b3" in done.stderr
+    assert f"packaged {STAND_IN} is used instead of efficientnet_b3" in done.stderr
     assert read_record(tmp_path / "run", TRAIN_FILE, TrainRecord).backbone == STAND_IN

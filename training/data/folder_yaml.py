@@ -1,4 +1,4 @@
-"""A YAML file of a data folder as plain keys; whatever does not fit is named with file, line, key, value and remedy."""
+"""A YAML file of a data folder as plain keys; problems are reported with file, line, key, value and remedy."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ _SHOWN_CHARACTERS = 60
 
 @dataclass(frozen=True, slots=True)
 class FolderYaml:
-    """The keys of a file, none of which stands twice; values are not checked yet."""
+    """The keys of a file, without duplicates; the values are not checked yet."""
 
     path: Path
     keys: dict[str, object]
     document: LocatedYaml
 
     def problem(self, key: KeyPath, value: object, what: str, remedy: str) -> ProcunitError:
-        """What is wrong with a key's value."""
+        """An error for a key's value; `what` is the problem."""
         text = f"{'.'.join(str(part) for part in key)}: {what}{_shown(value)}"
         return ProcunitError(text, where=f"{self.path}:{self.document.line(key)}", remedy=remedy)
 
     def unknown_key(self, key: KeyPath, value: object, known: Collection[str]) -> ProcunitError:
-        """A key that is none of those known at its place; the nearest is named."""
+        """An error for a key that is not in `known`; the most similar known key is suggested."""
         near = difflib.get_close_matches(str(key[-1]), known, n=1)
         remedy = f"Did you mean {near[0]!r}?" if near else f"Known keys here: {', '.join(known)}"
         return self.problem(key, value, "unknown key", remedy)
 
 
 def folder_yaml_from_file(path: Path, known: Collection[str]) -> FolderYaml:
-    """Read a file of keys; an empty one has none.
+    """Read a file of keys; an empty file has none.
 
     Raises:
-        ProcunitError: it cannot be read, is no YAML or no mapping, or a key stands twice; `known` keys are named.
+        ProcunitError: the file cannot be read, is not a YAML mapping, or has a key twice; the message lists `known`.
     """
     document = _document(path)
     data = {} if document.data is None else document.data
@@ -47,13 +47,13 @@ def folder_yaml_from_file(path: Path, known: Collection[str]) -> FolderYaml:
         raise ProcunitError("holds no keys", where=str(path), remedy=f"Known keys: {', '.join(known)}")
     file = FolderYaml(path, data, document)
     for key, line in document.duplicates:
-        what = f"{'.'.join(str(part) for part in key)}: the key stands twice"
-        raise ProcunitError(what, where=f"{path}:{line}", remedy="Remove one")
+        what = f"{'.'.join(str(part) for part in key)}: the key appears twice"
+        raise ProcunitError(what, where=f"{path}:{line}", remedy="Remove one of them")
     return file
 
 
-def words_from_details(details: ErrorDetails) -> str:
-    """What pydantic finds wrong with a value, as it is said within a sentence on YAML."""
+def text_from_details(details: ErrorDetails) -> str:
+    """pydantic's error message for a value, worded as part of a sentence about YAML."""
     what = details["msg"].removeprefix("Value error, ").replace(" after validation", "")
     what = what.replace("tuple", "list").replace("Tuple", "List")
     return what[:1].lower() + what[1:]
@@ -73,11 +73,11 @@ def _document(path: Path) -> LocatedYaml:
 
 
 def _shown(value: object) -> str:
-    """A value in brackets; nothing for lists and mappings."""
+    """A value in parentheses; empty for lists and mappings."""
     if isinstance(value, (dict, list)):
         return ""
     try:
         text = repr(value)
-    except ValueError:  # Python prints no integer of thousands of digits
+    except ValueError:  # Python refuses to print integers of thousands of digits
         text = "a number of thousands of digits"
     return f" (it is {text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + '...'})"

@@ -157,16 +157,16 @@ def test_a_page_says_everything_in_words_and_its_tags_balance(folder: Path) -> N
     photos = photos_of(folder, ("crack",))
     page = _page(photos, replace(findings_of(photos, ("crack",)), notes=("two photographs are the same",)))
     for said in (
-        "Of 100 parts with it about",
+        "Of 100 parts with this defect, about",
         "two photographs are the same",
         "12 images, 6 parts",
         "18 more images and 4 more parts",
-        "95% interval 0.800 to 0.960",
+        "95% confidence interval 0.800 to 0.960",
         "Still rising",
-        "What it lacks",
+        "What it still needs",
         "Hardest to find",
         "Hardest false alarms",
-        "All photographs of a part get the same answer for",
+        "All photographs of a part get the same result for",
     ):
         assert said in page.text
     assert [tag for tag, _ in page.found].count("svg") == 2
@@ -227,8 +227,8 @@ def test_the_hardest_parts_are_the_lowest_of_the_type_and_the_highest_of_the_goo
         for p in photos
     }
     hard = hard_parts(findings, [result_of_type(record(photos, ("crack",)), findings, "crack")])
-    misses = [photos[h.place].part_id for h in hard if not h.is_false_alarm]
-    alarms = [photos[h.place].part_id for h in hard if h.is_false_alarm]
+    misses = [photos[h.photo_index].part_id for h in hard if not h.is_false_alarm]
+    alarms = [photos[h.photo_index].part_id for h in hard if h.is_false_alarm]
     crack = sorted((part for part in means if part.startswith("crack")), key=lambda part: means[part])
     good = sorted((part for part in means if part.startswith(GOOD)), key=lambda part: -means[part])
     assert misses == crack[:PICTURES_PER_SIDE]
@@ -261,9 +261,9 @@ def test_several_tiles_and_maps_that_are_no_numbers_are_drawn(folder: Path) -> N
 def test_without_types_or_photographs_a_page_is_made_all_the_same(folder: Path) -> None:
     good = photos_of(folder, ())
     page = _page(good, findings_of(good, ()))
-    assert "No defect type was taught" in page.text
+    assert "No defect type was trained" in page.text
     assert not page.jpegs
-    assert "cannot be told yet" in _page([], findings_of([], ("crack",))).text
+    assert "not measurable yet" in _page([], findings_of([], ("crack",))).text
 
 
 def test_scores_that_are_not_known_are_left_out_and_told(folder: Path) -> None:
@@ -272,9 +272,9 @@ def test_scores_that_are_not_known_are_left_out_and_told(folder: Path) -> None:
     findings.logits[:, 1] = np.nan
     findings.logits[[p.part_id == "crack0" for p in photos], 0] = np.nan
     page = _page(photos, replace(findings, accuracy={"crack": None, "dent": None}, curves={}))
-    assert "cannot be told yet: no part with it is left" in page.text
-    assert "1 part could not be judged" in page.text
-    assert "not judged" in page.text
+    assert "not measurable yet: no part of this type could be scored in cross-validation" in page.text
+    assert "1 part could not be scored in cross-validation" in page.text
+    assert "not scored" in page.text
     assert "nan" not in re.sub(r"\w*nan\w+|\w+nan\w*", "", page.text)
 
 
