@@ -117,7 +117,7 @@ def heatmap_from_file(path: Path, max_bytes: int) -> bytes | None:
 
 
 def jpeg_within(pixels: NDArray[np.uint8], max_bytes: int, qualities: Sequence[int], min_side_px: int) -> bytes:
-    """The first JPEG that fits, at falling qualities and then halved down to `min_side_px`; the smallest if none fits."""
+    """The first JPEG that fits, at falling qualities and then halved down to `min_side_px`; else the smallest one."""
     for quality in qualities:
         jpeg = _jpeg(pixels, quality)
         if len(jpeg) <= max_bytes:
