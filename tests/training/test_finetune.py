@@ -1,7 +1,8 @@
-"""Fine-tuning: what may change changes, for the better, the same each time; and parts can be left out of all of it."""
+"""Fine-tuning improves the last stages and nothing else, is repeatable, and can be cross-validated by part."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ SIDE_PX = 64
 
 
 class Made:
-    """A model of drawn weights, views of a few rendered parts, and the head that tuning starts from."""
+    """A model with random weights, views of a few rendered parts, and the initial head."""
 
     def __init__(self, folder: Path) -> None:
         self.data = dataset_from_folder(write_photographs(folder / "data", 8, {"spot": 6, "line": 6}))
@@ -58,11 +59,19 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return Made(tmp_path_factory.mktemp("finetune"))
 
 
-@pytest.fixture
-def bold(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawn weights learn nothing at a pretrained network's pace."""
-    monkeypatch.setattr(finetune, "LEARNING_RATES", (1e-2, 1e-2, 1e-2))
-    monkeypatch.setattr(finetune, "AVERAGED_STEPS", 5)
+@pytest.fixture(scope="module")
+def high_rates() -> Iterator[None]:
+    """Higher learning rates: random weights learn nothing at a pretrained network's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune, "LEARNING_RATES", (1e-2, 1e-2, 1e-2))
+        patch.setattr(finetune, "AVERAGED_STEPS", 5)
+        yield
+
+
+@pytest.fixture(scope="module")
+def tuned(made: Made, high_rates: None) -> torch.nn.ModuleList:
+    """Stages tuned once; tests only read them."""
+    return made.tuned()
 
 
 def test_the_first_view_is_the_photograph_as_the_device_sees_it(made: Made) -> None:
@@ -75,32 +84,34 @@ def test_the_first_view_is_the_photograph_as_the_device_sees_it(made: Made) -> N
             torch.testing.assert_close(found.coverage, exact.coverage)
 
 
-def test_views_differ_and_their_masks_go_with_them(made: Made) -> None:
+def test_views_differ_and_keep_their_masks(made: Made) -> None:
     for x in made.views:
         assert not torch.equal(x.middle[0], x.middle[1])
         if x.coverage is not None:
             assert (x.coverage.flatten(1).sum(1) > 0).all(), "every view shows its defect"
 
 
-def test_stages_get_better_and_their_batch_norms_keep_their_statistics(made: Made, bold: None) -> None:
+def test_weights_change_and_batch_norms_keep_their_statistics(made: Made, high_rates: None) -> None:
     before = {name: value.clone() for name, value in made.stages.state_dict().items()}
     tuned = made.tuned()
     after = tuned.state_dict()
     assert any(not torch.equal(after[name], value) for name, value in before.items() if name.endswith("weight"))
     for name, value in before.items():
-        torch.testing.assert_close(made.stages.state_dict()[name], value, msg="the model's own are a copy's source")
+        torch.testing.assert_close(
+            made.stages.state_dict()[name], value, msg="the model's stages are copied, not changed"
+        )
         if "running" in name:
             torch.testing.assert_close(after[name], value)
     assert not any(parameter.requires_grad for parameter in tuned.parameters())
 
 
-def test_tuning_repeats(made: Made, bold: None) -> None:
-    first, second = made.tuned().state_dict(), made.tuned().state_dict()
+def test_tuning_is_repeatable(made: Made, tuned: torch.nn.ModuleList, high_rates: None) -> None:
+    first, second = tuned.state_dict(), made.tuned().state_dict()
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, atol=0, rtol=0)
 
 
-def test_a_tuned_network_tells_its_own_photographs_better(made: Made, bold: None) -> None:
+def test_a_tuned_network_separates_its_own_photographs_better(made: Made, tuned: torch.nn.ModuleList) -> None:
     def spread(stages: torch.nn.ModuleList) -> float:
         samples = samples_from_views(stages, made.views, QUIET)
         found = discriminants(samples, TYPES, scatter_from_samples(samples))
@@ -108,17 +119,17 @@ def test_a_tuned_network_tells_its_own_photographs_better(made: Made, bold: None
         of_type = torch.tensor([[x.label == name for name in TYPES] for x in samples])
         return float((scores[of_type].mean() - scores[~of_type].mean()) / scores[~of_type].std())
 
-    assert spread(made.tuned()) > spread(made.stages)
+    assert spread(tuned) > spread(made.stages)
 
 
-def test_tiles_are_tuned_apart(made: Made) -> None:
+def test_tiles_are_tuned_separately(made: Made) -> None:
     halves = (Region(x=0, y=0, width=0.5, height=1), Region(x=0.5, y=0, width=0.5, height=1))
     views = made.views_in(made.geometry.model_copy(update={"regions": halves}))
     assert views[0].middle.shape[:2] == (finetune.VIEWS, 2)
     fine_tuned(made.stages, views, TYPES, made.head, 0, Progress(disable=True))
 
 
-def test_each_fold_is_tuned_without_its_parts_and_kept(made: Made, tmp_path: Path, bold: None) -> None:
+def test_each_fold_is_tuned_without_its_parts_and_kept(made: Made, tmp_path: Path, high_rates: None) -> None:
     arguments = (made.stages, made.views, TYPES, made.unseen, made.blend, 0, tmp_path / "kept", QUIET)
     scores = full_out_of_fold(*arguments)
     assert torch.isfinite(scores).all()
