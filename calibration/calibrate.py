@@ -1,6 +1,6 @@
 """`procunit calibrate`: scores of held-out good parts through the on-device path, and the limits they support.
 
-Held-out good parts are in the bank, so each is scored with the bank that was made without its fold.
+The memory bank contains the held-out good parts, so each is scored with the bank made without its fold.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.held_out import PatchesOf, held_out_bytes
+from calibration.held_out import PatchExtractor, held_out_bytes
 from calibration.limits import budget_from_counts, limits_from_good_parts
 from calibration.scoring import PhotoScorer, ScoredPhoto, with_progress
 from edge.anomaly import center_and_spread
@@ -41,28 +41,28 @@ from training.data.run_files import (
 
 _NO_FOLD = -1
 UNCALIBRATED = ScoreLimit(threshold=0.5, center=0.0, spread=1.0)
-"""A type's limit where there are no good parts: the sigmoid's middle, and no claim about false alarms."""
+"""A type's limit without good parts: the sigmoid's middle, and no claim about false alarms."""
 
 
 def calibrate_run(run: Path, asked_rate: float | None = None) -> CalibrationRecord:
-    """Score the run's held-out good photographs and taught defects, set the limits and write `calibration.json`.
+    """Score the run's held-out good photographs and its training defects, set the limits, write `calibration.json`.
 
-    The taught defects set no limit: they were trained on. They are candidates for golden frames.
+    The defects set no limit, because the head was trained on them; they are candidates for golden frames.
 
     Raises:
         ProcunitError: a stage or a photograph is missing, or there is neither a type nor a held-out good part.
     """
     trained, exported = read_record(run, TRAIN_FILE, TrainRecord), read_record(run, EXPORT_FILE, ExportRecord)
-    photos = [photo for photo in trained.photos if is_held_out_good(photo) or is_taught_defect(photo)]
+    photos = [photo for photo in trained.photos if is_held_out_good(photo) or is_training_defect(photo)]
     held_out = [photo for photo in photos if is_held_out_good(photo)]
     if not held_out and not trained.types:
         raise ProcunitError(
-            "no defect type was taught and no good part was held out: there is nothing to judge by",
+            "no defect type was trained and no good part was held out: there is no score to calibrate",
             where=str(run / TRAIN_FILE),
             remedy="Add photographs of good parts and train again",
         )
     scored = _scored(run, trained, exported, photos)
-    scores = [one.scores for one in scored]
+    scores = [photo.scores for photo in scored]
     if held_out:
         good = [score for score in scores if score.label == GOOD]
         types, anomaly, budget = limits_from_scores(good, trained.types, asked_rate)
@@ -71,26 +71,26 @@ def calibrate_run(run: Path, asked_rate: float | None = None) -> CalibrationReco
     else:
         types = dict.fromkeys(trained.types, UNCALIBRATED)
         record = CalibrationRecord(types=types, anomaly=None, budget=None, imaging=None, scores=tuple(scores))
-    farthest = ([one.farthest for one in scored if (one.scores.label == GOOD) is side] for side in (True, False))
+    farthest = ([photo.farthest for photo in scored if (photo.scores.label == GOOD) is good] for good in (True, False))
     (run / HELD_OUT_FILE).write_bytes(held_out_bytes(*farthest))
     write_record(run, CALIBRATION_FILE, record)
     return record
 
 
 def is_held_out_good(photo: RunPhoto) -> bool:
-    """A good photograph that the head was not trained on, and that there is a bank without."""
+    """Whether a photograph is good and the head was not trained on it; export also makes a bank without its part."""
     return photo.role == "calibrate" and photo.label == GOOD
 
 
-def is_taught_defect(photo: RunPhoto) -> bool:
-    """A defect photograph that the head was trained on."""
+def is_training_defect(photo: RunPhoto) -> bool:
+    """Whether a photograph shows a defect and the head was trained on it."""
     return photo.role == "train" and photo.label != GOOD
 
 
 def limits_from_scores(
     good: Sequence[PhotoScores], types: tuple[str, ...], asked_rate: float | None
 ) -> tuple[dict[str, ScoreLimit], ScoreLimit, Budget]:
-    """Limits of the types and the anomaly score, and the budget they keep, from scores of good photographs."""
+    """Limits of the types and the anomaly score from scores of good photographs, and their false-alarm budget."""
     limits = limits_from_good_parts(part_scores(good), asked_rate)
     values = zip(limits.thresholds.tolist(), limits.center.tolist(), limits.spread.tolist(), strict=True)
     *heads, anomaly = [ScoreLimit(threshold=t, center=c, spread=s) for t, c, s in values]
@@ -127,7 +127,9 @@ def _scored(run: Path, trained: TrainRecord, exported: ExportRecord, photos: Seq
     """Scores and farthest patches in the order of the photographs."""
     banks = fold_banks_of_run(run)
     engine = OrtEngine(graphs_of_run(run, exported), bank_from_file(run / BANK_FILE))
-    scorer = PhotoScorer(Path(trained.data), trained.geometry, engine, PatchesOf(run / PATCHES_GRAPH, trained.geometry))
+    scorer = PhotoScorer(
+        Path(trained.data), trained.geometry, engine, PatchExtractor(run / PATCHES_GRAPH, trained.geometry)
+    )
     fold_of = {photo.sha256: exported.fold_of.get(photo.part_id, _NO_FOLD) for photo in photos if photo.label == GOOD}
     by_fold = sorted(photos, key=lambda photo: fold_of.get(photo.sha256, _NO_FOLD))
     scored, in_force = {}, _NO_FOLD
@@ -144,7 +146,7 @@ def _scored(run: Path, trained: TrainRecord, exported: ExportRecord, photos: Seq
 
 
 def _flagged_parts(good: Sequence[PhotoScores], types: tuple[ScoreLimit, ...], anomaly: ScoreLimit) -> int:
-    """Parts flagged by the rule of `edge.policy.decide`: a sigmoid that has run into 1 is at its threshold again."""
+    """Parts flagged by the rule of `edge.policy.decide`: a sigmoid saturated at 1 reaches its threshold."""
     thresholds = [limit.threshold for limit in types]
     return len(
         {

@@ -80,9 +80,9 @@ def calibrate(run: Path, asked_rate: float | None) -> None:
     help="Share of good parts that a type may at most reject.",
 )
 def seed_run(bundle: Path, data: Path, key: Path | None, target_detection: float, target_false_reject: float) -> None:
-    """Show BUNDLE the parts set aside for it, give authority to the types that earn it, and seal it again.
+    """Test BUNDLE on its seeded parts, give authority to the types that earn it, and seal it again.
 
-    Replayed photographs make a simulated run: they give authority in a bundle with a demo key alone.
+    A run on replayed photographs is simulated: it gives authority only in a bundle with a demo key.
 
     \b
     Examples:
@@ -91,7 +91,7 @@ def seed_run(bundle: Path, data: Path, key: Path | None, target_detection: float
     """
     if key is None:
         raise ProcunitError(
-            "no key to seal it again with",
+            "no key was given to seal the bundle again",
             where=str(bundle),
             remedy="Name the key that sealed it with --key FILE; a demo bundle's is --key RUN/demo-key.pem",
         )
@@ -106,14 +106,16 @@ def seed_run(bundle: Path, data: Path, key: Path | None, target_detection: float
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @_data_option
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Figures.")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Figures as JSON."
+)
 @trust_options
 def evaluate(
     bundle: Path, data: Path, json_file: Path | None, trust: tuple[Path, ...], demo_trust: tuple[Path, ...]
 ) -> None:
-    """Judge labelled photographs with BUNDLE through the on-device path; parts that it was made from are left out.
+    """Inspect labelled photographs with BUNDLE through the on-device path; parts that it was made from are left out.
 
-    Figures are by part. A part's score is the mean of its photographs', its verdict the severest of theirs.
+    Figures are by part: a part's score is the mean of its photographs' scores, its verdict their severest one.
 
     \b
     Examples:
@@ -140,7 +142,7 @@ def evaluate(
 
 
 def budget_lines(budget: Budget | None, asked_rate: float | None) -> list[str]:
-    """What the held-out good parts support, what was asked, and what it would take, in words."""
+    """The requested and the supported false-alarm budget, and how many parts the requested one would need."""
     if budget is None:
         return [f"False alarms: {NO_BUDGET}.", "Add photographs of good parts and train again."]
     lines = []
@@ -149,7 +151,7 @@ def budget_lines(budget: Budget | None, asked_rate: float | None) -> list[str]:
     lines.append(f"Budget supported: {budget.in_words()}.")
     if asked_rate is not None and budget.false_alarm_rate > asked_rate:
         lines.append(
-            f"The parts do not support what was asked: {parts_needed(asked_rate)} held-out good parts are needed, "
-            f"{budget.good_parts} are there. The smallest budget they support is used."
+            f"The parts do not support this budget: {parts_needed(asked_rate)} held-out good parts are needed, there "
+            f"are {budget.good_parts}. The smallest budget that they support is used."
         )
     return lines

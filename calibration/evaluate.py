@@ -1,4 +1,4 @@
-"""`procunit evaluate`: labelled photographs through the whole on-device path, known parts left out."""
+"""`procunit evaluate`: labelled photographs through the on-device path, without parts the bundle was made from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from calibration.evaluation import Evaluation, Latency
-from calibration.figures import Judged, Scored, figures_from_judged, image_of, part_of
+from calibration.figures import InspectedPhoto, Scored, figures_from_inspected, image_of, part_of
 from calibration.metrics import agreement
 from calibration.scoring import with_progress
 from edge.bundle.manifest import Manifest
@@ -22,25 +22,25 @@ from edge.policy import alarm_margin, policy_from_manifest
 from edge.system.clock import utc_now
 from training.data.dataset import Dataset, Photo
 
-_NEVER_AUDIT = 1.0
+AUDIT_DRAW_NEVER = 1.0
 
 
 def evaluate_folder(content: BundleContent, dataset: Dataset, *, demo_key: bool) -> Evaluation:
-    """Judge every photograph of parts that the bundle was not made from; `demo_key` as the device would trust the key.
+    """Inspect every photograph of parts that the bundle was not made from; `demo_key` is whether a demo key signed it.
 
     Raises:
-        ProcunitError: all parts are known, or an image is not readable.
+        ProcunitError: the bundle was made from all of the parts, or an image is not readable.
     """
     photos = unknown_photos(content, dataset)
-    judged = _judge(content, photos, demo_key=demo_key)
+    inspected = _inspect_all(content, photos, demo_key=demo_key)
     manifest = content.manifest
     types, has_anomaly = tuple(t.name for t in manifest.types), manifest.anomaly is not None
-    by_part = figures_from_judged(judged, types, has_anomaly=has_anomaly, unit_of=part_of)
-    by_image = figures_from_judged(judged, types, has_anomaly=has_anomaly, unit_of=image_of)
+    by_part = figures_from_inspected(inspected, types, has_anomaly=has_anomaly, unit_of=part_of)
+    by_image = figures_from_inspected(inspected, types, has_anomaly=has_anomaly, unit_of=image_of)
     verdicts: dict[str, list[str]] = {}
-    for j in judged:
-        verdicts.setdefault(j.photo.part_id, []).append(j.verdict.value)
-    p50, p95, p99 = np.percentile([j.inspect_ms for j in judged], [50, 95, 99]).tolist()
+    for p in inspected:
+        verdicts.setdefault(p.photo.part_id, []).append(p.verdict.value)
+    p50, p95, p99 = np.percentile([p.inspect_ms for p in inspected], [50, 95, 99]).tolist()
     return Evaluation(
         bundle=content.bundle_id,
         images=len(photos),
@@ -58,7 +58,7 @@ def evaluate_folder(content: BundleContent, dataset: Dataset, *, demo_key: bool)
 
 
 def unknown_photos(content: BundleContent, dataset: Dataset) -> list[Photo]:
-    """Photographs of parts of which none was trained on or calibrated with, by the photographs' content.
+    """Photographs of parts without a training or calibration photograph, which are recognized by content.
 
     Raises:
         ProcunitError: there are none.
@@ -70,27 +70,27 @@ def unknown_photos(content: BundleContent, dataset: Dataset) -> list[Photo]:
         raise ProcunitError(
             "every part in this folder was used to make the bundle",
             where=str(dataset.root),
-            remedy="Evaluate with photographs of parts that it never saw",
+            remedy="Evaluate with photographs of other parts",
         )
     return photos
 
 
-def _judge(content: BundleContent, photos: Sequence[Photo], *, demo_key: bool) -> list[Judged]:
+def _inspect_all(content: BundleContent, photos: Sequence[Photo], *, demo_key: bool) -> list[InspectedPhoto]:
     manifest = content.manifest
     engine = OrtEngine(content.graphs(), content.bank())
     policy = policy_from_manifest(manifest, demo_key=demo_key)
-    pipeline = Pipeline(engine, manifest.geometry, policy, draw=lambda: _NEVER_AUDIT)
+    pipeline = Pipeline(engine, manifest.geometry, policy, draw=lambda: AUDIT_DRAW_NEVER)
     try:
-        _judged(pipeline, manifest, 0, photos[0])  # the first run sets the engine up and is not timed
+        _inspect_one(pipeline, manifest, 0, photos[0])  # the first run sets the engine up and is not timed
         return [
-            _judged(pipeline, manifest, number, photo)
-            for number, photo in enumerate(with_progress(photos, "Judging photographs"), start=1)
+            _inspect_one(pipeline, manifest, number, photo)
+            for number, photo in enumerate(with_progress(photos, "Inspecting photographs"), start=1)
         ]
     finally:
         engine.close()
 
 
-def _judged(pipeline: Pipeline, manifest: Manifest, number: int, photo: Photo) -> Judged:
+def _inspect_one(pipeline: Pipeline, manifest: Manifest, number: int, photo: Photo) -> InspectedPhoto:
     pixels = read_image(photo.path)
     now_utc, now_ns = utc_now(), time.monotonic_ns()
     frame = Frame(photo.file, photo.part_id, number, now_utc, now_ns, pixels)
@@ -100,4 +100,4 @@ def _judged(pipeline: Pipeline, manifest: Manifest, number: int, photo: Photo) -
         margin = alarm_margin(scores, tuple(t.limit for t in manifest.types), manifest.anomaly)
         height_px, width_px = pixels.shape[:2]
         scored = Scored(photo, width_px, height_px, scores.type_scores, scores.anomaly_score, margin)
-    return Judged(photo, inspection.decision.verdict, inspection.timings.inspect_ms, scored)
+    return InspectedPhoto(photo, inspection.decision.verdict, inspection.timings.inspect_ms, scored)

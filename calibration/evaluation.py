@@ -1,4 +1,4 @@
-"""The evaluation's JSON: its names and keys are a promise, so they are written down here as types."""
+"""The evaluation's JSON: its keys are a public interface, so they are defined here as types."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Interval = tuple[float, float] | None
 
 
 class _Figures(Record, allow_inf_nan=False):
-    """Figures of the evaluation; not a number is refused."""
+    """Figures of the evaluation; NaN and infinity are refused."""
 
 
 class AnomalyFigures(_Figures):
@@ -35,7 +35,7 @@ class EscapeRate(_Figures):
 
 
 class Figures(_Figures):
-    """What is told by part and, again, by image; `verdicts` counts {truth: {verdict: units}}."""
+    """The figures that exist by part and by image; `verdicts` counts {truth: {verdict: units}}."""
 
     anomaly: AnomalyFigures
     types: dict[str, TypeFigures]
@@ -45,7 +45,7 @@ class Figures(_Figures):
 
 
 class Latency(_Figures):
-    """Frame in memory to verdict, in milliseconds."""
+    """Percentiles of the time from frame in memory to verdict, in milliseconds."""
 
     p50: float
     p95: float
@@ -53,7 +53,7 @@ class Latency(_Figures):
 
 
 class Evaluation(_Figures):
-    """A labelled folder judged by a bundle; figures by part, None where the folder cannot tell."""
+    """The evaluation of a bundle on a labelled folder; figures by part, None if the folder lacks the parts for one."""
 
     bundle: str
     images: int

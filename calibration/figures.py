@@ -1,7 +1,7 @@
-"""From judged photographs to figures by unit: by part or by image.
+"""Figures of inspected photographs by unit: by part or by image.
 
-A part's score is the mean of its photographs', its verdict the severest of theirs, its margin the largest. A part that
-shows two types counts for both, each with the photographs that show it.
+A part's score is the mean of its photographs' scores, its verdict their severest one, its margin their largest one. A
+part that shows two types counts for both, each with the photographs that show it.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """A photograph's verdict; `scored` is None where it got no scores, and then it counts in the verdicts alone."""
+class InspectedPhoto:
+    """A photograph's verdict; `scored` is None if it was not scored, and then it counts only in the verdicts."""
 
     photo: Photo
     verdict: Verdict
@@ -56,11 +56,11 @@ def image_of(photo: Photo) -> str:
     return photo.file
 
 
-def figures_from_judged(
-    judged: Sequence[Judged], types: tuple[str, ...], *, has_anomaly: bool, unit_of: UnitOf
+def figures_from_inspected(
+    inspected: Sequence[InspectedPhoto], types: tuple[str, ...], *, has_anomaly: bool, unit_of: UnitOf
 ) -> Figures:
-    """All figures of the folder; `types` are the bundle's, and others in the folder have an anomaly figure alone."""
-    scored = [j.scored for j in judged if j.scored is not None]
+    """All figures of the folder; `types` are the bundle's, and other types in the folder have only an anomaly AUC."""
+    scored = [p.scored for p in inspected if p.scored is not None]
     good = [s for s in scored if s.photo.label == GOOD]
     defects = [s for s in scored if s.photo.label != GOOD]
     anomaly = _anomaly_figures(good, defects, unit_of) if has_anomaly else AnomalyFigures(auc=None, auc_ci95=None)
@@ -69,10 +69,10 @@ def figures_from_judged(
     return Figures(
         anomaly=anomaly,
         types={
-            label: _type_figures(label, judged, types, has_anomaly=has_anomaly, unit_of=unit_of)
-            for label in sorted({j.photo.label for j in judged} - {GOOD})
+            label: _type_figures(label, inspected, types, has_anomaly=has_anomaly, unit_of=unit_of)
+            for label in sorted({p.photo.label for p in inspected} - {GOOD})
         },
-        verdicts=_verdicts(judged, unit_of),
+        verdicts=_verdicts(inspected, unit_of),
         at_false_alarm={
             rate: EscapeRate(escape_rate=escape_rate(good_margins, defect_margins, float(rate)))
             for rate in FALSE_ALARM_RATES
@@ -88,10 +88,10 @@ def _anomaly_figures(good: Sequence[Scored], defects: Sequence[Scored], unit_of:
 
 
 def _type_figures(
-    label: str, judged: Sequence[Judged], types: tuple[str, ...], *, has_anomaly: bool, unit_of: UnitOf
+    label: str, inspected: Sequence[InspectedPhoto], types: tuple[str, ...], *, has_anomaly: bool, unit_of: UnitOf
 ) -> TypeFigures:
-    shown = [j.photo for j in judged if j.photo.label == label]
-    scored = [j.scored for j in judged if j.scored is not None]
+    shown = [p.photo for p in inspected if p.photo.label == label]
+    scored = [p.scored for p in inspected if p.scored is not None]
     own = [s for s in scored if s.photo.label == label]
     good = [s for s in scored if s.photo.label == GOOD]
     empty = np.zeros(0)
@@ -109,10 +109,10 @@ def _type_figures(
     )
 
 
-def _verdicts(judged: Sequence[Judged], unit_of: UnitOf) -> dict[str, dict[str, int]]:
+def _verdicts(inspected: Sequence[InspectedPhoto], unit_of: UnitOf) -> dict[str, dict[str, int]]:
     units: dict[tuple[str, str], list[Verdict]] = {}
-    for j in judged:
-        units.setdefault((j.photo.label, unit_of(j.photo)), []).append(j.verdict)
+    for p in inspected:
+        units.setdefault((p.photo.label, unit_of(p.photo)), []).append(p.verdict)
     counts: dict[str, dict[str, int]] = {}
     for (truth, _), verdicts in units.items():
         severest = min(verdicts, key=_SEVEREST_FIRST.index).value
@@ -142,7 +142,7 @@ def _by_unit(
     value_of: Callable[[Scored], float],
     reduce: Callable[[Sequence[float]], float],
 ) -> Values:
-    """One number a unit: float64 [units]."""
+    """One number per unit: float64 [units]."""
     units: dict[str, list[float]] = {}
     for s in scored:
         units.setdefault(unit_of(s.photo), []).append(value_of(s))

@@ -1,4 +1,4 @@
-"""What a bundle keeps of the calibration's photographs, so that a bank grown at the line is held to them."""
+"""Patches of the calibration photographs that a bundle keeps, so that a bank grown at the line is checked with them."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from edge.preprocess import judged_patches, tensor_from_pixels
 
 
 @dataclass(frozen=True, eq=False)
-class Farthest:
-    """A photograph's farthest patches [K, D], their distances [K], descending, and how many of them make its score."""
+class FarthestPatches:
+    """A photograph's farthest patches [K, D], their distances [K], descending, and how many of them make the score."""
 
     patches: NDArray[np.float32]
     distances: NDArray[np.float32]
     counted: int
 
 
-class PatchesOf:
-    """The features of a run's patches, by its graph for them.
+class PatchExtractor:
+    """Computes the features of a photograph's patches with the run's patches graph.
 
     Raises:
         ProcunitError: the graph cannot be loaded.
@@ -45,10 +45,10 @@ class PatchesOf:
         self._session = session_from_graph(graph, threads=0)
         self._geometry = geometry
 
-    def farthest(self, pixels: PixelArray, scores: Scores, *, of_highest_tile: bool) -> Farthest:
+    def farthest(self, pixels: PixelArray, scores: Scores, *, of_highest_tile: bool) -> FarthestPatches:
         """A photograph's farthest patches, over all tiles or of the tile with the highest score.
 
-        A score from them is never too low for all tiles, as the fewest patches of a tile are counted, and never too
+        A score from them is never too low for all tiles, because the smallest count of any tile is used, and never too
         high for one.
         """
         tiles_u8 = tensor_from_pixels(pixels, self._geometry)
@@ -63,16 +63,16 @@ class PatchesOf:
             patches, distances, counted = patches[highest], distances[highest], counted[highest]
         flat, far = patches.reshape(-1, patches.shape[2]), distances.reshape(-1)
         order = np.argsort(-far, kind="stable")[:kept]
-        return Farthest(flat[order], far[order], int(counted.min()))
+        return FarthestPatches(flat[order], far[order], int(counted.min()))
 
 
-def held_out_bytes(good: Sequence[Farthest], defects: Sequence[Farthest]) -> bytes:
+def held_out_bytes(good: Sequence[FarthestPatches], defects: Sequence[FarthestPatches]) -> bytes:
     """The tensors of `edge.bundle.manifest.HELD_OUT` as a safetensors file; `edge.bank.evidence` reads them."""
     names = (PATCHES_KEY, DISTANCES_KEY, COUNTED_KEY), (DEFECT_PATCHES_KEY, DEFECT_DISTANCES_KEY, DEFECT_COUNTED_KEY)
     size = (good or defects)[0].patches.shape
     tensors: dict[str, NDArray[np.generic]] = {}
     for (patches, distances, counted), photographs in zip(names, (good, defects), strict=True):
-        tensors[patches] = np.array([one.patches for one in photographs], np.float32).reshape(-1, *size)
-        tensors[distances] = np.array([one.distances for one in photographs], np.float32).reshape(-1, size[0])
-        tensors[counted] = np.array([one.counted for one in photographs], np.int32)
+        tensors[patches] = np.array([photo.patches for photo in photographs], np.float32).reshape(-1, *size)
+        tensors[distances] = np.array([photo.distances for photo in photographs], np.float32).reshape(-1, size[0])
+        tensors[counted] = np.array([photo.counted for photo in photographs], np.int32)
     return safetensors_bytes(tensors)

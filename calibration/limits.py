@@ -1,12 +1,13 @@
-"""Thresholds for all scores together from held-out good parts, with a confidence that a simulation checks.
+"""Joint thresholds of all scores from held-out good parts, with a confidence that a simulation verifies.
 
-Each score is standardised by the good parts' median and spread; a part's margin is its largest standardised score, over
-its photographs too (`edge.policy.alarm_margin`). One threshold on the margin is one false-alarm budget for all scores.
+Each score is standardised by the good parts' median and spread; a part's margin is its largest standardised score over
+all scores and photographs (`edge.policy.alarm_margin`). One threshold on the margin is one false-alarm budget for all
+scores.
 
-A part's margin is taken against the centre and spread of the *other* parts: against limits that the part itself helped
-to draw it would come out too small, and the threshold would flag more than it claims. The threshold lies above all but
-k of the n margins, and the share of good parts beyond it has the Clopper-Pearson upper bound of k in n, whatever the
-scores' distribution (Wilks, Ann. Math. Stat. 12, 1941).
+A part's margin is computed with the centre and spread of the *other* parts (leave-one-out): with its own scores
+included the margin would be too small, and the threshold would flag more than it claims. The threshold is above all but
+k of the n margins, so the share of good parts beyond it has the Clopper-Pearson upper bound of k in n, for any
+distribution of the scores (Wilks, Ann. Math. Stat. 12, 1941).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _JUST_ABOVE_SPREADS = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class JointLimits:
-    """Where good parts lie in each of S scores (float64 [S]) and the margin, in spreads, at which a part is flagged."""
+    """The good parts' centre and spread in each of S scores (float64 [S]); `margin`, in spreads, is the threshold."""
 
     center: NDArray[np.float64]
     spread: NDArray[np.float64]
@@ -42,7 +43,7 @@ class JointLimits:
 def limits_from_good_parts(part_scores: NDArray[np.float64], asked_rate: float | None = None) -> JointLimits:
     """Limits from float64 [parts, S]: the scores of at least one good part, each the highest over its photographs.
 
-    Without `asked_rate`, or with one that the parts do not support, no part is flagged: the smallest budget there is.
+    Without `asked_rate`, or if the parts do not support it, no part is flagged, which is the smallest budget.
     """
     margins = np.sort(leave_one_out_margins(part_scores))[::-1]
     flagged = 0 if asked_rate is None else most_flagged(len(margins), asked_rate)

@@ -1,6 +1,6 @@
-"""Figures of a labelled folder: each is None where the folder cannot tell.
+"""Metrics of a labelled folder; a metric is None if the folder does not have enough units for it.
 
-Samples are units (parts, or images): scores are arrays of one number a unit.
+Units are parts or images; scores are arrays of one number per unit.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ Values = NDArray[np.float64]
 
 
 def auc(positive: Values, negative: Values) -> float | None:
-    """The chance that a positive unit scores higher than a negative one, a tie counting half."""
+    """The ROC AUC: the probability that a positive unit scores higher than a negative one, a tie counting half."""
     if not positive.size or not negative.size:
         return None
     return float(_wins(positive, negative).mean())
 
 
 def auc_ci95(positive: Values, negative: Values) -> tuple[float, float] | None:
-    """95 % percentile bootstrap interval of `auc`, positives and negatives resampled apart; None under two of either.
+    """95 % percentile bootstrap interval of `auc`, both sides resampled; None with fewer than two units on a side.
 
-    Each resample counts how often a unit was drawn, so that one matrix of pairwise wins serves all of them.
+    A resample is a vector of counts per unit, so that all resamples use the same matrix of pairwise wins.
     """
     if min(positive.size, negative.size) < 2:
         return None
@@ -49,10 +49,10 @@ def auc_ci95(positive: Values, negative: Values) -> tuple[float, float] | None:
 
 
 def escape_rate(good_margins: Values, defect_margins: Values, false_alarm_rate: float) -> float | None:
-    """The share of defect units that pass when at most `false_alarm_rate` of these good units are flagged.
+    """The share of defect units that pass if at most `false_alarm_rate` of these good units are flagged.
 
-    Read off the ROC curve. Between two of its points, where no threshold gives just this rate, it is interpolated
-    linearly: what choosing between the two thresholds at random would give.
+    Read from the ROC curve, with linear interpolation between two points, which corresponds to a random choice between
+    their thresholds.
     """
     if not good_margins.size or not defect_margins.size:
         return None
@@ -64,7 +64,7 @@ def escape_rate(good_margins: Values, defect_margins: Values, false_alarm_rate: 
 
 
 def agreement(verdicts_by_part: Sequence[Sequence[str]]) -> float | None:
-    """The share of parts with two photographs or more all of which got the same verdict."""
+    """The share of parts whose photographs all have the same verdict, among parts with two photographs or more."""
     repeated = [verdicts for verdicts in verdicts_by_part if len(verdicts) >= 2]
     if not repeated:
         return None
@@ -72,10 +72,10 @@ def agreement(verdicts_by_part: Sequence[Sequence[str]]) -> float | None:
 
 
 def size_scores(sizes_px: Values, defective: NDArray[np.bool_], parts: Sequence[str]) -> Values | None:
-    """How defective each image looks by its size alone: float64 [images], cross-validated by part.
+    """Scores that predict a defect from the image's size alone: float64 [images], cross-validated by part.
 
-    `sizes_px` is float64 [images, 2], width and height. A quadratic logistic regression on their logarithms, so on the
-    aspect ratio too: the nuisance that a score has to beat. None under two parts of either kind.
+    `sizes_px` is float64 [images, 2], width and height. A quadratic logistic regression on their logarithms, so that it
+    includes the aspect ratio: a confounder that a real score must beat. None with fewer than two parts of either kind.
     """
     folds = min(_MAX_FOLDS, *(len({p for p, d in zip(parts, defective, strict=True) if d == kind}) for kind in (0, 1)))
     if folds < 2:
@@ -83,13 +83,13 @@ def size_scores(sizes_px: Values, defective: NDArray[np.bool_], parts: Sequence[
     scores = np.zeros(len(sizes_px))
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=_SEED)
     features = np.log(sizes_px)
-    for taught, left_out in splitter.split(features, defective, parts):
-        if len(np.unique(defective[taught])) < 2:
+    for train, left_out in splitter.split(features, defective, parts):
+        if len(np.unique(defective[train])) < 2:
             return None
         model = make_pipeline(
             StandardScaler(), PolynomialFeatures(2, include_bias=False), LogisticRegression(class_weight="balanced")
         )
-        model.fit(features[taught], defective[taught])
+        model.fit(features[train], defective[train])
         scores[left_out] = model.decision_function(features[left_out])
     return scores
 

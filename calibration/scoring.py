@@ -1,4 +1,4 @@
-"""Photographs through the on-device path: the scores that thresholds, seeded runs and evaluations are made of."""
+"""Photographs through the on-device path: the scores on which thresholds, seeded runs and evaluations are based."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from calibration.held_out import Farthest, PatchesOf
+from calibration.held_out import FarthestPatches, PatchExtractor
 from edge.bundle.manifest import GOOD
 from edge.bundle.reader import file_entry_from_path
 from edge.bundle.records import PhotoScores
@@ -26,33 +26,33 @@ ItemT = TypeVar("ItemT")
 
 
 def with_progress(items: Sequence[ItemT], description: str) -> Iterable[ItemT]:
-    """The items, one after another, with a bar on stderr where that is a terminal."""
+    """The items, with a progress bar on stderr if that is a terminal."""
     console = Console(stderr=True)
     return track(items, description, console=console, transient=True, disable=not console.is_terminal)
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredPhoto:
-    """A photograph's scores, and its patches that lie farthest from the bank."""
+    """A photograph's scores, and its patches farthest from the bank."""
 
     scores: PhotoScores
-    farthest: Farthest
+    farthest: FarthestPatches
 
 
 @dataclass(frozen=True)
 class PhotoScorer:
-    """Scores photographs of the folder `data` with an engine, whose bank may be swapped between them."""
+    """Scores photographs of the folder `data` with an engine; its bank may be swapped between photographs."""
 
     data: Path
     geometry: Geometry
     engine: Engine
-    patches: PatchesOf
+    patches: PatchExtractor
 
     def scored(self, photo: RunPhoto) -> ScoredPhoto:
         """One photograph's scores.
 
         Raises:
-            ProcunitError: it is missing, changed since training, unreadable, or the engine failed on it.
+            ProcunitError: the file is missing, changed since training or unreadable, or the engine failed on it.
         """
         path = self.data / photo.file
         if not path.is_file() or file_entry_from_path(path).sha256 != photo.sha256:

@@ -1,4 +1,4 @@
-"""Seeded runs: parts set aside before training shown to the bundle, and the authority that its answers earn."""
+"""Seeded runs: a bundle is tested on parts held out before training, and its types earn authority by the results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from training.data.dataset import Dataset
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What a type has to prove: a lower bound of detection and an upper bound of false reject."""
+    """What a type has to prove: the lower bound of its detection rate and the upper bound of its false reject rate."""
 
     detection: float
     false_reject: float
@@ -41,15 +41,15 @@ class SeededPhoto:
 
 
 def seeded_run(bundle: Bundle, dataset: Dataset, key: SigningKey, targets: Targets) -> Bundle:
-    """Show the bundle its seeded photographs, give each type what it earned, and seal the bundle again in its place.
+    """Test the bundle on its seeded photographs, set each type's authority, and replace the bundle, sealed again.
 
-    The photographs are replayed, so the run is a simulated one: authority in demonstrations alone.
+    The photographs are replayed, so the run is simulated: it gives authority only with a demo key.
 
     Raises:
         ProcunitError: the bundle has no types or no seeded photographs, or one of them is not in the folder.
     """
     if not bundle.manifest.types:
-        raise ProcunitError("the bundle has no defect types: nothing can earn authority", where=str(bundle.path))
+        raise ProcunitError("the bundle has no defect types that could earn authority", where=str(bundle.path))
     shown = _scores(bundle, _seeded_paths(bundle, dataset))
     ran_at_utc = utc_now()
     types = []
@@ -64,10 +64,10 @@ def seeded_run(bundle: Bundle, dataset: Dataset, key: SigningKey, targets: Targe
 def seeded_result(
     defect_type: DefectType, index: int, shown: Sequence[SeededPhoto], targets: Targets, ran_at_utc: str
 ) -> SeededResult:
-    """One type's result in parts.
+    """One type's result, counted in parts.
 
-    A part is detected if the type's own score flags every photograph that shows the type, and a good part is falsely
-    rejected if it flags any.
+    A part is detected if the type's score flags every photograph that shows the type; a good part is falsely rejected
+    if it flags any of its photographs.
     """
     flags = [(s.photo, s.type_scores[index] >= defect_type.limit.threshold) for s in shown]
     detected = _by_part((photo, flag) for photo, flag in flags if photo.label == defect_type.name)
@@ -95,14 +95,14 @@ def _by_part(flags: Iterable[tuple[KnownPhoto, bool]]) -> list[list[bool]]:
 def _seeded_paths(bundle: Bundle, dataset: Dataset) -> list[tuple[KnownPhoto, Path]]:
     seeded = [photo for photo in bundle.known().photos if photo.role == "seed"]
     if not seeded:
-        raise ProcunitError("no parts were set aside for a seeded run", where=str(bundle.path))
+        raise ProcunitError("no parts were held out for a seeded run", where=str(bundle.path))
     paths = {photo.sha256: photo.path for photo in dataset.photos}
     absent = sum(photo.sha256 not in paths for photo in seeded)
     if absent:
         raise ProcunitError(
             f"{absent} of the bundle's {len(seeded)} seeded photographs are not in this folder",
             where=str(dataset.root),
-            remedy="Name the folder that the bundle was trained from: a seeded run shows all of them",
+            remedy="Name the folder that the bundle was trained from: a seeded run needs all of them",
         )
     return [(photo, paths[photo.sha256]) for photo in seeded]
 
@@ -111,7 +111,7 @@ def _scores(bundle: Bundle, photos: Sequence[tuple[KnownPhoto, Path]]) -> list[S
     engine = OrtEngine(bundle.graphs(), bundle.bank())
     shown = []
     try:
-        for photo, path in with_progress(photos, "Showing seeded parts"):
+        for photo, path in with_progress(photos, "Inspecting seeded parts"):
             try:
                 scores, _ = score_pixels(read_image(path), bundle.manifest.geometry, engine)
             except EngineError as error:
@@ -129,6 +129,6 @@ def _seal_again(bundle: Bundle, types: tuple[DefectType, ...], key: SigningKey) 
         sealed = seal(partial, body, key)
         if sealed.manifest.files != bundle.manifest.files:
             raise ProcunitError(
-                "a file changed while the seeded run was made", where=str(bundle.path), remedy="Build the bundle again"
+                "a file changed during the seeded run", where=str(bundle.path), remedy="Build the bundle again"
             )
     return Bundle(bundle.path, sealed.manifest, sealed.bundle_id, sealed.signed_by)

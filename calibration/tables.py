@@ -15,7 +15,7 @@ from edge.policy import earned_authority
 
 
 def seeded_table(types: tuple[DefectType, ...], *, demo_key: bool) -> Group:
-    """What each type proved in its seeded run and its authority; below it, why, and what is still missing."""
+    """Each type's result in its seeded run and its authority; below, the reason and what is still missing."""
     table = Table("Type", "Parts detected", "Good parts rejected", "Authority", box=box.SIMPLE)
     reasons = []
     for t in types:
@@ -36,7 +36,7 @@ def seeded_table(types: tuple[DefectType, ...], *, demo_key: bool) -> Group:
 
 
 def score_table(evaluation: Evaluation) -> Table:
-    """AUC by part of every score, and of image size alone beside them."""
+    """AUC by part of every score, and of image size alone for comparison."""
     table = Table("AUC by part", "Images", "Parts", "Head", "Anomaly", box=box.SIMPLE)
     for name, t in evaluation.types.items():
         table.add_row(
@@ -53,7 +53,7 @@ def score_table(evaluation: Evaluation) -> Table:
 
 
 def verdict_table(evaluation: Evaluation) -> Table:
-    """Verdicts by part against the truth; a part's verdict is the severest of its photographs'."""
+    """Verdicts by part against the truth; a part's verdict is the severest of its photographs."""
     table = Table("Parts", *(verdict.value for verdict in Verdict), box=box.SIMPLE)
     for truth, counts in evaluation.verdicts.items():
         table.add_row(truth, *(str(counts[verdict.value]) for verdict in Verdict))
@@ -61,12 +61,12 @@ def verdict_table(evaluation: Evaluation) -> Table:
 
 
 def closing_lines(evaluation: Evaluation) -> list[str]:
-    """Escapes at a false-alarm rate, agreement within parts and latency, in words."""
+    """Escape rates, agreement within parts and latency, as sentences."""
     lines = [
-        f"At {float(rate):.0%} of good parts flagged, {_share(at.escape_rate)} of defect parts pass."
+        f"With {float(rate):.0%} of good parts flagged, {_share(at.escape_rate)} of defect parts pass."
         for rate, at in evaluation.at_false_alarm.items()
     ]
-    lines.append(f"Parts whose photographs all got one verdict: {_share(evaluation.within_part_agreement)}.")
+    lines.append(f"Parts whose photographs all have the same verdict: {_share(evaluation.within_part_agreement)}.")
     ms = evaluation.latency_ms
     lines.append(f"Frame to verdict: p50 {ms.p50:.1f} ms, p95 {ms.p95:.1f} ms, p99 {ms.p99:.1f} ms.")
     return lines

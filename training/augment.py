@@ -1,8 +1,8 @@
-"""Photographs varied as far as a defect's physics allows, on the native frame: what follows is the device's own path.
+"""Augmentation of photographs within what a defect's physics allows, at native size; device preprocessing follows.
 
-All is one warp of the pixels and one table of levels. The frame keeps its size; what a turn brings in at its edges is
-the frame mirrored there, so no wedge of a constant tells that it was turned. The mask goes with its pixels, mirrored
-ones included: a defect seen there is one.
+An augmentation is one warp of the pixels and one lookup table of grey levels. The frame keeps its size; pixels that a
+rotation brings in at the border are mirrored from the frame, so no constant wedge reveals the rotation. The mask is
+warped with its pixels, mirrored ones included, because a defect that is visible there is a defect.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from edge.messages import PixelArray
 from training.data.dataset_yaml import Augmentation, DatasetFile, Mirror
 
 MIN_DEFECT_KEPT = 0.5
-"""Share of the mask's area that stays in the frame; less would leave a label without its defect."""
+"""Share of the mask's area that must stay in the frame; with less, the label would have no defect left."""
 MIN_FRAME_KEPT = 0.65
-"""Share of the frame that stays in it: 3:2 frames turn through 360 degrees, longer ones less, whatever their label."""
+"""Share of the frame that must stay in it: 3:2 frames can rotate through 360 degrees, longer ones less."""
 MAX_DRAWS = 10
 PLACED_ROTATION_DEG, PLACED_ELASTIC = 2.0, 0.01
-"""Limits where regions or ignored areas are bound to places of the frame."""
+"""Limits if the geometry has regions or ignored areas, which are at fixed positions of the frame."""
 
 _REFLECTIONS: Mapping[Mirror, int] = {"horizontal": 1, "vertical": 0}
-"""The axis of the frame that each turns round."""
+"""The array axis that each one reverses."""
 _MAX_SIDE_PX = 32766
 _MASK_U8 = 127
 _BENDS_PER_SIDE = 2
-"""Independent displacements along the shorter side: curved surfaces bend slowly."""
+"""Independent displacements along the shorter side: few, because curved surfaces bend smoothly."""
 _GRID_PER_BEND = 8
 _MAX_BEND_DEG = 20.0
 
@@ -48,13 +48,13 @@ class Source(NamedTuple):
 def augmented(
     pixels: PixelArray, mask_u8: NDArray[np.uint8] | None, augmentation: Augmentation, rng: np.random.Generator
 ) -> tuple[PixelArray, NDArray[np.uint8] | None]:
-    """One drawn variation of a photograph and of its mask [H, W] (over 127 = defect), of the same shapes and types.
+    """A random augmentation of a photograph and of its mask [H, W] (over 127 = defect), with the same shapes and types.
 
-    At least half of the mask's area and two thirds of the frame stay in it: another turn is drawn until they do, and
-    after ten the frame is only mirrored, which loses nothing.
+    At least half of the mask's area and 65 % of the frame stay in the frame: the warp is drawn again until they do, at
+    most ten times; after that the frame is only mirrored, which loses nothing.
 
     Raises:
-        ProcunitError: the frame is to be turned and has a side over 32766 px.
+        ProcunitError: the frame is to be rotated or mirrored and has a side over 32766 px.
     """
     if augmentation.rotation_deg != 0 or augmentation.mirrors:
         height_px, width_px = pixels.shape[:2]
@@ -65,11 +65,12 @@ def augmented(
 
 
 def augmentation_in_geometry(augmentation: Augmentation, geometry: Geometry) -> Augmentation:
-    """The settings that leave a part where the geometry expects it.
+    """The settings, limited so that a part stays where the geometry expects it.
 
-    Regions and ignored areas are bound to places of the frame. A part that turns out of its region, or a fixture that
-    turns out of its ignored area, would be taught as what it is not. So all types may there turn by 2 degrees and move
-    by a hundredth of the shorter side, as parts do in their fixture, and nothing is mirrored; light varies as declared.
+    Regions and ignored areas are at fixed positions of the frame. A part that rotates out of its region, or a fixture
+    that rotates out of its ignored area, would be trained on with a wrong label. So with them every label may rotate by
+    2 degrees and move by a hundredth of the shorter side, as parts do in their fixture, and nothing is mirrored;
+    brightness and contrast vary as declared.
     """
     if geometry.regions == (Region(),) and not geometry.ignored:
         return augmentation
@@ -84,7 +85,7 @@ def augmentation_in_geometry(augmentation: Augmentation, geometry: Geometry) -> 
 
 
 def mirrors_of_all(dataset_file: DatasetFile, labels: Sequence[str], geometry: Geometry) -> tuple[Mirror, ...]:
-    """The reflections in which photographs of every label may be shown, so that none is told by its reflection."""
+    """The reflections that all labels allow, so that a reflection does not reveal the label."""
     allowed = [augmentation_in_geometry(dataset_file.augmentation_of(label), geometry).mirrors for label in labels]
     return tuple(mirror for mirror in _REFLECTIONS if all(mirror in of_label for of_label in allowed))
 
@@ -92,36 +93,36 @@ def mirrors_of_all(dataset_file: DatasetFile, labels: Sequence[str], geometry: G
 def reflected(
     pixels: PixelArray, mask_u8: NDArray[np.uint8] | None, mirrors: Sequence[Mirror], rng: np.random.Generator
 ) -> tuple[PixelArray, NDArray[np.uint8] | None]:
-    """A photograph and its mask mirrored by one or more of `mirrors`, drawn; there has to be one."""
+    """A photograph and its mask, mirrored by a random choice of one or more of `mirrors`, which must not be empty."""
     drawn = int(rng.integers(1, 1 << len(mirrors)))
-    axes = tuple(_REFLECTIONS[mirror] for place, mirror in enumerate(mirrors) if drawn >> place & 1)
+    axes = tuple(_REFLECTIONS[mirror] for bit, mirror in enumerate(mirrors) if drawn >> bit & 1)
     shown: PixelArray = np.flip(pixels, axes).copy()
     return shown, None if mask_u8 is None else np.flip(mask_u8, axes).copy()
 
 
-def beyond_good_in_words(dataset_file: DatasetFile, types: Sequence[str], geometry: Geometry) -> str:
-    """Which defect types are varied in ways in which good parts never are, and what to do; empty for none.
+def beyond_good_warning(dataset_file: DatasetFile, types: Sequence[str], geometry: Geometry) -> str:
+    """A warning that names the defect types augmented in ways in which good parts never are; empty if there are none.
 
-    A network can tell such a type by the turn, the reflection or the light alone, without looking at the defect.
+    A network can recognize such a type by the rotation, the reflection or the light alone, without the defect.
     """
     beyond = types_varied_beyond_good(dataset_file, types, geometry)
     if not beyond:
         return ""
     return (
-        f"{', '.join(beyond)}: varied in ways in which {GOOD} parts are not, so a network may tell them by that alone. "
-        f"Give {GOOD} the widest settings of all types."
+        f"{', '.join(beyond)}: augmented in ways in which {GOOD} parts are not, so a network may recognize them by "
+        f"that alone. Give {GOOD} the widest settings of all types."
     )
 
 
 def types_varied_beyond_good(dataset_file: DatasetFile, types: Sequence[str], geometry: Geometry) -> tuple[str, ...]:
-    """The defect types whose photographs are varied in ways in which good parts never are."""
+    """The defect types whose photographs are augmented in ways in which those of good parts never are."""
     good = augmentation_in_geometry(dataset_file.augmentation_of(GOOD), geometry)
     by_type = {name: augmentation_in_geometry(dataset_file.augmentation_of(name), geometry) for name in types}
     return tuple(name for name, augmentation in by_type.items() if not _within(augmentation, good))
 
 
 def _within(inner: Augmentation, outer: Augmentation) -> bool:
-    """Whether each variation of one label can be one of the other's."""
+    """Whether every augmentation that `inner` allows is allowed by `outer`, too."""
     turns = outer.rotation_deg is None or (inner.rotation_deg is not None and inner.rotation_deg <= outer.rotation_deg)
     return (
         turns
@@ -141,8 +142,8 @@ def _drawn_source(
 ) -> Source:
     if max(height_px, width_px) > _MAX_SIDE_PX:
         raise ProcunitError(
-            f"{width_px} x {height_px} px; a frame with a side over {_MAX_SIDE_PX} px cannot be turned or mirrored",
-            remedy="Cut the photographs, or declare directional with rotation_deg: 0 and no mirror",
+            f"{width_px} x {height_px} px; a frame with a side over {_MAX_SIDE_PX} px cannot be rotated or mirrored",
+            remedy="Crop the photographs, or declare directional with rotation_deg: 0 and no mirror",
         )
     for _ in range(MAX_DRAWS):
         signs = _drawn_signs(augmentation, rng)
@@ -171,13 +172,13 @@ def _keeps_enough(source: Source, mask_u8: NDArray[np.uint8] | None) -> bool:
 
 
 def _drawn_signs(augmentation: Augmentation, rng: np.random.Generator) -> tuple[int, int]:
-    """Of x and y: -1 where the frame is mirrored along that axis."""
+    """Signs for x and y: -1 if the frame is mirrored along that axis."""
     mirrored = {mirror for mirror in augmentation.mirrors if rng.random() < 0.5}
     return -1 if "horizontal" in mirrored else 1, -1 if "vertical" in mirrored else 1
 
 
 def _turned(height_px: int, width_px: int, turn_deg: float, signs: tuple[int, int]) -> Source:
-    """Around the frame's centre, after mirroring."""
+    """A rotation around the frame's centre, after mirroring by `signs`."""
     cosine, sine = np.cos(np.deg2rad(turn_deg)), np.sin(np.deg2rad(turn_deg))
     middle_x_px, middle_y_px = (width_px - 1) / 2, (height_px - 1) / 2
     x_px, y_px = np.arange(width_px) - middle_x_px, np.arange(height_px)[:, None] - middle_y_px
@@ -189,7 +190,7 @@ def _turned(height_px: int, width_px: int, turn_deg: float, signs: tuple[int, in
 
 
 def _drawn_bend(height_px: int, width_px: int, elastic: float, max_bend_deg: float, rng: np.random.Generator) -> Source:
-    """Smooth displacements that turn no line, wherever it lies, by more than `max_bend_deg`."""
+    """Smooth displacements that rotate no line anywhere in the frame by more than `max_bend_deg`."""
     shorter_px = min(height_px, width_px)
     pitch_px = shorter_px / (_BENDS_PER_SIDE * _GRID_PER_BEND)
     rows, columns = round(height_px / pitch_px) + 1, round(width_px / pitch_px) + 1
@@ -208,9 +209,9 @@ def _drawn_bend(height_px: int, width_px: int, elastic: float, max_bend_deg: flo
 
 
 def _steepest(moved_px: NDArray[np.float32], height_px: int, width_px: int) -> float:
-    """The sine of the largest turn of any line where displacements [2, rows, columns] are interpolated over a frame.
+    """The sine of the largest rotation of any line by displacements [2, rows, columns] interpolated over a frame.
 
-    Within a cell of the grid the slopes lie between those of its edges, so its corners have the largest.
+    Within a cell of the grid the slopes lie between those of its edges, so the largest is at a corner.
     """
     rows, columns = moved_px.shape[1:]
     down, right = np.diff(moved_px, axis=1) * (rows / height_px), np.diff(moved_px, axis=2) * (columns / width_px)
@@ -229,16 +230,16 @@ def _warped(frame: PixelArray, source: Source, interpolation: int) -> PixelArray
 
 
 def _relit(pixels: PixelArray, augmentation: Augmentation, rng: np.random.Generator) -> PixelArray:
-    """More or less light, and contrast about the frame's own mean, which so changes by no more than `brightness`.
+    """Random gain, and random contrast around the frame's mean, so that the mean changes by at most `brightness`.
 
-    All channels get the same gain and offset, so no hue changes; alpha stays.
+    All channels get the same gain and offset, so hues do not change; alpha is left as it is.
     """
     gain = 1 + augmentation.brightness * rng.uniform(-1, 1)
     contrast = 1 + augmentation.contrast * rng.uniform(-1, 1)
     relit = pixels.copy()
-    seen = relit[:, :, :3] if relit.ndim == 3 else relit
+    channels = relit[:, :, :3] if relit.ndim == 3 else relit
     full = np.iinfo(pixels.dtype).max
-    levels, mean = np.arange(full + 1), float(seen.mean())
+    levels, mean = np.arange(full + 1), float(channels.mean())
     table = np.rint(np.clip(gain * (mean + contrast * (levels - mean)), 0, full)).astype(pixels.dtype)
-    seen[...] = table[seen]
+    channels[...] = table[channels]
     return relit

@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 
 from edge.errors import ProcunitError
-from training.augment import beyond_good_in_words
+from training.augment import beyond_good_warning
 from training.cli import data_option, input_px_option
 from training.data.dataset import dataset_from_path
 from training.data.dataset_yaml import dataset_file_from_folder
@@ -22,11 +22,12 @@ from training.report.contact_sheet import contact_sheet, png_from_sheet
 @input_px_option
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Seed of parts and views.")
 def augment_preview(data: Path, out: Path, input_px: int, seed: int) -> None:
-    """Show what the network will see of each label, before anything is taught.
+    """Show what the network will see of each label, before training.
 
-    The sheet has two parts a label: the photograph as it is, and views of it as `augmentation` in dataset.yaml declares
-    them, a file in the folder or beside the CSV. Whoever knows the defects can veto a view that the line could never
-    make: an isotropic pore may lie at any angle, a scratch along the travel direction may not.
+    The sheet shows two parts per label: the photograph as it is, and views of it augmented as `augmentation` in
+    dataset.yaml declares, a file in the folder or beside the CSV. Have it checked by someone who knows the defects, who
+    can veto a view that the line could never produce: an isotropic pore may lie at any angle, a scratch along the
+    travel direction may not.
 
     \b
     Examples:
@@ -44,7 +45,7 @@ def augment_preview(data: Path, out: Path, input_px: int, seed: int) -> None:
         out.write_bytes(png)
     except OSError as error:
         raise ProcunitError(f"cannot be written: {error.strerror}", where=str(out)) from error
-    beyond = beyond_good_in_words(dataset_file, dataset.types, geometry)
+    beyond = beyond_good_warning(dataset_file, dataset.types, geometry)
     if beyond:
         console.print(f"Note: {beyond}", markup=False)
     console.print(f"Wrote {out}", markup=False)

@@ -1,4 +1,4 @@
-"""The checkpoint file: a run's tensors as safetensors, and in its header which run they are of."""
+"""The checkpoint file: a run's tensors as safetensors, with the run they belong to in the header."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from edge.record import Record
 from training.data.run_files import CHECKPOINT_FILE, TRAIN_FILE, TrainRecord
 
 _HEADER_KEY = "procunit_edge"
-"""One entry that holds everything: safetensors writes several in any order, and the same run is the same file."""
+"""One entry for all values: safetensors writes several in any order, and the same run must give the same bytes."""
 _MAX_SHOWN_CHARACTERS = 80
 _TRAIN_AGAIN = "Run `procunit train` again"
 
 
 class CheckpointOrigin(Record):
-    """Which run a checkpoint is of, in the words of its `train.json`; `weights` is where its trunk came from."""
+    """The run that a checkpoint belongs to, as in its `train.json`; `weights` is the source of its trunk's weights."""
 
     backbone: str
     types: tuple[str, ...]
@@ -35,22 +35,22 @@ class CheckpointOrigin(Record):
 
 
 def origin_from_record(record: TrainRecord) -> CheckpointOrigin:
-    """What a run's checkpoint says of the run."""
+    """The origin that a run's checkpoint records."""
     return CheckpointOrigin(**{name: getattr(record, name) for name in CheckpointOrigin.model_fields})
 
 
 def save_checkpoint(model: nn.Module, run: Path, record: TrainRecord) -> None:
-    """Every weight and constant of the model into the run's safetensors file: the same bytes for the same run."""
+    """Write all weights and constants of the model to the run's safetensors file: the same bytes for the same run."""
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     header = {_HEADER_KEY: origin_from_record(record).model_dump_json()}
     (run / CHECKPOINT_FILE).write_bytes(safetensors_bytes(state, metadata=header))
 
 
 def origin_from_checkpoint(path: Path) -> CheckpointOrigin | None:
-    """What the file's header says of its run; None where it says nothing.
+    """The run that the file's header names; None if it names none.
 
     Raises:
-        ProcunitError: it is missing, no safetensors file, or its header is damaged.
+        ProcunitError: the file is missing or not a safetensors file, or its header is damaged.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -66,21 +66,21 @@ def origin_from_checkpoint(path: Path) -> CheckpointOrigin | None:
 
 
 def check_origin(path: Path, record: TrainRecord) -> None:
-    """Hold a run's checkpoint to the record beside it.
+    """Check that a run's checkpoint belongs to the record beside it.
 
     Raises:
-        ProcunitError: it does not say which run it is of, or is another one's.
+        ProcunitError: the checkpoint names no run, or another run.
     """
     origin, wanted = origin_from_checkpoint(path), origin_from_record(record)
     if origin is None:
-        what = "the checkpoint does not say which run it is of; earlier versions wrote such"
+        what = "the checkpoint does not name the run it belongs to, as in earlier versions"
         raise ProcunitError(what, where=str(path), remedy=_TRAIN_AGAIN)
     for name in CheckpointOrigin.model_fields:
         found, beside = getattr(origin, name), getattr(wanted, name)
         if found != beside:
             raise ProcunitError(
-                f"the checkpoint of another run, by its {name}: {_shown(found)} there, {_shown(beside)} in "
-                f"{TRAIN_FILE} beside it",
+                f"the checkpoint of another run, with {name} {_shown(found)}, while {TRAIN_FILE} beside it has "
+                f"{_shown(beside)}",
                 where=str(path),
                 remedy=f"Put {path.name} and {TRAIN_FILE} of one run together, or run `procunit train` again",
             )

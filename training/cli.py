@@ -12,8 +12,8 @@ from rich.table import Table
 
 from edge.bundle.manifest import GOOD
 from edge.preprocess import areas_in_words
+from training.fit import Plan
 from training.report.run_report import REPORT_FILE
-from training.teach import Plan
 from training.train import Trained, TrainSettings
 from training.train import train as run_training
 
@@ -30,7 +30,7 @@ data_option = click.option(
     "--data",
     required=True,
     type=click.Path(path_type=Path, resolve_path=True),
-    help="Folder of good/ and one folder a type, or a CSV file.",
+    help="Folder with good/ and one folder per defect type, or a CSV file.",
 )
 input_px_option = click.option(
     "--input-px",
@@ -59,7 +59,7 @@ input_px_option = click.option(
     type=click.Choice(["head", "full"]),
     default="head",
     show_default=True,
-    help="What each part is left out of: the head's fit, or the whole fine-tune (long).",
+    help="What each held-out part is left out of: the head's fit, or the whole fine-tuning (slow).",
 )
 @click.option("--force", is_flag=True, help="Replace an earlier run at RUN.")
 def train(
@@ -75,18 +75,18 @@ def train(
     loo: str,
     force: bool,
 ) -> None:
-    """Teach a product from photographs, split by part.
+    """Train on photographs of a product, split by part.
 
-    A folder holds good/ and one folder a defect type (either may be the only one), optionally masks/TYPE/ with one PNG
-    a photograph. A CSV has the columns file and label (good or the type), optionally part_id and mask; its paths are
-    relative to its own folder. Part of the parts is set aside to calibrate and to prove the result.
+    A folder holds good/ and one folder per defect type (either may be the only one), optionally masks/TYPE/ with one
+    PNG per photograph. A CSV has the columns file and label (good or the type), optionally part_id and mask; its paths
+    are relative to the CSV's folder. Some of the parts are held out to calibrate and to validate the result.
 
-    Photographs of one part belong together: name it in the CSV, in the folder's parts.csv (file,part_id), or by
+    Photographs of one part belong together: name the part in the CSV, in the folder's parts.csv (file,part_id), or by
     part_id_pattern in dataset.yaml, a regular expression such as '(?P<part>T[0-9]+)_' that finds it in the file's name.
 
-    Two more files tell what of a frame is judged, where that is not all of it: ignored.png, painted over a
-    photograph, white where nothing is judged and black elsewhere; and geometry.yaml with any of regions (each becomes
-    a tile of its own), ignored (polygons) and mm_per_px, in fractions of the frame. Both become part of the bundle.
+    Two more files say which areas of a frame are inspected, if not all: ignored.png, painted over a photograph, white
+    where nothing is inspected and black elsewhere; and geometry.yaml with any of regions (each becomes a tile),
+    ignored (polygons) and mm_per_px, in fractions of the frame. Both become part of the bundle.
 
     \b
     Examples:
@@ -99,7 +99,7 @@ def train(
     """
     console = Console(stderr=True)
     if loo == "full" and not fine_tune:
-        raise click.BadParameter("full leaves parts out of the fine-tune: give --fine-tune, too", param_hint="--loo")
+        raise click.BadParameter("full needs --fine-tune: it fine-tunes without each part in turn", param_hint="--loo")
     plan = Plan(fine_tune, full=loo == "full")
     settings = TrainSettings(data, out, backbone, weights, product, seeded, plan, seed, input_px, force)
     trained = run_training(settings, console)
@@ -113,24 +113,24 @@ def _print_summary(trained: Trained, out: Path, console: Console) -> None:
         f"[bold]{record.product}[/]: {record.backbone} ({record.weights}), input {geometry.input_width_px} x "
         f"{geometry.input_height_px} px, {'grey' if geometry.channels == 1 else 'colour'}"
     )
-    console.print(f"Judged: {areas_in_words(geometry)}")
+    console.print(f"Inspected: {areas_in_words(geometry)}")
     table = Table(
         box=box.SIMPLE,
-        caption="taught, cal., seeded: parts. AUC by part, each scored by a head that never saw it, 95 % interval",
+        caption="train, cal., seeded: parts. AUC by part from cross-validation, with 95 % confidence interval",
         caption_justify="left",
     )
-    for column in ("", "photos", "parts", "taught", "cal.", "seeded", "AUC"):
+    for column in ("", "photos", "parts", "train", "cal.", "seeded", "AUC"):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for label in (GOOD, *record.types):
         photos = [photo for photo in record.photos if photo.label == label]
         parts = {photo.part_id: photo.role for photo in photos}
-        roles = list(parts.values())
+        sides = list(parts.values())
         auc = trained.findings.accuracy.get(label)
         table.add_row(
             label,
             str(len(photos)),
             str(len(parts)),
-            *(str(roles.count(role)) for role in ("train", "calibrate", "seed")),
+            *(str(sides.count(role)) for role in ("train", "calibrate", "seed")),
             f"{auc.auc:.3f} [{auc.low:.2f}, {auc.high:.2f}]" if auc else "-",
         )
     console.print(table)

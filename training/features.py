@@ -1,6 +1,6 @@
-"""Photographs to what the head learns from: the frozen trunk runs once, its features are kept in half precision.
+"""The head's training samples: the frozen trunk runs once per photograph, its features are kept in half precision.
 
-Memory grows by the input's patches times the trunk's features: 0.4 MB a photograph at 320 px with EfficientNet-B3.
+Memory grows with the input's patches times the trunk's features: 0.4 MB per photograph at 320 px with EfficientNet-B3.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from training.data.dataset_yaml import Mirror
 from training.data.folder_geometry import geometry_from_folder
 from training.model import InspectionModel, each_on_one_core, head_features
 
-_NAMED = 5
+_MAX_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
-    """One photograph that is learned from: its patches [P, D] in float16, their mean `context` [D] in float32.
+class Sample:
+    """One photograph's features: its patches [P, D] in float16 and their mean `context` [D] in float32.
 
-    `grid` is its tiles and a tile's height and width in patches, P their product. `coverage` [P] is how much of each
-    patch the mask covers; None where no mask tells. `mirrored` is taught along with it and never judged.
+    `grid` is the number of tiles and a tile's height and width in patches; P is their product. `coverage` [P] is the
+    share of each patch that the mask covers; None without a mask. `mirrored` is used for training only, never scored.
     """
 
     label: str
@@ -46,16 +46,16 @@ class Lesson:
     context: Tensor
     coverage: Tensor | None
     grid: tuple[int, int, int]
-    mirrored: Lesson | None = None
+    mirrored: Sample | None = None
 
 
 def checked_geometry(dataset: Dataset, input_px: int, console: Console) -> Geometry:
-    """Decode every photograph and mask, so that nothing fails later, and tell grey from colour.
+    """The data folder's geometry, after decoding every photograph and mask so that none fails later; finds `channels`.
 
-    Regions and ignored areas are the data folder's own (`training.data.folder_geometry`).
+    Regions and ignored areas are those of the data folder (`training.data.folder_geometry`).
 
     Raises:
-        ProcunitError: a photograph, a mask or the folder's geometry is not usable; the text names the file.
+        ProcunitError: a photograph, a mask or the folder's geometry is not usable; the message names the file.
     """
     asked = geometry_from_folder(dataset.root, input_px)
     colour, unseen = False, []
@@ -69,51 +69,51 @@ def checked_geometry(dataset: Dataset, input_px: int, console: Console) -> Geome
                 unseen.append(photo.file)
     if unseen:
         raise ProcunitError(
-            f"the whole defect lies where nothing is judged, in {len(unseen)} of the photographs: "
-            f"{', '.join(unseen[:_NAMED])}{', ...' if len(unseen) > _NAMED else ''}",
+            f"the whole defect lies outside the inspected area in {len(unseen)} of the photographs: "
+            f"{', '.join(unseen[:_MAX_NAMED])}{', ...' if len(unseen) > _MAX_NAMED else ''}",
             where=str(dataset.root / MASKS),
-            remedy="Judge that place, or take these photographs out: nothing of their defect would be taught",
+            remedy="Inspect that area, or remove these photographs: their defect cannot be trained on",
         )
     return asked.geometry.model_copy(update={"channels": 3 if colour else 1})
 
 
-def lessons_from_photos(
+def samples_from_photos(
     model: InspectionModel,
     photos: Sequence[Photo],
     geometry: Geometry,
     mirrors: Sequence[Mirror],
     seed: int,
     console: Console,
-) -> list[Lesson]:
-    """Run the trunk over every photograph and, where there are `mirrors`, over a drawn reflection of it."""
-    return each_on_one_core(partial(_lesson, model, geometry, mirrors, seed), photos, "Computing features", console)
+) -> list[Sample]:
+    """Run the trunk over every photograph and, if there are `mirrors`, over a random reflection of it."""
+    return each_on_one_core(partial(_sample, model, geometry, mirrors, seed), photos, "Computing features", console)
 
 
 @torch.no_grad()
-def _lesson(model: InspectionModel, geometry: Geometry, mirrors: Sequence[Mirror], seed: int, photo: Photo) -> Lesson:
+def _sample(model: InspectionModel, geometry: Geometry, mirrors: Sequence[Mirror], seed: int, photo: Photo) -> Sample:
     pixels = read_image(photo.path)
     mask_u8 = None if photo.mask is None else read_mask(photo.mask, *pixels.shape[:2])
 
-    def seen(shown: PixelArray, marked_u8: NDArray[np.uint8] | None) -> Lesson:
+    def sample_of(shown: PixelArray, marked_u8: NDArray[np.uint8] | None) -> Sample:
         features = head_features(model.taps(torch.from_numpy(tensor_from_pixels(shown, geometry))))
-        return lesson_from_features(photo.label, photo.part_id, features, coverage_from_mask(marked_u8, geometry))
+        return sample_from_features(photo.label, photo.part_id, features, coverage_from_mask(marked_u8, geometry))
 
-    lesson = seen(pixels, mask_u8)
+    sample = sample_of(pixels, mask_u8)
     if not mirrors:
-        return lesson
+        return sample
     draw = np.random.default_rng([seed, int(photo.sha256[:8], 16)])
-    return replace(lesson, mirrored=seen(*reflected(pixels, mask_u8, mirrors, draw)))
+    return replace(sample, mirrored=sample_of(*reflected(pixels, mask_u8, mirrors, draw)))
 
 
-def lesson_from_features(label: str, part_id: str, features: Tensor, coverage: Tensor | None) -> Lesson:
-    """What a photograph of tiles with the features [N, D, h, w] teaches."""
+def sample_from_features(label: str, part_id: str, features: Tensor, coverage: Tensor | None) -> Sample:
+    """The sample of a photograph whose N tiles have the features [N, D, h, w]."""
     tiles, _, height, width = features.shape
     patches = features.permute(0, 2, 3, 1).flatten(0, 2).cpu()
-    return Lesson(label, part_id, patches.half(), patches.mean(0), coverage, (tiles, height, width))
+    return Sample(label, part_id, patches.half(), patches.mean(0), coverage, (tiles, height, width))
 
 
 def coverage_from_mask(mask_u8: NDArray[np.uint8] | None, geometry: Geometry) -> Tensor | None:
-    """The share of each patch [P] that a photograph's mask [H, W] covers; an empty mask tells nothing."""
+    """The share of each patch [P] that a photograph's mask [H, W] covers; None without a mask or with an empty one."""
     if mask_u8 is None:
         return None
     tiles = torch.from_numpy(mask_tiles(mask_u8, geometry))

@@ -1,4 +1,4 @@
-"""What a training run found out about itself, as its report and the command line tell it."""
+"""The results of a training run that its report and the command line show."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from training.validation import PartAuc
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """A type's accuracy on parts left out, had so many of its photographs been taught: the mean over draws."""
+    """A type's AUC on held-out parts after training on `photos` of its photographs: the mean over random draws."""
 
     photos: int
     parts: int
@@ -25,11 +25,11 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Findings:
-    """The taught photographs and what heads that never saw their parts say of them.
+    """The training photographs and their cross-validated scores, each from a head fitted without the photograph's part.
 
-    `logits` float64 [n, T] are 0 at a type's working point in training, NaN where no such head could be fitted;
-    `unseen_map` gives a photograph's defect maps float32 [tiles, T, h, w], logits too, by its place in `photos`.
-    `accuracy` is None for a type that cannot be told; `curves` hold a type's points by rising number of photographs.
+    `logits` float64 [n, T] are 0 at a type's operating point in training, NaN if no such head could be fitted;
+    `unseen_map` returns a photograph's defect maps float32 [tiles, T, h, w], also logits, by its index in `photos`.
+    `accuracy` is None for a type that could not be validated; `curves` hold a type's points by rising `photos`.
     """
 
     types: tuple[str, ...]

@@ -1,8 +1,8 @@
-"""Fine-tuning the trunk's last stages: those behind the second PatchCore tap, on cached features of what lies before.
+"""Fine-tuning of the trunk's last stages, those after the second PatchCore tap, on cached features of the earlier ones.
 
-The frozen part runs once over each photograph and a few augmented copies; what is trained starts at stride 16, so an
-epoch on two cores takes seconds. Batch norms keep their statistics. The head that is trained along with it starts as
-the closed form (`training.head`) and is thrown away: the closed form is fitted anew to the tuned features.
+The frozen part runs once over each photograph and a few augmented copies; training starts at stride 16, so an epoch on
+two cores takes seconds. Batch norms keep their statistics. The head that is trained along starts as the closed form
+(`training.head`) and is then discarded: the closed form is fitted again to the tuned features.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from edge.preprocess import PATCH_PX, mask_tiles, tensor_from_pixels
 from training.augment import augmentation_in_geometry, augmented
 from training.data.dataset import Photo, read_mask
 from training.data.dataset_yaml import DatasetFile
-from training.features import Lesson, lesson_from_features
+from training.features import Sample, sample_from_features
 from training.model import (
     DefectHead,
     HeadOutputs,
@@ -40,29 +40,29 @@ from training.model import (
 from training.validation import folds_by_part
 
 VIEWS = 4
-"""Of a photograph: as it is, and three times augmented."""
+"""Views per photograph: as it is, and three augmented copies."""
 EPOCHS, PATIENCE = 6, 2
-"""At most so many, and at most so many without a smaller loss on the parts that are left out."""
+"""The maximum number of epochs, and of epochs without a smaller loss on the held-out parts (early stopping)."""
 BATCH = 16
 LEARNING_RATES = (1e-5, 3e-5, 1e-4)
-"""Of the first tuned stage, the last one and the head: what lies deeper changes less (Howard and Ruder, ACL 2018)."""
+"""Of the first tuned stages, the last one and the head: earlier layers change less (Howard and Ruder, ACL 2018)."""
 WEIGHT_DECAY, WARM_UP = 1e-2, 0.2
 AVERAGED_STEPS = 50
-"""The weights that are kept are a moving average over about so many steps (Polyak and Juditsky, 1992)."""
+"""The final weights are a moving average over about this many steps (Polyak and Juditsky, 1992)."""
 DEFECT_SHARE = 0.4
-"""How often a type is drawn against the good photographs; each part of a label as often as any other."""
+"""How often a type is drawn relative to good photographs; all parts of a label are equally likely."""
 MIN_COVERAGE = 0.25
-"""A patch teaches its type when the mask covers so much of it; between none and that it teaches nothing."""
+"""A patch is a positive if the mask covers more than this share of it; partly covered patches below it are not used."""
 STOP_FOLDS = 6
-"""One part in so many of every type is left out to tell when to stop."""
+"""One of this many parts of every type is held out for early stopping."""
 
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """A photograph's views of N tiles as the tuned stages take them, in float16.
+    """A photograph's V views of N tiles as input of the tuned stages, in float16.
 
     `fine` [V, N, C8, h, w] and `middle` [V, N, C16, h, w] are strides 8 and 16 on the stride-16 grid. `coverage`
-    [V, N, h, w] is the mask's share of each patch; None where no mask tells.
+    [V, N, h, w] is the mask's share of each patch; None without a mask.
     """
 
     label: str
@@ -73,15 +73,15 @@ class Views:
 
 
 def tuned_stages(trunk: nn.Module) -> nn.ModuleList:
-    """The trunk's stages between the taps of strides 16 and 32, which are its own and may be changed in place.
+    """The trunk's stages between the taps of strides 16 and 32: the trunk's modules, not copies.
 
     Raises:
-        ProcunitError: they do not stand in one list of blocks, as an EfficientNet's do.
+        ProcunitError: the stages are not in one list of blocks, as in an EfficientNet.
     """
     (_, middle, last), blocks = feature_info_of(trunk).module_name(), getattr(trunk, "blocks", None)
     if not isinstance(blocks, nn.Sequential) or not (middle.startswith("blocks.") and last.startswith("blocks.")):
         raise ProcunitError(
-            "the last stages of this backbone cannot be tuned apart", remedy="Use an EfficientNet, or --frozen"
+            "the last stages of this backbone cannot be tuned separately", remedy="Use an EfficientNet, or --frozen"
         )
     first, end = (int(name.removeprefix("blocks.")) + 1 for name in (middle, last))
     return nn.ModuleList(blocks[first:end])
@@ -99,9 +99,9 @@ def views_of_photos(
     return each_on_one_core(partial(_views, model, geometry, file, seed), photos, "Computing views", console)
 
 
-def lessons_from_views(stages: nn.ModuleList, views: Sequence[Views], console: Console) -> list[Lesson]:
-    """What the head learns from each photograph as it is, behind these stages."""
-    return each_on_one_core(partial(lesson_from_views, stages), views, "Computing features", console)
+def samples_from_views(stages: nn.ModuleList, views: Sequence[Views], console: Console) -> list[Sample]:
+    """The head's training samples: each photograph as it is, through these stages."""
+    return each_on_one_core(partial(sample_from_views, stages), views, "Computing features", console)
 
 
 def fine_tuned(
@@ -112,34 +112,36 @@ def fine_tuned(
     seed: int,
     progress: Progress,
 ) -> nn.ModuleList:
-    """A tuned copy of the stages; `head` is where the head starts from.
+    """A tuned copy of the stages; `head` is the head's initial state.
 
-    Repeatable on one machine. A part in `STOP_FOLDS` is not learned from but tells when to stop; where a type has too
-    few parts for that, all are learned from and the last epoch counts.
+    Repeatable on one machine. One part in `STOP_FOLDS` is held out for early stopping; if a type has too few parts for
+    that, all parts are used for training and the weights of the last epoch are kept.
     """
-    pupil = _Pupil(copy.deepcopy(stages).requires_grad_(True), copy.deepcopy(head)).to(next(stages.parameters()).device)
-    kept, average = pupil, copy.deepcopy(pupil)
+    network = _TunedNetwork(copy.deepcopy(stages).requires_grad_(True), copy.deepcopy(head)).to(
+        next(stages.parameters()).device
+    )
+    kept, average = network, copy.deepcopy(network)
     fold_of = folds_by_part(views, types, seed, STOP_FOLDS)
-    taught = [x for x, fold in zip(views, fold_of, strict=True) if fold]
+    trained_on = [x for x, fold in zip(views, fold_of, strict=True) if fold]
     left_out = [x for x, fold in zip(views, fold_of, strict=True) if not fold]
-    if {x.label for x in taught} != {x.label for x in views}:
-        taught, left_out = list(views), []
-    draw, chances = np.random.default_rng(seed), _chances(taught)
-    steps = max(1, len(taught) // BATCH)
-    optimizer = torch.optim.AdamW(pupil.groups(), weight_decay=WEIGHT_DECAY)
+    if {x.label for x in trained_on} != {x.label for x in views}:
+        trained_on, left_out = list(views), []
+    draw, chances = np.random.default_rng(seed), _chances(trained_on)
+    steps = max(1, len(trained_on) // BATCH)
+    optimizer = torch.optim.AdamW(network.groups(), weight_decay=WEIGHT_DECAY)
     rates = [group["lr"] for group in optimizer.param_groups]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=EPOCHS * steps, pct_start=WARM_UP)
     best, worse = np.inf, 0
     task = progress.add_task("Fine-tuning", total=EPOCHS * steps)
     for _ in range(EPOCHS):
         for _ in range(steps):
-            batch = [taught[i] for i in draw.choice(len(taught), BATCH, p=chances)]
-            loss = _loss(pupil, batch, draw.integers(VIEWS, size=BATCH), types)
+            batch = [trained_on[i] for i in draw.choice(len(trained_on), BATCH, p=chances)]
+            loss = _loss(network, batch, draw.integers(VIEWS, size=BATCH), types)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-            average.approach(pupil)
+            average.move_towards(network)
             progress.advance(task)
         found = _loss_on(average, left_out, types)
         if found < best or not left_out:
@@ -152,8 +154,8 @@ def fine_tuned(
     return kept.stages.requires_grad_(False)
 
 
-class _Pupil(nn.Module):
-    """The stages and the head that are trained."""
+class _TunedNetwork(nn.Module):
+    """The stages and the head that are trained together."""
 
     def __init__(self, stages: nn.ModuleList, head: DefectHead) -> None:
         super().__init__()
@@ -167,34 +169,34 @@ class _Pupil(nn.Module):
         return outputs
 
     def groups(self) -> list[dict[str, object]]:
-        """The optimizer's groups with a learning rate each."""
+        """The optimizer's parameter groups, each with a learning rate."""
         *earlier, last = self.stages
         modules = (nn.ModuleList(earlier), last, self.head)
         pairs = zip(modules, LEARNING_RATES, strict=True)
         return [{"params": list(m.parameters()), "lr": rate} for m, rate in pairs if list(m.parameters())]
 
     @torch.no_grad()
-    def approach(self, other: _Pupil) -> None:
+    def move_towards(self, other: _TunedNetwork) -> None:
         """One step of the moving average."""
-        for mine, new in zip(self.parameters(), other.parameters(), strict=True):
-            mine.lerp_(new, 1 / AVERAGED_STEPS)
+        for averaged, new in zip(self.parameters(), other.parameters(), strict=True):
+            averaged.lerp_(new, 1 / AVERAGED_STEPS)
 
 
-def _loss(pupil: _Pupil, batch: Sequence[Views], chosen: NDArray[np.int64], types: Sequence[str]) -> Tensor:
-    """Of photographs by their label, and of patches by the masks, both sides of each counted alike."""
-    device = next(pupil.parameters()).device
+def _loss(network: _TunedNetwork, batch: Sequence[Views], chosen: NDArray[np.int64], types: Sequence[str]) -> Tensor:
+    """The loss on photographs by label plus that on patches by mask; defect and clean patches have equal weight."""
+    device = next(network.parameters()).device
     fine = torch.stack([x.fine[v] for x, v in zip(batch, chosen, strict=True)]).to(device).float()
     middle = torch.stack([x.middle[v] for x, v in zip(batch, chosen, strict=True)]).to(device).float()
-    outputs = pupil(fine.flatten(0, 1), middle.flatten(0, 1))
+    outputs = network(fine.flatten(0, 1), middle.flatten(0, 1))
     logits, maps = outputs.logits.unflatten(0, fine.shape[:2]).amax(1), outputs.defect_maps.unflatten(0, fine.shape[:2])
     target = torch.tensor([[float(x.label == name) for name in types] for x in batch], device=device)
     shown, clean = (torch.zeros(maps.shape, dtype=torch.bool) for _ in range(2))
-    for place, (x, v) in enumerate(zip(batch, chosen, strict=True)):
+    for i, (x, v) in enumerate(zip(batch, chosen, strict=True)):
         if x.label == GOOD:
-            clean[place] = True
+            clean[i] = True
         elif x.coverage is not None:
-            shown[place, :, types.index(x.label)] = x.coverage[v] > MIN_COVERAGE
-            clean[place] = (x.coverage[v] == 0)[:, None]
+            shown[i, :, types.index(x.label)] = x.coverage[v] > MIN_COVERAGE
+            clean[i] = (x.coverage[v] == 0)[:, None]
     shown, clean = shown.to(device), clean.to(device)
     of_patch = F.binary_cross_entropy_with_logits(maps, shown.float(), reduction="none")
     sides = [of_patch[side].mean() for side in (shown, clean) if side.any()]
@@ -203,15 +205,15 @@ def _loss(pupil: _Pupil, batch: Sequence[Views], chosen: NDArray[np.int64], type
 
 
 @torch.no_grad()
-def _loss_on(pupil: _Pupil, views: Sequence[Views], types: Sequence[str]) -> float:
-    """The loss over photographs as they are, a batch counting alike; infinite without any."""
+def _loss_on(network: _TunedNetwork, views: Sequence[Views], types: Sequence[str]) -> float:
+    """The mean over batches of the loss on photographs as they are; infinite without photographs."""
     parts = [views[start : start + BATCH] for start in range(0, len(views), BATCH)]
-    losses = [float(_loss(pupil, part, np.zeros(len(part), np.int64), types)) for part in parts]
+    losses = [float(_loss(network, part, np.zeros(len(part), np.int64), types)) for part in parts]
     return float(np.mean(losses)) if losses else np.inf
 
 
 def _chances(views: Sequence[Views]) -> NDArray[np.float64]:
-    """How likely each photograph is drawn: labels by `DEFECT_SHARE`, their parts alike, a part's photographs alike."""
+    """Each photograph's probability: by `DEFECT_SHARE`, equal among parts of a label and photographs of a part."""
     photos_of: dict[tuple[str, str], int] = {}
     for x in views:
         photos_of[x.label, x.part_id] = photos_of.get((x.label, x.part_id), 0) + 1
@@ -236,7 +238,9 @@ def _views(model: InspectionModel, geometry: Geometry, file: DatasetFile, seed: 
     for view in range(VIEWS):
         shown, mask = (pixels, mask_u8) if view == 0 else augmented(pixels, mask_u8, allowed, draw)
         tiles = None if mask is None else mask_tiles(mask, geometry)
-        if tiles is not None and mask_u8 is not None and not tiles.any():  # the defect lies where nothing is judged
+        if (
+            tiles is not None and mask_u8 is not None and not tiles.any()
+        ):  # the defect was moved out of the inspected area
             shown, tiles = pixels, mask_tiles(mask_u8, geometry)
         taps = model.taps(torch.from_numpy(tensor_from_pixels(shown, geometry)))
         fine.append(F.avg_pool2d(taps.stride8, 2).half().cpu())
@@ -250,12 +254,12 @@ def _views(model: InspectionModel, geometry: Geometry, file: DatasetFile, seed: 
 
 
 @torch.no_grad()
-def lesson_from_views(stages: nn.ModuleList, views: Views) -> Lesson:
-    """What a photograph as it is teaches behind these stages."""
+def sample_from_views(stages: nn.ModuleList, views: Views) -> Sample:
+    """The training sample of a photograph as it is, through these stages."""
     device = next(stages.parameters()).device
     middle = coarse = views.middle[0].to(device).float()
     for stage in stages:
         coarse = stage(coarse)
     features = joined_features(views.fine[0].to(device).float(), middle, coarse)
     coverage = None if views.coverage is None else views.coverage[0].flatten()
-    return lesson_from_features(views.label, views.part_id, features, coverage)
+    return sample_from_features(views.label, views.part_id, features, coverage)

@@ -1,7 +1,7 @@
-"""Leave-one-part-out of the whole fine-tune: what a network tuned without a part says of it.
+"""Leave-one-part-out cross-validation of the whole fine-tuning: each part is scored by a network tuned without it.
 
-Folds run beside each other, one a core. Each is kept on disk when it is done, so that a run that was interrupted goes
-on from there.
+Folds run in parallel, one per core. Each fold's scores are saved when it is done, so that an interrupted run can be
+resumed.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from edge.system.files import write_whole
-from training.finetune import Views, fine_tuned, lesson_from_views
-from training.head import Blend, discriminants, head_from_discriminants, scatter_from_lessons
+from training.finetune import Views, fine_tuned, sample_from_views
+from training.head import Blend, discriminants, head_from_discriminants, scatter_from_samples
 from training.model import each_on_one_core
 from training.validation import OutOfFold, scores_of_unseen
 
@@ -35,9 +35,9 @@ def full_out_of_fold(
     kept: Path,
     console: Console,
 ) -> Tensor:
-    """Scores [n, 2, T] as `OutOfFold` has them, each fold's stages tuned without its parts.
+    """Scores [n, 2, T] as in `OutOfFold`, but with each fold's stages tuned without its parts.
 
-    `frozen` and `blend` are those of the untuned stages, where each fold starts from; finished folds lie in `kept`.
+    `frozen` and `blend` are of the untuned stages, from which each fold starts; `kept` is the folder of finished folds.
     """
     kept.mkdir(parents=True, exist_ok=True)
 
@@ -49,9 +49,9 @@ def full_out_of_fold(
         if path.is_file():
             return load(path.read_bytes())[_SCORES]
         tuned = fine_tuned(stages, rest, types, head, seed, Progress(disable=True))
-        lessons = [lesson_from_views(tuned, x) for x in rest]
-        found = discriminants(lessons, types, scatter_from_lessons(lessons))
-        scores = scores_of_unseen(found, rest, [lesson_from_views(tuned, x) for x in left_out], types)
+        samples = [sample_from_views(tuned, x) for x in rest]
+        found = discriminants(samples, types, scatter_from_samples(samples))
+        scores = scores_of_unseen(found, rest, [sample_from_views(tuned, x) for x in left_out], types)
         write_whole(path, save({_SCORES: scores}))
         return scores
 
@@ -59,12 +59,12 @@ def full_out_of_fold(
     folds = sorted(frozen.fitted)
     done = each_on_one_core(of_fold, folds, "Fine-tuning without each part", console)
     for fold, found in zip(folds, done, strict=True):
-        scores[[place for place, of in enumerate(frozen.fold_of) if of == fold]] = found
+        scores[[i for i, of in enumerate(frozen.fold_of) if of == fold]] = found
     return scores
 
 
 def _key(head: dict[str, Tensor], types: Sequence[str], seed: int, left_out: Sequence[Views]) -> str:
-    """Where a fold's scores are kept: the head it starts from tells data, geometry, trunk and parts left out."""
+    """The file name of a fold's scores: the hashed head depends on data, geometry, trunk and the held-out parts."""
     digest = hashlib.sha256(f"{seed} {list(types)} {[(x.label, x.part_id) for x in left_out]}".encode())
     digest.update(save(head))
     return digest.hexdigest()[:32]

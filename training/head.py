@@ -1,8 +1,8 @@
-"""Fitting the head: linear discriminants per type, one over patches and one over each photograph's mean patch.
+"""Fitting the head: two linear discriminants per type, one on patches and one on each photograph's mean patch.
 
-Both are closed forms (Fisher, Annals of Eugenics 7, 1936) with a ridge, so a fit takes a second, repeats exactly and
-can be redone for every fold. With 50 to 100 defect photographs neither logistic regression nor a hidden layer scored
-better in cross-validation by part.
+Both are closed forms (Fisher, Annals of Eugenics 7, 1936) with a ridge, so a fit takes a second, is exactly repeatable
+and can be redone for every fold. With 50 to 100 defect photographs neither logistic regression nor a hidden layer
+scored better in cross-validation by part.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ import torch
 from torch import Tensor
 
 from edge.bundle.manifest import GOOD
-from training.features import Lesson
+from training.features import Sample
 from training.model import DefectHead, strongest_places
 
 RIDGE = 0.3
-"""Share of each feature's own variance that is added to it; chosen by cross-validation by part."""
+"""Share of each feature's variance that is added to it; chosen by cross-validation by part."""
 MIN_COVERAGE = 0.05
-"""A patch shows the defect when its mask covers this share of it."""
+"""A patch shows the defect if the mask covers more than this share of it."""
 POOLED_PARTS = 30
-"""A type's mean photograph counts as if so many parts of all types alike had been seen beside its own."""
+"""Shrinkage: a type's mean is pooled with the mean over all types as if that had been seen on this many parts."""
 SEARCH_ROUNDS, GUESSED_PATCHES = 4, 8
-"""Without a mask, how often the patches that show the defect are guessed anew, and how many of a photograph's."""
+"""Without a mask, how often the patches that show the defect are guessed again, and how many per photograph."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scatter:
     """Weighted sums over patches that show no defect: of 1, of x [D] and of x x' [D, D], in float64.
 
-    Those of separate photographs add up, so a fold's share is taken out without going over the others again.
+    Sums of separate photographs can be added, so a fold can be left out without a pass over the other photographs.
     """
 
     weight: float
@@ -45,7 +45,7 @@ class Scatter:
 
 @dataclass(frozen=True, slots=True)
 class Discriminants:
-    """Per type the direction [T, D] and the offset [T] of both scores, in float64; zero for a type without photographs.
+    """Directions [T, D] and offsets [T] of both scores, per type, in float64; zero for a type without photographs.
 
     A patch scores `patch` . x + `patch_offset`, a photograph's mean patch `context` . x + `context_offset`.
     """
@@ -55,16 +55,16 @@ class Discriminants:
     context: Tensor
     context_offset: Tensor
 
-    def scores(self, lesson: Lesson) -> Tensor:
-        """A photograph's two scores [2, T]: of its strongest places, on whichever tile, and of its mean patch."""
-        maps = (lesson.patches.double() @ self.patch.t()).reshape(*lesson.grid, -1).permute(0, 3, 1, 2)
+    def scores(self, sample: Sample) -> Tensor:
+        """A photograph's two scores [2, T]: of the strongest places on the highest tile, and of the mean patch."""
+        maps = (sample.patches.double() @ self.patch.t()).reshape(*sample.grid, -1).permute(0, 3, 1, 2)
         strongest = strongest_places(maps).amax(0) + self.patch_offset
-        return torch.stack((strongest, self.context @ lesson.context.double() + self.context_offset))
+        return torch.stack((strongest, self.context @ sample.context.double() + self.context_offset))
 
 
 @dataclass(frozen=True, slots=True)
 class Blend:
-    """How both scores make a logit, per type [T]: `patch` x the one + `context` x the other + `offset`."""
+    """Weights per type [T]; the logit is `patch` x patch score + `context` x context score + `offset`."""
 
     patch: Tensor
     context: Tensor
@@ -80,31 +80,31 @@ def empty_scatter(size: int) -> Scatter:
     return Scatter(0.0, torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64))
 
 
-def scatter_from_lessons(lessons: Sequence[Lesson]) -> Scatter:
-    """Photographs of one label and part share one part's weight; so do the patches of a photograph."""
-    scatter, lessons = empty_scatter(lessons[0].patches.shape[1]), _with_mirrored(lessons)
-    for lesson, weight in zip(lessons, _weights(lessons), strict=True):
-        clean = lesson.patches[_clean(lesson)].float()
+def scatter_from_samples(samples: Sequence[Sample]) -> Scatter:
+    """The weighted scatter: each part of a label has weight 1, shared by its photographs and their clean patches."""
+    scatter, samples = empty_scatter(samples[0].patches.shape[1]), _with_mirrored(samples)
+    for sample, weight in zip(samples, _weights(samples), strict=True):
+        clean = sample.patches[_clean(sample)].float()
         if len(clean):
             share = float(weight) / len(clean)
             scatter += Scatter(float(weight), share * clean.sum(0).double(), share * (clean.t() @ clean).double())
     return scatter
 
 
-def discriminants(lessons: Sequence[Lesson], types: Sequence[str], clean: Scatter) -> Discriminants:
-    """What the photographs teach; `clean` is the scatter of theirs.
+def discriminants(samples: Sequence[Sample], types: Sequence[str], clean: Scatter) -> Discriminants:
+    """Fit both discriminants to the samples; `clean` is the scatter of the same samples.
 
-    Where a defect photograph has no mask, its patches are guessed: all at first, then in turns those that score
-    highest (as MI-SVM alternates, Andrews et al., NIPS 2002).
+    If a defect photograph has no mask, its defect patches are guessed: at first all, then repeatedly those that score
+    highest (multiple-instance learning like MI-SVM, Andrews et al., NIPS 2002).
     """
-    lessons = _with_mirrored(lessons)
+    samples = _with_mirrored(samples)
     mean = clean.total / clean.weight
     covariance = clean.outer / clean.weight - torch.outer(mean, mean)
-    context, context_offset = _context_discriminant(lessons, types)
+    context, context_offset = _context_discriminant(samples, types)
     patch = torch.zeros(len(types), len(mean), dtype=torch.float64)
-    masked = all(lesson.label == GOOD or lesson.coverage is not None for lesson in lessons)
+    masked = all(sample.label == GOOD or sample.coverage is not None for sample in samples)
     for _ in range(1 if masked else 1 + SEARCH_ROUNDS):
-        patch = _directions(covariance, _defect_means(lessons, types, patch, mean) - mean)
+        patch = _directions(covariance, _defect_means(samples, types, patch, mean) - mean)
     return Discriminants(patch, -patch @ mean, context, context_offset)
 
 
@@ -120,20 +120,20 @@ def head_from_discriminants(found: Discriminants, blend: Blend) -> DefectHead:
     return head
 
 
-def _with_mirrored(lessons: Sequence[Lesson]) -> list[Lesson]:
-    return [shown for lesson in lessons for shown in (lesson, lesson.mirrored) if shown is not None]
+def _with_mirrored(samples: Sequence[Sample]) -> list[Sample]:
+    return [shown for sample in samples for shown in (sample, sample.mirrored) if shown is not None]
 
 
-def _weights(lessons: Sequence[Lesson]) -> Tensor:
-    photos_of = Counter((lesson.label, lesson.part_id) for lesson in lessons)
-    return torch.tensor([1 / photos_of[lesson.label, lesson.part_id] for lesson in lessons], dtype=torch.float64)
+def _weights(samples: Sequence[Sample]) -> Tensor:
+    photos_of = Counter((sample.label, sample.part_id) for sample in samples)
+    return torch.tensor([1 / photos_of[sample.label, sample.part_id] for sample in samples], dtype=torch.float64)
 
 
-def _clean(lesson: Lesson) -> Tensor:
-    """Which patches show no defect: [P]. Without a mask every one may; a defect covers little of a photograph."""
-    if lesson.label == GOOD or lesson.coverage is None:
-        return torch.ones(len(lesson.patches), dtype=torch.bool)
-    return lesson.coverage == 0
+def _clean(sample: Sample) -> Tensor:
+    """Which patches [P] show no defect: all without a mask, because a defect covers little of a photograph."""
+    if sample.label == GOOD or sample.coverage is None:
+        return torch.ones(len(sample.patches), dtype=torch.bool)
+    return sample.coverage == 0
 
 
 def _directions(covariance: Tensor, differences: Tensor) -> Tensor:
@@ -144,35 +144,35 @@ def _directions(covariance: Tensor, differences: Tensor) -> Tensor:
     return directions
 
 
-def _defect_means(lessons: Sequence[Lesson], types: Sequence[str], patch: Tensor, clean_mean: Tensor) -> Tensor:
-    """Each type's mean patch that shows the defect [T, D]; the clean mean for a type without photographs."""
+def _defect_means(samples: Sequence[Sample], types: Sequence[str], patch: Tensor, clean_mean: Tensor) -> Tensor:
+    """The mean of each type's defect patches [T, D]; the clean mean for a type without photographs."""
     total = torch.zeros_like(patch)
     weight = torch.zeros(len(types), dtype=torch.float64)
-    for lesson, share in zip(lessons, _weights(lessons), strict=True):
-        if lesson.label in types:
-            column = types.index(lesson.label)
-            total[column] += share * _defect_patches(lesson, patch[column]).double().mean(0)
+    for sample, share in zip(samples, _weights(samples), strict=True):
+        if sample.label in types:
+            column = types.index(sample.label)
+            total[column] += share * _defect_patches(sample, patch[column]).double().mean(0)
             weight[column] += share
     return torch.where(weight[:, None] > 0, total / weight.clamp(min=1e-12)[:, None], clean_mean)
 
 
-def _defect_patches(lesson: Lesson, direction: Tensor) -> Tensor:
-    if lesson.coverage is not None:
-        return lesson.patches[lesson.coverage > min(MIN_COVERAGE, float(lesson.coverage.max()) / 2)]
+def _defect_patches(sample: Sample, direction: Tensor) -> Tensor:
+    if sample.coverage is not None:
+        return sample.patches[sample.coverage > min(MIN_COVERAGE, float(sample.coverage.max()) / 2)]
     if not direction.any():
-        return lesson.patches
-    scores = lesson.patches.double() @ direction
-    return lesson.patches[scores.topk(min(GUESSED_PATCHES, len(scores))).indices]
+        return sample.patches
+    scores = sample.patches.double() @ direction
+    return sample.patches[scores.topk(min(GUESSED_PATCHES, len(scores))).indices]
 
 
-def _context_discriminant(lessons: Sequence[Lesson], types: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Directions [T, D] and offsets [T] over mean patches: a type against the good ones, else against the others.
+def _context_discriminant(samples: Sequence[Sample], types: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Directions [T, D] and offsets [T] for mean patches: a type against good photographs, else against other types.
 
-    What a photograph as a whole looks like says more of whether something is wrong than of what. So the types' means
-    are drawn together, the more the fewer their parts (Efron and Morris, Scientific American 236, 1977).
+    A photograph's overall look shows whether there is a defect better than which one. So the types' means are shrunk
+    towards their common mean, more for types with fewer parts (Efron and Morris, Scientific American 236, 1977).
     """
-    contexts, weights = torch.stack([lesson.context for lesson in lessons]).double(), _weights(lessons)
-    members = {label: torch.tensor([x.label == label for x in lessons]) for label in {x.label for x in lessons}}
+    contexts, weights = torch.stack([sample.context for sample in samples]).double(), _weights(samples)
+    members = {label: torch.tensor([x.label == label for x in samples]) for label in {x.label for x in samples}}
     residuals = contexts.clone()
     for of_label in members.values():
         residuals[of_label] -= _mean(contexts, weights * of_label)

@@ -1,6 +1,6 @@
-"""The network: one frozen trunk, and what both scorers take from its strides 8, 16 and 32.
+"""The network: one frozen backbone (trunk), and the features at strides 8, 16 and 32 that both scorers use.
 
-Grids: h and w are the input's height and width over 16; the strides' channels are the backbone's own.
+Grids: h and w are the input's height and width divided by 16; the number of channels depends on the backbone.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from training.data.run_files import CHECKPOINT_FILE, TrainRecord
 
 STRIDES = (8, 16, 32)
 STRONGEST_PLACES, PLACE_PATCHES = 3, 2
-"""A type's score is the mean of this many of its map's highest places, each the mean of 2 x 2 patches."""
+"""A type's score is the mean of the map's three highest places, each the mean of 2 x 2 patches."""
 MAX_CORES = 16
-"""Photographs that go through the trunk at a time, which bounds memory: about 0.1 GB each at 320 px."""
+"""Photographs in the trunk at the same time, which limits memory: about 0.1 GB each at 320 px."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _USE_CONVOLUTIONS = "Use a convolutional backbone such as efficientnet_b3"
@@ -53,7 +53,7 @@ class HeadOutputs(NamedTuple):
 
 
 def trunk_from_name(backbone: str) -> nn.Module:
-    """timm's backbone up to stride 32, its weights not yet loaded.
+    """timm's backbone up to stride 32, without pretrained weights.
 
     Raises:
         ProcunitError: the backbone has no features at strides 8, 16 and 32.
@@ -71,25 +71,25 @@ def trunk_from_name(backbone: str) -> nn.Module:
 
 
 def pretrained_config(backbone: str) -> PretrainedCfg:
-    """What timm knows of a backbone's pretrained weights: where they lie, and the pixels' mean and spread.
+    """timm's configuration of a backbone's pretrained weights: their location, and the pixels' mean and deviation.
 
     Raises:
-        ProcunitError: timm knows no such backbone.
+        ProcunitError: timm has no such backbone.
     """
     config = timm.get_pretrained_cfg(backbone) if timm.is_model(backbone) else None
     if config is None:
-        raise ProcunitError(f"timm knows no backbone {backbone!r}", remedy="Use a name of timm.list_models()")
+        raise ProcunitError(f"timm has no backbone {backbone!r}", remedy="Use a name of timm.list_models()")
     return config
 
 
 def device_to_learn_on() -> torch.device:
-    """The GPU where CUDA has one, in full single precision, as the exported network is judged in."""
+    """The GPU if CUDA has one, else the CPU; without TF32, because exported graphs are compared with full FP32."""
     torch.backends.cudnn.allow_tf32 = False
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class DefectHead(nn.Module):
-    """Per type a defect map over the patches, shifted by the pooled features; its strongest places are the score.
+    """A defect map per type over the patches, shifted by the pooled features; the score is from its strongest places.
 
     `features` is the length of `head_features`; standardisation and calibration are folded into the weights.
     """
@@ -107,7 +107,7 @@ class DefectHead(nn.Module):
 
 
 class InspectionModel(nn.Module):
-    """Trunk and head of a product; `head` is None where no defect type was taught."""
+    """A product's trunk and head; `head` is None without defect types."""
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -127,29 +127,29 @@ class InspectionModel(nn.Module):
 
     @property
     def channels_of_stride8(self) -> int:
-        """How many of a patch's features are stride 8's; they come first."""
+        """The number of a patch's features from stride 8; they come first."""
         return int(feature_info_of(self.trunk).channels()[0])
 
     def taps(self, image_u8: Tensor) -> Taps:
         """The trunk's features of `image_u8` [N, H, W, C], grey or BGR, on the model's device."""
         pixels = image_u8.to(self.pixel_mean.device).float().permute(0, 3, 1, 2)
         if self.channels == 3:
-            pixels = pixels.flip(1)  # the trunk was taught with RGB
+            pixels = pixels.flip(1)  # the trunk was trained on RGB
         return Taps(*self.trunk((pixels - self.pixel_mean) / self.pixel_std))
 
 
 def strongest_places(maps: Tensor) -> Tensor:
-    """The mean [N, T] of each map's highest places in [N, T, h, w]; a noisy patch is no place (docs/decisions/0020)."""
+    """The mean [N, T] of the highest places of maps [N, T, h, w]; see docs/decisions/0020 on noisy patches."""
     return F.avg_pool2d(maps, PLACE_PATCHES, stride=1).flatten(2).topk(STRONGEST_PLACES).values.mean(2)
 
 
 def head_features(taps: Taps) -> Tensor:
-    """All three strides on the stride-16 grid, the middle one also locally averaged: [N, D, h, w]."""
+    """All three strides on the stride-16 grid, stride 16 also locally averaged: [N, D, h, w]."""
     return joined_features(F.avg_pool2d(taps.stride8, 2), taps.stride16, taps.stride32)
 
 
 def joined_features(fine: Tensor, middle: Tensor, coarse: Tensor) -> Tensor:
-    """The head's features of stride 8 on the stride-16 grid, stride 16 and stride 32 on its own: [N, D, h, w]."""
+    """The head's features [N, D, h, w] from strides 8 and 16 on the stride-16 grid and stride 32 on its grid."""
     coarse = F.interpolate(coarse, scale_factor=2.0, mode="bilinear")
     return torch.cat((fine, middle, _locally_averaged(middle), coarse), dim=1)
 
@@ -163,27 +163,27 @@ def patch_features(taps: Taps) -> Tensor:
 def each_on_one_core(
     compute: Callable[[Item], Result], items: Sequence[Item], description: str, console: Console
 ) -> list[Result]:
-    """`compute` over all items, with progress; see `in_turn_on_one_core`."""
-    return list(in_turn_on_one_core(compute, items, description, console))
+    """`compute` of all items, with progress; see `iterate_each_on_one_core`."""
+    return list(iterate_each_on_one_core(compute, items, description, console))
 
 
-def in_turn_on_one_core(
+def iterate_each_on_one_core(
     compute: Callable[[Item], Result], items: Sequence[Item], description: str, console: Console
 ) -> Iterator[Result]:
-    """`compute` over all items, in order and with progress: one item a core, torch's own threads off.
+    """Yield `compute` of all items, in order and with progress: one item per core, torch's internal threads off.
 
-    Cores that share one item wait for each other after every layer, which on a busy machine takes most of the time. Few
-    items are computed ahead of what is asked for, so that results do not pile up.
+    Cores that share one item wait for each other after every layer, which takes most of the time on a busy machine.
+    Only a few items are computed ahead of the consumer, so that results do not pile up.
     """
     cores = min(len(os.sched_getaffinity(0)), MAX_CORES)
     threads, executor = torch.get_num_threads(), ThreadPoolExecutor(cores)
     torch.set_num_threads(1)
-    waiting = iter(items)
-    ahead = deque(executor.submit(compute, item) for item in islice(waiting, 2 * cores))
+    pending = iter(items)
+    ahead = deque(executor.submit(compute, item) for item in islice(pending, 2 * cores))
     try:
         for _ in track(range(len(items)), description, console=console):
             done = ahead.popleft().result()
-            ahead.extend(executor.submit(compute, item) for item in islice(waiting, 1))
+            ahead.extend(executor.submit(compute, item) for item in islice(pending, 1))
             yield done
     finally:
         executor.shutdown(cancel_futures=True)
@@ -199,12 +199,12 @@ def feature_info_of(trunk: nn.Module) -> FeatureInfo:
 
 
 def _locally_averaged(features: Tensor) -> Tensor:
-    """3 x 3; what lies outside counts as zero, which damps the border's own noise (docs/decisions/0018)."""
+    """A 3 x 3 mean with zero padding, which damps the noise at the border (docs/decisions/0018)."""
     return F.avg_pool2d(features, kernel_size=3, stride=1, padding=1)
 
 
 def model_from_checkpoint(run: Path, record: TrainRecord) -> InspectionModel:
-    """The model of a run, ready to be evaluated.
+    """The model of a run, in evaluation mode.
 
     Raises:
         ProcunitError: the checkpoint is missing, damaged, or of another run or model.

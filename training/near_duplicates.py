@@ -1,9 +1,9 @@
-"""Photographs that probably show one part, but count as several: found by texture that no other photograph has.
+"""Photographs that probably show one part but count as several parts: found by texture that no other photograph has.
 
-Exposure, shift, rotation and crop leave the local patterns of a surface (SIFT's descriptors, Lowe, IJCV 60, 2004). What
-the product's design puts into every photograph matches everywhere and counts for nothing: a pattern must be much nearer
-to the one photograph than to most others. So a part is not found that has 40 photographs or a quarter of all, nor is
-one whose surface shows nothing; and a mark that a few parts share (a variant's print) makes them look like one.
+Local patterns of a surface (SIFT descriptors, Lowe, IJCV 60, 2004) survive changes of exposure, shift, rotation and
+crop. Patterns of the product's design are in every photograph and do not count: a pattern must be much nearer to one
+photograph than to most others. So a part with 40 photographs or a quarter of all is not found, nor one without surface
+texture; and a mark that a few parts share (a variant's print) makes them look like one part.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ from training.data.photo_list import FILE, LABEL, MASK, PART_ID
 from training.model import each_on_one_core
 
 MIN_STRENGTH = 0.1
-"""Of 776 photographs of magnetic tiles no pair of two tiles comes above 0.03, and 99 % of one tile's above 0.16.
+"""Of 776 photographs of magnetic tiles, no pair of two tiles is above 0.03; 99 % of one tile's are above 0.16.
 
-Where all parts have one design and photographs are few, a rare pair of two parts comes above it.
+If all parts have one design and there are few photographs, a pair of different parts is rarely above it.
 """
 MAX_PHOTOS = 1000
-"""As many are compared, each with each, in a minute or less on two cores; more are drawn from."""
+"""All pairs of this many are compared in at most a minute on two cores; of more photographs a sample is compared."""
 
 SUGGESTED_FILE = "parts-suggested.csv"
 
 _SIDE_PX = 400
 """The square root of the area that a photograph is scaled to."""
 _PATTERNS = 192
-"""The strongest of each photograph."""
+"""Patterns per photograph, the strongest ones."""
 _FEATURES = 48
-"""Of a pattern's 128, by PCA: over 90 % of the variance."""
+"""Features per pattern after PCA from 128: over 90 % of the variance."""
 _MAX_RATIO = 0.7
-"""Distance to the one photograph against that to most others (Lowe's ratio, over photographs)."""
+"""Largest ratio of the distance to one photograph and that to most others (Lowe's ratio test, over photographs)."""
 _MAX_ALIKE = 40
-"""A part is taken to have fewer photographs than that, or than a quarter of all."""
+"""A part is assumed to have fewer photographs than this and than a quarter of all."""
 _BLOCK = 16
-"""Photographs whose distances fit a core's cache."""
+"""Photographs per block, whose distances fit into a core's cache."""
 _MIN_CONTRAST = 0.01
 _CLAHE_LIMIT, _CLAHE_TILES = 4.0, (8, 8)
 _EXAMPLES = 3
@@ -62,7 +62,7 @@ Matrix = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two files and the share of their patterns, 0 to 1, that they have in common with each other alone."""
+    """Two files and the share of their patterns, 0 to 1, that match only each other."""
 
     first: str
     second: str
@@ -71,9 +71,9 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class NearDuplicates:
-    """The pairs, the strongest first, and the files that they join; `compared` of `photos` were looked at.
+    """The pairs, the strongest first, and the groups of files that they join; `compared` of `photos` were compared.
 
-    `part_of` has the part of each file of a pair where the dataset names the parts, and is empty where it does not.
+    `part_of` has the part of each file of a pair; it is empty if the dataset does not name the parts.
     """
 
     pairs: tuple[Pair, ...]
@@ -83,7 +83,7 @@ class NearDuplicates:
     part_of: Mapping[str, str] = field(default_factory=dict)
 
     def warning(self) -> str:
-        """What a person should know of how parts are counted: counts, examples, remedy; empty for no pairs."""
+        """A warning that parts may be counted wrongly: counts, examples, remedy; empty without pairs."""
         if not self.pairs:
             return ""
         drawn = f"{self.compared} photographs drawn from {self.photos}"
@@ -94,15 +94,17 @@ class NearDuplicates:
             f"{self._named(pair.first)} and {self._named(pair.second)} ({pair.strength:.0%} of the texture)"
             for pair in self._examples()
         )
-        harm = "If a part is learned from and tested on, every figure comes out too good, and it counts as evidence"
+        harm = (
+            "If a part is used for training and for testing, all figures are too optimistic, and it counts as evidence"
+        )
         if self.part_of:
             return (
-                f"{shown} have {len(set(self.part_of.values()))} part ids, but {look}. Alike are {examples}. {harm} "
+                f"{shown} have {len(set(self.part_of.values()))} part ids, but {look}. Similar are {examples}. {harm} "
                 f"more than once. Give photographs of one part one part_id: {SUGGESTED_FILE} in the run proposes them; "
                 f"look at the photographs, then copy it over {PARTS_CSV} or the CSV"
             )
         return (
-            f"Nothing names the parts, so each photograph counts as a part; but {shown} {look}. Alike are "
+            f"The parts are not named, so each photograph counts as a part; but {shown} {look}. Similar are "
             f"{examples}. {harm} more than once. Name the parts in {PARTS_CSV} (file,part_id), in the CSV's column "
             f"part_id, or by part_id_pattern in {DATASET_YAML}; {SUGGESTED_FILE} in the run is a start"
         )
@@ -111,7 +113,7 @@ class NearDuplicates:
         return f"{file} (part {self.part_of[file]})" if self.part_of else file
 
     def _examples(self) -> list[Pair]:
-        """The strongest pair of each of the groups that are most alike."""
+        """The strongest pair of each of the most similar groups."""
         examples = {}
         for pair in reversed(self.pairs):
             examples[next(group for group in self.groups if pair.first in group)] = pair
@@ -120,14 +122,14 @@ class NearDuplicates:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Library:
-    """All patterns [n, _PATTERNS, D] and their squared lengths [n, _PATTERNS], infinite where there is none."""
+    """All patterns [n, _PATTERNS, D] and their squared lengths [n, _PATTERNS], infinite for missing patterns."""
 
     features: Tensor
     squares: Tensor
 
 
 def near_duplicates(dataset: Dataset, console: Console) -> NearDuplicates:
-    """Compare every photograph with every other, or `MAX_PHOTOS` drawn from them; pairs of one part are none.
+    """Compare all pairs of photographs, or of `MAX_PHOTOS` drawn ones; pairs of one part id are left out.
 
     Raises:
         ProcunitError: a photograph cannot be read.
@@ -136,10 +138,10 @@ def near_duplicates(dataset: Dataset, console: Console) -> NearDuplicates:
     compared = list(photos)
     if len(photos) > MAX_PHOTOS:
         compared = random.Random(_SEED).sample(compared, MAX_PHOTOS)  # noqa: S311  (a repeatable draw, no secret)
-    found = each_on_one_core(_patterns, compared, "Looking for photographs of one part", console)
-    shown = [place for place, patterns in enumerate(found) if len(patterns)]
-    files = [compared[place].file for place in shown]
-    strengths = _strengths([found[place] for place in shown], console)
+    found = each_on_one_core(_patterns, compared, "Looking for photographs of the same part", console)
+    shown = [i for i, patterns in enumerate(found) if len(patterns)]
+    files = [compared[i].file for i in shown]
+    strengths = _strengths([found[i] for i in shown], console)
     pairs = [
         Pair(min(files[i], files[j]), max(files[i], files[j]), float(strengths[i, j]))
         for i, j in np.argwhere(np.triu(strengths, 1) >= MIN_STRENGTH)
@@ -153,7 +155,7 @@ def near_duplicates(dataset: Dataset, console: Console) -> NearDuplicates:
 
 
 def joined_parts(dataset: Dataset, found: NearDuplicates) -> dict[str, str]:
-    """Every part id of the dataset, and the one that it should have if all pairs are right: the group's first."""
+    """For every part id of the dataset, the id it should have if all pairs are right: the first of its group."""
     part_of = {photo.file: photo.part_id for photo in dataset.photos}
     joined = {part: part for part in sorted(part_of.values())}
     for group in _groups((part_of[pair.first], part_of[pair.second]) for pair in found.pairs):
@@ -164,7 +166,7 @@ def joined_parts(dataset: Dataset, found: NearDuplicates) -> dict[str, str]:
 def write_suggested(run: Path, dataset: Dataset, found: NearDuplicates) -> None:
     """Write the whole dataset with the joined part ids, for a person to check and to copy over `parts.csv` or the CSV.
 
-    The column `part_id_was`, which is not read, has what a part was called where that changes.
+    The column `part_id_was`, which is ignored on reading, has the former part id if it changes.
     """
     joined = joined_parts(dataset, found)
     with (run / SUGGESTED_FILE).open("w", newline="", encoding="utf-8") as stream:
@@ -178,7 +180,7 @@ def write_suggested(run: Path, dataset: Dataset, found: NearDuplicates) -> None:
 
 
 def _patterns(photo: Photo) -> Matrix:
-    """A photograph's strongest patterns [n, 128], local contrast evened out; none where it shows nothing."""
+    """A photograph's strongest patterns [n, 128] after local contrast equalization; n is 0 without texture."""
     pixels = read_image(photo.path)
     grey = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels[:, :, :3], cv2.COLOR_BGR2GRAY)
     scale = _SIDE_PX / math.sqrt(grey.size)
@@ -194,9 +196,9 @@ def _patterns(photo: Photo) -> Matrix:
 
 
 def _strengths(patterns: Sequence[Matrix], console: Console) -> Matrix:
-    """How much alike any two photographs are: [n, n], by the share of patterns that single out the other."""
+    """The similarity of any two photographs [n, n]: the share of patterns that match only the other."""
     photos = len(patterns)
-    if photos < 3:  # nearer than to the others: there has to be another
+    if photos < 3:  # the ratio test needs a third photograph
         return np.zeros((photos, photos), np.float32)
     library = _library(patterns)
     single_out = partial(_singled_out, library, min(_MAX_ALIKE, max(2, photos // 4)))
@@ -205,9 +207,9 @@ def _strengths(patterns: Sequence[Matrix], console: Console) -> Matrix:
 
 
 @torch.inference_mode()
-def _singled_out(library: _Library, rank: int, place: int) -> Tensor:
-    """How many patterns of a photograph are much nearer to each [n] than to the one that is `rank`th nearest."""
-    features, squares = library.features[place], library.squares[place]
+def _singled_out(library: _Library, rank: int, photo: int) -> Tensor:
+    """For each photograph [n], how many patterns of `photo` are much nearer to it than to the `rank`th nearest."""
+    features, squares = library.features[photo], library.squares[photo]
     nearest = torch.cat(
         [
             torch.addmm(block_squares.flatten(), features, block.flatten(0, 1).T, alpha=-2)
@@ -218,9 +220,9 @@ def _singled_out(library: _Library, rank: int, place: int) -> Tensor:
             )
         ],
         dim=1,
-    )  # squared distances [_PATTERNS, n] less the pattern's own square
+    )  # squared distances [_PATTERNS, n] minus the squared length of the pattern
     nearest = (nearest + squares[:, None]).clamp(min=0)
-    nearest[:, place] = torch.inf
+    nearest[:, photo] = torch.inf
     others = nearest.kthvalue(rank, dim=1, keepdim=True).values
     return (nearest < _MAX_RATIO**2 * others)[squares.isfinite()].sum(0).float()
 
@@ -231,14 +233,14 @@ def _library(patterns: Sequence[Matrix]) -> _Library:
     features = torch.zeros(len(patterns), _PATTERNS, reduced.shape[1])
     squares = torch.full((len(patterns), _PATTERNS), torch.inf)
     ends = np.cumsum([len(found) for found in patterns])
-    for place, rows in enumerate(np.split(reduced, ends[:-1])):
-        features[place, : len(rows)] = torch.from_numpy(rows)
-        squares[place, : len(rows)] = features[place, : len(rows)].square().sum(1)
+    for photo, rows in enumerate(np.split(reduced, ends[:-1])):
+        features[photo, : len(rows)] = torch.from_numpy(rows)
+        squares[photo, : len(rows)] = features[photo, : len(rows)].square().sum(1)
     return _Library(features, squares)
 
 
 def _groups(pairs: Iterable[tuple[str, str]]) -> tuple[tuple[str, ...], ...]:
-    """The names that pairs join, directly or through others; the largest group first."""
+    """The connected components of the pairs, the largest first."""
     group_of: dict[str, set[str]] = {}
     for first, second in pairs:
         joined = group_of.get(first, {first}) | group_of.get(second, {second})

@@ -1,6 +1,6 @@
-"""What a type's scores say by part: the ROC curve, what is caught at a working point, and which parts contradict.
+"""A type's scores by part: the ROC curve, the detected parts at an operating point, and inconsistent parts.
 
-A part's score is the mean of its photographs' logits; a photograph that could not be judged says nothing.
+A part's score is the mean of its photographs' logits; photographs without a score are left out.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from edge.bundle.manifest import GOOD
 from training.findings import Findings
 
 FALSE_ALARM_RATES = (0.05, 0.01)
-"""The shares of good parts that may be flagged at the working points of the report, the usual one first."""
+"""The false-positive rates of the report's operating points, the default one first."""
 _ONE_SIDED_CONFIDENCE = 0.975
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One label's photographs of one part, as one type's head judged them: their places in the findings, and logits."""
+    """One label's photographs of one part: their indices in the findings, and their logits by one type's head."""
 
     part_id: str
-    places: tuple[int, ...]
+    indices: tuple[int, ...]
     logits: tuple[float, ...]
 
     @property
@@ -41,15 +41,16 @@ class Part:
 
 @dataclass(frozen=True)
 class TypeScores:
-    """All judged parts by label, as one type's head sees them, and how many parts of the type it could not judge.
+    """All scored parts by label, as scored by one type's head; `not_scored` counts parts of the type without a score.
 
-    `others` is what the type is told from: the good parts, or the other types' where there is no good photograph.
+    The type is compared with `others`: good parts, or with `against_other_types` those of the other types, because
+    there is no good photograph.
     """
 
     name: str
     parts: Mapping[str, tuple[Part, ...]]
-    not_judged: int
-    stand_in: bool
+    not_scored: int
+    against_other_types: bool
 
     @property
     def own(self) -> tuple[Part, ...]:
@@ -58,8 +59,8 @@ class TypeScores:
 
     @property
     def others(self) -> tuple[Part, ...]:
-        """The parts that it is told from."""
-        if not self.stand_in:
+        """The parts that the type is compared with."""
+        if not self.against_other_types:
             return self.parts.get(GOOD, ())
         return tuple(part for label, parts in self.parts.items() if label != self.name for part in parts)
 
@@ -70,7 +71,7 @@ class TypeScores:
 
 @dataclass(frozen=True, slots=True)
 class Roc:
-    """The shares of the other parts that are flagged and of the type's that are caught from each threshold on."""
+    """The shares of the other parts that are flagged and of the type's parts that are caught, at each threshold."""
 
     flagged: NDArray[np.float64]
     caught: NDArray[np.float64]
@@ -78,10 +79,10 @@ class Roc:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkingPoint:
-    """The lowest threshold (a logit) that flags no more than `rate` of the others, and the parts that reach it.
+class OperatingPoint:
+    """The lowest threshold (a logit) that flags at most `rate` of the others, and the numbers of parts that reach it.
 
-    The 95 % interval is Clopper and Pearson's, of the share of the type's parts that are caught.
+    `interval` is the 95 % Clopper-Pearson confidence interval of the share of the type's parts that are caught.
     """
 
     rate: float
@@ -93,7 +94,7 @@ class WorkingPoint:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Between what shares of the type's parts may be caught."""
+        """Lower and upper bound of the share of the type's parts that are caught."""
         return (
             lower_bound(self.caught, self.own, _ONE_SIDED_CONFIDENCE),
             upper_bound(self.caught, self.own, _ONE_SIDED_CONFIDENCE),
@@ -101,34 +102,34 @@ class WorkingPoint:
 
     @property
     def is_measured(self) -> bool:
-        """Whether there are so many other parts that a single one is no more than the rate."""
+        """Whether there are enough other parts that a single one is at most the rate."""
         return self.others * self.rate >= 1
 
 
 def scores_of_type(findings: Findings, name: str) -> TypeScores:
-    """The judged parts of every label, in the order of their first photographs."""
+    """The scored parts of every label, in the order of their first photographs."""
     column = findings.logits[:, findings.types.index(name)]
-    places: dict[tuple[str, str], list[int]] = {}
-    for place, photo in enumerate(findings.photos):
-        places.setdefault((photo.label, photo.part_id), []).append(place)
+    indices_of: dict[tuple[str, str], list[int]] = {}
+    for index, photo in enumerate(findings.photos):
+        indices_of.setdefault((photo.label, photo.part_id), []).append(index)
     parts: dict[str, list[Part]] = {}
-    not_judged = 0
-    for (label, part_id), all_places in places.items():
-        judged = tuple(place for place in all_places if np.isfinite(column[place]))
-        if judged:
-            parts.setdefault(label, []).append(Part(part_id, judged, tuple(column[list(judged)].tolist())))
+    not_scored = 0
+    for (label, part_id), indices in indices_of.items():
+        scored = tuple(index for index in indices if np.isfinite(column[index]))
+        if scored:
+            parts.setdefault(label, []).append(Part(part_id, scored, tuple(column[list(scored)].tolist())))
         else:
-            not_judged += label == name
+            not_scored += label == name
     return TypeScores(
         name=name,
         parts={label: tuple(of_label) for label, of_label in parts.items()},
-        not_judged=not_judged,
-        stand_in=all(photo.label != GOOD for photo in findings.photos),
+        not_scored=not_scored,
+        against_other_types=all(photo.label != GOOD for photo in findings.photos),
     )
 
 
 def roc_of_type(scores: TypeScores) -> Roc | None:
-    """The curve with every part a step; None where a side is missing."""
+    """The ROC curve with one step per part; None without parts on one of the sides."""
     own, others = scores.own, scores.others
     if not own or not others:
         return None
@@ -137,11 +138,11 @@ def roc_of_type(scores: TypeScores) -> Roc | None:
     return Roc(*roc_curve(target, logits, drop_intermediate=False))
 
 
-def working_point(scores: TypeScores, roc: Roc, rate: float) -> WorkingPoint:
-    """Where as many parts are caught as the rate of false alarms allows."""
+def operating_point(scores: TypeScores, roc: Roc, rate: float) -> OperatingPoint:
+    """The operating point with the most parts caught within a false-positive rate."""
     at = int(np.flatnonzero(roc.flagged <= rate)[-1])
     own, others = len(scores.own), len(scores.others)
-    return WorkingPoint(
+    return OperatingPoint(
         rate=rate,
         threshold=float(roc.thresholds[at]),
         caught=round(float(roc.caught[at]) * own),

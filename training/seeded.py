@@ -1,7 +1,7 @@
-"""The seeded set: photographs chosen before training to prove a bundle, known by their content and never learned from.
+"""The seeded set: test photographs held out before training, identified by their content, which prove a bundle.
 
-Every run writes it as `seeded.json`; given to a later run, it keeps those photographs and their whole parts out of
-training, whatever files and parts are called by then.
+Every run writes it as `seeded.json`. A later run that is given the file keeps those photographs and their whole parts
+out of training, even if files or parts have other names by then.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class _SeededFile(Record, strict=True):
     def _each_once(self) -> _SeededFile:
         (sha256, times), *_ = Counter(photo.sha256 for photo in self.photos).most_common(1) or [("", 0)]
         if times > 1:
-            raise ValueError(f"{sha256} stands {times} times")
+            raise ValueError(f"{sha256} appears {times} times")
         return self
 
 
@@ -54,7 +54,7 @@ def read_seeded(path: Path) -> SeededSet:
     """The seeded set of a RUN directory, or of its `seeded.json` or a copy.
 
     Raises:
-        ProcunitError: it is not there, or not as it was written.
+        ProcunitError: the file is missing or damaged.
     """
     file = path / SEEDED_FILE if path.is_dir() else path
     try:
@@ -64,14 +64,14 @@ def read_seeded(path: Path) -> SeededSet:
         raise ProcunitError(f"no seeded set here: {error.strerror}", where=str(file), remedy=remedy) from error
     except ValidationError as error:
         remedy = f"Take the {SEEDED_FILE} that `procunit train` wrote"
-        raise ProcunitError(f"no seeded set: {first_problem(error)}", where=str(file), remedy=remedy) from error
+        raise ProcunitError(f"not a seeded set: {first_problem(error)}", where=str(file), remedy=remedy) from error
     return SeededSet({photo.sha256: photo for photo in found.photos}, str(file))
 
 
 def write_seeded(run: Path, photos: Iterable[KnownPhoto], earlier: SeededSet | None = None) -> None:
-    """Write the run's set, whole or not at all: the seeded ones of `photos`, and what is left of an earlier set.
+    """Write the run's set atomically: the seeded ones of `photos`, and the rest of an earlier set.
 
-    Photographs of the earlier set that the data lacks now stay in, so that they are known when they come back.
+    Photographs of the earlier set that are not in the data now are kept, so that they are recognized later.
     """
     known = dict(earlier.photos) if earlier is not None else {}
     for photo in photos:
@@ -82,10 +82,10 @@ def write_seeded(run: Path, photos: Iterable[KnownPhoto], earlier: SeededSet | N
 
 
 def seeded_parts(photos: Iterable[Photo], seeded: SeededSet) -> frozenset[str]:
-    """The parts, as they are called now, of which the set holds a photograph.
+    """The current ids of the parts of which the set holds a photograph.
 
     Raises:
-        ProcunitError: a photograph of the set has another label now: what a bundle must find would change in silence.
+        ProcunitError: a photograph of the set has another label now, which would silently change the test.
     """
     parts = set()
     for photo in photos:
@@ -96,32 +96,31 @@ def seeded_parts(photos: Iterable[Photo], seeded: SeededSet) -> frozenset[str]:
             raise ProcunitError(
                 f"{photo.path} is labelled {photo.label!r}, but {known.label!r} in this seeded set",
                 where=seeded.source,
-                remedy=f"Label the photograph {known.label} again; if that was wrong, correct it in the set, too",
+                remedy=f"Label the photograph {known.label} again; if that label was wrong, correct it in the set, too",
             )
         parts.add(photo.part_id)
     return frozenset(parts)
 
 
-def refuse_one_content_twice(photos: Iterable[Photo]) -> None:
-    """Refuse one photograph as two parts or under two labels; twice in one part and one label it does no harm.
+def refuse_duplicate_photographs(photos: Iterable[Photo]) -> None:
+    """Refuse identical photographs with two part ids or two labels; with the same part and label they are harmless.
 
     Raises:
-        ProcunitError: it names both files.
+        ProcunitError: there are such photographs; the message names both files.
     """
     first_of: dict[str, Photo] = {}
     for photo in sorted(photos, key=lambda photo: photo.file):
         first = first_of.setdefault(photo.sha256, photo)
         if first.label != photo.label:
             raise ProcunitError(
-                f"the same photograph as {first.path}, but this one is labelled {photo.label!r}, that one "
-                f"{first.label!r}",
+                f"identical to {first.path}, but this photograph is labelled {photo.label!r}, that one {first.label!r}",
                 where=str(photo.path),
-                remedy="Keep the one whose label is right",
+                remedy="Keep the file with the right label",
             )
         if first.part_id != photo.part_id:
             raise ProcunitError(
-                f"the same photograph as {first.path}, but this one counts as the part {photo.part_id!r}, that one as "
-                f"{first.part_id!r}: a part could be learned from and tested on",
+                f"identical to {first.path}, but this photograph has the part id {photo.part_id!r}, that one "
+                f"{first.part_id!r}: a part could be used for training and for testing",
                 where=str(photo.path),
-                remedy="Remove one of the two, or give both one part_id",
+                remedy="Remove one of them, or give both the same part_id",
             )

@@ -1,8 +1,8 @@
 """torchvision's EfficientNet checkpoints under timm's names: B0 and B2 to B4 are the same networks in both.
 
-Layers, shapes, symmetric padding, batch norm's epsilon (1e-5) and the pixels' mean and spread agree there. timm's B1
-takes pixels of another mean and spread, from B5 on torchvision's epsilon is 1e-3, and timm's `tf_efficientnet_*` pad in
-another way: the shapes would fit, the features would not.
+For these, layers, shapes, symmetric padding, batch norm's epsilon (1e-5) and the pixels' mean and deviation agree.
+timm's B1 needs another pixel mean and deviation, from B5 on torchvision's epsilon is 1e-3, and timm's
+`tf_efficientnet_*` pad differently: the shapes would fit, but the features would be wrong.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 SAME_NETWORKS = ("efficientnet_b0", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4")
-"""timm's names of the networks that torchvision has, too."""
+"""timm's names of the networks that torchvision also has."""
 
 _OUTSIDE_BLOCKS = {
     "features.0.0": "conv_stem",
@@ -23,7 +23,7 @@ _OUTSIDE_BLOCKS = {
     "classifier.1": "classifier",
 }
 _BLOCK = re.compile(r"features\.([1-7])\.(\d+)\.block\.(\d\.\w+)")
-"""Stage, from 1; block of the stage; layer of the block."""
+"""Groups: stage from 1, block of the stage, layer of the block."""
 _EXPANDED = {
     "0.0": "conv_pw",
     "0.1": "bn1",
@@ -51,7 +51,7 @@ def is_named_by_torchvision(state: Mapping[str, Tensor]) -> bool:
 
 
 def timm_names_from_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under timm's names; a name that is none of torchvision's EfficientNet stays as it is."""
+    """The same tensors under timm's names; other names are kept."""
     return {_timm_name(name): tensor for name, tensor in state.items()}
 
 
@@ -62,6 +62,6 @@ def _timm_name(name: str) -> str:
     found = _BLOCK.fullmatch(layer)
     if found is None:
         return name
-    stage, block, place = int(found[1]) - 1, found[2], found[3]
+    stage, block, inner = int(found[1]) - 1, found[2], found[3]
     names = _EXPANDED if stage else _SEPARABLE
-    return f"blocks.{stage}.{block}.{names[place]}.{tensor}" if place in names else name
+    return f"blocks.{stage}.{block}.{names[inner]}.{tensor}" if inner in names else name

@@ -1,4 +1,4 @@
-"""One training run: folder in, RUN directory out, whole or not at all."""
+"""One training run: reads a data folder and writes a RUN directory atomically."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from edge.bundle.manifest import GOOD, NAME_PATTERN
 from edge.errors import ProcunitError
 from edge.geometry import Geometry
 from edge.system.files import new_directory
-from training.augment import beyond_good_in_words
+from training.augment import beyond_good_warning
 from training.checkpoint import save_checkpoint
 from training.data.dataset import Dataset, Photo, dataset_from_path
 from training.data.dataset_yaml import dataset_file_from_folder
 from training.data.run_files import TRAIN_FILE, RunPhoto, TrainRecord, write_record
 from training.features import checked_geometry
 from training.findings import Findings
+from training.fit import Plan, fit_model
 from training.model import InspectionModel, device_to_learn_on
 from training.near_duplicates import near_duplicates, write_suggested
 from training.report.contact_sheet import contact_sheet, png_from_sheet
 from training.report.run_report import REPORT_FILE, training_report_html
 from training.seeded import read_seeded, write_seeded
 from training.split import Split, split_by_part
-from training.teach import Plan, taught
 from training.weights import TrunkWeights, trunk_weights
 
 SHEET_FILE = "contact-sheet.png"
@@ -40,10 +40,10 @@ _PACKAGES = ("torch", "timm", "numpy")
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
-    """What a person asks of a run.
+    """The options of a run.
 
-    `weights` is a file with the backbone's weights, None for the pretrained ones; `seeded` an earlier run or its seeded
-    set, which is kept out of training again.
+    `weights` is a file with the backbone's weights, None for the pretrained ones; `seeded` is an earlier run or its
+    seeded set, which is kept out of training again.
     """
 
     data: Path
@@ -60,19 +60,19 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class Trained:
-    """The record as written and what the run found out; no findings without a defect type."""
+    """The record as written and the findings, which are empty without a defect type."""
 
     record: TrainRecord
     findings: Findings
 
 
 def train(settings: TrainSettings, console: Console) -> Trained:
-    """Check everything, learn, and write the RUN directory.
+    """Check all inputs, train, and write the RUN directory.
 
     Raises:
-        ProcunitError: the folder, the weights or the place for the run is not usable; nothing is written then.
+        ProcunitError: the data, the weights or the run's path is not usable; then nothing is written.
     """
-    check_place(settings.run, force=settings.force)
+    check_run_directory(settings.run, force=settings.force)
     dataset = dataset_from_path(settings.data)
     file = dataset_file_from_folder(dataset.root)
     file.check_labels({GOOD, *dataset.types})
@@ -81,19 +81,19 @@ def train(settings: TrainSettings, console: Console) -> Trained:
     split = split_by_part(dataset.photos, settings.seed, earlier)
     geometry = checked_geometry(dataset, settings.input_px, console)
     weights = trunk_weights(settings.backbone, settings.weights)
-    alike = near_duplicates(dataset, console)
-    told_by_views = beyond_good_in_words(file, dataset.types, geometry) if settings.plan.fine_tune else ""
-    notes = [note for note in (weights.warning, alike.warning(), told_by_views) if note]
+    duplicates = near_duplicates(dataset, console)
+    augmentation_warning = beyond_good_warning(file, dataset.types, geometry) if settings.plan.fine_tune else ""
+    notes = [note for note in (weights.warning, duplicates.warning(), augmentation_warning) if note]
     for note in notes:
         console.print(f"[yellow]Warning:[/] {escape(note)}")
     model = InspectionModel(weights.backbone, len(dataset.types), geometry.channels)
     model.trunk.load_state_dict(weights.state)
     model.to(device_to_learn_on())
-    photos = [photo for photo in dataset.photos if split.roles[photo.part_id] == "train"]
+    photos = [photo for photo in dataset.photos if split.sides[photo.part_id] == "train"]
     kept = settings.run.with_name(f".{settings.run.name}.folds")
-    findings = _nothing_taught(photos)
+    findings = _empty_findings(photos)
     if dataset.types:
-        findings = taught(model, dataset.types, photos, geometry, file, settings.plan, settings.seed, kept, console)
+        findings = fit_model(model, dataset.types, photos, geometry, file, settings.plan, settings.seed, kept, console)
     model.cpu()
     findings = replace(findings, notes=(*notes, *split.notes, *findings.notes))
     record = _record(settings, product, dataset, geometry, weights, split, findings)
@@ -102,38 +102,38 @@ def train(settings: TrainSettings, console: Console) -> Trained:
         save_checkpoint(model, partial, record)
         write_seeded(partial, record.photos, earlier)
         (partial / SHEET_FILE).write_bytes(sheet_png)
-        if alike.pairs:
-            write_suggested(partial, dataset, alike)
+        if duplicates.pairs:
+            write_suggested(partial, dataset, duplicates)
         (partial / REPORT_FILE).write_text(training_report_html(record, findings, sheet_png, console), "utf-8")
         write_record(partial, TRAIN_FILE, record)
     shutil.rmtree(kept, ignore_errors=True)
     return Trained(record, findings)
 
 
-def _nothing_taught(photos: Sequence[Photo]) -> Findings:
+def _empty_findings(photos: Sequence[Photo]) -> Findings:
     """The findings of a run without defect types."""
     empty = np.zeros((len(photos), 0))
     return Findings((), tuple(photos), empty, {}, {}, (), lambda _: np.zeros((0, 0, 0, 0), np.float32))
 
 
-def check_place(run: Path, *, force: bool) -> None:
-    """Refuse a place that holds something else, or an earlier run without `force`.
+def check_run_directory(run: Path, *, force: bool) -> None:
+    """Refuse a path that holds something else, or an earlier run without `force`.
 
     Raises:
-        ProcunitError: with what to do instead.
+        ProcunitError: the path is refused.
     """
     if not run.exists() or (run.is_dir() and not any(run.iterdir())):
         return
     if not (run / TRAIN_FILE).is_file():
-        raise ProcunitError("exists and is no earlier run", where=str(run), remedy="Name another place by --out")
+        raise ProcunitError("exists and is not an earlier run", where=str(run), remedy="Give another path with --out")
     if not force:
         raise ProcunitError(
-            "holds an earlier run", where=str(run), remedy="Replace it by --force or name another place"
+            "holds an earlier run", where=str(run), remedy="Replace it with --force, or give another path with --out"
         )
 
 
 def checked_names(product: str, types: Sequence[str]) -> str:
-    """The product's name, once it and the types' can stand in a bundle.
+    """The product's name, after checking that it and the types' names are valid in a bundle.
 
     Raises:
         ProcunitError: a name is empty, too long or has other characters than letters, digits and ` _.-`.
@@ -161,7 +161,7 @@ def _record(
             sha256=photo.sha256,
             part_id=photo.part_id,
             label=photo.label,
-            role=split.roles[photo.part_id],
+            role=split.sides[photo.part_id],
             file=photo.file,
             mask=photo.mask.relative_to(dataset.root).as_posix() if photo.mask else None,
         )

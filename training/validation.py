@@ -1,4 +1,4 @@
-"""Cross-validation by part: what the head says of parts that it has never seen."""
+"""Cross-validation by part: every part is scored by a head that was fitted without it."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from rich.progress import track
 from torch import Tensor
 
 from edge.bundle.manifest import GOOD
-from training.features import Lesson
-from training.head import Blend, Discriminants, Scatter, discriminants, empty_scatter, scatter_from_lessons
+from training.features import Sample
+from training.head import Blend, Discriminants, Scatter, discriminants, empty_scatter, scatter_from_samples
 
 MAX_FOLDS = 40
-"""A type with as many parts or fewer is tested one part at a time: no fold leaves out two of them."""
+"""A type with at most this many parts is tested leave-one-part-out: no fold leaves out two of them."""
 BOOTSTRAP_DRAWS = 1000
 _HALF_AT_SPREADS = 4.0
-"""Where a type has no part left out to tell, its 0.5 lies this many spreads above what shows no defect of it."""
+"""If a type cannot be cross-validated, its 0.5 lies this many spreads above photographs without it."""
 _PLATT_ITERATIONS, _PLATT_PENALTY = 50, 1e-3
 
 
 class OfPart(Protocol):
-    """Anything of a photograph that knows its label and its part."""
+    """Any data of a photograph that has its label and its part."""
 
     @property
     def label(self) -> str:
@@ -43,7 +43,7 @@ class OfPart(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PartAuc:
-    """The area under the ROC curve of a type's parts against the others, with a 95 % bootstrap interval over parts."""
+    """The ROC AUC of a type's parts against the others, with a 95 % bootstrap confidence interval over parts."""
 
     auc: float
     low: float
@@ -52,10 +52,10 @@ class PartAuc:
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """Scores [n, 2, T] of photographs not seen in the fit; NaN where that left a type without photographs.
+    """Out-of-fold scores [n, 2, T]; NaN for a type without photographs in the other folds.
 
-    `fitted` holds each fold's discriminants, `fold_of` [n] the fold that left a photograph out; `clean` is the scatter
-    of all photographs, which the last fit takes over.
+    `fitted` holds the discriminants fitted without each fold, `fold_of` [n] the fold of each photograph; `clean` is the
+    scatter of all photographs, which the final fit reuses.
     """
 
     scores: Tensor
@@ -64,77 +64,77 @@ class OutOfFold:
     fitted: Mapping[int, Discriminants]
 
 
-def folds_by_part(lessons: Sequence[OfPart], types: Sequence[str], seed: int, most: int = MAX_FOLDS) -> list[int]:
-    """Each photograph's fold, at most `most`: parts stay whole, every label is dealt out evenly.
+def folds_by_part(samples: Sequence[OfPart], types: Sequence[str], seed: int, most: int = MAX_FOLDS) -> list[int]:
+    """Each photograph's fold, at most `most` folds: grouped by part and stratified by label.
 
-    This is leave-one-part-out, stratified: a fold leaves out one part of each type, and as many good ones as it takes.
+    This is stratified leave-one-group-out: a fold has one part of each type, and the good parts are spread evenly.
     """
     draw = random.Random(seed)  # noqa: S311  (a repeatable draw, no secret)
     fold_of: dict[str, int] = {}
-    labels = {lesson.label for lesson in lessons}
-    parts_of = {label: sorted({x.part_id for x in lessons if x.label == label}) for label in labels}
+    labels = {sample.label for sample in samples}
+    parts_of = {label: sorted({x.part_id for x in samples if x.label == label}) for label in labels}
     folds = min(most, max(len(parts) for parts in parts_of.values()))
     for label in (*types, GOOD):
         parts = [part for part in parts_of.get(label, []) if part not in fold_of]
         draw.shuffle(parts)
         first = draw.randrange(folds)
-        fold_of.update({part: (first + place) % folds for place, part in enumerate(parts)})
-    return [fold_of[lesson.part_id] for lesson in lessons]
+        fold_of.update({part: (first + i) % folds for i, part in enumerate(parts)})
+    return [fold_of[sample.part_id] for sample in samples]
 
 
-def out_of_fold(lessons: Sequence[Lesson], types: Sequence[str], fold_of: Sequence[int], console: Console) -> OutOfFold:
-    """Score every photograph by discriminants that were fitted without its part."""
-    folds = track(sorted(set(fold_of)), "Reading what each part teaches", console=console)
-    scatters = {fold: scatter_from_lessons(_of_fold(lessons, fold_of, fold)) for fold in folds}
-    return out_of_fold_of_some(lessons, types, fold_of, scatters, [True] * len(lessons), console)
+def out_of_fold(samples: Sequence[Sample], types: Sequence[str], fold_of: Sequence[int], console: Console) -> OutOfFold:
+    """Score every photograph with discriminants that were fitted without its part."""
+    folds = track(sorted(set(fold_of)), "Preparing cross-validation", console=console)
+    scatters = {fold: scatter_from_samples(_of_fold(samples, fold_of, fold)) for fold in folds}
+    return out_of_fold_of_some(samples, types, fold_of, scatters, [True] * len(samples), console)
 
 
 def out_of_fold_of_some(
-    lessons: Sequence[Lesson],
+    samples: Sequence[Sample],
     types: Sequence[str],
     fold_of: Sequence[int],
     scatters: Mapping[int, Scatter],
-    taught: Sequence[bool],
+    used: Sequence[bool],
     console: Console,
 ) -> OutOfFold:
-    """As `out_of_fold`, but the fits are to those that are `taught` alone, whose scatters by fold are given."""
-    scores = torch.full((len(lessons), 2, len(types)), torch.nan, dtype=torch.float64)
-    nothing, fitted = empty_scatter(lessons[0].patches.shape[1]), {}
-    for fold in track(sorted(scatters), "Leaving parts out in turn", console=console):
-        shown = [x for x, of, known in zip(lessons, fold_of, taught, strict=True) if known and of != fold]
+    """As `out_of_fold`, but fitted only to the samples in `used`, whose scatters are given by fold."""
+    scores = torch.full((len(samples), 2, len(types)), torch.nan, dtype=torch.float64)
+    nothing, fitted = empty_scatter(samples[0].patches.shape[1]), {}
+    for fold in track(sorted(scatters), "Cross-validating by part", console=console):
+        shown = [x for x, of, is_used in zip(samples, fold_of, used, strict=True) if is_used and of != fold]
         clean = reduce(add, (scatters[of] for of in scatters if of != fold), nothing)
         if not clean.weight:
             continue
         found = fitted[fold] = discriminants(shown, types, clean)
-        left_out = [place for place, of in enumerate(fold_of) if of == fold]
-        scores[left_out] = scores_of_unseen(found, shown, [lessons[place] for place in left_out], types)
+        left_out = [i for i, of in enumerate(fold_of) if of == fold]
+        scores[left_out] = scores_of_unseen(found, shown, [samples[i] for i in left_out], types)
     return OutOfFold(scores, reduce(add, scatters.values()), fold_of, fitted)
 
 
 def scores_of_unseen(
-    found: Discriminants, taught: Sequence[OfPart], left_out: Sequence[Lesson], types: Sequence[str]
+    found: Discriminants, trained_on: Sequence[OfPart], left_out: Sequence[Sample], types: Sequence[str]
 ) -> Tensor:
-    """Scores [k, 2, T] of the photographs left out; NaN for a type that none of the taught ones shows."""
-    labels = {one.label for one in taught}
+    """Scores [k, 2, T] of the held-out photographs; NaN for a type without training photographs."""
+    labels = {sample.label for sample in trained_on}
     known = torch.tensor([name in labels for name in types])
-    return torch.where(known, torch.stack([found.scores(lesson) for lesson in left_out]), torch.nan)
+    return torch.where(known, torch.stack([found.scores(sample) for sample in left_out]), torch.nan)
 
 
-def _of_fold(lessons: Sequence[Lesson], fold_of: Sequence[int], fold: int) -> list[Lesson]:
-    return [lesson for lesson, of in zip(lessons, fold_of, strict=True) if of == fold]
+def _of_fold(samples: Sequence[Sample], fold_of: Sequence[int], fold: int) -> list[Sample]:
+    return [sample for sample, of in zip(samples, fold_of, strict=True) if of == fold]
 
 
-def blend_from_scores(scores: Tensor, lessons: Sequence[Lesson], types: Sequence[str]) -> Blend:
-    """Both scores count alike, in spreads of what shows no defect of the type; sigmoids become balanced probabilities.
+def blend_from_scores(scores: Tensor, samples: Sequence[Sample], types: Sequence[str]) -> Blend:
+    """Weigh both scores equally, in spreads of photographs without the type, and calibrate sigmoids for equal priors.
 
-    The last step is Platt's (1999), on scores [n, 2, T] out of fold.
+    The last step is Platt scaling (1999), on out-of-fold scores [n, 2, T].
     """
     patch, context, offset = torch.ones(3, len(types), dtype=torch.float64)
-    has_good = any(lesson.label == GOOD for lesson in lessons)
+    has_good = any(sample.label == GOOD for sample in samples)
     for column, name in enumerate(types):
         known = ~torch.isnan(scores[:, 0, column])
-        of_type = torch.tensor([lesson.label == name for lesson in lessons])
-        reference = torch.tensor([lesson.label == GOOD for lesson in lessons]) if has_good else ~of_type
+        of_type = torch.tensor([sample.label == name for sample in samples])
+        reference = torch.tensor([sample.label == GOOD for sample in samples]) if has_good else ~of_type
         patch_scores, context_scores = scores[:, 0, column], scores[:, 1, column]
         patch_spread, context_spread = (
             _spread(patch_scores[known & reference]),
@@ -146,14 +146,14 @@ def blend_from_scores(scores: Tensor, lessons: Sequence[Lesson], types: Sequence
     return Blend(patch, context, offset)
 
 
-def auc_by_part(scores: Sequence[float], lessons: Sequence[Lesson], name: str, seed: int) -> PartAuc | None:
-    """A type's parts against the good ones, a part's score being the mean of its photographs'.
+def auc_by_part(scores: Sequence[float], samples: Sequence[Sample], name: str, seed: int) -> PartAuc | None:
+    """The AUC of a type's parts against good parts; a part's score is the mean of its photographs' scores.
 
-    Without good photographs the other types' parts stand in; None where a side is missing.
+    Without good photographs the parts of other types are used instead; None without parts on one of the sides.
     """
     wanted = {name}
-    others = {GOOD} if any(lesson.label == GOOD for lesson in lessons) else {x.label for x in lessons} - wanted
-    positives, negatives = _part_means(scores, lessons, wanted), _part_means(scores, lessons, others)
+    others = {GOOD} if any(sample.label == GOOD for sample in samples) else {x.label for x in samples} - wanted
+    positives, negatives = _part_means(scores, samples, wanted), _part_means(scores, samples, others)
     if not len(positives) or not len(negatives):
         return None
     wins = (positives[:, None] > negatives) + 0.5 * (positives[:, None] == negatives)
@@ -166,22 +166,22 @@ def auc_by_part(scores: Sequence[float], lessons: Sequence[Lesson], name: str, s
     return PartAuc(float(wins.mean()), float(low), float(high))
 
 
-def _part_means(scores: Sequence[float], lessons: Sequence[Lesson], labels: set[str]) -> NDArray[np.float64]:
+def _part_means(scores: Sequence[float], samples: Sequence[Sample], labels: set[str]) -> NDArray[np.float64]:
     by_part: dict[str, list[float]] = {}
-    for score, lesson in zip(scores, lessons, strict=True):
-        if lesson.label in labels and np.isfinite(score):
-            by_part.setdefault(lesson.part_id, []).append(score)
+    for score, sample in zip(scores, samples, strict=True):
+        if sample.label in labels and np.isfinite(score):
+            by_part.setdefault(sample.part_id, []).append(score)
     return np.array([np.mean(of_part) for of_part in by_part.values()])
 
 
 def _spread(scores: Tensor) -> float:
-    """The standard deviation; 1 where there is none to speak of."""
+    """The standard deviation; 1 if it is (nearly) zero or there are too few scores."""
     spread = float(scores.std()) if len(scores) > 1 else 0.0
     return spread if spread > 1e-9 else 1.0
 
 
 def _balanced(scores: Tensor, target: Tensor) -> tuple[float, float]:
-    """Scale, above 0, and offset that make sigmoids of the scores probabilities with both sides counted alike."""
+    """Platt scaling: scale, above 0, and offset that make sigmoids of the scores probabilities for equal priors."""
     if not target.any() or target.all():
         center = float(scores.mean()) if len(scores) else 0.0
         return 1.0, -center - _HALF_AT_SPREADS * _spread(scores)

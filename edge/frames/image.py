@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -97,7 +98,7 @@ def jpeg_from_file(path: Path, max_bytes: int) -> bytes | None:
         OSError: the file cannot be read.
         ValueError: it is no image.
     """
-    return _jpeg_within(_decoded(path.read_bytes(), path), max_bytes)
+    return _jpeg_or_none(_decoded(path.read_bytes(), path), max_bytes)
 
 
 def heatmap_from_file(path: Path, max_bytes: int) -> bytes | None:
@@ -112,7 +113,20 @@ def heatmap_from_file(path: Path, max_bytes: int) -> bytes | None:
     if encoded_map is None:
         return None
     relevance_u8 = _decoded(encoded_map, path)
-    return _jpeg_within(overlay(_decoded(data, path), relevance_u8), max_bytes)
+    return _jpeg_or_none(overlay(_decoded(data, path), relevance_u8), max_bytes)
+
+
+def jpeg_within(pixels: NDArray[np.uint8], max_bytes: int, qualities: Sequence[int], min_side_px: int) -> bytes:
+    """The first JPEG that fits, at falling qualities and then halved down to `min_side_px`; else the smallest one."""
+    for quality in qualities:
+        jpeg = _jpeg(pixels, quality)
+        if len(jpeg) <= max_bytes:
+            return jpeg
+    while len(jpeg) > max_bytes and min(pixels.shape[:2]) >= 2 * min_side_px:
+        half = (pixels.shape[1] // 2, pixels.shape[0] // 2)
+        pixels = np.asarray(cv2.resize(pixels, half, interpolation=cv2.INTER_AREA), np.uint8)
+        jpeg = _jpeg(pixels, qualities[-1])
+    return jpeg
 
 
 def _map_chunk(png: bytes) -> bytes | None:
@@ -137,18 +151,9 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def _jpeg_within(pixels: NDArray[np.uint8], max_bytes: int) -> bytes | None:
-    for quality in _JPEG_QUALITIES:
-        jpeg = _jpeg(pixels, quality)
-        if len(jpeg) <= max_bytes:
-            return jpeg
-    while min(pixels.shape[:2]) >= 2 * MIN_JPEG_SIDE_PX:
-        half = (pixels.shape[1] // 2, pixels.shape[0] // 2)
-        pixels = np.asarray(cv2.resize(pixels, half, interpolation=cv2.INTER_AREA), np.uint8)
-        jpeg = _jpeg(pixels, _JPEG_QUALITIES[-1])
-        if len(jpeg) <= max_bytes:
-            return jpeg
-    return None
+def _jpeg_or_none(pixels: NDArray[np.uint8], max_bytes: int) -> bytes | None:
+    jpeg = jpeg_within(pixels, max_bytes, _JPEG_QUALITIES, MIN_JPEG_SIDE_PX)
+    return jpeg if len(jpeg) <= max_bytes else None
 
 
 def _is_smaller(p: Placement) -> bool:

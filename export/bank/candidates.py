@@ -28,7 +28,7 @@ from export.bank.coreset import k_center_greedy
 from export.bank.space import Matrix, PatchSpace, space_from_patches
 from training.data.dataset import read_mask
 from training.data.run_files import RunPhoto, TrainRecord
-from training.model import DefectHead, InspectionModel, head_features, in_turn_on_one_core, patch_features
+from training.model import DefectHead, InspectionModel, head_features, iterate_each_on_one_core, patch_features
 
 MAX_CANDIDATES = 250_000
 """Patches of all photographs together: 63 MB of features."""
@@ -103,7 +103,7 @@ def selection_from_photos(
         ProcunitError: a photograph cannot be read, or the masks leave nothing of any.
     """
     shown = evenly_spaced(photos, SPACE_PHOTOS)
-    seen = list(in_turn_on_one_core(read, shown, "Looking at good patches", console))
+    seen = list(iterate_each_on_one_core(read, shown, "Looking at good patches", console))
     features, marks = np.concatenate([one.features for one in seen]), np.concatenate([one.marks for one in seen])
     if not len(features):
         raise ProcunitError(
@@ -134,7 +134,7 @@ def candidates_from_photos(
         return patches[coreset.indices], coreset.covering_radius, marked, found.logits
 
     of_photos, radii, marked, logits = zip(
-        *in_turn_on_one_core(chosen, photos, "Computing features", console), strict=True
+        *iterate_each_on_one_core(chosen, photos, "Computing features", console), strict=True
     )
     counts = torch.tensor([len(patches) for patches in of_photos])
     return Candidates(

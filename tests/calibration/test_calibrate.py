@@ -59,7 +59,7 @@ def test_a_held_out_part_is_scored_by_the_bank_made_without_its_fold_and_a_defec
     graphs = [run.path / name for name in graph_files()]
     engines = {name: OrtEngine(graphs, rows, threads=1) for name, rows in {**folds, "whole": tiny_bank()}.items()}
     files = {photo.sha256: run.data / photo.file for photo in trained.photos}
-    told_apart = 0
+    distinguished = 0
     for scores in record.scores:
         fold = str(exported.fold_of[scores.part_id]) if scores.label == "good" else "whole"
         found = {
@@ -67,8 +67,8 @@ def test_a_held_out_part_is_scored_by_the_bank_made_without_its_fold_and_a_defec
             for name, engine in engines.items()
         }
         assert scores.anomaly_score == pytest.approx(found[fold], rel=1e-6)
-        told_apart += all(abs(found[other] - found[fold]) > 1e-4 for other in found if other != fold)
-    assert told_apart > 0, "the banks differ enough to tell which one was in force"
+        distinguished += all(abs(found[other] - found[fold]) > 1e-4 for other in found if other != fold)
+    assert distinguished > 0, "the banks differ enough to identify the one in use"
     scored = {scores.part_id for scores in record.scores}
     assert [sum(exported.fold_of.get(part) == place for part in scored) for place in (0, 1)] == [4, 4]
 
@@ -104,7 +104,7 @@ def test_the_command_says_what_was_asked_what_is_supported_and_what_it_takes(tmp
     assert "asked: at most 1.00%" in output
     assert "at most 31.23% of good parts flagged by all scores together, with 95% confidence" in output
     assert "0 of 8 held-out good parts" in output
-    assert "299 held-out good parts are needed, 8 are there" in output
+    assert "299 held-out good parts are needed, there are 8" in output
 
 
 def test_a_saturated_score_is_counted_as_the_device_counts_it() -> None:
@@ -142,5 +142,5 @@ def test_a_missing_bank_is_named(tmp_path: Path) -> None:
 
 def test_neither_a_type_nor_a_held_out_good_part_is_refused(tmp_path: Path) -> None:
     run = build_tiny_run(tmp_path, good_parts=1, defect_parts={})
-    with pytest.raises(ProcunitError, match="nothing to judge by"):
+    with pytest.raises(ProcunitError, match="no score to calibrate"):
         calibrate_run(run.path)

@@ -28,6 +28,22 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     return run
 
 
+PROMISED_KEYS = [
+    "bundle",
+    "images",
+    "parts",
+    "skipped_images",
+    "anomaly",
+    "types",
+    "verdicts",
+    "at_false_alarm",
+    "within_part_agreement",
+    "size_only_auc",
+    "latency_ms",
+    "by_image",
+]
+
+
 def _evaluate(bundle: Path, data: Path, out: Path, *options: str) -> tuple[dict[str, Any], str]:
     arguments = [str(bundle), "--data", str(data), "--json", str(out / "figures.json"), *options]
     result = CliRunner().invoke(evaluate, arguments, catch_exceptions=False, env={"COLUMNS": "200"})
@@ -43,20 +59,7 @@ def _evaluate(bundle: Path, data: Path, out: Path, *options: str) -> tuple[dict[
 def test_the_promised_keys_and_no_others(made: TinyRun, tmp_path: Path) -> None:
     write_tiny_dataset(tmp_path / "new", 6, {"scratch": 3, "dent": 3}, first_seed=500)
     figures, output = _evaluate(made.path.parent / "bundle", tmp_path / "new", tmp_path)
-    assert list(figures) == [
-        "bundle",
-        "images",
-        "parts",
-        "skipped_images",
-        "anomaly",
-        "types",
-        "verdicts",
-        "at_false_alarm",
-        "within_part_agreement",
-        "size_only_auc",
-        "latency_ms",
-        "by_image",
-    ]
+    assert list(figures) == PROMISED_KEYS
     assert set(figures["anomaly"]) == {"auc", "auc_ci95"}
     assert set(figures["types"]) == {"scratch", "dent"}
     assert set(figures["types"]["dent"]) == {"images", "parts", "head_auc", "head_auc_ci95", "anomaly_auc"}
@@ -124,7 +127,7 @@ def test_good_parts_alone_leave_nulls(made: TinyRun, tmp_path: Path) -> None:
     assert figures["size_only_auc"] is None
 
 
-def test_an_anomaly_only_bundle_judges_types_it_was_never_taught(tmp_path: Path) -> None:
+def test_an_anomaly_only_bundle_inspects_types_that_it_was_not_trained_on(tmp_path: Path) -> None:
     tiny = build_tiny_bundle(tmp_path / "tiny", types=())
     write_tiny_dataset(tmp_path / "new", 4, {"scratch": 2}, first_seed=500)
     figures, _ = _evaluate(tiny.path, tmp_path / "new", tmp_path)
@@ -141,6 +144,6 @@ def test_an_unreadable_image_is_named(made: TinyRun, tmp_path: Path) -> None:
     assert not (tmp_path / "figures.json").exists()
 
 
-def test_a_folder_for_the_figures_that_is_not_there_is_refused_before_the_work(made: TinyRun, tmp_path: Path) -> None:
+def test_a_missing_folder_for_the_figures_is_refused_before_the_evaluation(made: TinyRun, tmp_path: Path) -> None:
     with pytest.raises(ProcunitError, match="does not exist"):
         _evaluate(made.path.parent / "bundle", made.data, tmp_path / "absent")

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from calibration.figures import Judged, Scored, figures_from_judged, image_of, part_of
+from calibration.figures import InspectedPhoto, Scored, figures_from_inspected, image_of, part_of
 from edge.messages import Verdict
 from training.data.dataset import Photo
 
 
 def _judged(
     label: str, part: str, score: float, verdict: Verdict, *, anomaly: float | None = None, scored: bool = True
-) -> Judged:
+) -> InspectedPhoto:
     file = f"{label}/{part}-{score}.png"
     photo = Photo(Path(file), file, "", part, label, None)
     distance = score if anomaly is None else anomaly
-    return Judged(photo, verdict, 1.0, Scored(photo, 100, 100, (score,), distance, score) if scored else None)
+    return InspectedPhoto(photo, verdict, 1.0, Scored(photo, 100, 100, (score,), distance, score) if scored else None)
 
 
 _FOLDER = [
@@ -30,9 +30,9 @@ _FOLDER = [
 ]
 
 
-def _auc(folder: list[Judged], *, by_part: bool) -> float | None:
+def _auc(folder: list[InspectedPhoto], *, by_part: bool) -> float | None:
     unit_of = part_of if by_part else image_of
-    return figures_from_judged(folder, ("scratch",), has_anomaly=True, unit_of=unit_of).types["scratch"].head_auc
+    return figures_from_inspected(folder, ("scratch",), has_anomaly=True, unit_of=unit_of).types["scratch"].head_auc
 
 
 def test_a_parts_score_is_the_mean_of_its_photographs() -> None:
@@ -42,8 +42,8 @@ def test_a_parts_score_is_the_mean_of_its_photographs() -> None:
 
 
 def test_a_parts_verdict_is_the_severest_of_its_photographs() -> None:
-    by_part = figures_from_judged(_FOLDER, ("scratch",), has_anomaly=True, unit_of=part_of).verdicts
-    by_image = figures_from_judged(_FOLDER, ("scratch",), has_anomaly=True, unit_of=image_of).verdicts
+    by_part = figures_from_inspected(_FOLDER, ("scratch",), has_anomaly=True, unit_of=part_of).verdicts
+    by_image = figures_from_inspected(_FOLDER, ("scratch",), has_anomaly=True, unit_of=image_of).verdicts
     assert by_part["good"] == {"pass": 1, "reject": 0, "review": 1, "not_inspected": 0}
     assert by_part["scratch"] == {"pass": 1, "reject": 1, "review": 0, "not_inspected": 0}
     assert sum(by_image["good"].values()) == sum(by_image["scratch"].values()) == 3
@@ -55,7 +55,7 @@ def test_a_part_that_shows_two_types_counts_for_both_and_once_among_all_defects(
         _judged("dent", "s1", 0.15, Verdict.REVIEW, anomaly=0.0),
         _judged("dent", "d1", 0.95, Verdict.REVIEW),
     ]
-    figures = figures_from_judged(folder, ("scratch",), has_anomaly=True, unit_of=part_of)
+    figures = figures_from_inspected(folder, ("scratch",), has_anomaly=True, unit_of=part_of)
     assert figures.types["scratch"].parts == 2
     assert (figures.types["dent"].parts, figures.types["dent"].images) == (2, 2)
     assert figures.types["dent"].anomaly_auc == pytest.approx(0.5)
@@ -64,14 +64,14 @@ def test_a_part_that_shows_two_types_counts_for_both_and_once_among_all_defects(
 
 
 def test_a_type_that_the_bundle_was_not_taught_has_an_anomaly_figure_alone() -> None:
-    figures = figures_from_judged(_FOLDER, (), has_anomaly=True, unit_of=part_of).types["scratch"]
+    figures = figures_from_inspected(_FOLDER, (), has_anomaly=True, unit_of=part_of).types["scratch"]
     assert figures.head_auc is None
     assert figures.head_auc_ci95 is None
     assert figures.anomaly_auc is not None
 
 
 def test_without_good_parts_nothing_is_compared() -> None:
-    figures = figures_from_judged(_FOLDER[3:], ("scratch",), has_anomaly=True, unit_of=part_of)
+    figures = figures_from_inspected(_FOLDER[3:], ("scratch",), has_anomaly=True, unit_of=part_of)
     assert figures.anomaly.auc is None
     assert figures.types["scratch"].head_auc is None
     assert figures.at_false_alarm["0.01"].escape_rate is None
@@ -79,7 +79,7 @@ def test_without_good_parts_nothing_is_compared() -> None:
 
 
 def test_without_an_anomaly_limit_there_is_no_anomaly_figure() -> None:
-    figures = figures_from_judged(_FOLDER, ("scratch",), has_anomaly=False, unit_of=part_of)
+    figures = figures_from_inspected(_FOLDER, ("scratch",), has_anomaly=False, unit_of=part_of)
     assert figures.anomaly.auc is None
     assert figures.types["scratch"].anomaly_auc is None
     assert figures.types["scratch"].head_auc is not None
@@ -87,7 +87,7 @@ def test_without_an_anomaly_limit_there_is_no_anomaly_figure() -> None:
 
 def test_a_photograph_without_scores_counts_in_the_verdicts_alone() -> None:
     unscored = _judged("scratch", "s3", 0.0, Verdict.NOT_INSPECTED, scored=False)
-    figures = figures_from_judged([*_FOLDER, unscored], ("scratch",), has_anomaly=True, unit_of=part_of)
+    figures = figures_from_inspected([*_FOLDER, unscored], ("scratch",), has_anomaly=True, unit_of=part_of)
     assert figures.verdicts["scratch"]["not_inspected"] == 1
     assert figures.types["scratch"].images == 4
     assert figures.types["scratch"].head_auc == _auc(_FOLDER, by_part=True)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.numpy import load as tensors_from_bytes
 
-from calibration.held_out import Farthest, PatchesOf, held_out_bytes
+from calibration.held_out import FarthestPatches, PatchExtractor, held_out_bytes
 from edge.anomaly import score_from_distances
 from edge.bundle.manifest import (
     COUNTED_KEY,
@@ -37,10 +37,10 @@ PIXELS = np.hstack([good_image(0), good_image(1)])
 
 
 @pytest.fixture(scope="module")
-def patches_of(tmp_path_factory: pytest.TempPathFactory) -> PatchesOf:
+def patches_of(tmp_path_factory: pytest.TempPathFactory) -> PatchExtractor:
     path = tmp_path_factory.mktemp("graph") / "patches.onnx"
     write_tiny_patches_graph(path)
-    return PatchesOf(path, TILES)
+    return PatchExtractor(path, TILES)
 
 
 def _scores(seed: int) -> tuple[Scores, list[float]]:
@@ -56,7 +56,7 @@ def _scores(seed: int) -> tuple[Scores, list[float]]:
 
 @given(seed=st.integers(0, 10_000))
 def test_a_good_photograph_keeps_the_farthest_of_all_tiles_and_its_score_is_never_too_low(
-    patches_of: PatchesOf, seed: int
+    patches_of: PatchExtractor, seed: int
 ) -> None:
     scores, of_tiles = _scores(seed)
     kept = patches_of.farthest(PIXELS, scores, of_highest_tile=False)
@@ -67,7 +67,7 @@ def test_a_good_photograph_keeps_the_farthest_of_all_tiles_and_its_score_is_neve
 
 
 @given(seed=st.integers(0, 10_000))
-def test_a_defect_keeps_its_highest_tile_and_that_tile_s_very_score(patches_of: PatchesOf, seed: int) -> None:
+def test_a_defect_keeps_its_highest_tile_and_that_tile_s_very_score(patches_of: PatchExtractor, seed: int) -> None:
     scores, of_tiles = _scores(seed)
     kept = patches_of.farthest(PIXELS, scores, of_highest_tile=True)
     assert score_from_distances(kept.distances, kept.counted) == pytest.approx(max(of_tiles), rel=1e-6)
@@ -75,7 +75,7 @@ def test_a_defect_keeps_its_highest_tile_and_that_tile_s_very_score(patches_of: 
     np.testing.assert_array_equal(kept.distances, np.sort(highest)[::-1][: len(kept.distances)])
 
 
-def test_the_patches_kept_are_those_that_the_distances_are_of(patches_of: PatchesOf) -> None:
+def test_the_patches_kept_are_those_that_the_distances_are_of(patches_of: PatchExtractor) -> None:
     scores, _ = _scores(3)
     kept = patches_of.farthest(PIXELS, scores, of_highest_tile=False)
     places = [int(np.flatnonzero(scores.anomaly_map.ravel() == distance)[0]) for distance in kept.distances]
@@ -85,14 +85,15 @@ def test_the_patches_kept_are_those_that_the_distances_are_of(patches_of: Patche
     np.testing.assert_allclose(kept.patches[ranks], wanted, atol=1e-6)
 
 
-def _farthest(count: int, seed: int) -> list[Farthest]:
+def _farthest(count: int, seed: int) -> list[FarthestPatches]:
     draw = np.random.default_rng(seed)
 
     def drawn(*shape: int) -> NDArray[np.float32]:
         return draw.random(shape, np.float32)
 
     return [
-        Farthest(drawn(4, FEATURES), np.sort(drawn(4))[::-1].copy(), int(draw.integers(1, 4))) for _ in range(count)
+        FarthestPatches(drawn(4, FEATURES), np.sort(drawn(4))[::-1].copy(), int(draw.integers(1, 4)))
+        for _ in range(count)
     ]
 
 

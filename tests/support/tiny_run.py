@@ -31,8 +31,8 @@ from training.data.run_files import (
 
 _PHOTOS_PER_PART = 2
 _FOLDS = 2
-_GOOD_ROLES: tuple[SplitSide, ...] = ("train", "calibrate", "train", "seed", "calibrate")
-_DEFECT_ROLES: tuple[SplitSide, ...] = ("train", "seed", "train")
+_GOOD_SIDES: tuple[SplitSide, ...] = ("train", "calibrate", "train", "seed", "calibrate")
+_DEFECT_SIDES: tuple[SplitSide, ...] = ("train", "seed", "train")
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _images(
 
 
 def _train_record(dataset: Dataset) -> TrainRecord:
-    roles = _roles(dataset)
+    sides = _sides(dataset)
     return TrainRecord(
         data=str(dataset.root),
         dataset_sha256=dataset.sha256,
@@ -107,21 +107,21 @@ def _train_record(dataset: Dataset) -> TrainRecord:
         weights="none",
         geometry=TINY_GEOMETRY,
         types=dataset.types,
-        photos=tuple(_run_photo(photo, roles[photo.part_id]) for photo in dataset.photos),
+        photos=tuple(_run_photo(photo, sides[photo.part_id]) for photo in dataset.photos),
         out_of_fold_auc=dict.fromkeys(dataset.types, 0.9),
         packages={"numpy": np.__version__},
         code_version="0.1.0",
     )
 
 
-def _roles(dataset: Dataset) -> dict[str, SplitSide]:
-    roles: dict[str, SplitSide] = {}
+def _sides(dataset: Dataset) -> dict[str, SplitSide]:
+    sides: dict[str, SplitSide] = {}
     for label in (GOOD, *dataset.types):
-        cycle = _GOOD_ROLES if label == GOOD else _DEFECT_ROLES
+        cycle = _GOOD_SIDES if label == GOOD else _DEFECT_SIDES
         parts = dict.fromkeys(photo.part_id for photo in dataset.photos if photo.label == label)
-        roles |= {part: cycle[index % len(cycle)] for index, part in enumerate(parts)}
-    return roles
+        sides |= {part: cycle[index % len(cycle)] for index, part in enumerate(parts)}
+    return sides
 
 
-def _run_photo(photo: Photo, role: SplitSide) -> RunPhoto:
-    return RunPhoto(sha256=photo.sha256, part_id=photo.part_id, label=photo.label, role=role, file=photo.file)
+def _run_photo(photo: Photo, side: SplitSide) -> RunPhoto:
+    return RunPhoto(sha256=photo.sha256, part_id=photo.part_id, label=photo.label, role=side, file=photo.file)

@@ -248,7 +248,7 @@ def test_types_that_a_network_could_tell_by_their_turn_are_named() -> None:
 
 def test_a_frame_too_long_to_be_turned_is_refused_and_a_still_one_is_not() -> None:
     pixels = np.zeros((32, 32767), np.uint8)
-    with pytest.raises(ProcunitError, match=r"32767 x 32 px; a frame with a side over 32766 px cannot be turned"):
+    with pytest.raises(ProcunitError, match=r"32767 x 32 px; a frame with a side over 32766 px cannot be rotated"):
         augmented(pixels, None, directional(5), np.random.default_rng(0))
     assert augmented(pixels, None, STILL, np.random.default_rng(0))[0].shape == pixels.shape
 

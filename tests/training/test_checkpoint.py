@@ -47,10 +47,10 @@ def test_the_same_run_gives_the_same_bytes(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("other", "says"),
     [
-        ({"backbone": "efficientnet_b3"}, f"its backbone: {BACKBONE} there, efficientnet_b3 in {TRAIN_FILE}"),
-        ({"types": ("line", "stain")}, f"its types: line, spot there, line, stain in {TRAIN_FILE}"),
-        ({"dataset_sha256": "e" * 64}, f"its dataset_sha256: {'d' * 64} there, {'e' * 64} in {TRAIN_FILE}"),
-        ({"seed": 4}, f"its seed: 3 there, 4 in {TRAIN_FILE}"),
+        ({"backbone": "efficientnet_b3"}, f"backbone {BACKBONE}, while {TRAIN_FILE} beside it has efficientnet_b3"),
+        ({"types": ("line", "stain")}, f"types line, spot, while {TRAIN_FILE} beside it has line, stain"),
+        ({"dataset_sha256": "e" * 64}, f"dataset_sha256 {'d' * 64}, while {TRAIN_FILE} beside it has {'e' * 64}"),
+        ({"seed": 4}, f"seed 3, while {TRAIN_FILE} beside it has 4"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -68,7 +68,7 @@ def test_a_moved_folder_and_a_renamed_product_are_still_the_same_run(run: Path) 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
 def test_a_checkpoint_that_says_nothing_has_to_be_trained_again(run: Path, metadata: dict[str, str] | None) -> None:
     save_file(load_file(run / CHECKPOINT_FILE), run / CHECKPOINT_FILE, metadata)
-    with pytest.raises(ProcunitError, match=r"does not say which run it is of.*`procunit train` again"):
+    with pytest.raises(ProcunitError, match=r"does not name the run it belongs to.*`procunit train` again"):
         model_from_checkpoint(run, RECORD)
 
 

@@ -13,7 +13,7 @@ from edge.messages import PixelArray
 from edge.preprocess import tensor_from_pixels
 from tests.support.photographs import BACKBONE, write_photographs, write_weights
 from training.data.dataset import dataset_from_folder
-from training.features import lessons_from_photos
+from training.features import samples_from_photos
 from training.model import InspectionModel, head_features
 from training.weights import trunk_weights
 
@@ -25,8 +25,8 @@ def test_the_mirrored_photograph_is_taught_with_its_mask_and_never_in_place_of_i
     geometry = Geometry(input_height_px=64, input_width_px=64, channels=1)
     model = InspectionModel(BACKBONE, 0, 1)
     model.trunk.load_state_dict(trunk_weights(BACKBONE, write_weights(tmp_path / "w.safetensors")).state)
-    plain = lessons_from_photos(model, data.photos, geometry, (), 0, QUIET)
-    taught = lessons_from_photos(model, data.photos, geometry, ("horizontal",), 0, QUIET)
+    plain = samples_from_photos(model, data.photos, geometry, (), 0, QUIET)
+    taught = samples_from_photos(model, data.photos, geometry, ("horizontal",), 0, QUIET)
     for photo, before, now in zip(data.photos, plain, taught, strict=True):
         assert before.mirrored is None
         assert now.mirrored is not None

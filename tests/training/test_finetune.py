@@ -1,7 +1,8 @@
-"""Fine-tuning: what may change changes, for the better, the same each time; and parts can be left out of all of it."""
+"""Fine-tuning improves the last stages and nothing else, is repeatable, and can be cross-validated by part."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,10 @@ from tests.support.photographs import BACKBONE, write_photographs, write_weights
 from training import finetune
 from training.data.dataset import dataset_from_folder
 from training.data.dataset_yaml import dataset_file_from_folder
-from training.features import lessons_from_photos
-from training.finetune import Views, fine_tuned, lessons_from_views, tuned_stages, views_of_photos
+from training.features import samples_from_photos
+from training.finetune import Views, fine_tuned, samples_from_views, tuned_stages, views_of_photos
 from training.full_validation import full_out_of_fold
-from training.head import discriminants, head_from_discriminants, scatter_from_lessons
+from training.head import discriminants, head_from_discriminants, scatter_from_samples
 from training.model import DefectHead, InspectionModel, trunk_from_name
 from training.validation import OutOfFold, blend_from_scores, folds_by_part, out_of_fold
 from training.weights import trunk_weights
@@ -29,7 +30,7 @@ SIDE_PX = 64
 
 
 class Made:
-    """A model of drawn weights, views of a few rendered parts, and the head that tuning starts from."""
+    """A model with random weights, views of a few rendered parts, and the initial head."""
 
     def __init__(self, folder: Path) -> None:
         self.data = dataset_from_folder(write_photographs(folder / "data", 8, {"spot": 6, "line": 6}))
@@ -39,11 +40,11 @@ class Made:
         self.model.trunk.load_state_dict(trunk_weights(BACKBONE, write_weights(folder / "w.safetensors")).state)
         self.stages = tuned_stages(self.model.trunk)
         self.views = self.views_in(self.geometry)
-        self.lessons = lessons_from_views(self.stages, self.views, QUIET)
-        self.unseen: OutOfFold = out_of_fold(self.lessons, TYPES, folds_by_part(self.lessons, TYPES, 0), QUIET)
-        self.blend = blend_from_scores(self.unseen.scores, self.lessons, TYPES)
+        self.samples = samples_from_views(self.stages, self.views, QUIET)
+        self.unseen: OutOfFold = out_of_fold(self.samples, TYPES, folds_by_part(self.samples, TYPES, 0), QUIET)
+        self.blend = blend_from_scores(self.unseen.scores, self.samples, TYPES)
         self.head: DefectHead = head_from_discriminants(
-            discriminants(self.lessons, TYPES, self.unseen.clean), self.blend
+            discriminants(self.samples, TYPES, self.unseen.clean), self.blend
         )
 
     def views_in(self, geometry: Geometry) -> list[Views]:
@@ -58,16 +59,24 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return Made(tmp_path_factory.mktemp("finetune"))
 
 
-@pytest.fixture
-def bold(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawn weights learn nothing at a pretrained network's pace."""
-    monkeypatch.setattr(finetune, "LEARNING_RATES", (1e-2, 1e-2, 1e-2))
-    monkeypatch.setattr(finetune, "AVERAGED_STEPS", 5)
+@pytest.fixture(scope="module")
+def high_rates() -> Iterator[None]:
+    """Higher learning rates: random weights learn nothing at a pretrained network's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune, "LEARNING_RATES", (1e-2, 1e-2, 1e-2))
+        patch.setattr(finetune, "AVERAGED_STEPS", 5)
+        yield
+
+
+@pytest.fixture(scope="module")
+def tuned(made: Made, high_rates: None) -> torch.nn.ModuleList:
+    """Stages tuned once; tests only read them."""
+    return made.tuned()
 
 
 def test_the_first_view_is_the_photograph_as_the_device_sees_it(made: Made) -> None:
-    wanted = lessons_from_photos(made.model, made.data.photos, made.geometry, (), 0, QUIET)
-    for found, exact in zip(made.lessons, wanted, strict=True):
+    wanted = samples_from_photos(made.model, made.data.photos, made.geometry, (), 0, QUIET)
+    for found, exact in zip(made.samples, wanted, strict=True):
         assert (found.label, found.part_id) == (exact.label, exact.part_id)
         torch.testing.assert_close(found.patches.float(), exact.patches.float(), atol=0.02, rtol=0.02)
         assert (found.coverage is None) == (exact.coverage is None)
@@ -75,50 +84,52 @@ def test_the_first_view_is_the_photograph_as_the_device_sees_it(made: Made) -> N
             torch.testing.assert_close(found.coverage, exact.coverage)
 
 
-def test_views_differ_and_their_masks_go_with_them(made: Made) -> None:
+def test_views_differ_and_keep_their_masks(made: Made) -> None:
     for x in made.views:
         assert not torch.equal(x.middle[0], x.middle[1])
         if x.coverage is not None:
             assert (x.coverage.flatten(1).sum(1) > 0).all(), "every view shows its defect"
 
 
-def test_stages_get_better_and_their_batch_norms_keep_their_statistics(made: Made, bold: None) -> None:
+def test_weights_change_and_batch_norms_keep_their_statistics(made: Made, high_rates: None) -> None:
     before = {name: value.clone() for name, value in made.stages.state_dict().items()}
     tuned = made.tuned()
     after = tuned.state_dict()
     assert any(not torch.equal(after[name], value) for name, value in before.items() if name.endswith("weight"))
     for name, value in before.items():
-        torch.testing.assert_close(made.stages.state_dict()[name], value, msg="the model's own are a copy's source")
+        torch.testing.assert_close(
+            made.stages.state_dict()[name], value, msg="the model's stages are copied, not changed"
+        )
         if "running" in name:
             torch.testing.assert_close(after[name], value)
     assert not any(parameter.requires_grad for parameter in tuned.parameters())
 
 
-def test_tuning_repeats(made: Made, bold: None) -> None:
-    first, second = made.tuned().state_dict(), made.tuned().state_dict()
+def test_tuning_is_repeatable(made: Made, tuned: torch.nn.ModuleList, high_rates: None) -> None:
+    first, second = tuned.state_dict(), made.tuned().state_dict()
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, atol=0, rtol=0)
 
 
-def test_a_tuned_network_tells_its_own_photographs_better(made: Made, bold: None) -> None:
+def test_a_tuned_network_separates_its_own_photographs_better(made: Made, tuned: torch.nn.ModuleList) -> None:
     def spread(stages: torch.nn.ModuleList) -> float:
-        lessons = lessons_from_views(stages, made.views, QUIET)
-        found = discriminants(lessons, TYPES, scatter_from_lessons(lessons))
-        scores = torch.stack([found.scores(x)[0] for x in lessons])
-        of_type = torch.tensor([[x.label == name for name in TYPES] for x in lessons])
+        samples = samples_from_views(stages, made.views, QUIET)
+        found = discriminants(samples, TYPES, scatter_from_samples(samples))
+        scores = torch.stack([found.scores(x)[0] for x in samples])
+        of_type = torch.tensor([[x.label == name for name in TYPES] for x in samples])
         return float((scores[of_type].mean() - scores[~of_type].mean()) / scores[~of_type].std())
 
-    assert spread(made.tuned()) > spread(made.stages)
+    assert spread(tuned) > spread(made.stages)
 
 
-def test_tiles_are_tuned_apart(made: Made) -> None:
+def test_tiles_are_tuned_separately(made: Made) -> None:
     halves = (Region(x=0, y=0, width=0.5, height=1), Region(x=0.5, y=0, width=0.5, height=1))
     views = made.views_in(made.geometry.model_copy(update={"regions": halves}))
     assert views[0].middle.shape[:2] == (finetune.VIEWS, 2)
     fine_tuned(made.stages, views, TYPES, made.head, 0, Progress(disable=True))
 
 
-def test_each_fold_is_tuned_without_its_parts_and_kept(made: Made, tmp_path: Path, bold: None) -> None:
+def test_each_fold_is_tuned_without_its_parts_and_kept(made: Made, tmp_path: Path, high_rates: None) -> None:
     arguments = (made.stages, made.views, TYPES, made.unseen, made.blend, 0, tmp_path / "kept", QUIET)
     scores = full_out_of_fold(*arguments)
     assert torch.isfinite(scores).all()
@@ -126,9 +137,9 @@ def test_each_fold_is_tuned_without_its_parts_and_kept(made: Made, tmp_path: Pat
     rest = [x for x, of in zip(made.views, made.unseen.fold_of, strict=True) if of != fold]
     head = head_from_discriminants(made.unseen.fitted[fold], made.blend)
     tuned = fine_tuned(made.stages, rest, TYPES, head, 0, Progress(disable=True))
-    lessons = lessons_from_views(tuned, rest, QUIET)
-    wanted = discriminants(lessons, TYPES, scatter_from_lessons(lessons)).scores(
-        lessons_from_views(tuned, made.views[:1], QUIET)[0]
+    samples = samples_from_views(tuned, rest, QUIET)
+    wanted = discriminants(samples, TYPES, scatter_from_samples(samples)).scores(
+        samples_from_views(tuned, made.views[:1], QUIET)[0]
     )
     torch.testing.assert_close(scores[0], wanted, atol=1e-4, rtol=1e-3)
     files = sorted((tmp_path / "kept").iterdir())
@@ -139,6 +150,6 @@ def test_each_fold_is_tuned_without_its_parts_and_kept(made: Made, tmp_path: Pat
 
 
 def test_a_backbone_without_a_list_of_blocks_is_refused_in_words() -> None:
-    with pytest.raises(ProcunitError, match="cannot be tuned apart") as caught:
+    with pytest.raises(ProcunitError, match="cannot be tuned separately") as caught:
         tuned_stages(trunk_from_name("resnet18"))
     assert "--frozen" in str(caught.value)

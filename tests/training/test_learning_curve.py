@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch
 from rich.console import Console
 
-from tests.training.test_head import PATCHES, TYPES, lessons
-from training.features import Lesson
+from tests.training.test_head import PATCHES, TYPES, samples
+from training.features import Sample
 from training.learning_curve import learning_curves
 
 QUIET = Console(quiet=True)
@@ -18,7 +18,7 @@ MARKED = [0, 1, 2, 6, 7, 8]
 """Neighbours on a grid of 6 x 6."""
 
 
-def _faint(seed: int) -> list[Lesson]:
+def _faint(seed: int) -> list[Sample]:
     """Forty parts of a type that a few parts do not teach: its mark is as faint as what parts differ by anyway."""
     draw = torch.Generator().manual_seed(seed)
     made = []
@@ -33,7 +33,7 @@ def _faint(seed: int) -> list[Lesson]:
                     coverage[MARKED] = 1
                 coverage_or_none = coverage if label == "crack" else None
                 made.append(
-                    Lesson(label, f"{label}{part}", patches.half(), patches.mean(0), coverage_or_none, (1, 6, 6))
+                    Sample(label, f"{label}{part}", patches.half(), patches.mean(0), coverage_or_none, (1, 6, 6))
                 )
     return made
 
@@ -58,7 +58,7 @@ def test_labels_that_mean_nothing_teach_nothing_however_many() -> None:
 
 
 def test_a_type_with_few_photographs_has_one_point_and_one_with_one_part_has_none() -> None:
-    made = [x for x in lessons() if x.label != "dent" or x.part_id == "dent0"]
+    made = [x for x in samples() if x.label != "dent" or x.part_id == "dent0"]
     curves = learning_curves(made, TYPES, 0, QUIET)
     assert [point.photos for point in curves["crack"]] == [6]
     assert curves["dent"] == ()

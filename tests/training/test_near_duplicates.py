@@ -170,7 +170,7 @@ def test_a_photograph_that_cannot_be_read_is_named(parts: Path) -> None:
 def test_the_warning_shows_one_example_of_a_group() -> None:
     pairs = (Pair("a", "b", 0.9), Pair("a", "c", 0.8), Pair("d", "e", 0.3))
     text = NearDuplicates(pairs, (("a", "b", "c"), ("d", "e")), 7, 7).warning()
-    assert "Alike are a and b (90% of the texture); d and e (30% of the texture)." in text
+    assert "Similar are a and b (90% of the texture); d and e (30% of the texture)." in text
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def photos_of(shows: dict[str, str]) -> list[Photo]:
 
 def run_photos(photos: list[Photo], split: Split) -> list[RunPhoto]:
     return [
-        RunPhoto(sha256=p.sha256, part_id=p.part_id, label=p.label, role=split.roles[p.part_id], file=p.file)
+        RunPhoto(sha256=p.sha256, part_id=p.part_id, label=p.label, role=split.sides[p.part_id], file=p.file)
         for p in photos
     ]
 
@@ -53,7 +53,7 @@ def written(run: Path, photos: list[Photo], split: Split, earlier: SeededSet | N
 
 
 def seeded_in(split: Split) -> set[str]:
-    return {part for part, role in split.roles.items() if role == "seed"}
+    return {part for part, side in split.sides.items() if side == "seed"}
 
 
 def test_what_is_written_is_read_from_the_run_and_from_the_file(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_what_is_written_is_read_from_the_run_and_from_the_file(tmp_path: Path) 
     split = split_by_part(photos, 0)
     found = written(tmp_path / "run", photos, split)
     assert {known.part_id for known in found.photos.values()} == seeded_in(split)
-    assert set(found.photos) == {p.sha256 for p in photos if split.roles[p.part_id] == "seed"}
+    assert set(found.photos) == {p.sha256 for p in photos if split.sides[p.part_id] == "seed"}
     assert read_seeded(tmp_path / "run" / SEEDED_FILE) == found
     assert [path.name for path in (tmp_path / "run").iterdir()] == [SEEDED_FILE]
 
@@ -73,8 +73,8 @@ def test_what_is_written_is_read_from_the_run_and_from_the_file(tmp_path: Path) 
 def test_the_same_photographs_with_their_own_set_are_split_as_before(parts: dict[str, str], seed: int) -> None:
     photos = photos_of(parts)
     split = split_by_part(photos, seed)
-    seeded = set_of(*(p for p in photos if split.roles[p.part_id] == "seed"))
-    assert split_by_part(photos, seed, seeded).roles == split.roles
+    seeded = set_of(*(p for p in photos if split.sides[p.part_id] == "seed"))
+    assert split_by_part(photos, seed, seeded).sides == split.sides
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -91,13 +91,13 @@ def test_one_seeded_photograph_seeds_its_whole_part_and_joined_parts() -> None:
     photos = photos_of(SHOWS)
     joined = [replace(p, part_id="d0") if p.part_id == "d1" else p for p in photos]
     split = split_by_part(joined, 3, set_of(photo("d1", "dent", copy=1)))
-    assert split.roles["d0"] == "seed"
+    assert split.sides["d0"] == "seed"
 
 
 def test_more_parts_are_seeded_where_there_are_more_parts() -> None:
     few, many = {f"d{i}": "dent" for i in range(12)}, {f"d{i}": "dent" for i in range(40)}
     first = split_by_part(photos_of(few), 0)
-    seeded = set_of(*(p for p in photos_of(few) if first.roles[p.part_id] == "seed"))
+    seeded = set_of(*(p for p in photos_of(few) if first.sides[p.part_id] == "seed"))
     grown = split_by_part(photos_of(many), 1, seeded)
     assert seeded_in(first) < seeded_in(grown)
     assert len(seeded_in(grown)) == seed_parts_wanted(40)
@@ -107,7 +107,7 @@ def test_good_parts_of_the_set_count_among_the_seeded_ones() -> None:
     photos = photos_of({f"g{i}": GOOD for i in range(20)})
     split = split_by_part(photos, 0, set_of(photo("g0", GOOD), photo("g1", GOOD)))
     assert {"g0", "g1"} < seeded_in(split)
-    assert [list(split.roles.values()).count(role) for role in ("seed", "calibrate", "train")] == [4, 6, 10]
+    assert [list(split.sides.values()).count(side) for side in ("seed", "calibrate", "train")] == [4, 6, 10]
 
 
 def test_what_the_data_lacks_now_stays_in_the_set(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_part_that_only_shares_a_seeded_part_s_name_is_told() -> None:
     photos = photos_of(SHOWS)
     other = replace(photo("d5", "dent"), sha256=content("another photograph"))
     split = split_by_part(photos, 0, set_of(other))
-    assert any("called like seeded ones" in note and "d5" in note for note in split.notes)
+    assert any("with the id of a seeded part" in note and "d5" in note for note in split.notes)
 
 
 def test_another_label_than_in_the_set_is_refused() -> None:
@@ -140,7 +140,7 @@ def test_another_label_than_in_the_set_is_refused() -> None:
 def test_a_set_of_all_parts_of_a_type_leaves_nothing_to_learn() -> None:
     shows = {"d0": "dent", "d1": "dent", "d2": "dent", "g0": GOOD, "g1": GOOD}
     dents = [p for p in photos_of(shows) if p.label == "dent"]
-    with pytest.raises(ProcunitError, match="every part of dent, 3 in number"):
+    with pytest.raises(ProcunitError, match="contains all 3 parts of dent"):
         split_by_part(photos_of(shows), 0, set_of(*dents))
 
 
@@ -154,7 +154,7 @@ def test_a_set_of_all_good_parts_leaves_no_threshold_and_says_so() -> None:
 @pytest.mark.parametrize(
     ("again", "says"),
     [
-        ({"part_id": "d9"}, "counts as the part 'd9', that one as 'd1'"),
+        ({"part_id": "d9"}, "has the part id 'd9', that one 'd1'"),
         ({"label": GOOD}, "labelled 'good', that one 'dent'"),
     ],
 )
@@ -164,7 +164,7 @@ def test_one_photograph_as_two_parts_or_with_two_labels_is_refused(again: dict[s
     with pytest.raises(ProcunitError) as raised:
         split_by_part([copy, *photos], 0)
     assert raised.value.where == "data/z/copy.png"
-    assert "the same photograph as data/dent/d1-0.png" in raised.value.what
+    assert "identical to data/dent/d1-0.png" in raised.value.what
     assert says in raised.value.what
     assert raised.value.remedy
 
@@ -179,12 +179,12 @@ def test_a_copy_within_a_part_does_no_harm() -> None:
     ("content_of_file", "says"),
     [
         (None, "no seeded set here"),
-        ("", "no seeded set"),
-        ("[]", "no seeded set"),
+        ("", "not a seeded set"),
+        ("[]", "not a seeded set"),
         ('{"photos": [], "more": 1}', "more"),
         (json.dumps({"photos": [{"sha256": "ab", "part_id": "p", "label": "dent"}]}), "sha256"),
         (json.dumps({"photos": [{"sha256": "0" * 64, "part_id": 7, "label": "dent"}]}), "part_id"),
-        (json.dumps({"photos": [{"sha256": "0" * 64, "part_id": "p", "label": "dent"}] * 2}), "stands 2 times"),
+        (json.dumps({"photos": [{"sha256": "0" * 64, "part_id": "p", "label": "dent"}] * 2}), "appears 2 times"),
     ],
     ids=["missing", "empty", "list", "unknown key", "short hash", "number", "twice"],
 )

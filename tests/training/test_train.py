@@ -49,9 +49,18 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_photographs(tmp_path_factory.mktemp("photographs") / "bracket", 10, TYPES)
 
 
+@pytest.fixture(scope="module")
+def run(photographs: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with seed 0, trained into an existing empty directory; tests only read it."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+    run.mkdir()
+    _trained(photographs, run, weights)
+    return run
+
+
 @pytest.fixture
 def data(photographs: Path, tmp_path: Path) -> Path:
-    """A copy that a test may spoil."""
+    """A copy that a test may change."""
     return Path(shutil.copytree(photographs, tmp_path / "data"))
 
 
@@ -71,32 +80,31 @@ def _refused(result: Result) -> str:
     return str(result.exception)
 
 
-def test_a_run_holds_the_split_the_model_and_its_accuracy(photographs: Path, weights: Path, tmp_path: Path) -> None:
-    record = _trained(photographs, tmp_path / "run", weights)
+def test_a_run_holds_the_split_the_model_and_its_accuracy(run: Path) -> None:
+    record = read_record(run, TRAIN_FILE, TrainRecord)
     names = [CHECKPOINT_FILE, SHEET_FILE, REPORT_FILE, SEEDED_FILE, TRAIN_FILE]
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == sorted(names)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"], "nothing half-written stays"
+    assert sorted(path.name for path in run.iterdir()) == sorted(names)
+    assert sorted(path.name for path in run.parent.iterdir()) == ["run"], "nothing half-written stays"
     assert (record.product, record.types, record.backbone) == ("bracket", ("line", "spot"), BACKBONE)
     assert (record.geometry.channels, record.geometry.input_height_px) == (1, 96)
     assert len(record.photos) == 2 * (10 + 7 + 7)
-    roles = {(photo.label, photo.part_id): photo.role for photo in record.photos}
-    assert [role for (label, _), role in roles.items() if label == "spot"].count("seed") == 5
+    sides = {(photo.label, photo.part_id): photo.role for photo in record.photos}
+    assert [side for (label, _), side in sides.items() if label == "spot"].count("seed") == 5
     assert all(photo.mask == f"masks/{photo.file}" for photo in record.photos if photo.label != "good")
     assert min(record.out_of_fold_auc.values()) > 0.9, "a dark spot and a bright line are easy"
-    assert model_from_checkpoint(tmp_path / "run", record).head is not None
+    assert model_from_checkpoint(run, record).head is not None
 
 
-def test_the_same_seed_gives_the_same_checkpoint(photographs: Path, weights: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_checkpoint(photographs: Path, weights: Path, run: Path, tmp_path: Path) -> None:
     first = _trained(photographs, tmp_path / "a", weights, "--seed", "3")
     again = _trained(photographs, tmp_path / "b", weights, "--seed", "3")
-    other = _trained(photographs, tmp_path / "c", weights, "--seed", "4")
     assert first == again
-    assert first.photos != other.photos
-    checkpoints = [(tmp_path / name / CHECKPOINT_FILE).read_bytes() for name in "abc"]
+    assert first.photos != read_record(run, TRAIN_FILE, TrainRecord).photos
+    checkpoints = [(path / CHECKPOINT_FILE).read_bytes() for path in (tmp_path / "a", tmp_path / "b", run)]
     assert checkpoints[0] == checkpoints[1] != checkpoints[2]
 
 
-def test_a_csv_teaches_the_same_as_its_folder(data: Path, weights: Path, tmp_path: Path) -> None:
+def test_a_csv_trains_the_same_as_its_folder(data: Path, weights: Path, tmp_path: Path) -> None:
     of_folder = _trained(data, tmp_path / "a", weights)
     with (data / "photos.csv").open("w", newline="") as stream:
         rows = [(photo.file, photo.label, photo.part_id, photo.mask) for photo in of_folder.photos]
@@ -107,9 +115,8 @@ def test_a_csv_teaches_the_same_as_its_folder(data: Path, weights: Path, tmp_pat
     assert (tmp_path / "a" / CHECKPOINT_FILE).read_bytes() == (tmp_path / "b" / CHECKPOINT_FILE).read_bytes()
 
 
-def test_the_trunk_stays_as_the_weights_file_has_it(photographs: Path, weights: Path, tmp_path: Path) -> None:
-    _trained(photographs, tmp_path / "run", weights)
-    found, wanted = load_file(tmp_path / "run" / CHECKPOINT_FILE), load_file(weights)
+def test_the_trunk_stays_as_the_weights_file_has_it(weights: Path, run: Path) -> None:
+    found, wanted = load_file(run / CHECKPOINT_FILE), load_file(weights)
     trunk = {name.removeprefix("trunk."): tensor for name, tensor in found.items() if name.startswith("trunk.")}
     assert len(trunk) > 20
     assert all(tensor.equal(wanted[name]) for name, tensor in trunk.items())
@@ -123,7 +130,7 @@ def test_good_parts_alone_make_a_run_without_a_head(weights: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("masks", [True, False], ids=["masks", "no masks"])
-def test_defects_alone_are_taught_and_said_so(weights: Path, tmp_path: Path, masks: bool) -> None:
+def test_defects_alone_are_trained_on_with_a_note(weights: Path, tmp_path: Path, masks: bool) -> None:
     data = write_photographs(tmp_path / "data", 0, {"spot": 3, "line": 3}, masks=masks)
     result = _train(data, tmp_path / "run", weights)
     assert result.exception is None
@@ -131,19 +138,19 @@ def test_defects_alone_are_taught_and_said_so(weights: Path, tmp_path: Path, mas
     assert read_record(tmp_path / "run", TRAIN_FILE, TrainRecord).types == ("line", "spot")
 
 
-def test_one_type_of_one_part_is_taught(weights: Path, tmp_path: Path) -> None:
+def test_one_type_of_one_part_is_trained(weights: Path, tmp_path: Path) -> None:
     record = _trained(write_photographs(tmp_path / "data", 3, {"spot": 1}), tmp_path / "run", weights)
-    assert record.out_of_fold_auc == {}, "no part was left out to tell"
+    assert record.out_of_fold_auc == {}, "cross-validation needs two parts"
 
 
-def test_what_the_folder_ignores_and_its_regions_are_part_of_the_run(data: Path, weights: Path, tmp_path: Path) -> None:
+def test_ignored_areas_and_regions_of_the_folder_are_part_of_the_run(data: Path, weights: Path, tmp_path: Path) -> None:
     background = np.zeros((2 * HEIGHT_PX, 2 * WIDTH_PX), np.uint8)
     background[:20] = 255
     cv2.imwrite(str(data / "ignored.png"), background)
     (data / "geometry.yaml").write_text("regions: [{width: 0.6}, {x: 0.4, width: 0.6}]\nmm_per_px: 0.05\n")
     result = _train(data, tmp_path / "run", weights)
     assert result.exception is None, result.output
-    assert "Judged: 2 regions (1: x 0 to 0.6, y 0 to 1; 2: x 0.4 to 1, y 0 to 1), 17.1% of it ignored" in " ".join(
+    assert "Inspected: 2 regions (1: x 0 to 0.6, y 0 to 1; 2: x 0.4 to 1, y 0 to 1), 17.1% of it ignored" in " ".join(
         result.output.split()
     )
     record = read_record(tmp_path / "run", TRAIN_FILE, TrainRecord)
@@ -154,9 +161,7 @@ def test_what_the_folder_ignores_and_its_regions_are_part_of_the_run(data: Path,
     assert min(record.out_of_fold_auc.values()) > 0.9, "what is left of the defects is still learned"
 
 
-def test_what_happens_in_an_ignored_area_changes_nothing_of_what_is_learned(
-    data: Path, weights: Path, tmp_path: Path
-) -> None:
+def test_pixels_of_an_ignored_area_do_not_change_the_trained_model(data: Path, weights: Path, tmp_path: Path) -> None:
     (data / "geometry.yaml").write_text("ignored: [[[0, 0], [1, 0], [1, 0.25], [0, 0.25]]]")
     checkpoints = []
     for name in ("quiet", "noisy"):
@@ -171,8 +176,8 @@ def test_what_happens_in_an_ignored_area_changes_nothing_of_what_is_learned(
     assert all(tensor.equal(noisy[name]) for name, tensor in quiet.items())
 
 
-def test_what_the_folder_ignores_is_ignored_by_the_bundle(weights: Path, tmp_path: Path) -> None:
-    """Every stage once: the bundle's own geometry and graph give the same scores whatever the ignored area shows."""
+def test_ignored_areas_of_the_folder_are_ignored_by_the_bundle(weights: Path, tmp_path: Path) -> None:
+    """All stages: with the bundle's geometry and graph, pixels of the ignored area do not change the scores."""
     data, run = write_photographs(tmp_path / "data", 8, {"spot": 3}), tmp_path / "run"
     background = np.zeros((HEIGHT_PX, WIDTH_PX), np.uint8)
     background[:14] = 255
@@ -220,7 +225,7 @@ def _mask_of_another_shape(data: Path) -> None:
     cv2.imwrite(str(data / "masks/spot/00-0.png"), np.zeros((80, 80), np.uint8))
 
 
-def _defect_where_nothing_is_judged(data: Path) -> None:
+def _defect_outside_the_inspected_area(data: Path) -> None:
     mask_u8 = read_mask(data / "masks/spot/00-0.png", HEIGHT_PX, WIDTH_PX)
     cv2.imwrite(str(data / "ignored.png"), cv2.dilate(mask_u8, np.ones((9, 9), np.uint8)))
 
@@ -243,27 +248,27 @@ def _odd_name(data: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "says"),
+    ("spoil", "message"),
     [
         (_empty_class, "dent: the class folder holds no image"),
         (_unreadable, "spot/00-0.png: not a readable image"),
         (_small, "line/01-1.png: 200 x 31 px"),
         (_mask_of_another_shape, "masks/spot/00-0.png: the mask is 80 x 80 px"),
         (
-            _defect_where_nothing_is_judged,
-            "the whole defect lies where nothing is judged, in 1 of the photographs: spot/00",
+            _defect_outside_the_inspected_area,
+            "the whole defect lies outside the inspected area in 1 of the photographs: spot/00",
         ),
-        (_ignored_of_another_shape, "good/00-0.png: 80 x 56 px, but ignored.png has the shape of 80 x 80 px"),
+        (_ignored_of_another_shape, "good/00-0.png: 80 x 56 px, but ignored.png has the aspect ratio of 80 x 80 px"),
         (_everything_ignored, "region 1 (x 0 to 1, y 0 to 1) is wholly ignored"),
         (_unknown_key, "geometry.yaml:1: ignore: unknown key"),
         (_odd_name, "the name 'spot (new)' cannot be used"),
     ],
 )
-def test_bad_input_is_named_and_leaves_nothing(
-    data: Path, weights: Path, tmp_path: Path, spoil: Callable[[Path], None], says: str
+def test_bad_input_is_named_and_nothing_is_written(
+    data: Path, weights: Path, tmp_path: Path, spoil: Callable[[Path], None], message: str
 ) -> None:
     spoil(data)
-    assert says in _refused(_train(data, tmp_path / "run", weights))
+    assert message in _refused(_train(data, tmp_path / "run", weights))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
 
 
@@ -275,27 +280,27 @@ def test_masks_that_cover_everything_need_good_parts(weights: Path, tmp_path: Pa
     assert not (tmp_path / "run").exists()
 
 
-def test_weights_that_do_not_fit_leave_nothing(photographs: Path, tmp_path: Path) -> None:
+def test_with_weights_that_do_not_fit_nothing_is_written(photographs: Path, tmp_path: Path) -> None:
     other = write_weights(tmp_path / "other.safetensors", "test_efficientnet_gn")
     assert f"do not fit {BACKBONE}" in _refused(_train(photographs, tmp_path / "run", other))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.safetensors"]
 
 
-def test_an_earlier_run_is_replaced_only_with_force(photographs: Path, weights: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    run.mkdir()
-    _trained(photographs, run, weights)
-    (run / "model.onnx").touch()
-    assert "--force" in _refused(_train(photographs, run, weights))
-    assert (run / "model.onnx").exists()
-    _trained(photographs, run, weights, "--force")
-    assert not (run / "model.onnx").exists(), "a graph of the earlier run does not fit the new one"
+def test_an_earlier_run_is_replaced_only_with_force(
+    photographs: Path, weights: Path, run: Path, tmp_path: Path
+) -> None:
+    earlier = Path(shutil.copytree(run, tmp_path / "run"))
+    (earlier / "model.onnx").touch()
+    assert "--force" in _refused(_train(photographs, earlier, weights))
+    assert (earlier / "model.onnx").exists()
+    _trained(photographs, earlier, weights, "--force")
+    assert not (earlier / "model.onnx").exists(), "a graph of the earlier run does not fit the new one"
 
 
-def test_what_is_no_run_is_never_replaced(photographs: Path, weights: Path, tmp_path: Path) -> None:
+def test_a_directory_that_is_not_a_run_is_never_replaced(photographs: Path, weights: Path, tmp_path: Path) -> None:
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters/mine.txt").write_text("dear")
-    assert "is no earlier run" in _refused(_train(photographs, tmp_path / "letters", weights, "--force"))
+    assert "is not an earlier run" in _refused(_train(photographs, tmp_path / "letters", weights, "--force"))
     assert (tmp_path / "letters/mine.txt").read_text() == "dear"
 
 
@@ -305,8 +310,8 @@ def test_input_px_must_suit_the_strides(photographs: Path, weights: Path, tmp_pa
     assert "multiple of 32" in result.output
 
 
-def test_without_a_network_the_stand_in_is_used_and_said_so(photographs: Path, tmp_path: Path) -> None:
-    """A process of its own: an empty cache of the hub, and a proxy that nobody serves."""
+def test_without_a_network_the_packaged_weights_are_used_with_a_warning(photographs: Path, tmp_path: Path) -> None:
+    """In a separate process with an empty hub cache and a proxy address without a server."""
     command = [sys.executable, "-c", PROCUNIT, "train", "--data", str(photographs), "--out", str(tmp_path / "run")]
     environment = os.environ | {
         "HF_HOME": str(tmp_path / "cache"),
@@ -315,5 +320,5 @@ def test_without_a_network_the_stand_in_is_used_and_said_so(photographs: Path, t
     }
     done = subprocess.run([*command, "--input-px", "64"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert f"packaged {STAND_IN} stands in for efficientnet_b3" in done.stderr
+    assert f"packaged {STAND_IN} is used instead of efficientnet_b3" in done.stderr
     assert read_record(tmp_path / "run", TRAIN_FILE, TrainRecord).backbone == STAND_IN

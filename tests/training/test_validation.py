@@ -10,22 +10,22 @@ from hypothesis import strategies as st
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
-from tests.training.test_head import TYPES, lesson, lessons
-from training.features import Lesson
-from training.head import discriminants, scatter_from_lessons
+from tests.training.test_head import TYPES, sample, samples
+from training.features import Sample
+from training.head import discriminants, scatter_from_samples
 from training.validation import MAX_FOLDS, OutOfFold, auc_by_part, blend_from_scores, folds_by_part, out_of_fold
 
 QUIET = Console(quiet=True)
 
 
-def left_out(made: list[Lesson], types: tuple[str, ...] = TYPES) -> OutOfFold:
+def left_out(made: list[Sample], types: tuple[str, ...] = TYPES) -> OutOfFold:
     return out_of_fold(made, types, folds_by_part(made, types, 0), QUIET)
 
 
 @pytest.mark.parametrize("good_parts", [3, 25, 90])
 def test_one_part_of_a_type_is_left_out_at_a_time_and_parts_stay_whole(good_parts: int) -> None:
     parts = {"good": good_parts, TYPES[0]: 10, TYPES[1]: 4}
-    made = [lesson(name, f"{name}{i % count}", i) for name, count in parts.items() for i in range(2 * count)]
+    made = [sample(name, f"{name}{i % count}", i) for name, count in parts.items() for i in range(2 * count)]
     folds = folds_by_part(made, TYPES, 3)
     of_part: dict[str, set[int]] = {x.part_id: set() for x in made}
     for x, fold in zip(made, folds, strict=True):
@@ -40,24 +40,24 @@ def test_one_part_of_a_type_is_left_out_at_a_time_and_parts_stay_whole(good_part
 
 
 def test_scores_out_of_fold_are_those_of_a_fit_without_the_part() -> None:
-    made = lessons()
+    made = samples()
     folds = folds_by_part(made, TYPES, 0)
     found = out_of_fold(made, TYPES, folds, QUIET)
     rest = [x for x, fold in zip(made, folds, strict=True) if fold != folds[0]]
-    wanted = discriminants(rest, TYPES, scatter_from_lessons(rest)).scores(made[0])
+    wanted = discriminants(rest, TYPES, scatter_from_samples(rest)).scores(made[0])
     torch.testing.assert_close(found.scores[0], wanted)
     torch.testing.assert_close(found.fitted[folds[0]].scores(made[0]), wanted)
-    torch.testing.assert_close(found.clean.outer, scatter_from_lessons(made).outer)
+    torch.testing.assert_close(found.clean.outer, scatter_from_samples(made).outer)
 
 
-def _marked_parts(seed: int) -> list[Lesson]:
+def _marked_parts(seed: int) -> list[Sample]:
     """Parts that each carry a mark of their own and nothing of their label."""
     draw = torch.Generator().manual_seed(seed)
     made = []
     for i in range(40):
         patches = 0.1 * torch.randn(16, 40, generator=draw)
         patches[:, i] += 5
-        made.append(Lesson("good" if i % 2 else "crack", str(i), patches.half(), patches.mean(0), None, (1, 4, 4)))
+        made.append(Sample("good" if i % 2 else "crack", str(i), patches.half(), patches.mean(0), None, (1, 4, 4)))
     return made
 
 
@@ -67,7 +67,7 @@ def test_what_only_one_part_shows_is_no_merit() -> None:
     unseen: list[float] = []
     for seed in range(8):
         made = _marked_parts(seed)
-        fitted = discriminants(made, ("crack",), scatter_from_lessons(made))
+        fitted = discriminants(made, ("crack",), scatter_from_samples(made))
         unseen_scores = left_out(made, ("crack",)).scores
         for scores, aucs in (
             ([float(fitted.scores(x)[1, 0]) for x in made], seen),
@@ -81,7 +81,7 @@ def test_what_only_one_part_shows_is_no_merit() -> None:
 
 
 def test_a_type_of_one_part_has_no_score_out_of_fold_and_a_cautious_offset() -> None:
-    made = [x for x in lessons() if x.label != "dent"] + [lesson("dent", "only", 5)]
+    made = [x for x in samples() if x.label != "dent"] + [sample("dent", "only", 5)]
     scores = left_out(made).scores
     assert torch.isnan(scores[-1, :, 1]).all()
     blend = blend_from_scores(scores, made, TYPES)
@@ -91,7 +91,7 @@ def test_a_type_of_one_part_has_no_score_out_of_fold_and_a_cautious_offset() -> 
 
 
 def test_blended_logits_are_balanced() -> None:
-    made = lessons()
+    made = samples()
     scores = left_out(made).scores
     crack = blend_from_scores(scores, made, TYPES).logits(scores)[:, 0]
     of_type = torch.tensor([x.label == "crack" for x in made])
@@ -104,7 +104,7 @@ def test_blended_logits_are_balanced() -> None:
     seed=st.integers(0, 3),
 )
 def test_auc_is_scikit_learn_s_over_the_means_of_parts(scores: list[float], seed: int) -> None:
-    made = [lesson("crack" if i % 3 == 0 else "good", str(i // 2 * 2 + (i % 3 == 0)), 0) for i in range(len(scores))]
+    made = [sample("crack" if i % 3 == 0 else "good", str(i // 2 * 2 + (i % 3 == 0)), 0) for i in range(len(scores))]
     found = auc_by_part(scores, made, "crack", seed)
     by_part: dict[tuple[str, str], list[float]] = {}
     for score, x in zip(scores, made, strict=True):

@@ -120,7 +120,7 @@ def test_a_trunk_that_does_not_say_its_backbone_is_refused(tmp_path: Path, name:
         torch.save(state, tmp_path / name)
     else:
         save_file(state, tmp_path / name)
-    with pytest.raises(ProcunitError, match="does not say of which backbone"):
+    with pytest.raises(ProcunitError, match="does not name its backbone"):
         trunk_weights(BACKBONE, tmp_path / name)
 
 
@@ -163,7 +163,7 @@ def test_the_packaged_weights_are_imagenet_s(monkeypatch: pytest.MonkeyPatch) ->
     found = trunk_weights("efficientnet_b3", None)
     assert found.backbone == STAND_IN
     assert found.warning is not None
-    assert "stands in for efficientnet_b3" in found.warning
+    assert "is used instead of efficientnet_b3" in found.warning
     trunk = timm.create_model(STAND_IN, features_only=True, out_indices=(2, 3, 4)).eval()
     trunk.load_state_dict(dict(found.state))
     edge = torch.zeros(1, 3, 64, 64)

@@ -32,9 +32,9 @@ from tools.benchmarks.peers.report import heading, table_from_rows
 from tools.drills.hidden_defects import Seen, Split, drawn_split, seen_photo, types_of_parts
 from training.data.dataset import Dataset, dataset_from_path
 from training.data.run_files import RunPhoto, TrainRecord
-from training.features import Lesson, checked_geometry
-from training.head import Scatter, discriminants, empty_scatter, head_from_discriminants, scatter_from_lessons
-from training.model import DefectHead, device_to_learn_on, each_on_one_core, in_turn_on_one_core
+from training.features import Sample, checked_geometry
+from training.head import Scatter, discriminants, empty_scatter, head_from_discriminants, scatter_from_samples
+from training.model import DefectHead, device_to_learn_on, each_on_one_core, iterate_each_on_one_core
 from training.near_duplicates import joined_parts, near_duplicates
 from training.validation import blend_from_scores, folds_by_part, out_of_fold_of_some
 from training.weights import STAND_IN, trunk_weights
@@ -86,7 +86,7 @@ class Drill:
         def drawn(seed: int) -> Drawn:
             return self.drawn(drawn_split(type_of, self.dataset.types, seed), seed)
 
-        return in_turn_on_one_core(drawn, range(count), "Hiding defects", console)
+        return iterate_each_on_one_core(drawn, range(count), "Hiding defects", console)
 
     def drawn(self, split: Split, seed: int) -> Drawn:
         """Head and bank with the hidden parts and without, judged on the tested parts."""
@@ -158,10 +158,10 @@ class Drill:
         """The good photographs of the one parts and the defect photographs of the others."""
         return [one for one in self.seen if one.photo.part_id in (good if one.photo.label == GOOD else defects)]
 
-    def _scatter(self, of_part: Sequence[Lesson]) -> Scatter:
+    def _scatter(self, of_part: Sequence[Sample]) -> Scatter:
         key = (of_part[0].part_id, of_part[0].label == GOOD)
         if key not in self.scatters:
-            found = scatter_from_lessons(of_part)
+            found = scatter_from_samples(of_part)
             self.scatters[key] = replace(found, outer=found.outer.float())  # half the memory; sums are in float64
         return self.scatters[key]
 

@@ -17,7 +17,7 @@ from edge.geometry import Geometry
 from edge.image_file import read_image
 from edge.preprocess import judged_patches, tensor_from_pixels
 from training.data.dataset import Photo, read_mask
-from training.features import Lesson, coverage_from_mask, lesson_from_features
+from training.features import Sample, coverage_from_mask, sample_from_features
 from training.model import InspectionModel, head_features, patch_features
 
 HIDDEN_SHARE = 0.05
@@ -33,7 +33,7 @@ class Seen:
     """
 
     photo: Photo
-    lesson: Lesson
+    lesson: Sample
     patches: NDArray[np.float16]
     judged: NDArray[np.bool_]
 
@@ -61,7 +61,7 @@ def seen_photo(model: InspectionModel, geometry: Geometry, photo: Photo) -> Seen
     mask_u8 = None if photo.mask is None else read_mask(photo.mask, *pixels.shape[:2])
     tiles_u8 = tensor_from_pixels(pixels, geometry)
     taps, judged = model.taps(torch.from_numpy(tiles_u8)), judged_patches(tiles_u8).reshape(-1)
-    lesson = lesson_from_features(
+    lesson = sample_from_features(
         photo.label, photo.part_id, head_features(taps), coverage_from_mask(mask_u8, geometry)
     )
     patches = patch_features(taps).permute(0, 2, 3, 1).flatten(0, 2).half().cpu().numpy()[judged]

@@ -25,9 +25,9 @@ from edge.bundle.manifest import GOOD
 from edge.geometry import Geometry
 from training.data.dataset import dataset_from_path
 from training.data.dataset_yaml import dataset_file_from_folder
-from training.features import Lesson
-from training.finetune import Views, fine_tuned, lesson_from_views, lessons_from_views, tuned_stages, views_of_photos
-from training.head import Discriminants, discriminants, head_from_discriminants, scatter_from_lessons
+from training.features import Sample
+from training.finetune import Views, fine_tuned, sample_from_views, samples_from_views, tuned_stages, views_of_photos
+from training.head import Discriminants, discriminants, head_from_discriminants, scatter_from_samples
 from training.learning_curve import drawn_photos
 from training.model import InspectionModel, device_to_learn_on, each_on_one_core
 from training.near_duplicates import joined_parts, near_duplicates
@@ -96,7 +96,7 @@ def drawn_means(judged: Sequence[Judged], draws: int) -> Floats:
 
 def scores_by(
     fit: Fit,
-    lessons: Sequence[Lesson],
+    lessons: Sequence[Sample],
     types: tuple[str, ...],
     count: int | None,
     seed: int,
@@ -120,7 +120,7 @@ def scores_by(
 
 
 def judged_from_scores(
-    scores: torch.Tensor, lessons: Sequence[Lesson], types: tuple[str, ...], use: tuple[bool, bool] = (True, True)
+    scores: torch.Tensor, lessons: Sequence[Sample], types: tuple[str, ...], use: tuple[bool, bool] = (True, True)
 ) -> Judged:
     """Both scores blended as a run does; `use` says whether patches and the mean patch count."""
     blend = blend_from_scores(scores, lessons, types)
@@ -130,7 +130,7 @@ def judged_from_scores(
     )
 
 
-def fit_of_head(lessons: Sequence[Lesson], types: Sequence[str]) -> Fit:
+def fit_of_head(lessons: Sequence[Sample], types: Sequence[str]) -> Fit:
     """The closed form on the features of the pretrained network."""
 
     def fit(taught: Sequence[int], left_out: Sequence[int], _: int) -> torch.Tensor:
@@ -140,7 +140,7 @@ def fit_of_head(lessons: Sequence[Lesson], types: Sequence[str]) -> Fit:
     return fit
 
 
-def fit_of_tuned(stages: nn.ModuleList, views: Sequence[Views], lessons: Sequence[Lesson], types: Sequence[str]) -> Fit:
+def fit_of_tuned(stages: nn.ModuleList, views: Sequence[Views], lessons: Sequence[Sample], types: Sequence[str]) -> Fit:
     """The same on features whose last stages are tuned to the taught photographs."""
 
     def fit(taught: Sequence[int], left_out: Sequence[int], fold: int) -> torch.Tensor:
@@ -149,14 +149,14 @@ def fit_of_tuned(stages: nn.ModuleList, views: Sequence[Views], lessons: Sequenc
         scores = torch.stack([untuned.scores(x) for x in start])
         head = head_from_discriminants(untuned, blend_from_scores(scores, start, types))
         tuned = fine_tuned(stages, [views[i] for i in taught], types, head, fold, Progress(disable=True))
-        found = _found([lesson_from_views(tuned, views[i]) for i in taught], types)
-        return torch.stack([found.scores(lesson_from_views(tuned, views[i])) for i in left_out])
+        found = _found([sample_from_views(tuned, views[i]) for i in taught], types)
+        return torch.stack([found.scores(sample_from_views(tuned, views[i])) for i in left_out])
 
     return fit
 
 
-def _found(lessons: Sequence[Lesson], types: Sequence[str]) -> Discriminants:
-    return discriminants(lessons, types, scatter_from_lessons(lessons))
+def _found(lessons: Sequence[Sample], types: Sequence[str]) -> Discriminants:
+    return discriminants(lessons, types, scatter_from_samples(lessons))
 
 
 def row(name: str, judged: Sequence[Judged], reference: Floats | None) -> tuple[str, Floats]:
@@ -206,7 +206,7 @@ def learning_table(data: Path, input_px: int, tuned: bool) -> None:
     joined = joined_parts(dataset, near_duplicates(dataset, console))
     views = views_of_photos(model, dataset.photos, geometry, file, 0, console)
     stages = tuned_stages(model.trunk)
-    given = lessons_from_views(stages, views, console)
+    given = samples_from_views(stages, views, console)
     lessons = [replace(x, part_id=joined.get(x.part_id, x.part_id)) for x in given]
     views = [replace(x, part_id=joined.get(x.part_id, x.part_id)) for x in views]
     counted = {t: len({x.part_id for x in lessons if x.label == t}) for t in (GOOD, *types)}

@@ -1,8 +1,8 @@
-"""Labelled photographs: `good/` and one folder a defect type, with `masks/TYPE/` and `parts.csv`, or one CSV file.
+"""Labelled photographs: `good/` and one folder per defect type, with `masks/TYPE/` and `parts.csv`, or one CSV file.
 
-Read in one place for training, calibration and evaluation. Photographs of one part are not independent, so each carries
-its `part_id`, from the CSV or from its name by the pattern in `dataset.yaml`; where neither is given every photograph
-counts as a part of its own.
+Training, calibration and evaluation read them here. Photographs of one part are not independent, so each has a
+`part_id`, from a CSV or from its name by the pattern in `dataset.yaml`; without either, every photograph counts as a
+separate part.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Photo:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Photographs sorted by file; `has_parts` tells whether anything named their parts.
+    """Photographs sorted by file; `has_parts` is true if a CSV or a pattern named their parts.
 
-    `root` is the folder that files are relative to: the class folders' or the CSV's own.
+    `root` is the folder that files are relative to: the parent of the class folders or of the CSV.
     """
 
     root: Path
@@ -59,7 +59,7 @@ class Dataset:
 
     @property
     def sha256(self) -> str:
-        """One hash over every photograph's content, label and part."""
+        """A hash over the content, label and part of all photographs."""
         digest = hashlib.sha256()
         for photo in self.photos:
             digest.update(f"{photo.sha256} {photo.label} {photo.part_id}\n".encode())
@@ -67,10 +67,10 @@ class Dataset:
 
 
 def dataset_from_path(path: Path) -> Dataset:
-    """Read what a person names as data: a folder (`dataset_from_folder`) or a CSV file (`dataset_from_csv`).
+    """Read a folder (`dataset_from_folder`) or a CSV file (`dataset_from_csv`).
 
     Raises:
-        ProcunitError: there is neither, or it does not fit.
+        ProcunitError: there is neither, or it is not usable.
     """
     return dataset_from_csv(path) if path.is_file() else dataset_from_folder(path)
 
@@ -80,10 +80,10 @@ def dataset_from_folder(root: Path) -> Dataset:
 
     Raises:
         ProcunitError: no such folder, an empty class folder, a `parts.csv` that does not fit or contradicts a
-            photograph's folder, or a part that cannot be told.
+            photograph's folder, or a name in which the pattern finds no part.
     """
     if not root.is_dir():
-        remedy = f"Name a folder of {GOOD}/ and one folder a type, or a CSV file with the columns {FILE} and {LABEL}"
+        remedy = f"Name a folder of {GOOD}/ and one folder per type, or a CSV file with the columns {FILE} and {LABEL}"
         raise ProcunitError("no such folder", where=str(root), remedy=remedy)
     labels = {
         image.relative_to(root).as_posix(): folder.name
@@ -92,9 +92,9 @@ def dataset_from_folder(root: Path) -> Dataset:
     }
     if not labels:
         raise ProcunitError(
-            "no class folder here", where=str(root), remedy=f"Put photographs in {GOOD}/ and one folder a type"
+            "no class folder here", where=str(root), remedy=f"Put photographs in {GOOD}/ and one folder per defect type"
         )
-    _refuse_lookalikes(labels.values(), str(root))
+    _refuse_labels_differing_in_case(labels.values(), str(root))
     named = _named_by_parts_csv(root / PARTS_CSV, labels)
     parts = named or _named_by_pattern(root, labels)
     photos = (
@@ -108,16 +108,16 @@ def dataset_from_csv(path: Path) -> Dataset:
     """Read a CSV file of `file,label` and, where known, `part_id` and `mask`; paths are relative to its folder.
 
     Raises:
-        ProcunitError: a line does not fit or names what is not there, or a part cannot be told.
+        ProcunitError: a line is not usable or names a file that does not exist, or the pattern finds no part in a name.
     """
     root, rows = path.parent, photo_rows_from_csv(path, (FILE, LABEL))
     if not rows:
         raise ProcunitError("lists no photograph", where=str(path), remedy="Add a line for each photograph")
     for row in rows:
         for name in (row.file, row.mask):
-            if name is not None and not os.path.isfile(root / name):  # Path's own raises on names that are too long
+            if name is not None and not os.path.isfile(root / name):  # Path.is_file raises on names that are too long
                 raise _absent(name, path, row)
-    _refuse_lookalikes({str(row.label) for row in rows}, str(path))
+    _refuse_labels_differing_in_case({str(row.label) for row in rows}, str(path))
     named = {row.file: row.part_id for row in rows if row.part_id is not None} or None
     if named:
         _refuse_two_sources(root, path)
@@ -137,10 +137,10 @@ def dataset_from_csv(path: Path) -> Dataset:
 
 
 def read_mask(path: Path, frame_height_px: int, frame_width_px: int) -> NDArray[np.uint8]:
-    """A mask [H, W] of the photograph's size, over 127 = defect; another size of the same shape is scaled.
+    """A mask [H, W] of the photograph's size, over 127 = defect; one of the same aspect ratio is scaled.
 
     Raises:
-        ProcunitError: not readable, or its shape is not the photograph's.
+        ProcunitError: the mask is not readable, or has another aspect ratio than the photograph.
     """
     try:
         data = np.frombuffer(path.read_bytes(), np.uint8)
@@ -186,7 +186,7 @@ def _sha256(path: Path) -> str:
 
 
 def _named_by_parts_csv(path: Path, labels: Mapping[str, str]) -> dict[str, str] | None:
-    """The part ids of `parts.csv` by file, once it agrees with the folders' `labels`; None without the file."""
+    """The part ids of `parts.csv` by file, checked against the folders' `labels`; None without the file."""
     if not path.exists():
         return None
     _refuse_two_sources(path.parent, path)
@@ -204,7 +204,7 @@ def _named_by_parts_csv(path: Path, labels: Mapping[str, str]) -> dict[str, str]
 
 
 def _named_by_pattern(root: Path, files: Collection[str]) -> dict[str, str] | None:
-    """The part ids in the files' names, by the pattern of `dataset.yaml`; None without a pattern."""
+    """The part ids that the pattern of `dataset.yaml` finds in the files' names; None without a pattern."""
     pattern = dataset_file_from_folder(root).part_id_pattern
     if pattern is None:
         return None
@@ -230,21 +230,21 @@ def _refuse_two_sources(root: Path, source: Path) -> None:
         )
 
 
-def _refuse_lookalikes(labels: Collection[str], where: str) -> None:
-    """Two labels that differ in capitals only are one that somebody wrote in two ways."""
+def _refuse_labels_differing_in_case(labels: Collection[str], where: str) -> None:
+    """Refuse two labels that differ only in upper and lower case: somebody wrote one label in two ways."""
     seen = {GOOD: GOOD}
     for label in sorted(labels):
         if (other := seen.setdefault(label.casefold(), label)) != label:
             raise ProcunitError(
-                f"the labels {other!r} and {label!r} differ in capitals only",
+                f"the labels {other!r} and {label!r} differ only in upper and lower case",
                 where=where,
-                remedy=f"Write a label in one way; that of good parts is {GOOD!r}",
+                remedy=f"Write each label in one way; the label of good parts is {GOOD!r}",
             )
 
 
 def _absent(name: str, path: Path, row: PhotoRow) -> ProcunitError:
     return ProcunitError(
-        f"names {name}, which is not there",
+        f"names {name}, which does not exist",
         where=f"{path}:{row.line}",
         remedy=f"Paths are relative to {path.parent}, with / between folders; correct the line or add the file",
     )

@@ -1,4 +1,4 @@
-"""A data folder's `dataset.yaml`: which photographs show one part, and how each label's may be varied in training."""
+"""A data folder's `dataset.yaml`: which photographs show one part, and how each label is augmented in training."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from training.data.folder_yaml import folder_yaml_from_file
 
 DATASET_YAML = "dataset.yaml"
 DEFAULT = "default"
-"""The key of the labels that have none of their own."""
+"""The key for labels without settings."""
 PART_GROUP = "part"
 MAX_PATTERN_CHARACTERS = 200
 
 _COLOUR = re.compile(r"hue|saturation|colou?r|hsv|tint", re.IGNORECASE)
-_COLOUR_IS_PHYSICS = (
-    "changes of colour are refused: a defect's colour is its physics (the discoloration of a burn or of rust is what "
-    "tells it from dirt), camera and light at the line are fixed, and grey cameras see none"
+_COLOUR_REFUSED = (
+    "colour augmentation is refused: a defect's colour is part of its physics (discoloration distinguishes a burn or "
+    "rust from dirt), camera and light at the line are fixed, and grey cameras see no colour"
 )
-_WITHOUT_COLOUR = "Remove the key; brightness and contrast are what exposure and light vary at the line"
+_COLOUR_REMEDY = "Remove the key; exposure and light at the line vary brightness and contrast only"
 _REMEDIES = {
     "part_id_pattern": rf"Give a regular expression that names the part, such as '(?P<{PART_GROUP}>T\d+)_'",
     "augmentation": f"Give settings such as {{direction: isotropic}} under a label or {DEFAULT}",
-    "direction": "Isotropic is what may lie at any angle; directional what follows the travel direction or the grain",
-    "rotation_deg": "Directional labels need the largest turn in degrees, 0 to 45; isotropic ones turn through 360",
+    "direction": "Isotropic defects may lie at any angle; directional ones follow the travel direction or the grain",
+    "rotation_deg": "Directional labels need the largest rotation in degrees, 0 to 45; isotropic ones have no limit",
     "mirror": "Give [horizontal], [vertical] or both for a directional label; isotropic ones are mirrored anyway",
     "elastic": "Give the displacement as a share of the shorter side, 0 to 0.05",
     "brightness": "Give the largest relative change, 0 to 0.3",
@@ -48,9 +48,9 @@ Change = Annotated[float, Field(ge=0, le=0.3, allow_inf_nan=False, strict=True)]
 
 
 class Augmentation(Record):
-    """How far a label's photographs may be varied and still show what the line can make.
+    """How far a label's photographs may be augmented and still show what the line can produce.
 
-    `rotation_deg` is the limit of a directional label, None where turns go through 360 degrees; `mirror` lists the
+    `rotation_deg` is the limit of a directional label, None for rotations through 360 degrees; `mirror` lists the
     reflections of a directional label; `elastic` is the largest displacement as a share of the frame's shorter side;
     `brightness` and `contrast` are relative.
     """
@@ -65,23 +65,23 @@ class Augmentation(Record):
     @model_validator(mode="after")
     def _fits_its_direction(self) -> Augmentation:
         if self.direction == "isotropic" and (self.rotation_deg is not None or self.mirror):
-            what = "isotropic turns through 360 degrees and mirrors, so it has neither rotation_deg nor mirror"
+            what = "isotropic rotates through 360 degrees and mirrors, so it takes neither rotation_deg nor mirror"
             raise PydanticCustomError("direction", what)
         if self.direction == "directional" and self.rotation_deg is None:
             raise PydanticCustomError("rotation_deg", "a directional label needs rotation_deg")
         if self.rotation_deg == 0 and self.elastic > 0:
-            raise PydanticCustomError("rotation_deg", "elastic bends count as turns, and rotation_deg 0 allows none")
+            raise PydanticCustomError("rotation_deg", "elastic bends count as rotations; rotation_deg 0 allows none")
         if len(set(self.mirror)) < len(self.mirror):
-            raise PydanticCustomError("mirror", "a reflection stands twice in mirror")
+            raise PydanticCustomError("mirror", "a reflection appears twice in mirror")
         return self
 
     @property
     def mirrors(self) -> tuple[Mirror, ...]:
-        """The reflections that are drawn: horizontal swaps left and right, vertical top and bottom."""
+        """The reflections to draw from: horizontal swaps left and right, vertical top and bottom."""
         return ("horizontal", "vertical") if self.direction == "isotropic" else self.mirror
 
     def in_words(self) -> str:
-        """All settings in one line."""
+        """All settings as one line of text."""
         words: list[str] = [self.direction]
         if self.rotation_deg is None:
             words.append("rotation through 360 degrees, mirrored")
@@ -96,17 +96,17 @@ class Augmentation(Record):
 _MIRRORED: dict[Mirror, str] = {"horizontal": "left to right", "vertical": "top to bottom"}
 
 SAFE_AUGMENTATION = Augmentation(direction="directional", rotation_deg=5.0)
-"""What holds where nobody has said anything about a label.
+"""The settings of a label for which the file has none.
 
-Five degrees are how parts lie at a line anyway, and no reflection: most defects have a direction (scoring, cracks along
-the grain), and one that is turned away from it is a defect that the line cannot make. Too little variation of an
-isotropic type only teaches less; too much of a directional one teaches what is wrong.
+Parts at a line lie within five degrees anyway. No reflection: most defects have a direction (scoring, cracks along the
+grain), and the line cannot produce one in another direction. Too little augmentation of an isotropic type only trains
+less well; too much of a directional one trains on wrong examples.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetFile:
-    """What `dataset.yaml` says; `augmentations` has its labels and perhaps `default`, `lines` where they stand."""
+    """The content of `dataset.yaml`: `augmentations` by label or `default`, and `lines`, where each is."""
 
     path: Path = Path(DATASET_YAML)
     part_id_pattern: str | None = None
@@ -114,14 +114,14 @@ class DatasetFile:
     lines: Mapping[str, int] = field(default_factory=dict)
 
     def augmentation_of(self, label: str) -> Augmentation:
-        """The settings of a label (`good` or a defect type): its own, else the file's default, else the safe one."""
+        """The settings of a label (`good` or a defect type): the label's, else the default, else the safe ones."""
         return self.augmentations.get(label) or self.augmentations.get(DEFAULT) or SAFE_AUGMENTATION
 
     def check_labels(self, labels: Collection[str]) -> None:
-        """Hold the file to the labels that have photographs.
+        """Check that every label in the file has photographs.
 
         Raises:
-            ProcunitError: it has settings for another label; those of the dataset are named.
+            ProcunitError: the file has settings for another label; the message lists the labels of the dataset.
         """
         for name in self.augmentations:
             if name != DEFAULT and name not in labels:
@@ -146,19 +146,19 @@ class _Keys(Record):
         try:
             groups = re.compile(pattern).groupindex
         except (re.error, OverflowError, RecursionError) as error:
-            raise ValueError(f"no regular expression: {error}") from error
+            raise ValueError(f"not a regular expression: {error}") from error
         if set(groups) != {PART_GROUP}:
             raise ValueError(f"needs exactly one named group, (?P<{PART_GROUP}>...)")
-        if _repeats_what_repeats(pattern):
-            raise ValueError("repeats a group that repeats something itself, which can take for ever on a long name")
+        if _has_nested_repetition(pattern):
+            raise ValueError("repeats a group that contains a repetition, which may never finish on a long name")
         return pattern
 
 
 def dataset_file_from_folder(root: Path) -> DatasetFile:
-    """Read the file, which may be missing.
+    """Read the file; without it, the defaults.
 
     Raises:
-        ProcunitError: it is not usable; the text names file, line, key and value.
+        ProcunitError: the file is not usable; the message names file, line, key and value.
     """
     path = root / DATASET_YAML
     if not path.exists():
@@ -173,11 +173,11 @@ def dataset_file_from_folder(root: Path) -> DatasetFile:
 
 
 def _problem(file: YamlFile, errors: list[ErrorDetails]) -> YamlFileError:
-    """The most telling problem: a refused colour, then an unknown key, which may be the typo of a missing one."""
+    """The problem that explains most: a refused colour, then an unknown key, which may be the typo of a missing one."""
     first = min(errors, key=lambda details: (not _is_colour(details), details["type"] != "extra_forbidden"))
     key = first["loc"]
     if _is_colour(first):
-        return YamlFileError(file.problem(key, _COLOUR_IS_PHYSICS, _WITHOUT_COLOUR))
+        return YamlFileError(file.problem(key, _COLOUR_REFUSED, _COLOUR_REMEDY))
     if first["type"] == "extra_forbidden":
         return YamlFileError(file.unknown_key(key, (_Keys if len(key) == 1 else Augmentation).model_fields))
     remedy = _REMEDIES.get(first["type"]) or _REMEDIES[str(key[2] if len(key) > 2 else key[0])]
@@ -185,14 +185,14 @@ def _problem(file: YamlFile, errors: list[ErrorDetails]) -> YamlFileError:
 
 
 def _is_colour(details: ErrorDetails) -> bool:
-    """Whether a key asks for other colours; a label may have the name of one."""
+    """Whether a key asks for colour augmentation; a label may have the name of a colour."""
     is_setting = details["type"] == "extra_forbidden"
     is_no_label = len(details["loc"]) == 2 and not isinstance(details["input"], (dict, Augmentation))
     return (is_setting or is_no_label) and _COLOUR.search(str(details["loc"][-1])) is not None
 
 
-def _repeats_what_repeats(pattern: str) -> bool:
-    """Whether a group with *, + or {m,n} in it is repeated as a whole."""
+def _has_nested_repetition(pattern: str) -> bool:
+    """Whether a group that contains *, + or {m,n} is itself repeated."""
     holds, repeats_inside = [False], False
     for piece in _PATTERN_PIECE.findall(pattern):
         repeats = piece in ("*", "+", "{")
@@ -201,7 +201,7 @@ def _repeats_what_repeats(pattern: str) -> bool:
         repeats_inside = piece == ")" and holds[-1]
         if piece.startswith("("):
             holds.append(False)
-        elif piece == ")" and len(holds) > 1:  # a comment may have an odd one
+        elif piece == ")" and len(holds) > 1:  # a comment may have an unmatched one
             holds.pop()
         holds[-1] = holds[-1] or repeats or repeats_inside
     return False

@@ -1,4 +1,4 @@
-"""What of a frame is judged, as a data folder says it: `geometry.yaml`, and `ignored.png` painted over a photograph."""
+"""The inspected area as a data folder defines it: `geometry.yaml`, and `ignored.png` painted over a photograph."""
 
 from __future__ import annotations
 
@@ -26,41 +26,41 @@ _REMEDIES = {
 }
 _PAINTED_U8 = 127
 _MAX_GREY_SHARE, _BLACK_U8, _WHITE_U8 = 0.05, 32, 223
-"""A painted file has hardly any pixels between black and white; a photograph with a few white strokes has many."""
+"""A painted mask has hardly any pixels between black and white; a photograph with a few white strokes has many."""
 _TOLERANCE = 1 / 1000
-"""How far an outline may lie beside the painted one, as a share of the longer side; a pixel where that is more."""
+"""How far an outline may be from the painted one, as a share of the longer side, but at least one pixel."""
 
 
 @dataclass(frozen=True, slots=True)
 class FolderGeometry:
-    """The geometry that a folder asks for; `painted_size_px` is height and width of its `ignored.png`."""
+    """The geometry of a data folder; `painted_size_px` is the height and width of its `ignored.png`."""
 
     geometry: Geometry
     painted_size_px: tuple[int, int] | None
 
     def check_frame(self, photo: Path, height_px: int, width_px: int) -> None:
-        """Hold one photograph's size to it.
+        """Check one photograph's size.
 
         Raises:
-            ProcunitError: `ignored.png` has another shape, or a region of the photograph is wholly ignored.
+            ProcunitError: `ignored.png` has another aspect ratio, or a region of the photograph is ignored completely.
         """
         if self.painted_size_px is not None:
             painted_height_px, painted_width_px = self.painted_size_px
             if abs(painted_height_px * width_px - painted_width_px * height_px) > max(width_px, height_px):
                 raise ProcunitError(
-                    f"{width_px} x {height_px} px, but {IGNORED_PNG} has the shape of {painted_width_px} x "
+                    f"{width_px} x {height_px} px, but {IGNORED_PNG} has the aspect ratio of {painted_width_px} x "
                     f"{painted_height_px} px",
                     where=str(photo),
-                    remedy=f"Paint {IGNORED_PNG} over a photograph of the line; all frames need its shape",
+                    remedy=f"Paint {IGNORED_PNG} over a photograph of the line; all frames need its aspect ratio",
                 )
         unjudged_pixels(height_px, width_px, self.geometry)
 
 
 def geometry_from_folder(root: Path, input_px: int) -> FolderGeometry:
-    """Read both files, each of which may be missing; the frames are taken to be grey.
+    """Read both files, each of which is optional; `channels` is left at grey.
 
     Raises:
-        ProcunitError: one of them is not usable; the text names file, key and value.
+        ProcunitError: a file is not usable; the message names file, key and value.
     """
     geometry = Geometry(input_height_px=input_px, input_width_px=input_px)
     path = root / GEOMETRY_YAML
@@ -81,10 +81,10 @@ def geometry_from_folder(root: Path, input_px: int) -> FolderGeometry:
 
 
 def geometry_from_yaml(path: Path, base: Geometry) -> Geometry:
-    """`base` with the keys `regions`, `ignored` and `mm_per_px` of a file; none has to be there.
+    """`base` with the optional keys `regions`, `ignored` and `mm_per_px` of a file.
 
     Raises:
-        ProcunitError: it cannot be read, is no YAML, or a key or value does not fit.
+        ProcunitError: the file cannot be read or is not YAML, or a key or value is not usable.
     """
     keys, file = folder_yaml_from_file(path, _REMEDIES)
     for name in keys:
@@ -104,7 +104,7 @@ def painted_pixels(path: Path) -> NDArray[np.bool_]:
     """Where an image file is white (over 127) and not transparent: [H, W].
 
     Raises:
-        ProcunitError: it is no readable image, or a photograph more than black and white.
+        ProcunitError: the file is not a readable image, or not black and white (perhaps a photograph).
     """
     pixels = read_image(path)
     if pixels.dtype == np.uint16:
@@ -116,21 +116,21 @@ def painted_pixels(path: Path) -> NDArray[np.bool_]:
     share = float(((grey_u8 > _BLACK_U8) & (grey_u8 < _WHITE_U8)).mean())
     if share > _MAX_GREY_SHARE:
         raise ProcunitError(
-            f"{share:.0%} of it is neither black nor white",
+            f"{share:.0%} of the pixels are neither black nor white",
             where=str(path),
-            remedy="Paint white what is not judged and black all the rest, with a hard brush",
+            remedy="Paint areas that are not inspected white and all others black, with a hard brush",
         )
     return grey_u8 > _PAINTED_U8
 
 
 def polygons_from_pixels(painted: NDArray[np.bool_]) -> tuple[Polygon, ...]:
-    """The outlines of painted areas [H, W], within a pixel or a thousandth of the longer side.
+    """The outlines of painted areas [H, W], exact to a pixel or a thousandth of the longer side.
 
-    An area with a hole is cut in pieces that have none, so that what lies in the hole stays judged. So do painted
-    specks and lines no wider than that tolerance.
+    An area with a hole is cut into pieces without holes, so that the hole stays inspected. Painted specks and lines no
+    wider than that tolerance are dropped, so they stay inspected, too.
 
     Raises:
-        ProcunitError: it takes more or longer outlines than a geometry may have.
+        ProcunitError: the areas need more or longer outlines than a geometry may have.
     """
     height_px, width_px = painted.shape
     tolerance_px = max(1.0, _TOLERANCE * max(height_px, width_px))
@@ -139,8 +139,8 @@ def polygons_from_pixels(painted: NDArray[np.bool_]) -> tuple[Polygon, ...]:
         corners = cv2.approxPolyDP(outline, tolerance_px, closed=True)[:, 0]
         if len(corners) > MAX_POLYGON_POINTS:
             raise ProcunitError(
-                f"the outline of an area takes {len(corners)} points, {MAX_POLYGON_POINTS} at most",
-                remedy="Paint it with simpler edges",
+                f"the outline of an area has {len(corners)} points; at most {MAX_POLYGON_POINTS} are allowed",
+                remedy="Paint the area with simpler edges",
             )
         if len(corners) >= 3:
             polygons.append(tuple((x / (width_px - 1), y / (height_px - 1)) for x, y in corners.tolist()))
@@ -148,7 +148,7 @@ def polygons_from_pixels(painted: NDArray[np.bool_]) -> tuple[Polygon, ...]:
 
 
 def _outlines_without_holes(painted_u8: NDArray[np.uint8], margin_px: int) -> list[NDArray[np.int32]]:
-    """Outlines [n, 1, 2] in pixels; pieces of one area overlap by `margin_px` on both sides of the cut."""
+    """Outlines [n, 1, 2] in pixels; two pieces of one area overlap by `margin_px` on both sides of the cut."""
     outlines: list[NDArray[np.int32]] = []
     pieces = [(painted_u8, 0)]
     while pieces:
@@ -170,11 +170,11 @@ def _outlines_without_holes(painted_u8: NDArray[np.uint8], margin_px: int) -> li
 def _halves(
     area_u8: NDArray[np.uint8], left_px: int, hole: NDArray[np.int32], margin_px: int
 ) -> list[tuple[NDArray[np.uint8], int]]:
-    """An area cut upright through one of its holes, whose contour runs on painted pixels around it."""
+    """An area cut vertically through a hole; the hole's contour lies on the painted pixels around it."""
     x_px, y_px, width_px, height_px = cv2.boundingRect(hole)
     middle_px = x_px + width_px // 2
     from_px, to_px = middle_px - margin_px, middle_px + margin_px
-    if from_px <= x_px or to_px >= x_px + width_px - 1:  # widened, or one of the halves would keep it
+    if from_px <= x_px or to_px >= x_px + width_px - 1:  # widen the hole, or one of the halves would still contain it
         area_u8[y_px + 1 : y_px + height_px - 1, max(from_px, 0) : to_px + 1] = 0
     return [(area_u8[:, : to_px + 1], left_px), (area_u8[:, max(from_px, 0) :], left_px + max(from_px, 0))]
 

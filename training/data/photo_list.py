@@ -1,6 +1,6 @@
 """Lines of a CSV file that lists photographs: `parts.csv` beside class folders, or a whole dataset.
 
-Text in UTF-8, cells separated by commas, the first line names the columns; columns of other names are ignored.
+The file is UTF-8 with comma-separated cells; the first line names the columns, and unknown columns are ignored.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DEFECT_TYPE = "defect_type"
 
 @dataclass(frozen=True, slots=True)
 class PhotoRow:
-    """One photograph as a line says it; `file` and `mask` are relative to the CSV's folder, None is not said."""
+    """One line; `file` and `mask` are relative to the CSV's folder, None is an empty or absent cell."""
 
     line: int
     file: str
@@ -29,10 +29,10 @@ class PhotoRow:
 
 
 def photo_rows_from_csv(path: Path, needed: Collection[str]) -> list[PhotoRow]:
-    """All lines of a file that has the columns `needed`; whether the photographs exist is not looked at.
+    """All lines of a file that must have the columns `needed`; does not check whether the photographs exist.
 
     Raises:
-        ProcunitError: it cannot be read, or a line does not fit; the text names file and line.
+        ProcunitError: the file cannot be read, or a line is not usable; the message names file and line.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
@@ -51,7 +51,7 @@ def photo_rows_from_csv(path: Path, needed: Collection[str]) -> list[PhotoRow]:
     for row in rows:
         if (first := lines.setdefault(row.file, row.line)) != row.line:
             raise ProcunitError(
-                f"{row.file} stands on line {first} already", where=f"{path}:{row.line}", remedy="Remove one of the two"
+                f"{row.file} is already on line {first}", where=f"{path}:{row.line}", remedy="Remove one of the lines"
             )
     return rows
 
@@ -62,10 +62,10 @@ def _columns(header: list[str], path: Path, needed: Collection[str]) -> list[str
     for name in (FILE, LABEL, PART_ID, MASK):
         if columns.count(name) > 1:
             also = f" (or {DEFECT_TYPE})" if name == LABEL else ""
-            raise ProcunitError(f"the column {name}{also} stands twice", where=f"{path}:1", remedy="Keep one of them")
+            raise ProcunitError(f"the column {name}{also} appears twice", where=f"{path}:1", remedy="Keep one of them")
     if not set(needed) <= set(columns):
         raise ProcunitError(
-            f"needs the columns {' and '.join(needed)}",
+            f"the columns {' and '.join(needed)} are needed",
             where=f"{path}:1",
             remedy="Name the columns in the first line, separated by commas",
         )
@@ -73,7 +73,7 @@ def _columns(header: list[str], path: Path, needed: Collection[str]) -> list[str
 
 
 def _is_row(cells: list[str], columns: int, path: Path, line: int) -> bool:
-    """Whether a line says anything; one with more cells than columns is refused."""
+    """Whether a line has a non-empty cell; one with more cells than columns is refused."""
     if len(cells) > columns:
         raise ProcunitError(
             f"has {len(cells)} cells for {columns} columns",
@@ -100,12 +100,12 @@ def _row(cells: dict[str, str], path: Path, line: int, needed: Collection[str]) 
 
 
 def _inside(name: str, path: Path, line: int) -> str:
-    """A path relative to the CSV's folder, as one spelling of it."""
+    """A path relative to the CSV's folder, normalized."""
     pure = PurePosixPath(name)
     if pure.is_absolute() or PureWindowsPath(name).is_absolute() or ".." in pure.parts:
         raise ProcunitError(
             f"{name} is not a path within the folder of {path.name}",
             where=f"{path}:{line}",
-            remedy=f"Give it relative to {path.parent}, without `..`; what lies outside must be moved there",
+            remedy=f"Give the path relative to {path.parent}, without `..`; move files from outside into that folder",
         )
     return pure.as_posix()

@@ -1,4 +1,4 @@
-"""The files of a RUN directory, through which the offline stages join: train -> export -> calibrate -> bundle build."""
+"""The files of a RUN directory, which connect the offline stages: train -> export -> calibrate -> bundle build."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ SplitSide = Literal["train", "calibrate", "seed"]
 
 
 class RunPhoto(KnownPhoto):
-    """A photograph of the dataset and the side of the split that its part is on."""
+    """A photograph of the dataset; `role` is the side of the split that its part is on."""
 
     file: str
     mask: str | None = None
 
 
 class TrainRecord(Record):
-    """What `procunit train` did: `data` is the dataset's folder, `types` are the heads' order.
+    """What `procunit train` did: `data` is the dataset's folder, `types` are in the order of the head's outputs.
 
-    `fine_tuned` tells whether the network's last stages were taught, too.
+    `fine_tuned` is true if the network's last stages were trained, too.
     """
 
     data: str
@@ -54,7 +54,7 @@ class TrainRecord(Record):
 
 
 class Difference(Record):
-    """The largest difference of any logit and of any distance, maps included, from torch in FP32."""
+    """The largest difference from torch in FP32 of any logit and of any distance, maps included."""
 
     logits: float
     distances: float
@@ -63,7 +63,7 @@ class Difference(Record):
 class ExportRecord(Record):
     """What `procunit export` made, and how far the graphs of each precision are from torch.
 
-    `fold_of` names the fold of each held-out good part, whose score comes from the bank that was made without it.
+    `fold_of` has the fold of each held-out good part; a part is scored with the bank made without its fold.
     """
 
     separate: bool
@@ -85,7 +85,7 @@ def read_record(run: Path, name: str, record: type[RecordT]) -> RecordT:
     """A stage's record.
 
     Raises:
-        ProcunitError: the stage has not run yet, or the file is damaged; the text names the command to run.
+        ProcunitError: the stage has not run yet, or the file is damaged; the message names the command to run.
     """
     path = run / name
     if not path.is_file():
@@ -97,20 +97,20 @@ def read_record(run: Path, name: str, record: type[RecordT]) -> RecordT:
 
 
 def graphs_of_run(run: Path, exported: ExportRecord, precision: Precision = "fp32") -> tuple[Path, ...]:
-    """The ONNX graphs of one precision that together give the contract's outputs."""
+    """The ONNX graphs of one precision that together compute the contract's outputs."""
     return tuple(run / name for name in graph_files(precision, separate=exported.separate))
 
 
 def fold_banks_of_run(run: Path) -> tuple[NDArray[np.float32], ...]:
-    """The banks that were made without each fold of the held-out good parts, by fold; see `ExportRecord.fold_of`.
+    """By fold, the banks made without that fold of the held-out good parts; see `ExportRecord.fold_of`.
 
     Raises:
-        ProcunitError: they cannot be read.
+        ProcunitError: the file cannot be read.
     """
     tensors = tensors_from_file(run / FOLD_BANKS_FILE)
     return tuple(np.asarray(tensors[str(fold)], np.float32) for fold in range(len(tensors)))
 
 
 def write_record(run: Path, name: str, record: TrainRecord | ExportRecord | CalibrationRecord) -> None:
-    """Write a stage's record whole or not at all."""
+    """Write a stage's record atomically."""
     write_whole(run / name, (record.model_dump_json(indent=1) + "\n").encode())

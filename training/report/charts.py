@@ -1,4 +1,4 @@
-"""Line charts as inline SVG: they scale with the page, are read out by their title, and need no script."""
+"""Line charts as inline SVG: they scale with the page, have a title for screen readers, and need no script."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from itertools import pairwise
 import numpy as np
 
 WIDTH, HEIGHT = 420, 340
-"""The view box; on a phone of 360 px a text of `TEXT_SIZE` is still 13 px high."""
+"""The view box; on a phone 360 px wide, text of `TEXT_SIZE` is still 13 px high."""
 TEXT_SIZE = 16
 _LEFT, _RIGHT, _TOP, _BOTTOM = 72, 396, 16, 274
 _INK, _FAINT, _LINE, _BAND, _MARK = "#1c2430", "#d5dae1", "#0b4f9e", "#c9dcf2", "#b34700"
 _TICKS = 5
 _LEGEND_X = 236
 _LEAST_DISTANCE = 44
-"""Between two labels of an axis."""
+"""The smallest distance between two labels of the x axis."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A point to be seen on a curve, and what the legend calls it."""
+    """A marked point on a curve, and its legend text."""
 
     x: float
     y: float
@@ -31,7 +31,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class BandPoint:
-    """A point of a curve with the interval that it is known within."""
+    """A point of a curve with its confidence interval."""
 
     x: float
     y: float
@@ -41,7 +41,7 @@ class BandPoint:
 
 @dataclass(frozen=True, slots=True)
 class _Axes:
-    """From values to places in the view box."""
+    """Maps values to coordinates in the view box."""
 
     x_low: float
     x_high: float
@@ -59,7 +59,7 @@ class _Axes:
 
 
 def roc_svg(flagged: Sequence[float], caught: Sequence[float], title: str, marks: Sequence[Mark] = ()) -> str:
-    """A ROC curve: the share of good parts that are flagged across, that of defect parts that are caught upwards."""
+    """A ROC curve: x is the share of good parts that are flagged, y the share of defect parts that are caught."""
     axes = _Axes(0, 1, 0, 1)
     ticks = np.linspace(0, 1, _TICKS).tolist()
     drawn = [
@@ -67,18 +67,18 @@ def roc_svg(flagged: Sequence[float], caught: Sequence[float], title: str, marks
         f'<polyline points="{axes.path([(0, 0), (1, 1)])}" fill="none" stroke="{_INK}" stroke-dasharray="4 5"/>',
         _curve(axes, _corners(list(zip(flagged, caught, strict=True)))),
     ]
-    for place, mark in enumerate(marks):
-        y = _BOTTOM - 20 - (len(marks) - 1 - place) * (TEXT_SIZE + 8)
+    for number, mark in enumerate(marks):
+        y = _BOTTOM - 20 - (len(marks) - 1 - number) * (TEXT_SIZE + 8)
         drawn += [
-            _ring(axes.x(mark.x), axes.y(mark.y), place),
-            _ring(_LEGEND_X, y, place),
+            _ring(axes.x(mark.x), axes.y(mark.y), number),
+            _ring(_LEGEND_X, y, number),
             _text(_LEGEND_X + 14, y + 5, mark.text),
         ]
     return _svg(title, drawn)
 
 
 def curve_svg(points: Sequence[BandPoint], title: str, x_name: str, y_name: str) -> str:
-    """A curve of shares between 0 and 1 in its interval; the axis upwards begins at a tenth below all of it."""
+    """A curve of shares between 0 and 1 with its confidence band; the y axis starts at the tenth below the band."""
     known = [p for p in points if np.isfinite((p.x, p.y, p.low, p.high)).all()]
     lowest = min((min(p.low, p.y) for p in known), default=0.5)
     y_low = min(0.9, max(0.0, np.floor(lowest * 10) / 10))
@@ -115,7 +115,7 @@ def _grid(
     x_name: str,
     y_name: str,
 ) -> list[str]:
-    """The axes with their names; of the values across as many are written as there is room for, the last one surely."""
+    """The axes with names and tick labels; x labels are dropped if they are too close, but never the last one."""
     drawn = []
     for value in y_ticks:
         y = axes.y(value)
@@ -142,7 +142,7 @@ def _grid(
 
 
 def _corners(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points without those on the straight line from the one before to the one behind."""
+    """The points without those on the straight line between their neighbours."""
     kept = list(points[:1])
     for point, (next_x, next_y) in pairwise(points[1:]):
         (x, y), (last_x, last_y) = point, kept[-1]
@@ -151,9 +151,9 @@ def _corners(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     return [*kept, *points[1:][-1:]]
 
 
-def _ring(x: float, y: float, place: int) -> str:
-    """A mark that is filled and wide where it is the first, else open and small, so that two at one place are seen."""
-    radius, fill = (7, _MARK) if place == 0 else (4, "#ffffff")
+def _ring(x: float, y: float, number: int) -> str:
+    """A mark: large and filled for the first one, else small and open, so that two at the same point are visible."""
+    radius, fill = (7, _MARK) if number == 0 else (4, "#ffffff")
     return f'<circle cx="{x:.2f}" cy="{y:.2f}" r="{radius}" fill="{fill}" stroke="{_MARK}" stroke-width="2"/>'
 
 

@@ -1,6 +1,6 @@
-"""What the network will see of each label when its photographs are varied: one sheet that a person can veto.
+"""The contact sheet: what the network will see of each label after augmentation, for a person to check.
 
-A row is an original and views of it, as tiles of the network's input, drawn just as training draws them.
+A row is an original and augmented views of it, as tiles of the network's input, drawn just as in training.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from training.report.pictures import draw_outline
 CELL_PX = 160
 """The longer side of a tile on the sheet."""
 VIEWS, PARTS = 7, 2
-"""Views beside each original, and parts of a label."""
+"""Views beside each original, and parts per label."""
 
 _GAP_PX, _ORIGINAL_GAP_PX, _MARGIN_PX, _LEAST_WIDTH_PX = 6, 18, 16, 960
 _PAPER_U8 = 255
@@ -36,9 +36,9 @@ _INK_BGR, _FAINT_BGR = (40.0, 40.0, 40.0), (100.0, 100.0, 100.0)
 def contact_sheet(
     photos: Sequence[Photo], dataset_file: DatasetFile, geometry: Geometry, seed: int
 ) -> NDArray[np.uint8]:
-    """The sheet of all labels, good parts first: uint8 [H, W, 3] BGR, 2 parts a label drawn by `seed`.
+    """The sheet of all labels, good parts first: uint8 [H, W, 3] BGR, 2 parts per label drawn by `seed`.
 
-    Where the geometry has several regions, each row shows the tile with most of the defect, else one after the other.
+    With several regions, each row shows the tile with most of the defect, or without a mask the next tile in turn.
 
     Raises:
         ProcunitError: a photograph or a mask is not usable.
@@ -47,7 +47,7 @@ def contact_sheet(
     cell_width_px = _cell_size_px(geometry)[1]
     width_px = max(_LEAST_WIDTH_PX, _ORIGINAL_GAP_PX - _GAP_PX + (VIEWS + 1) * (cell_width_px + _GAP_PX))
     legend = (
-        f"What the network will see: left the photograph as it is, then {VIEWS} views of it, as tiles of "
+        f"What the network will see: on the left the photograph as it is, then {VIEWS} augmented views, as tiles of "
         f"{geometry.input_width_px} x {geometry.input_height_px} px; masks are outlined. Seed {seed}."
     )
     strips = _text(legend, width_px, title=False)
@@ -56,7 +56,7 @@ def contact_sheet(
         allowed = augmentation_in_geometry(declared, geometry)
         strips += [_blank(_MARGIN_PX, width_px), *_text(f"{label}: {allowed.in_words()}", width_px, title=True)]
         if allowed != declared:
-            limited = f"Limited by regions or ignored areas, which stay in place; declared: {declared.in_words()}"
+            limited = f"Limited because regions or ignored areas do not move; declared: {declared.in_words()}"
             strips += _text(limited, width_px, title=False)
         for number, photo in enumerate(_photos_to_show([photo for photo in photos if photo.label == label], rng)):
             pixels = read_image(photo.path)
@@ -77,7 +77,7 @@ def png_from_sheet(sheet_bgr_u8: NDArray[np.uint8]) -> bytes:
 
 
 def _photos_to_show(photos: Sequence[Photo], rng: np.random.Generator) -> list[Photo]:
-    """One photograph each of parts drawn without regard to how many photographs they have."""
+    """One photograph each of randomly drawn parts, all parts with equal probability."""
     by_part: dict[str, list[Photo]] = {}
     for photo in photos:
         by_part.setdefault(photo.part_id, []).append(photo)
@@ -110,7 +110,7 @@ def _cell(pixels: PixelArray, mask_u8: NDArray[np.uint8] | None, tile: int, geom
 
 
 def _row(cells: Sequence[NDArray[np.uint8]], width_px: int) -> NDArray[np.uint8]:
-    """The original, set off by a wider gap, and its views."""
+    """The original, separated by a wider gap, and its views."""
     height_px, cell_width_px = cells[0].shape[:2]
     row = _blank(height_px, width_px)
     left_px = 0
@@ -121,13 +121,13 @@ def _row(cells: Sequence[NDArray[np.uint8]], width_px: int) -> NDArray[np.uint8]
 
 
 def _text(text: str, width_px: int, *, title: bool) -> list[NDArray[np.uint8]]:
-    """Lines of text on paper, broken between words where the sheet is too narrow."""
+    """Lines of text on the sheet's background, wrapped between words."""
     font = cv2.FONT_HERSHEY_DUPLEX if title else cv2.FONT_HERSHEY_SIMPLEX
     scale, line_px, ink_bgr = (
         (_TITLE_SCALE, _TITLE_LINE_PX, _INK_BGR) if title else (_TEXT_SCALE, _TEXT_LINE_PX, _FAINT_BGR)
     )
     lines = [""]
-    for word in text.encode("utf-8", "replace").decode("utf-8").split():  # a file's name need not be UTF-8
+    for word in text.encode("utf-8", "replace").decode("utf-8").split():  # a file name may be invalid UTF-8
         longer = f"{lines[-1]} {word}".strip()
         if cv2.getTextSize(longer, font, scale, 1)[0][0] <= width_px or not lines[-1]:
             lines[-1] = longer

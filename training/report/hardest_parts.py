@@ -1,6 +1,6 @@
-"""The parts that a run finds hardest, as pictures: photographs and masks beside what heads that never saw them say.
+"""The hardest parts of a run, as pictures: photographs and masks beside their cross-validated heat maps.
 
-They are where wrong labels, bad photographs and a type's real limits show.
+They reveal wrong labels, bad photographs and a type's real limits.
 """
 
 from __future__ import annotations
@@ -24,38 +24,38 @@ from edge.preprocess import frame_u8_from_pixels
 from training.data.dataset import read_mask
 from training.findings import Findings
 from training.part_scores import Part
-from training.report.pictures import Picture, jpeg_within, picture_from_map
+from training.report.pictures import Picture, page_jpeg, picture_from_map
 from training.report.words import TypeResult
 
-PICTURES_SHOWN, PICTURES_A_SIDE = 24, 4
-"""All pictures of a page, and those of a type's misses or false alarms."""
+PICTURES_SHOWN, PICTURES_PER_SIDE = 24, 4
+"""Pictures per page, and per type for its misses and for its false alarms."""
 PICTURES_BYTES, SHEET_BYTES = 1_200_000, 800_000
-"""All JPEGs together, and the contact sheet: as base64 they grow by a third, and a page stays under 3 MB."""
+"""Limits of all JPEGs together and of the contact sheet: base64 adds a third, and a page stays under 3 MB."""
 _NOTHING_LOGIT = -30.0
 
 
 @dataclass(frozen=True, slots=True)
 class HardPart:
-    """A part that shows a type and scores low, or that does not and scores high; `place` is its telling photograph."""
+    """A part of a type that scores low, or another part that scores high; `photo_index` is its extreme photograph."""
 
     type_name: str
     is_false_alarm: bool
-    place: int
+    photo_index: int
     caption: str
 
 
 def hard_parts(findings: Findings, results: Sequence[TypeResult]) -> list[HardPart]:
-    """Each type's hardest parts of both sides, in fair shares of what a page holds, types told worst before others."""
+    """Each type's lowest-scoring and highest-scoring other parts, shared evenly among types, worst AUC first."""
     found: list[tuple[int, float, HardPart]] = []
     for result in results:
         if result.threshold is None:
             continue
-        worst = result.accuracy.auc if result.accuracy else 0.0
+        auc = result.accuracy.auc if result.accuracy else 0.0
         lowest = sorted(result.scores.own, key=lambda part: part.logit)
         highest = sorted(result.scores.others, key=lambda part: -part.logit)
         for parts, is_false_alarm in ((lowest, False), (highest, True)):
-            for rank, part in enumerate(parts[:PICTURES_A_SIDE]):
-                found.append((rank, worst, _hard_part(findings, result, part, is_false_alarm)))
+            for rank, part in enumerate(parts[:PICTURES_PER_SIDE]):
+                found.append((rank, auc, _hard_part(findings, result, part, is_false_alarm)))
     return [hard for *_, hard in sorted(found, key=lambda entry: entry[:2])[:PICTURES_SHOWN]]
 
 
@@ -65,7 +65,7 @@ def pictures_of_parts(
     """The pictures of the parts, each with the map of its type.
 
     Raises:
-        ProcunitError: a photograph or a mask is gone.
+        ProcunitError: a photograph or a mask is missing.
     """
     max_bytes = PICTURES_BYTES // max(1, len(hard))
     unseen_map = lru_cache(maxsize=PICTURES_SHOWN)(findings.unseen_map)
@@ -76,19 +76,19 @@ def pictures_of_parts(
 
 
 def sheet_jpeg(png: bytes) -> bytes:
-    """The contact sheet as it goes into a page."""
+    """The contact sheet as a JPEG for a page."""
     sheet_bgr_u8 = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
-    return jpeg_within(np.asarray(sheet_bgr_u8, np.uint8), SHEET_BYTES)
+    return page_jpeg(np.asarray(sheet_bgr_u8, np.uint8), SHEET_BYTES)
 
 
 def _hard_part(findings: Findings, result: TypeResult, part: Part, is_false_alarm: bool) -> HardPart:
-    telling = int(np.argmax(part.logits) if is_false_alarm else np.argmin(part.logits))
-    photo = findings.photos[part.places[telling]]
+    extreme = int(np.argmax(part.logits) if is_false_alarm else np.argmin(part.logits))
+    photo = findings.photos[part.indices[extreme]]
     flagged = result.threshold is not None and part.logit >= result.threshold
     outcome = ("false alarm" if flagged else "passed") if is_false_alarm else ("caught" if flagged else "missed")
     several = f", mean of its photographs {_percent(part.logit)}" if len(part.logits) > 1 else ""
-    caption = f"{outcome.capitalize()} at {_percent(part.logits[telling])}{several}. Part {part.part_id}, {photo.file}"
-    return HardPart(result.name, is_false_alarm, part.places[telling], caption)
+    caption = f"{outcome.capitalize()} at {_percent(part.logits[extreme])}{several}. Part {part.part_id}, {photo.file}"
+    return HardPart(result.name, is_false_alarm, part.indices[extreme], caption)
 
 
 def _picture(
@@ -98,10 +98,10 @@ def _picture(
     geometry: Geometry,
     max_bytes: int,
 ) -> Picture:
-    photo, column = findings.photos[hard.place], findings.types.index(hard.type_name)
+    photo, column = findings.photos[hard.photo_index], findings.types.index(hard.type_name)
     frame_u8 = frame_u8_from_pixels(read_image(photo.path), geometry.channels)
     height_px, width_px = frame_u8.shape[:2]
-    defect_map = np.nan_to_num(unseen_map(hard.place)[:, column], nan=_NOTHING_LOGIT)
+    defect_map = np.nan_to_num(unseen_map(hard.photo_index)[:, column], nan=_NOTHING_LOGIT)
     scores = Scores((0.0,), 0.0, defect_map[:, np.newaxis], np.zeros_like(defect_map))
     relevance_u8 = relevance_from_scores(scores, height_px, width_px, geometry)
     mask_u8 = None if photo.mask is None else read_mask(photo.mask, height_px, width_px)

@@ -1,4 +1,4 @@
-"""The frame of every report that an offline stage writes: one file that may load nothing, readable anywhere."""
+"""The page template of the reports that offline stages write: one self-contained file that may load nothing."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from edge.bundle.manifest import GOOD
 from training.data.run_files import SplitSide, TrainRecord
 
 _NAME_OF_SIDE: dict[SplitSide, str] = {
-    "train": "Taught",
+    "train": "Training",
     "calibrate": "Held out for thresholds",
-    "seed": "Set aside for seeding",
+    "seed": "Held out for seeding",
 }
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1c2430; }
@@ -26,9 +26,7 @@ _CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def page_html(title: str, content: Iterable[str], head: str = "") -> str:
-    """A self-contained page that may load nothing; the title is escaped, the content and the rest of the head are HTML
-    already.
-    """
+    """A self-contained page that may load nothing; the title is escaped, `content` and `head` must be HTML."""
     return "\n".join(
         [
             "<!doctype html>",
@@ -49,7 +47,7 @@ def paragraph(text: str) -> str:
 
 
 def note(text: str) -> str:
-    """A paragraph that says less than the others."""
+    """A paragraph of minor importance, which is escaped."""
     return f'<p class="note">{escape(text)}</p>'
 
 
@@ -65,8 +63,8 @@ def photographs_table(trained: TrainRecord) -> str:
     rows = []
     for label in (GOOD, *trained.types):
         cells = [label]
-        for role in _NAME_OF_SIDE:
-            parts = [photo.part_id for photo in trained.photos if photo.label == label and photo.role == role]
+        for side in _NAME_OF_SIDE:
+            parts = [photo.part_id for photo in trained.photos if photo.label == label and photo.role == side]
             cells.append(f"{len(parts)} images, {len(set(parts))} parts" if parts else "none")
         rows.append(cells)
     caption = "Split by part: all photographs of one part are on one side."

@@ -1,4 +1,4 @@
-"""`report.html` of a run: what was taught, how surely each type is told apart, and what it still lacks; no network."""
+"""`report.html` of a run: the training data, how well each type is recognized, and what it still needs; no network."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from training.report.words import (
     agreement_in_words,
     auc_in_words,
     caught_in_words,
-    lacks,
     learning_in_words,
     next_steps,
+    result_in_words,
     result_of_type,
-    sureness,
+    shortcomings,
 )
 
 REPORT_FILE = "report.html"
-"""The page in the run; a bundle has one of its own by the same name."""
+"""The page in the run; a bundle has another one with the same name."""
 NOTES_SHOWN = 30
 _HEAD = """<meta name="viewport" content="width=device-width, initial-scale=1"><style>
 body { overflow-wrap: break-word; } li { margin: .4rem 0; }
@@ -40,34 +40,35 @@ body { overflow-wrap: break-word; } li { margin: .4rem 0; }
 .notes { border-left: 4px solid #b34700; padding-left: 1rem; }
 </style>"""
 _NO_TYPES = (
-    "No defect type was taught: the anomaly score alone looks at the parts, which asks a person and never rejects. Put "
-    "photographs of a defect into a folder of its name and train again."
+    "No defect type was trained: only the anomaly score inspects the parts; it sends them to review, never rejects. "
+    "Put photographs of a defect into a folder with its name and train again."
 )
 _PICTURES = (
     "<h2>How to read the pictures</h2>",
-    legend_html("no sign of it", "clear sign"),
-    note("A defect that has a mask is outlined in the photograph."),
+    legend_html("no sign of the defect", "clear sign"),
+    note("Defects with a mask are outlined in the photograph."),
 )
 _READING = (
-    "Every figure on this page is about parts: photographs of one part are not independent, so a part's score is the "
-    "mean of its photographs' scores. All scores come from heads that had not seen the part (cross-validation), so the "
-    "figures are what new parts like these would show. Scores are percentages; 50% is where training weighs a miss "
-    "and a false alarm alike. A 95% interval is where the true figure lies in 19 of 20 such runs; few parts make it "
-    "wide. The thresholds in use are set later, by procunit calibrate, on good parts that are set aside."
+    "All figures on this page count parts: photographs of one part are not independent, so a part's score is the mean "
+    "of its photographs' scores. All scores come from cross-validation by part: the head that scores a part was not "
+    "trained on it, so new parts like these would give similar figures. Scores are percentages; at 50%, training gives "
+    "a miss and a false alarm the same weight. A 95% confidence interval contains the true figure in 19 of 20 such "
+    "runs; few parts make it wide. The thresholds for production are set later, by procunit calibrate, on held-out "
+    "good parts."
 )
 
 
 def training_report_html(record: TrainRecord, findings: Findings, sheet_png: bytes | None, console: Console) -> str:
-    """The report of a run, with the contact sheet of what training saw where there is one.
+    """The report of a run, with the contact sheet if there is one.
 
     Raises:
-        ProcunitError: a photograph or a mask that is to be shown is gone.
+        ProcunitError: a photograph or a mask that is to be shown is missing.
     """
     results = [result_of_type(record, findings, name) for name in findings.types]
     hard = hard_parts(findings, results)
     shown = list(zip(hard, pictures_of_parts(findings, hard, record.geometry, console), strict=True))
     page = page_html(
-        f"{record.product}: what training found",
+        f"{record.product}: training report",
         [
             note(
                 f"Dataset {record.dataset_sha256[:12]}, {record.backbone} ({record.weights}), seed {record.seed}, "
@@ -86,13 +87,13 @@ def training_report_html(record: TrainRecord, findings: Findings, sheet_png: byt
         ],
         _HEAD,
     )
-    return page.encode("utf-8", "replace").decode("utf-8")  # a file's name need not be UTF-8
+    return page.encode("utf-8", "replace").decode("utf-8")  # a file name may be invalid UTF-8
 
 
 def _summary(results: Sequence[TypeResult], notes: Sequence[str]) -> list[str]:
     if not results:
         return ["<h2>In short</h2>", paragraph(_NO_TYPES)]
-    types = (f"<li><strong>{escape(r.name)}</strong>: {escape(sureness(r))}</li>" for r in results)
+    types = (f"<li><strong>{escape(r.name)}</strong>: {escape(result_in_words(r))}</li>" for r in results)
     return [
         "<h2>In short</h2>",
         f"<ul>{''.join(types)}</ul>",
@@ -112,46 +113,46 @@ def _sheet(sheet_png: bytes | None) -> list[str]:
     if sheet_png is None:
         return []
     return [
-        "<h2>What training saw</h2>",
+        "<h2>Augmentation</h2>",
         paragraph(
-            "Originals and how they are varied. If a view could not happen on the line, or hides the defect, change "
-            "the augmentation in dataset.yaml."
+            "Original photographs and augmented views of them. If a view cannot occur on the line or hides the defect, "
+            "change the augmentation in dataset.yaml."
         ),
         _wide(f'<img alt="Contact sheet" src="{data_uri(sheet_jpeg(sheet_png), "jpeg")}">'),
     ]
 
 
 def _confusion(findings: Findings, results: Sequence[TypeResult]) -> list[str]:
-    """Per label, how many parts each type's head flags at the working points."""
+    """The confusion table: per label, how many parts each type's head flags at the operating points."""
     if not any(result.points for result in results):
         return []
     labels = [label for label in (GOOD, *findings.types) if any(result.scores.parts.get(label) for result in results)]
     several = len(results) > 1
     shown = ["<h2>What is flagged as what</h2>"]
-    for place, rate in enumerate(FALSE_ALARM_RATES):
-        rows = [[label, *_confusion_row(results, label, place, any_type=several)] for label in labels]
+    for point, rate in enumerate(FALSE_ALARM_RATES):
+        rows = [[label, *_confusion_row(results, label, point, any_type=several)] for label in labels]
         header = ("Parts of", *(f"as {result.name}" for result in results), *(["as any type"] if several else []))
         shown += [
-            note(f"Parts that reach each type's threshold where it flags at most {rate:.0%} of the good parts:"),
+            note(f"Parts that reach each type's threshold for a false-positive rate of at most {rate:.0%}:"),
             _wide(table("", header, rows)),
         ]
     if several:
-        shown.append(note("Each type has false alarms of its own: as any type, more good parts are flagged."))
+        shown.append(note("Each type adds false alarms, so more good parts are flagged as any type than as one type."))
     return shown
 
 
-def _confusion_row(results: Sequence[TypeResult], label: str, place: int, *, any_type: bool) -> list[str]:
-    cells, flagged, judged = [], set[str](), set[str]()
+def _confusion_row(results: Sequence[TypeResult], label: str, point: int, *, any_type: bool) -> list[str]:
+    cells, flagged, scored = [], set[str](), set[str]()
     for result in results:
         parts = result.scores.parts.get(label, ())
         if not result.points or not parts:
-            cells.append("not judged")
+            cells.append("not scored")
             continue
-        reaching = {part.part_id for part in parts if part.logit >= result.points[place].threshold}
+        reaching = {part.part_id for part in parts if part.logit >= result.points[point].threshold}
         cells.append(_share(len(reaching), len(parts)))
         flagged |= reaching
-        judged |= {part.part_id for part in parts}
-    return [*cells, *([_share(len(flagged), len(judged))] if any_type else [])]
+        scored |= {part.part_id for part in parts}
+    return [*cells, *([_share(len(flagged), len(scored))] if any_type else [])]
 
 
 def _type_section(result: TypeResult, shown: Sequence[tuple[HardPart, Picture]]) -> list[str]:
@@ -159,14 +160,21 @@ def _type_section(result: TypeResult, shown: Sequence[tuple[HardPart, Picture]])
     content += [paragraph(caught_in_words(result, point)) for point in result.points]
     agreement = agreement_in_words(result)
     content += [paragraph(agreement)] if agreement else []
-    missing = lacks(result)
-    content += ["<h3>What it lacks</h3>", _list(missing) if missing else paragraph("Nothing that this run can tell.")]
+    missing = shortcomings(result)
+    content += [
+        "<h3>What it still needs</h3>",
+        _list(missing) if missing else paragraph("Nothing, as far as this run shows."),
+    ]
     of_type = [(hard, picture) for hard, picture in shown if hard.type_name == result.name]
     for title, text, is_false_alarm in (
-        ("Hardest to find", "Parts with it that score lowest. A defect that nobody can see is a wrong label.", False),
+        (
+            "Hardest to find",
+            "The lowest-scoring parts with this defect. If nobody can see the defect, the label is wrong.",
+            False,
+        ),
         (
             "Hardest false alarms",
-            f"Of the {result.others_name}, those that look most like it. Look for real defects.",
+            f"The highest-scoring {result.others_name}. Check them for real defects.",
             True,
         ),
     ):
@@ -187,7 +195,7 @@ def _charts(result: TypeResult) -> str:
         figures.append(_figure(svg, auc_in_words(result)))
     if len(result.curve) > 1:
         points = [BandPoint(point.photos, point.auc, point.low, point.high) for point in result.curve]
-        svg = curve_svg(points, f"Learning curve of {result.name}", "Photographs taught", "Area under curve")
+        svg = curve_svg(points, f"Learning curve of {result.name}", "Training photographs", "Area under curve")
         figures.append(_figure(svg, learning_in_words(result.curve)))
     else:
         figures.append(_figure("", learning_in_words(result.curve)))
@@ -195,7 +203,7 @@ def _charts(result: TypeResult) -> str:
 
 
 def _wide(html: str) -> str:
-    """What may be wider than a phone and then scrolls by itself."""
+    """A container for content that may be wider than a phone, and then scrolls horizontally."""
     return f'<div class="wide">{html}</div>'
 
 
@@ -208,4 +216,4 @@ def _list(items: Iterable[str], tag: str = "ul") -> str:
 
 
 def _share(count: int, of: int) -> str:
-    return f"{count} of {of} ({count / of:.0%})" if of else "not judged"
+    return f"{count} of {of} ({count / of:.0%})" if of else "not scored"

@@ -93,9 +93,9 @@ def test_changes_of_colour_are_refused_with_the_reason_wherever_they_are_asked_f
         (f"\n{key}: 0.1", f"2: {key}"),
     ):
         said = refused(tmp_path, text)
-        assert said.startswith(f"{tmp_path}/dataset.yaml:{line}: changes of colour are refused: a defect's colour is")
-        assert "what tells it from dirt" in said
-        assert "camera and light at the line are fixed, and grey cameras see none (it is 0.1)" in said
+        assert said.startswith(f"{tmp_path}/dataset.yaml:{line}: colour augmentation is refused: a defect's colour is")
+        assert "part of its physics (discoloration distinguishes a burn or rust from dirt)" in said
+        assert "camera and light at the line are fixed, and grey cameras see no colour (it is 0.1)" in said
 
 
 def test_a_defect_type_may_be_one_of_colour(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_defect_type_may_be_one_of_colour(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ("{}", "crack.direction: the key is missing. Isotropic is what may lie at any angle; directional"),
+        ("{}", "crack.direction: the key is missing. Isotropic defects may lie at any angle; directional"),
         ("{directon: isotropic}", "crack.directon: unknown key (it is 'isotropic'). Did you mean 'direction'?"),
         ("{direction: any}", "crack.direction: input should be 'isotropic' or 'directional' (it is 'any')"),
         ("{direction: directional}", "crack: a directional label needs rotation_deg. Directional labels need the lar"),
@@ -114,17 +114,17 @@ def test_a_defect_type_may_be_one_of_colour(tmp_path: Path) -> None:
         ("{direction: directional, rotation_deg: -1}", "rotation_deg: input should be greater than or equal to 0"),
         ("{direction: directional, rotation_deg: yes}", "rotation_deg: input should be a valid number (it is True)"),
         ("{direction: directional, rotation_deg: .nan}", "crack.rotation_deg: input should be"),
-        ("{direction: isotropic, rotation_deg: 5}", "crack: isotropic turns through 360 degrees and mirrors, so it"),
-        ("{direction: isotropic, mirror: [vertical]}", "crack: isotropic turns through 360 degrees and mirrors, so"),
+        ("{direction: isotropic, rotation_deg: 5}", "crack: isotropic rotates through 360 degrees and mirrors, so it"),
+        ("{direction: isotropic, mirror: [vertical]}", "crack: isotropic rotates through 360 degrees and mirrors, so"),
         ("{direction: directional, rotation_deg: 5, mirror: left}", "crack.mirror: input should be a valid list (it"),
         ("{direction: directional, rotation_deg: 5, mirror: [left]}", "mirror.0: input should be 'horizontal' or 'ver"),
         (
             "{direction: directional, rotation_deg: 5, mirror: [vertical, vertical]}",
-            "crack: a reflection stands twice in mirror. Give [horizontal], [vertical] or both",
+            "crack: a reflection appears twice in mirror. Give [horizontal], [vertical] or both",
         ),
         (
             "{direction: directional, rotation_deg: 0, elastic: 0.01}",
-            "crack: elastic bends count as turns, and rotation_deg 0 allows none. Directional labels need",
+            "crack: elastic bends count as rotations; rotation_deg 0 allows none. Directional labels need",
         ),
         ("{direction: isotropic, elastic: 0.06}", "crack.elastic: input should be less than or equal to 0.05 (it is"),
         ("{direction: isotropic, brightness: 0.31}", "crack.brightness: input should be less than or equal to 0.3"),
@@ -147,8 +147,14 @@ def test_settings_that_do_not_fit_are_named_with_value_and_remedy(tmp_path: Path
             "dataset.yaml:1: part_id_patern: unknown key (it is 'x'). Did you mean 'part_id_pattern'?",
         ),
         ("part_id_pattern: 5", "part_id_pattern: input should be a valid string (it is 5). Give a regular expression"),
-        ("part_id_pattern: '(?P<part>'", "part_id_pattern: no regular expression: missing ), unterminated subpattern"),
-        ("part_id_pattern: 'a{99999999999}'", "part_id_pattern: no regular expression: the repetition number is too"),
+        (
+            "part_id_pattern: '(?P<part>'",
+            "part_id_pattern: not a regular expression: missing ), unterminated subpattern",
+        ),
+        (
+            "part_id_pattern: 'a{99999999999}'",
+            "part_id_pattern: not a regular expression: the repetition number is too",
+        ),
         ("part_id_pattern: '(.*)'", "part_id_pattern: needs exactly one named group, (?P<part>...) (it is '(.*)')"),
         ("part_id_pattern: '(?P<part>.)(?P<lot>.)'", "part_id_pattern: needs exactly one named group, (?P<part>...)"),
         (f"part_id_pattern: '(?P<part>{'x' * MAX_PATTERN_CHARACTERS})'", "string should have at most 200 characters"),
@@ -169,7 +175,7 @@ def test_keys_that_do_not_fit_are_named_with_value_and_remedy(tmp_path: Path, te
     "pattern", ["(?P<part>(a+)+)", "(?P<part>[)+]*)*", r"(?P<part>x)(?:\d{1,3}-){2,}", "(?P<part>.*){9}"]
 )
 def test_a_pattern_that_could_take_for_ever_is_refused(tmp_path: Path, pattern: str) -> None:
-    assert "repeats a group that repeats something itself" in refused(tmp_path, f"part_id_pattern: '{pattern}'")
+    assert "repeats a group that contains a repetition" in refused(tmp_path, f"part_id_pattern: '{pattern}'")
 
 
 @pytest.mark.parametrize(

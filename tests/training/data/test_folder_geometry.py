@@ -244,7 +244,7 @@ def test_strokes_on_a_photograph_are_no_mask(tmp_path: Path) -> None:
     photograph = np.random.default_rng(1).normal(120, 30, (120, 160)).clip(0, 255).astype(np.uint8)
     photograph[:40] = 255
     paint(tmp_path / "ignored.png", photograph)
-    assert "neither black nor white. Paint white what is not judged and black all the rest" in refused(tmp_path)
+    assert "neither black nor white. Paint areas that are not inspected white and all others black" in refused(tmp_path)
 
 
 def test_more_areas_than_a_geometry_may_have_are_refused(tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ def test_an_outline_of_too_many_points_is_refused(tmp_path: Path) -> None:
     painted[50:] = 255
     painted[20:50, np.arange(2000) % 16 < 6] = 255
     paint(tmp_path / "ignored.png", painted)
-    assert "ignored.png: the outline of an area takes " in refused(tmp_path)
+    assert "ignored.png: the outline of an area has " in refused(tmp_path)
 
 
 def test_a_painted_file_of_another_shape_than_a_photograph_names_the_photograph(tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_a_painted_file_of_another_shape_than_a_photograph_names_the_photograph(
     asked = read(tmp_path)
     asked.check_frame(tmp_path / "good/a.png", 1200, 1600)
     with pytest.raises(
-        ProcunitError, match=r"good/b.png: 1600 x 1600 px, but ignored.png has the shape of 160 x 120 px"
+        ProcunitError, match=r"good/b.png: 1600 x 1600 px, but ignored.png has the aspect ratio of 160 x 120 px"
     ):
         asked.check_frame(tmp_path / "good/b.png", 1600, 1600)
 

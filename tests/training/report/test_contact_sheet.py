@@ -81,10 +81,10 @@ def test_the_command_writes_the_sheet_and_names_types_that_are_turned_more_than_
     (data / "dataset.yaml").write_text("augmentation:\n  spot: {direction: isotropic}\n")
     result = _preview(data, tmp_path / "sheet.png")
     assert result.exit_code == 0, result.output
-    assert "spot: varied in ways in which good parts are not" in " ".join(result.output.split())
+    assert "spot: augmented in ways in which good parts are not" in " ".join(result.output.split())
     assert read_image(tmp_path / "sheet.png").shape[1] > (VIEWS + 1) * CELL_PX
     (data / "dataset.yaml").write_text("augmentation:\n  default: {direction: isotropic}\n")
-    assert "varied in ways" not in " ".join(_preview(data, tmp_path / "sheet.png").output.split())
+    assert "augmented in ways" not in " ".join(_preview(data, tmp_path / "sheet.png").output.split())
 
 
 def test_a_csv_gives_the_sheet_of_its_folder(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_csv_gives_the_sheet_of_its_folder(tmp_path: Path) -> None:
     ("content", "says"),
     [
         ("augmentation: {spott: {direction: isotropic}}", "Did you mean 'spot'? Labels here: good, spot"),
-        ("augmentation: {spot: {hue: 0.1}}", "augmentation.spot.hue: changes of colour are refused"),
+        ("augmentation: {spot: {hue: 0.1}}", "augmentation.spot.hue: colour augmentation is refused"),
     ],
 )
 def test_nothing_is_written_where_the_file_does_not_fit(tmp_path: Path, content: str, says: str) -> None:

@@ -15,8 +15,8 @@ from training.report.pictures import (
     PICTURE_PX,
     Picture,
     draw_outline,
-    jpeg_within,
     legend_html,
+    page_jpeg,
     picture_from_map,
     pictures_html,
 )
@@ -87,5 +87,5 @@ def test_a_mask_is_outlined_in_the_photograph_alone(shape: tuple[int, ...]) -> N
 
 def test_a_jpeg_fits_unless_hardly_anything_would_be_left() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (400, 600, 3), np.uint8)
-    assert len(jpeg_within(noise, 20_000)) <= 20_000
-    assert min(_decoded(jpeg_within(noise, 1)).shape[:2]) >= 32
+    assert len(page_jpeg(noise, 20_000)) <= 20_000
+    assert min(_decoded(page_jpeg(noise, 1)).shape[:2]) >= 32

@@ -20,7 +20,7 @@ from edge.geometry import Geometry, Region
 from training.data.dataset import Photo
 from training.data.run_files import RunPhoto, TrainRecord
 from training.findings import CurvePoint, Findings
-from training.report.hardest_parts import PICTURES_A_SIDE, PICTURES_SHOWN, hard_parts
+from training.report.hardest_parts import PICTURES_PER_SIDE, PICTURES_SHOWN, hard_parts
 from training.report.pictures import PICTURE_PX
 from training.report.run_report import NOTES_SHOWN, training_report_html
 from training.report.words import result_of_type
@@ -157,16 +157,16 @@ def test_a_page_says_everything_in_words_and_its_tags_balance(folder: Path) -> N
     photos = photos_of(folder, ("crack",))
     page = _page(photos, replace(findings_of(photos, ("crack",)), notes=("two photographs are the same",)))
     for said in (
-        "Of 100 parts with it about",
+        "Of 100 parts with this defect, about",
         "two photographs are the same",
         "12 images, 6 parts",
         "18 more images and 4 more parts",
-        "95% interval 0.800 to 0.960",
+        "95% confidence interval 0.800 to 0.960",
         "Still rising",
-        "What it lacks",
+        "What it still needs",
         "Hardest to find",
         "Hardest false alarms",
-        "All photographs of a part get the same answer for",
+        "All photographs of a part get the same result for",
     ):
         assert said in page.text
     assert [tag for tag, _ in page.found].count("svg") == 2
@@ -199,7 +199,7 @@ def test_pictures_are_shared_out_evenly_and_bounded(folder: Path, types: int, pi
     findings = findings_of(photos, names)
     hard = hard_parts(findings, [result_of_type(record(photos, names), findings, name) for name in names])
     assert len(hard) == pictures <= PICTURES_SHOWN
-    assert all(sum(h.type_name == name for h in hard) <= 2 * PICTURES_A_SIDE for name in names)
+    assert all(sum(h.type_name == name for h in hard) <= 2 * PICTURES_PER_SIDE for name in names)
     jpegs = _page(photos, findings).jpegs
     assert len(jpegs) == pictures
     for jpeg in jpegs:
@@ -227,12 +227,12 @@ def test_the_hardest_parts_are_the_lowest_of_the_type_and_the_highest_of_the_goo
         for p in photos
     }
     hard = hard_parts(findings, [result_of_type(record(photos, ("crack",)), findings, "crack")])
-    misses = [photos[h.place].part_id for h in hard if not h.is_false_alarm]
-    alarms = [photos[h.place].part_id for h in hard if h.is_false_alarm]
+    misses = [photos[h.photo_index].part_id for h in hard if not h.is_false_alarm]
+    alarms = [photos[h.photo_index].part_id for h in hard if h.is_false_alarm]
     crack = sorted((part for part in means if part.startswith("crack")), key=lambda part: means[part])
     good = sorted((part for part in means if part.startswith(GOOD)), key=lambda part: -means[part])
-    assert misses == crack[:PICTURES_A_SIDE]
-    assert alarms == good[:PICTURES_A_SIDE]
+    assert misses == crack[:PICTURES_PER_SIDE]
+    assert alarms == good[:PICTURES_PER_SIDE]
 
 
 def test_the_page_stays_small_with_a_large_sheet_and_large_photographs(tmp_path: Path) -> None:
@@ -261,9 +261,9 @@ def test_several_tiles_and_maps_that_are_no_numbers_are_drawn(folder: Path) -> N
 def test_without_types_or_photographs_a_page_is_made_all_the_same(folder: Path) -> None:
     good = photos_of(folder, ())
     page = _page(good, findings_of(good, ()))
-    assert "No defect type was taught" in page.text
+    assert "No defect type was trained" in page.text
     assert not page.jpegs
-    assert "cannot be told yet" in _page([], findings_of([], ("crack",))).text
+    assert "not measurable yet" in _page([], findings_of([], ("crack",))).text
 
 
 def test_scores_that_are_not_known_are_left_out_and_told(folder: Path) -> None:
@@ -272,9 +272,9 @@ def test_scores_that_are_not_known_are_left_out_and_told(folder: Path) -> None:
     findings.logits[:, 1] = np.nan
     findings.logits[[p.part_id == "crack0" for p in photos], 0] = np.nan
     page = _page(photos, replace(findings, accuracy={"crack": None, "dent": None}, curves={}))
-    assert "cannot be told yet: no part with it is left" in page.text
-    assert "1 part could not be judged" in page.text
-    assert "not judged" in page.text
+    assert "not measurable yet: no part of this type could be scored in cross-validation" in page.text
+    assert "1 part could not be scored in cross-validation" in page.text
+    assert "not scored" in page.text
     assert "nan" not in re.sub(r"\w*nan\w+|\w+nan\w*", "", page.text)
 
 

@@ -1,4 +1,4 @@
-"""A run's figures and their words: working points as scikit-learn has them, and what a person is told of them."""
+"""A run's figures and their words: operating points as scikit-learn has them, and what a person is told of them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,14 @@ from sklearn.metrics import roc_curve
 from edge.bundle.manifest import GOOD
 from tests.training.report.test_run_report import findings_of, photo, photos_of, record
 from training.findings import CurvePoint
-from training.part_scores import roc_of_type, scores_of_type, working_point
-from training.report.words import agreement_in_words, lacks, learning_in_words, result_of_type, sureness
+from training.part_scores import operating_point, roc_of_type, scores_of_type
+from training.report.words import (
+    agreement_in_words,
+    learning_in_words,
+    result_in_words,
+    result_of_type,
+    shortcomings,
+)
 from training.validation import PartAuc
 
 
@@ -23,7 +29,7 @@ from training.validation import PartAuc
     others=st.lists(st.integers(-5, 5), min_size=1, max_size=60),
 )
 @settings(deadline=None)
-def test_working_points_are_scikit_learn_s_and_flag_no_more_than_they_may(own: list[int], others: list[int]) -> None:
+def test_operating_points_are_scikit_learn_s_and_flag_no_more_than_they_may(own: list[int], others: list[int]) -> None:
     labels = ["crack"] * len(own) + [GOOD] * len(others)
     photos = [photo(label, f"P{i // 2}", i, Path()) for i, label in enumerate(labels)]
     findings = replace(findings_of(photos, ("crack",)), logits=np.array([[float(x)] for x in (*own, *others)]))
@@ -39,7 +45,7 @@ def test_working_points_are_scikit_learn_s_and_flag_no_more_than_they_may(own: l
     for found, expected in zip((roc.flagged, roc.caught, roc.thresholds), wanted, strict=True):
         np.testing.assert_allclose(found, expected)
     for rate in (0.05, 0.01):
-        point = working_point(scores, roc, rate)
+        point = operating_point(scores, roc, rate)
         assert point.flagged == scores.flagged(GOOD, point.threshold) <= rate * point.others
         assert point.caught == scores.flagged("crack", point.threshold)
         low, high = point.interval
@@ -53,7 +59,9 @@ def test_parts_whose_photographs_contradict_each_other_are_named() -> None:
     findings = replace(findings_of(photos, ("crack",)), logits=np.array(logits))
     result = result_of_type(record(photos, ("crack",)), findings, "crack")
     assert result.points[0].caught == 3
-    assert any("contradict each other (some are flagged, some are not): crack0." in lack for lack in lacks(result))
+    assert any(
+        "contradict each other (some are flagged, some are not): crack0." in lack for lack in shortcomings(result)
+    )
     assert "2 of 3 parts with crack and 2 of 2 good parts" in agreement_in_words(result)
 
 
@@ -61,14 +69,14 @@ def test_what_is_sure_and_what_more_would_bring_is_said_by_the_intervals() -> No
     photos = photos_of(Path(), ("crack",))
     findings = findings_of(photos, ("crack",))
     for accuracy, words in (
-        (PartAuc(0.99, 0.97, 1.0), "told apart well"),
-        (PartAuc(0.9, 0.85, 0.93), "told apart fairly well"),
+        (PartAuc(0.99, 0.97, 1.0), "recognized well"),
+        (PartAuc(0.9, 0.85, 0.93), "recognized fairly well"),
         (PartAuc(0.9, 0.6, 1.0), "too few parts to be sure"),
-        (PartAuc(0.7, 0.6, 0.8), "told apart poorly"),
-        (PartAuc(0.5, 0.3, 0.7), "not told apart"),
+        (PartAuc(0.7, 0.6, 0.8), "recognized poorly"),
+        (PartAuc(0.5, 0.3, 0.7), "not recognized"),
     ):
         told = record(photos, ("crack",))
-        assert words in sureness(result_of_type(told, replace(findings, accuracy={"crack": accuracy}), "crack"))
+        assert words in result_in_words(result_of_type(told, replace(findings, accuracy={"crack": accuracy}), "crack"))
     first = CurvePoint(10, 5, 0.8, 0.7, 0.9)
     assert learning_in_words([first, CurvePoint(20, 9, 0.85, 0.8, 0.9)]).startswith("Still rising")
     assert learning_in_words([first, CurvePoint(20, 9, 0.805, 0.7, 0.9)]).startswith("Flat:")
