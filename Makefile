@@ -43,7 +43,7 @@ test-py310: setup ## the device's tests on Python 3.10, or mypy and ruff for it 
 
 accept: setup-demo ## real photographs through everything (DATA=DIR); figures into docs/measurements.md
 	@test -n "$(DATA)" || { echo "usage: make accept DATA=DIR (good/ and one folder a defect type)"; exit 2; }
-	@$(BIN)/python tools/accept.py --data "$(DATA)"
+	@$(BIN)/python -m tools.accept --data "$(DATA)"
 
 bench-peers: setup-demo ## our PatchCore beside anomalib's, in speed and accuracy (DATA=DIR; hours, FOLDS=1 for fewer)
 	@test -n "$(DATA)" || { echo "usage: make bench-peers DATA=DIR (good/ and one folder a defect type)"; exit 2; }
@@ -77,7 +77,7 @@ drill-hidden: setup ## what defects hidden among the good parts cost the anomaly
 
 drill-variants: setup ## every precision of a trained run side by side (RUN=DIR)
 	@test -n "$(RUN)" || { echo "usage: make drill-variants RUN=DIR (made by procunit train)"; exit 2; }
-	@$(BIN)/python tools/benchmarks/variant_table.py --run "$(RUN)"
+	@$(BIN)/python -m tools.benchmarks.variant_table --run "$(RUN)"
 
 clean: ## remove what make created
 	rm -rf $(VENV) .venv310 .venv-rtx14 .venv-peers work build *.egg-info

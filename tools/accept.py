@@ -1,6 +1,6 @@
 """Real photographs through everything: the demonstration, the evaluation, the path against the bare call.
 
-    python tools/accept.py --data photographs/
+    python -m tools.accept --data photographs/
 
 Ends with 1 if a promise does not hold. The figures replace the section between the markers in docs/measurements.md.
 """
@@ -92,9 +92,10 @@ def main(data: Path, out: Path) -> None:
     try:
         seconds = _run(python, "-m", "tools.demo", "--data", data, "--rate", "max", "--out", out)
         _run(procunit, "evaluate", bundle, "--data", data, "--json", judged)
-        _run(python, Path(__file__).with_name("bench_path.py"), bundle, "--data", data, "--json", path)
+        _run(python, "-m", "tools.benchmarks.path", bundle, "--data", data, "--json", path)
     except subprocess.CalledProcessError as error:
-        raise click.ClickException(f"accept: {error.cmd[0]} {error.cmd[1]} ended with {error.returncode}") from error
+        command = " ".join(error.cmd[:3])
+        raise click.ClickException(f"`{command}` failed with exit status {error.returncode}; see above") from error
     text = section(data, seconds, _figures(out / "summary.json"), _figures(judged), _figures(path))
     MEASUREMENTS.write_text(replaced(MEASUREMENTS.read_text(encoding="utf-8"), text), encoding="utf-8")
     click.echo(f"\naccept: everything holds; figures in {MEASUREMENTS}")

@@ -4,7 +4,7 @@ Each is held to torch in FP32 on photographs that were not learned from, and to 
 Engines are built, not run: that takes a GPU. FP16 layers are computed in FP32 by ONNX Runtime on a CPU; their weights
 are FP16.
 
-python tools/benchmarks/variant_table.py --run RUN
+    python -m tools.benchmarks.variant_table --run RUN
 """
 
 from __future__ import annotations

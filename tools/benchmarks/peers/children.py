@@ -38,7 +38,7 @@ def run_side(side: Side, module: str, *arguments: str | Path, environment: Mappi
             where=str(python),
             remedy=f"Run `make bench-peers`, which makes it, or name its interpreter in {_NAMED}",
         )
-    command = [str(python), "-W", "ignore", "-m", f"tools.bench_peers.{module}", *map(str, arguments)]
+    command = [str(python), "-W", "ignore", "-m", f"tools.benchmarks.peers.{module}", *map(str, arguments)]
     variables = {**os.environ, **_PROGRESS, **(environment or {})}
     done = subprocess.run(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
