@@ -1,4 +1,4 @@
-"""Runs that several modules start from: trained ones, exported ones and copies that a test may spoil."""
+"""Runs shared by several modules: a trained one, an exported one, and copies that a test may change."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
-    """A copy of the run with photographs of its own, which a test may spoil."""
+    """A copy of the run and of its photographs, which a test may change."""
     shutil.copytree(trained.parent / "data", tmp_path / "data")
     copy = Path(shutil.copytree(trained, tmp_path / "run"))
     record = read_record(copy, TRAIN_FILE, TrainRecord).model_copy(update={"data": str(tmp_path / "data")})

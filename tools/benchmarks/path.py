@@ -1,6 +1,6 @@
 """Frame in memory to verdict against the bare ONNX Runtime call on the same graph: blocks alternating in one run.
 
-    python -m tools.benchmarks.path work/demo/bundle --data work/demo/parts --json work/bench.json
+python -m tools.benchmarks.path work/demo/bundle --data work/demo/parts --json work/bench.json
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ from edge.messages import Verdict
 from edge.policy import decide, policy_without_authority
 from edge.preprocess import judged_patches
 from export.bank.candidates import tiles_from_photo
-from export.bank.memory_bank import MadeBank
+from export.bank.memory_bank import MemoryBank
 from export.engines.build_monitor import BuildTracker
 from export.engines.engine_from_onnx import build_engine
 from export.export import export_run
@@ -59,7 +59,7 @@ HEADINGS = (
     "map drift",
     "search error",
 )
-_NEVER_AUDIT = 1.0
+AUDIT_DRAW_NEVER = 1.0
 Tiles = NDArray[np.uint8]
 
 
@@ -78,7 +78,7 @@ class Shown:
             DefectType(name=name, images=0, parts=0, limit=limit) for name, limit in self.calibrated.types.items()
         )
         policy = policy_without_authority(types, self.calibrated.anomaly)
-        return decide(scores_from_outputs(outputs), policy, _NEVER_AUDIT).verdict
+        return decide(scores_from_outputs(outputs), policy, AUDIT_DRAW_NEVER).verdict
 
 
 @click.command()
@@ -102,7 +102,7 @@ def variant_table(run: Path, frames: int) -> None:
     Console(width=150).print(table)
 
 
-def shown_from_run(run: Path, bank: MadeBank, count: int) -> Shown:
+def shown_from_run(run: Path, bank: MemoryBank, count: int) -> Shown:
     """Calibrate an exported run and choose photographs that neither head nor bank has seen, evenly over the folders."""
     record = read_record(run, TRAIN_FILE, TrainRecord)
     calibrated = calibrate_run(run)

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from edge.bundle.manifest import GOOD
 from edge.geometry import Geometry
-from export.bank.memory_bank import made_bank
+from export.bank.memory_bank import build_memory_bank
 from tools.benchmarks.good_parts_run import model_without_types, record_of_good_parts
 from tools.line_simulator.writing import dataset_photos, write_dataset
 from training.cli import DEFAULT_INPUT_PX
@@ -51,7 +51,7 @@ def built_from_folder(data: Path, photographs: int) -> Building:
     model = model_without_types(weights, geometry)
     record = record_of_good_parts(dataset, dataset.photos[:photographs], weights, geometry, SEED, "drill")
     started = time.monotonic()
-    bank = made_bank(model, record, BANK_ROWS, Console(stderr=True, quiet=True))
+    bank = build_memory_bank(model, record, BANK_ROWS, Console(stderr=True, quiet=True))
     seconds = time.monotonic() - started
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return Building(photographs, seconds, peak_mb, len(bank.rows), bank.covering_radius)

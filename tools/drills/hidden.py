@@ -23,9 +23,9 @@ from scipy.stats import t as student_t  # type: ignore[import-untyped]
 from calibration.metrics import auc
 from edge.anomaly import counted_patches, distances_to_rows, score_from_distances
 from edge.bundle.manifest import GOOD
-from export.bank.candidates import Patches, marked_patches
+from export.bank.candidates import PhotoPatches, patches_with_defect_logits
 from export.bank.coreset import k_center_greedy
-from export.bank.memory_bank import good_patches, rows_with_reach
+from export.bank.memory_bank import good_patches, rows_with_local_scale
 from export.bank.space import Matrix, PatchSpace
 from tools.benchmarks.good_parts_run import model_without_types, record_of_good_parts
 from tools.benchmarks.peers.report import heading, table_from_rows
@@ -132,10 +132,10 @@ class Drill:
         allowed, parts = good.allowed, np.array([photo.part_id for photo in good.photos])
         chosen = k_center_greedy(allowed.patches, BANK_ROWS, seed).indices
         return Bank(
-            rows=rows_with_reach(allowed.patches[chosen]).numpy(),
+            rows=rows_with_local_scale(allowed.patches[chosen]).numpy(),
             space=good.space,
-            parts=frozenset(parts[allowed.photo[chosen].numpy()].tolist()),
-            left_out=frozenset(parts[good.likely].tolist()),
+            parts=frozenset(parts[allowed.photo_index[chosen].numpy()].tolist()),
+            left_out=frozenset(parts[good.likely_defective].tolist()),
         )
 
     def auc_of(self, made: Bank, split: Split) -> float:
@@ -207,11 +207,11 @@ def _fall(falls: NDArray[np.float64]) -> tuple[str, str]:
     return f"{mean:.4f} ({error:.4f})", f"{mean - reach:.4f} to {mean + reach:.4f}"
 
 
-def _patches(told: Mapping[str, Seen], head: DefectHead | None, photo: RunPhoto) -> Patches:
+def _patches(told: Mapping[str, Seen], head: DefectHead | None, photo: RunPhoto) -> PhotoPatches:
     """A good photograph's judged patches as export reads them, from what the trunk gave once."""
     one = told[photo.file]
     of_head = one.lesson.patches.float().reshape(*one.lesson.grid, -1).permute(0, 3, 1, 2)
-    return marked_patches(one.patches.astype(np.float32), one.judged, head, of_head)
+    return patches_with_defect_logits(one.patches.astype(np.float32), one.judged, head, of_head)
 
 
 @click.command()

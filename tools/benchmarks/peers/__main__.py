@@ -50,7 +50,7 @@ def coreset() -> None:
 )
 @click.option("--folds", type=click.IntRange(1, FOLDS), default=FOLDS, show_default=True, help="How many are run.")
 def accuracy(data: Path, input_px: int, folds: int) -> None:
-    """Judge a labelled folder by both sides: same backbone, same weights, same input tensors.
+    """ReferenceModel a labelled folder by both sides: same backbone, same weights, same input tensors.
 
     What is known so far is told on stderr, after each contestant and each fold.
     """
