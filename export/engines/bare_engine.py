@@ -55,7 +55,7 @@ class BareOrtEngine:
             what = f"ONNX Runtime cannot load the graph: {error}"
             raise ProcunitError(what, where=str(graph), remedy=HOW_TO_MAKE_BARE_GRAPH) from error
         if [i.name for i in self._session.get_inputs()] != [IMAGE_INPUT]:
-            raise ProcunitError("not the graph of a bare backbone", where=str(graph), remedy=HOW_TO_MAKE_BARE_GRAPH)
+            raise ProcunitError("this graph is not a bare backbone", where=str(graph), remedy=HOW_TO_MAKE_BARE_GRAPH)
 
     def infer(self, tiles_u8: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The logits [N, classes]; see `BareEngine`."""

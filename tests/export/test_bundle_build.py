@@ -43,17 +43,10 @@ from training.data.run_files import (
 )
 
 
-@pytest.fixture(scope="module")
-def calibrated(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    run = build_tiny_run(tmp_path_factory.mktemp("calibrated"))
-    calibrate_run(run.path)
-    return run
-
-
 @pytest.fixture
-def run(calibrated: TinyRun, tmp_path: Path) -> TinyRun:
+def run(calibrated_tiny_run: TinyRun, tmp_path: Path) -> TinyRun:
     """A copy of the run over the same photographs."""
-    return TinyRun(Path(shutil.copytree(calibrated.path, tmp_path / "run")), calibrated.data)
+    return TinyRun(Path(shutil.copytree(calibrated_tiny_run.path, tmp_path / "run")), calibrated_tiny_run.data)
 
 
 def _build(run: TinyRun, *options: str) -> Path:

@@ -25,11 +25,9 @@ from export.signing import demo_key_from_run
 from tests.export.trained import trained_run
 from training.data.run_files import (
     BANK_FILE,
-    CALIBRATION_FILE,
     CHECKPOINT_FILE,
     EXPORT_FILE,
     FOLD_BANKS_FILE,
-    HELD_OUT_FILE,
     TRAIN_FILE,
     ExportRecord,
     TrainRecord,
@@ -49,22 +47,26 @@ def _export(run: Path, *options: str) -> Result:
 def _exported(run: Path, *options: str, graphs: tuple[str, ...] = FUSED) -> ExportRecord:
     result = _export(run, *options)
     assert result.exception is None, result.output
-    of_training = {TRAIN_FILE, CHECKPOINT_FILE, REPORT_FILE, SEEDED_FILE, SHEET_FILE}
-    written = of_training | {EXPORT_FILE, BANK_FILE, FOLD_BANKS_FILE, PATCHES_GRAPH, *graphs}
-    assert {path.name for path in run.iterdir()} == written, "no partial file is left"
+    _check_files(run, graphs)
     return read_record(run, EXPORT_FILE, ExportRecord)
 
 
-def test_graph_and_bank_work_together_on_a_photograph(run: Path) -> None:
-    record = _exported(run, "--bank-rows", "40")
-    assert (record.bank_rows, record.bank_parts) == (40, 8)
+def _check_files(run: Path, graphs: tuple[str, ...]) -> None:
+    of_training = {TRAIN_FILE, CHECKPOINT_FILE, REPORT_FILE, SEEDED_FILE, SHEET_FILE}
+    written = of_training | {EXPORT_FILE, BANK_FILE, FOLD_BANKS_FILE, PATCHES_GRAPH, *graphs}
+    assert {path.name for path in run.iterdir()} == written, "no partial file is left"
+
+
+def test_graph_and_bank_work_together_on_a_photograph(exported: Path) -> None:
+    record = read_record(exported, EXPORT_FILE, ExportRecord)
+    assert (record.bank_rows, record.bank_parts) == (60, 8)
     assert sorted(record.fold_of.values()) == [0, 1, 2]
     assert record.parity_frames >= 8
     assert max(record.differences["fp32"].logits, record.differences["fp32"].distances) <= 1e-3
     assert 1e-6 < record.differences["fp16"].distances < 0.05
-    trained = read_record(run, TRAIN_FILE, TrainRecord)
-    bank = bank_from_file(run / BANK_FILE)
-    engine = OrtEngine([run / name for name in graph_files()], bank, threads=1)
+    trained = read_record(exported, TRAIN_FILE, TrainRecord)
+    bank = bank_from_file(exported / BANK_FILE)
+    engine = OrtEngine([exported / name for name in graph_files()], bank, threads=1)
     kinds = {
         label: score_pixels(read_image(Path(trained.data) / f"{label}/00-0.png"), trained.geometry, engine)[0]
         for label in ("good", *trained.types)
@@ -126,10 +128,8 @@ def test_without_types_there_are_no_separate_graphs(tmp_path: Path) -> None:
     )
 
 
-def test_an_earlier_calibration_and_other_graphs_are_removed(run: Path) -> None:
-    for name in (CALIBRATION_FILE, HELD_OUT_FILE, *graph_files("int8"), *graph_files(separate=True)):
-        (run / name).write_text("{}")
-    _exported(run)
+def test_an_earlier_calibration_and_other_graphs_are_removed(exported: Path) -> None:
+    _check_files(exported, FUSED)
 
 
 def test_masks_that_cover_everything_are_an_error(run: Path) -> None:

@@ -121,9 +121,7 @@ def _build_bundle(demo: Demo, data: Path) -> None:
     if read_record(run, TRAIN_FILE, TrainRecord).types:
         demo.run(procunit, "seed", "run", bundle, "--data", data, "--key", run / DEMO_KEY_FILE)
     else:
-        demo.console.print(
-            "no defect type was taught, so no type can reject parts; the anomaly score sends parts to review"
-        )
+        demo.console.print("no defect type was taught, so no part is rejected; the anomaly score sends parts to review")
     demo.run(procunit, "bundle", "show", bundle, "--demo-trust", demo.public_key)
 
 
@@ -170,9 +168,7 @@ def prepare_folder(out: Path, data: Path | None) -> None:
         click.ClickException: the folder contains other files, or the photographs.
     """
     if data is not None and data.resolve().is_relative_to(out.resolve()):
-        raise click.ClickException(
-            f"{out}: this folder is emptied first, but contains the photographs. Choose another folder (OUT=...)"
-        )
+        raise click.ClickException(f"{out}: is emptied first, but contains the photographs. Choose another OUT=...")
     if out.is_dir() and any(out.iterdir()):
         if not (out / _MARKER_FILE).is_file():
             raise click.ClickException(

@@ -1,4 +1,4 @@
-"""The parts on the demonstration's line: parts not used for training, with their truth, listed for the replay camera."""
+"""The parts on the demonstration's line: not used for training, with their truth, as a list for the replay camera."""
 
 from __future__ import annotations
 

@@ -31,9 +31,9 @@ ANOMALY = "anomaly"
 class Delivery:
     """Triggers compared with results: there must be exactly one result per trigger.
 
-    `repeats` counts further copies of a message with the same (device, epoch, seq), which MQTT's QoS 1 allows. `missing`
-    and `doubled` are the counters of triggers without a result and with more than one; `conflicting` are result ids
-    whose copies differ; `strange` are counters without a trigger.
+    `repeats` counts further copies of a message with the same (device, epoch, seq), which MQTT's QoS 1 allows.
+    `missing` and `doubled` are the counters of triggers without a result and with more than one; `conflicting` are
+    result ids whose copies differ; `strange` are counters without a trigger.
     """
 
     triggers: int

@@ -121,12 +121,17 @@ def test_the_bank_of_a_fold_has_patches_of_the_other_parts_only(
         assert all(count > 0 for other, count in enumerate(shared) if other != fold)
 
 
-@pytest.mark.parametrize("most", [250_000, 200])
+@pytest.mark.parametrize("max_candidates", [None, 200])
 def test_no_allowed_patch_is_farther_than_the_covering_radius(
-    model: InspectionModel, record: TrainRecord, monkeypatch: pytest.MonkeyPatch, most: int
+    model: InspectionModel,
+    record: TrainRecord,
+    made: MemoryBank,
+    monkeypatch: pytest.MonkeyPatch,
+    max_candidates: int | None,
 ) -> None:
-    monkeypatch.setattr("export.bank.candidates.MAX_CANDIDATES", most)
-    made = build_memory_bank(model, record, ROWS, QUIET)
+    if max_candidates is not None:
+        monkeypatch.setattr("export.bank.candidates.MAX_CANDIDATES", max_candidates)
+        made = build_memory_bank(model, record, ROWS, QUIET)
     photos = bank_photos(record)
     read = partial(patches_from_photo, model, record=record)
     selection = selection_from_photos(read, model.channels_of_stride8, photos, record, QUIET)

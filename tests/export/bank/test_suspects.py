@@ -16,6 +16,7 @@ from export.bank.memory_bank import MemoryBank, build_memory_bank, rows_with_loc
 from export.bank.suspects import MIN_PARTS, Suspect, suspects_from_candidates
 from export.cli import export
 from export.report import SUSPECTS_FILE
+from tests.export.conftest import OUTDATED
 from training.data.run_files import TRAIN_FILE, RunPhoto, TrainRecord, read_record
 from training.model import model_from_checkpoint
 
@@ -119,8 +120,6 @@ def test_a_mislabelled_part_does_not_hide_its_kind_of_defect(trained: Path) -> N
     assert np.mean(scores(hidden, "line")) > 0.9 * np.mean(scores(clean, "line"))
 
 
-def test_the_page_of_an_earlier_export_is_removed(run: Path) -> None:
-    (run / SUSPECTS_FILE).write_text("outdated")
-    result = CliRunner().invoke(export, [str(run), "--bank-rows", "60"])
-    assert result.exception is None, result.output
-    assert not (run / SUSPECTS_FILE).exists() or (run / SUSPECTS_FILE).read_text() != "outdated"
+def test_the_page_of_an_earlier_export_is_removed(exported: Path) -> None:
+    page = exported / SUSPECTS_FILE
+    assert not page.exists() or page.read_text() != OUTDATED

@@ -14,7 +14,6 @@ import pytest
 from click.testing import CliRunner, Result
 from onnx import numpy_helper
 
-from calibration.calibrate import calibrate_run
 from edge.bundle.manifest import ManifestBody, graph_files
 from edge.bundle.reader import Bundle
 from edge.bundle.sealing import seal
@@ -22,7 +21,7 @@ from export.bundle_from_run import bundle_from_run
 from export.engines import compare as engine_compare
 from export.engines.tables_cli import compare
 from export.signing import demo_key_from_run
-from tests.support.tiny_run import build_tiny_run
+from tests.support.tiny_run import TinyRun
 from training.data.dataset import dataset_from_folder
 
 _SHIFT = 3.0
@@ -34,20 +33,20 @@ class Variants:
     """A bundle whose FP16 graph is a copy of its FP32 graph and whose INT8 graph drifts; and its photographs."""
 
     bundle: Bundle
+    run: Path
     data: Path
 
 
 @pytest.fixture(scope="module")
-def variants(tmp_path_factory: pytest.TempPathFactory) -> Variants:
-    run = build_tiny_run(tmp_path_factory.mktemp("variants"))
-    calibrate_run(run.path)
-    key = demo_key_from_run(run.path)
-    bundle = bundle_from_run(run.path, run.path.parent / "bundle", key)
+def variants(calibrated_tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Variants:
+    run = Path(shutil.copytree(calibrated_tiny_run.path, tmp_path_factory.mktemp("variants") / "run"))
+    key = demo_key_from_run(run)
+    bundle = bundle_from_run(run, run.with_name("bundle"), key)
     reference = bundle.graphs()[0]
     shutil.copyfile(reference, bundle.path / graph_files("fp16")[0])
     _write_shifted(reference, bundle.path / graph_files("int8")[0])
     body = ManifestBody.model_validate(bundle.manifest.model_dump(exclude={"files"}))
-    return Variants(seal(bundle.path, body, key), run.data)
+    return Variants(seal(bundle.path, body, key), run, calibrated_tiny_run.data)
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +109,7 @@ def test_the_exit_status_is_that_of_the_precision_that_would_run(variants: Varia
 
 
 def test_a_variant_that_cannot_be_opened_is_a_row_with_the_reason(variants: Variants, tmp_path: Path) -> None:
-    key = demo_key_from_run(variants.data.parent / "run")
+    key = demo_key_from_run(variants.run)
     copy = Path(shutil.copytree(variants.bundle.path, tmp_path / "bundle"))
     (copy / graph_files("fp16")[0]).write_bytes(b"no graph")
     seal(copy, ManifestBody.model_validate(variants.bundle.manifest.model_dump(exclude={"files"})), key)

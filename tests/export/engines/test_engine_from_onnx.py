@@ -203,7 +203,7 @@ def test_a_library_that_gives_no_builder_is_reported_as_no_gpu(graph: Path, libr
             logger.log(library.module.ILogger.ERROR, "CUDA initialization failure with error: 35")
             raise TypeError("pybind11::init(): factory function returned nullptr")
 
-    with pytest.raises(ProcunitError, match=r"no GPU.*nvidia-smi"):
+    with pytest.raises(ProcunitError, match=r"no usable GPU.*nvidia-smi"):
         built(graph, spied(library, NoBuilder))
 
 

@@ -74,7 +74,7 @@ def test_a_daemon_that_cannot_start_is_reported_with_its_last_log_lines(tmp_path
     setup = tiny_setup(tmp_path, parts=2, rate="max")
     (setup.bundle / "model.onnx").write_bytes(b"changed")
     with (
-        pytest.raises(click.ClickException, match=r"(?s)failed with exit status 2.*model\.onnx"),
+        pytest.raises(click.ClickException, match=r"(?s)exit status 2.*model\.onnx"),
         Children(ignore) as children,
     ):
         run_line(children, PROCUNIT, setup, 2)

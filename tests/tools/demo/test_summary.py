@@ -92,9 +92,7 @@ def test_one_result_per_trigger_holds_and_repeats_are_allowed() -> None:
         ([], 1, {"missing": (1,)}),
     ],
 )
-def test_a_broken_promise_is_detected(
-    received: list[Result], triggers: int, broken: dict[str, tuple[int, ...]]
-) -> None:
+def test_a_broken_promise_is_found(received: list[Result], triggers: int, broken: dict[str, tuple[int, ...]]) -> None:
     delivery = delivery_of(received, triggers)
     found = {name: getattr(delivery, name) for name in ("missing", "doubled", "conflicting", "strange")}
     assert {name: values for name, values in found.items() if values} == broken

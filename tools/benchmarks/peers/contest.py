@@ -1,4 +1,4 @@
-"""Who meets in the accuracy benchmark, fold by fold."""
+"""The contestants of the accuracy benchmark, fold by fold."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from training.model import pretrained_config, trunk_from_name
 
 @dataclass(frozen=True, slots=True)
 class PeerSettings:
-    """anomalib's: the share of all patches that the bank keeps, and how many neighbours weigh the score."""
+    """anomalib's settings: the share of patches that the bank keeps, and the neighbours that re-weight the score."""
 
     share: float
     neighbours: int
@@ -32,12 +32,12 @@ DEFAULTS = PeerSettings(share=0.1, neighbours=9)
 ALL_PHOTOGRAPHS = ", all photographs"
 _FINEST_STRIDE = 8
 _GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
-"""glibc gives large blocks back at once. Left to itself it keeps those under 32 MB that anomalib's choice of rows frees
-at every row, 11 MB each with 12,800 patches, until memory runs out; larger ones it gives back in any case."""
+"""Makes glibc return large blocks to the system at once. By default it keeps blocks below 32 MB, and anomalib's coreset
+frees one per row (11 MB each with 12,800 patches), until memory runs out."""
 
 
 def results_of_fold(contest: Contest, fold: Fold, console: Console) -> Iterator[FoldResult]:
-    """Each contestant's result in a fold; anomalib has all photographs only where its side has a GPU.
+    """Each contestant's result in a fold; anomalib gets all photographs only if it runs on a GPU.
 
     Raises:
         ProcunitError: a contestant could not run.
@@ -60,15 +60,15 @@ def results_of_fold(contest: Contest, fold: Fold, console: Console) -> Iterator[
 def judged_by_anomalib(
     contest: Contest, bank: Sequence[int], judged: Sequence[int], settings: PeerSettings, directory: Path
 ) -> Judged:
-    """anomalib's PatchCore from the `bank` photographs, at the strides that ours takes.
+    """anomalib's PatchCore built from the `bank` photographs, with the same strides as ours.
 
     Raises:
-        ProcunitError: its environment is missing, or it failed.
+        ProcunitError: its environment does not exist, or it failed.
     """
     backbone = contest.weights.backbone
     config = pretrained_config(backbone)
     scores, maps, task = directory / "scores.npy", directory / "maps.npy", directory / "task.json"
-    told = {
+    instructions = {
         "backbone": backbone,
         "layers": layers_of_backbone(backbone),
         "weights": str(contest.weights_file),
@@ -82,19 +82,19 @@ def judged_by_anomalib(
         "scores": str(scores),
         "maps": str(maps),
     }
-    task.write_text(json.dumps(told), encoding="utf-8")
+    task.write_text(json.dumps(instructions), encoding="utf-8")
     outcome = json.loads(run_side("anomalib", "patchcore_anomalib", task, environment=_GIVE_BACK))
     return Judged(np.load(scores), np.load(maps), outcome["rows"], outcome["ran_on"], outcome["on_gpu"])
 
 
 def share_of_rows(rows: int, photos: int, geometry: Geometry) -> float:
-    """The share of all patches on anomalib's grid that so many rows are; it rounds their number down."""
+    """The share of all patches on anomalib's grid that gives `rows` rows; anomalib rounds down."""
     patches = photos * (geometry.input_height_px // _FINEST_STRIDE) * (geometry.input_width_px // _FINEST_STRIDE)
     return min(1.0, (rows + 0.5) / patches)
 
 
 def layers_of_backbone(backbone: str) -> list[str]:
-    """timm's names of the modules that end strides 8 and 16: what `layer2` and `layer3` are in a ResNet."""
+    """timm's names of the modules that end strides 8 and 16, like `layer2` and `layer3` of a ResNet."""
     info = trunk_from_name(backbone).feature_info
     assert isinstance(info, FeatureInfo)
     return [str(name) for name in info.module_name()[:2]]

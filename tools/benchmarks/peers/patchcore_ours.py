@@ -1,4 +1,4 @@
-"""Our side of the accuracy benchmark: a RUN exported as `procunit export` does, judged by the device's engine."""
+"""Our side of the accuracy benchmark: a RUN exported like `procunit export`, scored by the device's engine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from training.data.run_files import TRAIN_FILE, graphs_of_run, write_record
 
 
 def judged_by_ours(contest: Contest, bank: Sequence[int], judged: Sequence[int], run: Path, console: Console) -> Judged:
-    """Teach by the `bank` photographs alone, export into `run`, and judge through the exported graph."""
+    """Build the bank from the `bank` photographs only, export into `run`, and score with the exported graph."""
     run.mkdir()
     taught = [contest.dataset.photos[place] for place in bank]
     record = record_of_good_parts(contest.dataset, taught, contest.weights, contest.geometry, SEED, "bench")

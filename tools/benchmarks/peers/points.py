@@ -1,4 +1,4 @@
-"""What the coreset race is run on, and how its outcome is judged."""
+"""The points of the coreset race, and the exact covering radius."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 FEATURES = 184
-"""As many as EfficientNet-B3 has at strides 8 and 16 together."""
+"""The number of EfficientNet-B3's features at strides 8 and 16 together."""
 _CLUSTERS = 100
 _SEED = 0
 _POINTS_AT_ONCE = 100_000
@@ -17,9 +17,9 @@ _JUDGED_AT_ONCE = 1024
 
 
 def write_points(path: Path, count: int) -> None:
-    """Write `count` drawn points float32 [count, FEATURES] as .npy: clusters of many sizes and widths.
+    """Write `count` random points float32 [count, FEATURES] as .npy: clusters of many sizes and widths.
 
-    Like a trunk's features, they vary much in a few directions and little in most.
+    Like a trunk's features, they vary a lot in a few directions and little in most.
     """
     draw = np.random.default_rng(_SEED)
     deviations = (np.arange(1, FEATURES + 1) ** -0.5).astype(np.float32)
