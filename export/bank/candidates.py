@@ -193,10 +193,10 @@ def tiles_from_photo(photo: RunPhoto, record: TrainRecord) -> NDArray[np.uint8]:
 
 def _clean(tiles_u8: NDArray[np.uint8], photo: RunPhoto, record: TrainRecord) -> NDArray[np.bool_]:
     """Which patches of a photograph's tiles are inspected and not touched by its defect mask: bool [P]."""
-    judged = judged_patches(tiles_u8).reshape(-1)
+    inspected = judged_patches(tiles_u8).reshape(-1)
     if photo.mask is None:
-        return judged
+        return inspected
     data = Path(record.data)
     mask = read_mask(data / photo.mask, *read_image(data / photo.file).shape[:2])
     covered = F.max_pool2d(torch.from_numpy(mask_tiles(mask, record.geometry)), PATCH_PX) > 0
-    return np.asarray(judged & ~covered.flatten().numpy(), np.bool_)
+    return np.asarray(inspected & ~covered.flatten().numpy(), np.bool_)

@@ -162,12 +162,12 @@ def worst_search_error(graph: Path, comparison: Comparison) -> float:
         anomaly_map, joined = session.run(
             ["anomaly_map", product.input[0]], {"image": tiles, "bank": folded_rows(comparison.bank)}
         )
-        judged = judged_patches(tiles).ravel()
-        wide = np.asarray(joined, np.float64)[judged, :-2]  # the last two columns are the squares' sum and 1
+        inspected = judged_patches(tiles).ravel()
+        wide = np.asarray(joined, np.float64)[inspected, :-2]  # the last two columns are the squares' sum and 1
         squares = ((wide**2).sum(1)[:, None] - 2 * wide @ rows.T + (rows**2).sum(1)) / reaches**2
         nearest = squares.argmin(1)
         exact = np.linalg.norm(wide - rows[nearest], axis=1) / reaches[nearest]
-        worst = max(worst, float(np.abs(anomaly_map.ravel()[judged] / exact - 1).max()))
+        worst = max(worst, float(np.abs(anomaly_map.ravel()[inspected] / exact - 1).max()))
     return worst
 
 

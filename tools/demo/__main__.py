@@ -136,7 +136,7 @@ def _report(demo: Demo, setup: LineSetup, parts: list[ReplayPart], received: lis
         alarms=false_alarms(results, truth_of),
         budget=bundle.manifest.budget,
         latency=stage_percentiles(results),
-        places={
+        paths={
             "bundle": demo.bundle,
             "report": demo.bundle / REPORT,
             "frames": setup.state / "frames",

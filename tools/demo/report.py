@@ -25,7 +25,7 @@ class Report:
     alarms: FalseAlarms | None
     budget: Budget | None
     latency: dict[str, Percentiles]
-    places: dict[str, Path]
+    paths: dict[str, Path]
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -34,7 +34,7 @@ def print_report(report: Report, console: Console) -> None:
     _print_truths(report.truths, console)
     console.print(_alarm_text(report.alarms, report.budget))
     _print_latency(report.latency, console)
-    for name, path in report.places.items():
+    for name, path in report.paths.items():
         console.print(f"{name + ':':<12}{path}", highlight=False, soft_wrap=True)
 
 

@@ -105,12 +105,12 @@ class Drill:
     def training_set(self, split: Split, *, hide: bool) -> list[PhotoFeatures]:
         """The training photographs: good parts, taught defects and, with `hide`, hidden defects labelled good."""
         known = self._photos_of(split.bank, split.taught)
-        hidden = [one.called_good() for one in self._photos_of(frozenset(), split.hidden)]
+        hidden = [features.called_good() for features in self._photos_of(frozenset(), split.hidden)]
         return known + hidden if hide else known
 
     def head_of(self, training_set: Sequence[PhotoFeatures], seed: int) -> DefectHead:
         """The head, fitted as in training but with few folds."""
-        lessons, types = [one.lesson for one in training_set], self.dataset.types
+        lessons, types = [features.lesson for features in training_set], self.dataset.types
         fold_of = folds_by_part(lessons, types, seed, FOLDS)
         fold_of_part = {lesson.part_id: fold for lesson, fold in zip(lessons, fold_of, strict=True)}
         scatters = {fold: empty_scatter(lessons[0].patches.shape[1]) for fold in set(fold_of)}
@@ -122,10 +122,10 @@ class Drill:
 
     def bank_of(self, training_set: Sequence[PhotoFeatures], head: DefectHead | None, seed: int) -> Bank:
         """The bank, built as in an export; without a head nothing is excluded."""
-        read = partial(_patches, {one.photo.file: one for one in training_set}, head)
+        read = partial(_patches, {features.photo.file: features for features in training_set}, head)
         photos = tuple(
             RunPhoto(sha256=of.sha256, part_id=of.part_id, label=of.label, role="train", file=of.file)
-            for of in (one.photo for one in training_set)
+            for of in (features.photo for features in training_set)
         )
         record = self.record.model_copy(update={"seed": seed, "photos": photos})
         good = good_patches(read, self.stride8_features, record, _QUIET)
@@ -141,10 +141,10 @@ class Drill:
     def auc_of(self, made: Bank, split: Split) -> float:
         """AUC of the tested defect parts against the tested good ones; a part's score is its photographs' mean."""
         scores: dict[str, list[float]] = {}
-        for one in self._photos_of(split.tested_good, split.tested_defects):
-            distances = distances_to_rows(made.space.apply(one.patches.astype(np.float32)), made.rows)
+        for features in self._photos_of(split.tested_good, split.tested_defects):
+            distances = distances_to_rows(made.space.apply(features.patches.astype(np.float32)), made.rows)
             score = score_from_distances(distances, counted_patches(len(distances)))
-            scores.setdefault(one.photo.part_id, []).append(score)
+            scores.setdefault(features.photo.part_id, []).append(score)
         positive, negative = (
             np.array([np.mean(scores[part]) for part in sorted(parts)])
             for parts in (split.tested_defects, split.tested_good)
@@ -156,7 +156,11 @@ class Drill:
 
     def _photos_of(self, good: frozenset[str], defects: frozenset[str]) -> list[PhotoFeatures]:
         """The good photographs of the parts `good` and the defect photographs of the parts `defects`."""
-        return [one for one in self.photos if one.photo.part_id in (good if one.photo.label == GOOD else defects)]
+        return [
+            features
+            for features in self.photos
+            if features.photo.part_id in (good if features.photo.label == GOOD else defects)
+        ]
 
     def _scatter(self, of_part: Sequence[Lesson]) -> Scatter:
         key = (of_part[0].part_id, of_part[0].label == GOOD)
@@ -186,11 +190,11 @@ def drill_from_folder(data: Path, input_px: int, console: Console) -> Drill:
 
 def rows_from_draws(draws: Sequence[Drawn]) -> list[tuple[str, ...]]:
     """Table rows, heading first; each drop is relative to the clean bank of the same draw."""
-    hidden_parts = sum(one.hidden_parts for one in draws)
-    excluded_parts = sum(one.excluded_hidden_parts for one in draws)
-    clean = np.array([one.clean for one in draws])
-    among = np.array([one.hidden for one in draws])
-    everything = np.array([one.nothing_excluded for one in draws])
+    hidden_parts = sum(draw.hidden_parts for draw in draws)
+    excluded_parts = sum(draw.excluded_hidden_parts for draw in draws)
+    clean = np.array([draw.clean for draw in draws])
+    among = np.array([draw.hidden for draw in draws])
+    everything = np.array([draw.nothing_excluded for draw in draws])
     return [
         ("good parts", "anomaly AUC", "drop (standard error)", "95 % interval", "hidden parts excluded"),
         ("clean", f"{clean.mean():.3f}", "-", "-", "-"),
@@ -210,9 +214,9 @@ def _drop(drops: NDArray[np.float64]) -> tuple[str, str]:
 
 def _patches(training_set: Mapping[str, PhotoFeatures], head: DefectHead | None, photo: RunPhoto) -> PhotoPatches:
     """A good photograph's inspected patches as in an export, from the stored features."""
-    one = training_set[photo.file]
-    inputs_of_head = one.lesson.patches.float().reshape(*one.lesson.grid, -1).permute(0, 3, 1, 2)
-    return patches_with_defect_logits(one.patches.astype(np.float32), one.inspected, head, inputs_of_head)
+    features = training_set[photo.file]
+    inputs_of_head = features.lesson.patches.float().reshape(*features.lesson.grid, -1).permute(0, 3, 1, 2)
+    return patches_with_defect_logits(features.patches.astype(np.float32), features.inspected, head, inputs_of_head)
 
 
 @click.command()
@@ -225,12 +229,12 @@ def main(data: Path, draws: int, input_px: int) -> None:
     drill = drill_from_folder(data, input_px, console)
     started, found = time.monotonic(), list[Drawn]()
     try:
-        for one in drill.draws(draws, console):
-            found.append(one)
+        for draw in drill.draws(draws, console):
+            found.append(draw)
             click.echo(
-                f"draw {len(found)} of {draws}: AUC {one.clean:.4f}, drop {one.clean - one.hidden:+.4f}, with nothing "
-                f"excluded {one.clean - one.nothing_excluded:+.4f}; {one.excluded_hidden_parts} of {one.hidden_parts} "
-                f"hidden parts excluded; {time.monotonic() - started:.0f} s",
+                f"draw {len(found)} of {draws}: AUC {draw.clean:.4f}, drop {draw.clean - draw.hidden:+.4f}, with "
+                f"nothing excluded {draw.clean - draw.nothing_excluded:+.4f}; {draw.excluded_hidden_parts} of "
+                f"{draw.hidden_parts} hidden parts excluded; {time.monotonic() - started:.0f} s",
                 err=True,
             )
     except KeyboardInterrupt:

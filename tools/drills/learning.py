@@ -49,7 +49,7 @@ Fit = Callable[[Sequence[int], Sequence[int], int], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Judged:
+class OutOfFold:
     """Out-of-fold logits [n, T] of every photograph, with its label and part."""
 
     logits: Floats
@@ -79,21 +79,21 @@ class Judged:
         return float(np.mean([len(answers[key]) == 1 for key in several])) if several else float("nan")
 
 
-def drawn_means(judged: Sequence[Judged], draws: int) -> Floats:
+def drawn_means(runs: Sequence[OutOfFold], draws: int) -> Floats:
     """Mean AUC over types and seeds for bootstrapped parts: [draws]; every method gets the same draws."""
     rng = np.random.default_rng(0)
-    first = judged[0]
+    first = runs[0]
     good = len(first.part_scores(GOOD, 0))
-    places = [
+    indices = [
         [rng.integers(n, size=n) for n in (good, *(len(first.part_scores(t, 0)) for t in first.types))]
         for _ in range(draws)
     ]
     means = np.zeros(draws)
-    for of_seed in judged:
+    for of_seed in runs:
         scores = [(of_seed.part_scores(t, i), of_seed.part_scores(GOOD, i)) for i, t in enumerate(of_seed.types)]
-        for draw, (of_good, *of_types) in enumerate(places):
+        for draw, (of_good, *of_types) in enumerate(indices):
             means[draw] += np.mean([auc(p[of], n[of_good]) for (p, n), of in zip(scores, of_types, strict=True)])
-    return means / len(judged)
+    return means / len(runs)
 
 
 def scores_by(
@@ -116,18 +116,18 @@ def scores_by(
     found = each_on_one_core(
         lambda fold: fit(rest[fold], left_out[fold], fold), range(len(folds)), "Cross-validating", Console(stderr=True)
     )
-    for places, of_fold in zip(left_out, found, strict=True):
-        scores[places] = of_fold
+    for indices, of_fold in zip(left_out, found, strict=True):
+        scores[indices] = of_fold
     return scores
 
 
-def judged_from_scores(
+def out_of_fold_from_scores(
     scores: torch.Tensor, lessons: Sequence[Lesson], types: tuple[str, ...], use: tuple[bool, bool] = (True, True)
-) -> Judged:
+) -> OutOfFold:
     """Blend both scores as a training run does; `use` selects the patch score and the mean-patch score."""
     blend = blend_from_scores(scores, lessons, types)
     blend = replace(blend, patch=blend.patch * use[0], context=blend.context * use[1])
-    return Judged(
+    return OutOfFold(
         blend.logits(scores).numpy(), tuple(x.label for x in lessons), tuple(x.part_id for x in lessons), types
     )
 
@@ -161,16 +161,16 @@ def _discriminants(lessons: Sequence[Lesson], types: Sequence[str]) -> Discrimin
     return discriminants(lessons, types, scatter_from_lessons(lessons))
 
 
-def row(name: str, judged: Sequence[Judged], reference: Floats | None) -> tuple[str, Floats]:
+def row(name: str, runs: Sequence[OutOfFold], reference: Floats | None) -> tuple[str, Floats]:
     """A row of the table, and its bootstrapped means for comparison with other rows."""
-    draws = drawn_means(judged, BOOTSTRAP_DRAWS)
-    types = judged[0].types
-    means = [np.mean([auc(x.part_scores(t, i), x.part_scores(GOOD, i)) for x in judged]) for i, t in enumerate(types)]
+    draws = drawn_means(runs, BOOTSTRAP_DRAWS)
+    types = runs[0].types
+    means = [np.mean([auc(x.part_scores(t, i), x.part_scores(GOOD, i)) for x in runs]) for i, t in enumerate(types)]
     low, high = np.percentile(draws, (2.5, 97.5))
     cells = [f"{np.mean(means):.3f} ({low:.2f} to {high:.2f})", *(f"{mean:.3f}" for mean in means)]
-    escapes = [np.mean([_escapes(x, rate) for x in judged]) for rate in FALSE_ALARMS]
+    escapes = [np.mean([_escapes(x, rate) for x in runs]) for rate in FALSE_ALARMS]
     cells += [" / ".join(f"{100 * x:.0f} %" for x in escapes)]
-    agreement = float(np.mean([x.agreement(FALSE_ALARMS[1]) for x in judged]))
+    agreement = float(np.mean([x.agreement(FALSE_ALARMS[1]) for x in runs]))
     cells += ["-" if np.isnan(agreement) else f"{100 * agreement:.0f} %"]
     if reference is None:
         cells.append("-")
@@ -180,9 +180,9 @@ def row(name: str, judged: Sequence[Judged], reference: Floats | None) -> tuple[
     return f"| {name} | {' | '.join(cells)} |", draws
 
 
-def _escapes(judged: Judged, false_alarms: float) -> float:
-    limit = np.quantile(judged.part_scores(GOOD, None), 1 - false_alarms)
-    return float(np.mean(np.concatenate([judged.part_scores(t, None) for t in judged.types]) <= limit))
+def _escapes(run: OutOfFold, false_alarms: float) -> float:
+    limit = np.quantile(run.part_scores(GOOD, None), 1 - false_alarms)
+    return float(np.mean(np.concatenate([run.part_scores(t, None) for t in run.types]) <= limit))
 
 
 def head_line(types: Sequence[str]) -> str:
@@ -218,17 +218,17 @@ def learning_table(data: Path, input_px: int, tuned: bool) -> None:
     for count in COUNTS:
         images = "all" if count is None else str(count)
         scores = [scores_by(head, lessons, types, count, seed) for seed in SEEDS]
-        line, of_head = row(f"head, {images}", [judged_from_scores(x, lessons, types) for x in scores], None)
+        line, of_head = row(f"head, {images}", [out_of_fold_from_scores(x, lessons, types) for x in scores], None)
         click.echo(line)
         for name, use in (("mean patch only", (False, True)), ("patches only", (True, False))):
-            alone = [judged_from_scores(x, lessons, types, use) for x in scores]
+            alone = [out_of_fold_from_scores(x, lessons, types, use) for x in scores]
             click.echo(row(f"{name}, {images}", alone, of_head)[0])
     click.echo("")
     click.echo(head_line(types))
-    each = [replace(x, part_id=str(place)) for place, x in enumerate(lessons)]
+    each = [replace(x, part_id=str(index)) for index, x in enumerate(lessons)]
     for name, of in (("parts as given", given), ("one part per photograph", each)):
         scores = [scores_by(fit_of_head(of, types), of, types, None, seed) for seed in SEEDS]
-        click.echo(row(name, [judged_from_scores(x, of, types) for x in scores], None)[0])
+        click.echo(row(name, [out_of_fold_from_scores(x, of, types) for x in scores], None)[0])
     if not tuned:
         return
     click.echo("")
@@ -238,9 +238,9 @@ def learning_table(data: Path, input_px: int, tuned: bool) -> None:
         reference = None
         for name, fit in fits.items():
             scores = [scores_by(fit, lessons, types, count, seed, TUNED_FOLDS) for seed in TUNED_SEEDS]
-            judged = [judged_from_scores(x, lessons, types) for x in scores]
+            runs = [out_of_fold_from_scores(x, lessons, types) for x in scores]
             images = "all" if count is None else str(count)
-            line, reference = row(f"{name}, {images}, {TUNED_FOLDS} folds, one draw", judged, reference)
+            line, reference = row(f"{name}, {images}, {TUNED_FOLDS} folds, one draw", runs, reference)
             click.echo(line)
 
 

@@ -29,12 +29,12 @@ from tools.benchmarks.peers.figures import (
     Accuracy,
     Auc,
     FoldResult,
-    Judged,
+    Scored,
     accuracy_from_results,
     pixel_auc,
-    result_from_judged,
+    result_from_scores,
 )
-from tools.benchmarks.peers.patchcore_ours import judged_by_ours
+from tools.benchmarks.peers.patchcore_ours import score_by_ours
 from tools.benchmarks.peers.photographs import FOLDS, Contest, Truth, contest_from_folder, folds_by_part, truth_of_photo
 from tools.benchmarks.peers.points import FEATURES, exact_radius, write_points
 from tools.benchmarks.peers.race import Heat, Lap, laps_of_heat
@@ -125,18 +125,18 @@ def test_no_part_is_on_both_sides_of_a_fold(shown: list[tuple[int, str]], count:
         return
     folds = folds_by_part(photos, count)
     assert len(folds) == count
-    judged_good: list[str] = []
+    scored_good: list[str] = []
     for fold in folds:
-        banked = {photos[place].part_id for place in fold.bank}
-        judged = {photos[place].part_id for place in fold.judged}
-        assert banked.isdisjoint(judged)
-        assert banked | judged == good | defective
-        assert sorted(photos[place].part_id for place in fold.bank_one_a_part) == sorted(banked)
+        banked = {photos[index].part_id for index in fold.bank}
+        scored = {photos[index].part_id for index in fold.scored}
+        assert banked.isdisjoint(scored)
+        assert banked | scored == good | defective
+        assert sorted(photos[index].part_id for index in fold.bank_one_a_part) == sorted(banked)
         assert set(fold.bank_one_a_part) <= set(fold.bank)
-        assert all(photos[place].label != "good" or photos[place].part_id in good for place in fold.judged)
-        judged_good += judged - defective
-    assert len(judged_good) == len(set(judged_good))
-    assert count < FOLDS or set(judged_good) == good
+        assert all(photos[index].label != "good" or photos[index].part_id in good for index in fold.scored)
+        scored_good += scored - defective
+    assert len(scored_good) == len(set(scored_good))
+    assert count < FOLDS or set(scored_good) == good
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 30))
@@ -179,12 +179,12 @@ def test_our_side_scores_with_the_exported_graph(shared_contest: Contest, tmp_pa
     contest = shared_contest
     assert np.load(contest.inputs).shape == (16, INPUT_PX, INPUT_PX, 1)
     (fold,) = folds_by_part(contest.dataset.photos, 1)
-    judged = judged_by_ours(contest, fold.bank_one_a_part, fold.judged, tmp_path / "run", Console(quiet=True))
-    assert judged.bank_rows <= len(fold.bank_one_a_part) * (INPUT_PX // 16) ** 2
-    assert judged.maps.shape == (len(fold.judged), INPUT_PX, INPUT_PX)
-    result = result_from_judged("ours", contest, fold, fold.bank_one_a_part, judged)
-    spots = [s for place, s in result.scores.items() if contest.dataset.photos[place].label == "spot"]
-    good = [s for place, s in result.scores.items() if contest.dataset.photos[place].label == "good"]
+    scored = score_by_ours(contest, fold.bank_one_a_part, fold.scored, tmp_path / "run", Console(quiet=True))
+    assert scored.bank_rows <= len(fold.bank_one_a_part) * (INPUT_PX // 16) ** 2
+    assert scored.maps.shape == (len(fold.scored), INPUT_PX, INPUT_PX)
+    result = result_from_scores("ours", contest, fold, fold.bank_one_a_part, scored)
+    spots = [s for index, s in result.scores.items() if contest.dataset.photos[index].label == "spot"]
+    good = [s for index, s in result.scores.items() if contest.dataset.photos[index].label == "good"]
     assert min(spots) > max(good)
     assert result.pixel_auc is not None
     assert result.pixel_auc > 0.8
@@ -194,15 +194,15 @@ def test_our_side_scores_with_the_exported_graph(shared_contest: Contest, tmp_pa
 def test_anomalib_has_all_photographs_only_on_a_gpu(
     on_gpu: bool, monkeypatch: pytest.MonkeyPatch, shared_contest: Contest
 ) -> None:
-    def ours(met: Contest, bank: Sequence[int], judged: Sequence[int], *_: object) -> Judged:
-        return Judged(np.zeros(len(judged)), np.zeros((len(judged), INPUT_PX, INPUT_PX), np.float32), len(bank), "ort")
+    def ours(met: Contest, bank: Sequence[int], scored: Sequence[int], *_: object) -> Scored:
+        return Scored(np.zeros(len(scored)), np.zeros((len(scored), INPUT_PX, INPUT_PX), np.float32), len(bank), "ort")
 
-    def anomalib(met: Contest, bank: Sequence[int], judged: Sequence[int], settings: PeerSettings, _: Path) -> Judged:
+    def anomalib(met: Contest, bank: Sequence[int], scored: Sequence[int], settings: PeerSettings, _: Path) -> Scored:
         rows = int(settings.share * len(bank) * (INPUT_PX // 8) ** 2)
-        return replace(ours(met, bank, judged), bank_rows=rows, on_gpu=on_gpu)
+        return replace(ours(met, bank, scored), bank_rows=rows, on_gpu=on_gpu)
 
-    monkeypatch.setattr(contest, "judged_by_ours", ours)
-    monkeypatch.setattr(contest, "judged_by_anomalib", anomalib)
+    monkeypatch.setattr(contest, "score_by_ours", ours)
+    monkeypatch.setattr(contest, "score_by_anomalib", anomalib)
     (fold,) = folds_by_part(shared_contest.dataset.photos, 1)
     one, everything = len(fold.bank_one_a_part), len(fold.bank)
     assert one < everything
@@ -237,9 +237,9 @@ def test_an_input_size_that_is_no_multiple_of_32_is_refused(tmp_path: Path) -> N
 
 def test_masks_follow_the_letterboxed_part(shared_contest: Contest) -> None:
     inputs = np.load(shared_contest.inputs)
-    for place, shown in enumerate(shared_contest.dataset.photos):
+    for index, shown in enumerate(shared_contest.dataset.photos):
         truth = truth_of_photo(shown, shared_contest.geometry)
-        part = inputs[place, ..., 0][truth.window]
+        part = inputs[index, ..., 0][truth.window]
         assert part.shape == (45, INPUT_PX)  # 56 x 80 px, letterboxed
         assert truth.defect is not None
         assert truth.defect.any() == (shown.label == "spot")

@@ -175,7 +175,7 @@ def report(received: list[Result], triggers: int, budget: Budget | None) -> Repo
         alarms=false_alarms(results, TRUTHS),
         budget=budget,
         latency=stage_percentiles(received),
-        places={"bundle": Path("work/bundle")},
+        paths={"bundle": Path("work/bundle")},
     )
 
 

@@ -14,8 +14,8 @@ from timm.models import FeatureInfo
 
 from edge.geometry import Geometry
 from tools.benchmarks.peers.children import run_side
-from tools.benchmarks.peers.figures import FoldResult, Judged, result_from_judged
-from tools.benchmarks.peers.patchcore_ours import judged_by_ours
+from tools.benchmarks.peers.figures import FoldResult, Scored, result_from_scores
+from tools.benchmarks.peers.patchcore_ours import score_by_ours
 from tools.benchmarks.peers.photographs import Contest, Fold
 from training.model import pretrained_config, trunk_from_name
 
@@ -46,20 +46,20 @@ def results_of_fold(contest: Contest, fold: Fold, console: Console) -> Iterator[
     with TemporaryDirectory(prefix="bench-peers-") as folder:
         directory = Path(folder)
         for run, bank, of in (("one", fold.bank_one_a_part, ""), ("all", fold.bank, ALL_PHOTOGRAPHS)):
-            ours = judged_by_ours(contest, bank, fold.judged, directory / run, console)
-            yield result_from_judged(f"ours{of}", contest, fold, bank, ours)
+            ours = score_by_ours(contest, bank, fold.scored, directory / run, console)
+            yield result_from_scores(f"ours{of}", contest, fold, bank, ours)
             if of and not on_gpu:
                 return
             like_ours = PeerSettings(share_of_rows(ours.bank_rows, len(bank), contest.geometry), neighbours=1)
             for name, settings in (("anomalib, our settings", like_ours), ("anomalib, its defaults", DEFAULTS)):
-                judged = judged_by_anomalib(contest, bank, fold.judged, settings, directory)
-                on_gpu = judged.on_gpu
-                yield result_from_judged(f"{name}{of}", contest, fold, bank, judged)
+                scored = score_by_anomalib(contest, bank, fold.scored, settings, directory)
+                on_gpu = scored.on_gpu
+                yield result_from_scores(f"{name}{of}", contest, fold, bank, scored)
 
 
-def judged_by_anomalib(
-    contest: Contest, bank: Sequence[int], judged: Sequence[int], settings: PeerSettings, directory: Path
-) -> Judged:
+def score_by_anomalib(
+    contest: Contest, bank: Sequence[int], scored: Sequence[int], settings: PeerSettings, directory: Path
+) -> Scored:
     """anomalib's PatchCore built from the `bank` photographs, with the same strides as ours.
 
     Raises:
@@ -76,7 +76,7 @@ def judged_by_anomalib(
         "std": config.std,
         "inputs": str(contest.inputs),
         "bank": bank,
-        "judged": judged,
+        "scored": scored,
         "share": settings.share,
         "neighbours": settings.neighbours,
         "scores": str(scores),
@@ -84,7 +84,7 @@ def judged_by_anomalib(
     }
     task.write_text(json.dumps(instructions), encoding="utf-8")
     outcome = json.loads(run_side("anomalib", "patchcore_anomalib", task, environment=_GIVE_BACK))
-    return Judged(np.load(scores), np.load(maps), outcome["rows"], outcome["ran_on"], outcome["on_gpu"])
+    return Scored(np.load(scores), np.load(maps), outcome["rows"], outcome["ran_on"], outcome["on_gpu"])
 
 
 def share_of_rows(rows: int, photos: int, geometry: Geometry) -> float:

@@ -21,7 +21,7 @@ FALSE_ALARM_RATES = (0.01, 0.05)
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Scored:
     """`scores` float64 [photographs], `maps` float32 [photographs, H, W] at the input size, and their origin."""
 
     scores: Values
@@ -64,12 +64,12 @@ class Accuracy:
     escapes: tuple[float | None, ...]
 
 
-def result_from_judged(name: str, contest: Contest, fold: Fold, bank: Sequence[int], judged: Judged) -> FoldResult:
+def result_from_scores(name: str, contest: Contest, fold: Fold, bank: Sequence[int], scored: Scored) -> FoldResult:
     """The figures that are kept of a fold, without the maps."""
     photos = contest.dataset.photos
-    truths = [truth_of_photo(photos[place], contest.geometry) for place in fold.judged]
-    scores = dict(zip(fold.judged, judged.scores.tolist(), strict=True))
-    return FoldResult(name, judged.ran_on, len(bank), judged.bank_rows, scores, pixel_auc(judged.maps, truths))
+    truths = [truth_of_photo(photos[index], contest.geometry) for index in fold.scored]
+    scores = dict(zip(fold.scored, scored.scores.tolist(), strict=True))
+    return FoldResult(name, scored.ran_on, len(bank), scored.bank_rows, scores, pixel_auc(scored.maps, truths))
 
 
 def pixel_auc(maps: NDArray[np.float32], truths: Sequence[Truth]) -> float | None:
@@ -113,7 +113,7 @@ def part_scores(results: Sequence[FoldResult], photos: Sequence[Photo], labels: 
     """One score per part, float64 [parts]: the mean over its photographs with such a label, and over folds."""
     parts: dict[str, list[float]] = {}
     for result in results:
-        for place, score in result.scores.items():
-            if photos[place].label in labels:
-                parts.setdefault(photos[place].part_id, []).append(score)
+        for index, score in result.scores.items():
+            if photos[index].label in labels:
+                parts.setdefault(photos[index].part_id, []).append(score)
     return np.array([np.mean(scores) for scores in parts.values()], np.float64)

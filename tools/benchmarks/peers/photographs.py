@@ -47,14 +47,14 @@ class Contest:
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """Indices into the dataset's photographs: the good ones in the bank, and those that are scored (`judged`).
+    """Indices into the dataset's photographs: the good ones in the bank, and those that are scored.
 
     `bank` has all good photographs of the fold, `bank_one_a_part` one of each of at most `MAX_PEER_PHOTOS` parts.
     """
 
     bank: tuple[int, ...]
     bank_one_a_part: tuple[int, ...]
-    judged: tuple[int, ...]
+    scored: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +89,8 @@ def contest_from_folder(
     )
     shape = (len(dataset.photos), input_px, input_px, geometry.channels)
     inputs = open_memmap(contest.inputs, mode="w+", dtype=np.uint8, shape=shape)
-    for place, photo in enumerate(dataset.photos):
-        inputs[place] = tensor_from_pixels(read_image(photo.path), geometry)[0]
+    for index, photo in enumerate(dataset.photos):
+        inputs[index] = tensor_from_pixels(read_image(photo.path), geometry)[0]
     inputs.flush()
     save_file({name: tensor.contiguous() for name, tensor in weights.state.items()}, contest.weights_file)
     return contest
@@ -105,29 +105,29 @@ def folds_by_part(photos: Sequence[Photo], count: int) -> list[Fold]:
         ProcunitError: there are fewer good parts than folds, or no defects.
     """
     defective = {photo.part_id for photo in photos if photo.label != GOOD}
-    places: dict[str, list[int]] = {}
-    for place, photo in enumerate(photos):
+    indices: dict[str, list[int]] = {}
+    for index, photo in enumerate(photos):
         if photo.part_id not in defective:
-            places.setdefault(photo.part_id, []).append(place)
-    if len(places) < FOLDS or not defective:
+            indices.setdefault(photo.part_id, []).append(index)
+    if len(indices) < FOLDS or not defective:
         raise ProcunitError(
-            f"{len(places)} good parts and {len(defective)} defect parts are too few",
+            f"{len(indices)} good parts and {len(defective)} defect parts are too few",
             remedy=f"Give a folder with at least {FOLDS} good parts and one defect part",
         )
     draw = random.Random(SEED)  # noqa: S311  (a repeatable draw, no secret)
-    parts = sorted(places)
+    parts = sorted(indices)
     draw.shuffle(parts)
-    drawn = {part: draw.choice(places[part]) for part in parts}
-    defects = [place for place, photo in enumerate(photos) if photo.label != GOOD]
+    drawn = {part: draw.choice(indices[part]) for part in parts}
+    defects = [index for index, photo in enumerate(photos) if photo.label != GOOD]
     folds = []
     for number in range(count):
-        judged = parts[number::FOLDS]
-        banked = [part for part in parts if part not in judged]
+        scored = parts[number::FOLDS]
+        banked = [part for part in parts if part not in scored]
         folds.append(
             Fold(
-                bank=tuple(sorted(place for part in banked for place in places[part])),
+                bank=tuple(sorted(index for part in banked for index in indices[part])),
                 bank_one_a_part=tuple(sorted(drawn[part] for part in banked[:MAX_PEER_PHOTOS])),
-                judged=tuple(sorted([place for part in judged for place in places[part]] + defects)),
+                scored=tuple(sorted([index for part in scored for index in indices[part]] + defects)),
             )
         )
     return folds

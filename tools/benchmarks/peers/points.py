@@ -13,7 +13,7 @@ FEATURES = 184
 _CLUSTERS = 100
 _SEED = 0
 _POINTS_AT_ONCE = 100_000
-_JUDGED_AT_ONCE = 1024
+_POINTS_PER_BLOCK = 1024
 
 
 def write_points(path: Path, count: int) -> None:
@@ -40,8 +40,8 @@ def exact_radius(points: NDArray[np.float32], chosen: NDArray[np.int64]) -> floa
     rows = points[chosen].astype(np.float64)
     half_squares = 0.5 * np.einsum("md,md->m", rows, rows)
     radius = 0.0
-    for start in range(0, len(points), _JUDGED_AT_ONCE):
-        block = points[start : start + _JUDGED_AT_ONCE].astype(np.float64)
+    for start in range(0, len(points), _POINTS_PER_BLOCK):
+        block = points[start : start + _POINTS_PER_BLOCK].astype(np.float64)
         winners = rows[(block @ rows.T - half_squares).argmax(1)]
         radius = max(radius, float(np.linalg.norm(block - winners, axis=1).max()))
     return radius
