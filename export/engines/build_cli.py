@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from edge.bundle.manifest import PRECISIONS, Precision
 from edge.bundle.reader import open_without_signature_check
-from edge.engine.build_progress import BuildCancelledError, BuildFailure, BuildLine, BuildProgress, BuildResult
+from edge.engine.build_progress import BuildFailure, BuildLine, BuildProgress, BuildResult
 from edge.engine.cache import EngineCache
 from edge.engine.settings import EngineKind
 from edge.engine.trt_library import library_from_kind
 from edge.errors import ProcunitError
 from edge.system.stop_signals import StopSignals
 from export.engines.build import BuildOutcome, OnProgress, WaitForStop, engine_from_bundle
-
-DEFAULT_CACHE = Path("~/.cache/procunit-edge/engines")
+from export.engines.command_line import abort_when_cancelled, cache_option, job_with_progress_bar
 
 
 @click.command(name="build")
@@ -35,14 +31,7 @@ DEFAULT_CACHE = Path("~/.cache/procunit-edge/engines")
     show_default=True,
     help="Precision of the bundle's graphs to build.",
 )
-@click.option(
-    "--cache",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=DEFAULT_CACHE,
-    show_default=True,
-    metavar="DIR",
-    help="Where engines are kept; a daemon keeps them in `engines` below its state_dir.",
-)
+@cache_option
 @click.option(
     "--kind",
     type=click.Choice([kind for kind in get_args(EngineKind) if kind != "ort"]),
@@ -75,25 +64,19 @@ def build(bundle: Path, precision: Precision, cache: Path, kind: EngineKind, pro
             open_without_signature_check(bundle), precision, library_from_kind(kind), engine_cache, on_progress, wait
         )
 
-    (_with_json if progress == "json" else _with_bar)(run)
+    if progress == "json":
+        _with_json(run)
+    else:
+        _with_bar(run, cache)
 
 
 Run = Callable[[OnProgress, WaitForStop], BuildOutcome]
 
 
-def _with_bar(run: Run) -> None:
+def _with_bar(run: Run, cache: Path) -> None:
     started_s = time.monotonic()
-    console = Console(stderr=True)
-    columns = (
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    with StopSignals() as signals, Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("starting", total=1.0)
-        with _abort_when_cancelled():
-            outcome = run(lambda p: bar.update(task, completed=p.fraction, description=p.phase), signals.wait)
+    with job_with_progress_bar(cache) as job:
+        outcome = run(job.on_progress, job.wait_for_stop)
     result = _result(outcome, started_s)
     click.echo(
         f"{result.result}: {result.size_bytes / 1e6:.1f} MB, "
@@ -109,7 +92,7 @@ def _with_json(run: Run) -> None:
         nonlocal reader_closed
         reader_closed = reader_closed or not _print_line(progress)
 
-    with StopSignals() as signals, _abort_when_cancelled():
+    with StopSignals() as signals, abort_when_cancelled():
         try:
             outcome = run(on_progress, lambda seconds: reader_closed or signals.wait(seconds))
         except ProcunitError as error:
@@ -135,11 +118,3 @@ def _result(outcome: BuildOutcome, started_s: float) -> BuildResult:
         size_bytes=sum(plan.stat().st_size for plan in plans),
         seconds=round(time.monotonic() - started_s, 1),
     )
-
-
-@contextmanager
-def _abort_when_cancelled() -> Iterator[None]:
-    try:
-        yield
-    except BuildCancelledError:
-        raise click.Abort from None

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
 
 import click
 from pydantic import BaseModel
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from edge.bundle.keys import trusted_keys_from_files
 from edge.bundle.manifest import PRECISIONS, Precision
 from edge.bundle.reader import MAX_BANK_ROWS, BundleContent
 from edge.cli.trust import open_with_keys, signature_line, trust_options
-from edge.engine.build_progress import BuildCancelledError, BuildProgress
 from edge.engine.protocol import EngineError
 from edge.engine.settings import EngineKind
 from edge.errors import ProcunitError
 from edge.system.files import write_whole
-from edge.system.stop_signals import StopSignals
 from export.engines.bare_engine import HOW_TO_MAKE_BARE_GRAPH
 from export.engines.bench import bench_bundle
-from export.engines.build_cli import DEFAULT_CACHE
+from export.engines.command_line import cache_option, job_with_progress_bar
 from export.engines.compare import compare as compare_variants
 from export.engines.compare import subject_of
 from export.engines.runtimes import (
-    JobContext,
     best_runtime,
     precision_to_run,
     runtimes_on_this_machine,
@@ -40,14 +34,6 @@ from training.data.dataset import dataset_from_path
 
 _DIRECTORY = click.Path(path_type=Path)
 _FILE = click.Path(path_type=Path, dir_okay=False)
-_cache_option = click.option(
-    "--cache",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=DEFAULT_CACHE,
-    show_default=True,
-    metavar="DIR",
-    help="Where built engines are kept.",
-)
 _threads_option = click.option(
     "--threads", type=click.IntRange(0, 256), default=0, help="Threads of ONNX Runtime.  [default: one per core]"
 )
@@ -75,7 +61,7 @@ def _rows_from_text(_ctx: click.Context, _param: click.Parameter, value: str | N
     help="The precision whose golden frames decide the exit status.  [default: fp16 on a GPU, else fp32]",
 )
 @_threads_option
-@_cache_option
+@cache_option
 @_json_option
 @trust_options
 def compare(
@@ -105,7 +91,7 @@ def compare(
     kinds = [kind for kind in get_args(EngineKind) if kind not in absent]
     wanted = precision or precision_to_run(best_runtime(), content)
     variants = [(kind, p) for kind in kinds for p in content.precisions]
-    with _job_context(cache) as job:
+    with job_with_progress_bar(cache) as job:
         found = compare_variants(subject_of(content, photos), variants, job, threads)
     click.echo(f"Bundle {content.bundle_id[:12]}: {signature_line(content)}")
     Console().print(compare_table(found))
@@ -138,7 +124,7 @@ def compare(
     help="How long to measure at each size of the bank.",
 )
 @_threads_option
-@_cache_option
+@cache_option
 @_json_option
 @trust_options
 def bench(
@@ -179,7 +165,7 @@ def bench(
             remedy=HOW_TO_MAKE_BARE_GRAPH,
         )
     rows = bank_rows or (len(content.bank()),)
-    with _job_context(cache) as job:
+    with job_with_progress_bar(cache) as job:
         try:
             found = bench_bundle(content, runtime, chosen, bare, rows, seconds, threads, job)
         except EngineError as error:
@@ -219,31 +205,6 @@ def bare_command(bundle: Path, out: Path, backbone: str | None, precision: str) 
     name = backbone or content.manifest.provenance.backbone
     bare_graph(name, content.manifest.geometry, "fp16" if precision == "fp16" else "fp32", out)
     click.echo(f"{out}: bare {name} in {precision}, {out.stat().st_size / 1e6:.1f} MB")
-
-
-@contextmanager
-def _job_context(cache: Path) -> Iterator[JobContext]:
-    """Show progress on stderr if it is a terminal; Ctrl-C also stops a build."""
-    columns = (
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    console = Console(stderr=True)
-    with (
-        StopSignals() as signals,
-        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
-    ):
-        task = bar.add_task("starting", total=1.0)
-
-        def on_progress(progress: BuildProgress) -> None:
-            bar.update(task, completed=progress.fraction, description=progress.phase)
-
-        try:
-            yield JobContext(cache.expanduser(), on_progress, signals.wait)
-        except BuildCancelledError:
-            raise click.Abort from None
 
 
 def _check_precision(content: BundleContent, precision: Precision) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 from edge.contract.topics import DeviceSettings
 from edge.frames.store import FrameStore
@@ -94,23 +96,36 @@ def store(outbox: Outbox, seq: int) -> None:
     outbox.close_trigger(seq, json.dumps(body, separators=(",", ":")).encode())
 
 
-class Steady:
-    """Stores results at a steady rate in a thread; `stored` is the number so far."""
+BackgroundT = TypeVar("BackgroundT", bound="Background")
 
-    def __init__(self, outbox: Outbox, per_s: float) -> None:
-        self.stored = 0
-        self._outbox = outbox
-        self._interval_s = 1 / per_s
+
+class Background(ABC):
+    """Runs `_run` in a thread during the block, until `_stopping` is set."""
+
+    def __init__(self) -> None:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> Steady:
+    def __enter__(self: BackgroundT) -> BackgroundT:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
         self._thread.join()
+
+    @abstractmethod
+    def _run(self) -> None: ...
+
+
+class Steady(Background):
+    """Stores results at a steady rate in a thread; `stored` is the number so far."""
+
+    def __init__(self, outbox: Outbox, per_s: float) -> None:
+        super().__init__()
+        self.stored = 0
+        self._outbox = outbox
+        self._interval_s = 1 / per_s
 
     def _run(self) -> None:
         due_s = time.monotonic()

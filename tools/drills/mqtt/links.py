@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from edge.mqtt.publisher import Publisher
 from tests.support.broker import Subscriber
 from tools.drills.mqtt.count import (
     MOST_DUPLICATES,
+    Background,
     Figure,
     Steady,
     count_of,
@@ -33,22 +33,13 @@ RESULT_WITHIN_S = 1.0
 _FRAMES_PER_S = 15
 
 
-class Latencies:
+class Latencies(Background):
     """Records for each result the time from storing it to its first arrival."""
 
     def __init__(self, subscriber: Subscriber) -> None:
+        super().__init__()
         self.seconds: dict[int, float] = {}
         self._subscriber = subscriber
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Latencies:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self._thread.join()
 
     def _run(self) -> None:
         seen = 0
