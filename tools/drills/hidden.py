@@ -208,8 +208,8 @@ def _drop(drops: NDArray[np.float64]) -> tuple[str, str]:
     if len(drops) < 2:
         return f"{drops.mean():.4f}", "-"
     mean, error = drops.mean(), drops.std(ddof=1) / np.sqrt(len(drops))
-    reach = student_t.ppf(0.975, len(drops) - 1) * error
-    return f"{mean:.4f} ({error:.4f})", f"{mean - reach:.4f} to {mean + reach:.4f}"
+    half_width = student_t.ppf(0.975, len(drops) - 1) * error
+    return f"{mean:.4f} ({error:.4f})", f"{mean - half_width:.4f} to {mean + half_width:.4f}"
 
 
 def _patches(training_set: Mapping[str, PhotoFeatures], head: DefectHead | None, photo: RunPhoto) -> PhotoPatches:

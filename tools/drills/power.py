@@ -87,7 +87,7 @@ def run_and_cut(disk: Path, cut: Path, folder: Path, seed: int, *, instantaneous
         try:
             while not output.stat().st_size:
                 if victim.poll() is not None:
-                    raise click.ClickException("the writing process ended unexpectedly; see its output above")
+                    raise click.ClickException("the writing process ended unexpectedly; see its error output above")
                 time.sleep(0.005)
             time.sleep(random.Random(seed).uniform(0, LONGEST_RUN_S))  # noqa: S311
             if not instantaneous:

@@ -108,8 +108,8 @@ def test_drops_are_paired_over_draws() -> None:
     draws = [Drawn(0.9, 0.89, 0.85, 2, 1), Drawn(0.8, 0.77, 0.75, 2, 2)]
     _, clean, among, everything = rows_from_draws(draws)
     assert clean == ("clean", "0.850", "-", "-", "-")
-    reach = 12.7062 * 0.01  # Student's t of one degree of freedom
-    assert among[1:] == ("0.830", "0.0200 (0.0100)", f"{0.02 - reach:.4f} to {0.02 + reach:.4f}", "3 of 4")
+    half_width = 12.7062 * 0.01  # Student's t of one degree of freedom
+    assert among[1:] == ("0.830", "0.0200 (0.0100)", f"{0.02 - half_width:.4f} to {0.02 + half_width:.4f}", "3 of 4")
     assert everything[1:3] == ("0.800", "0.0500 (0.0000)")
     assert rows_from_draws(draws[:1])[2][2:4] == ("0.0100", "-")
 
