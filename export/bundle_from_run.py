@@ -1,4 +1,4 @@
-"""A run's files put together and sealed: nothing in a new bundle has authority yet."""
+"""Build a bundle from a run's files and sign it; no defect type of a new bundle has authority yet."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from edge.engine.ort import OrtEngine
 from edge.errors import ProcunitError
 from edge.system.clock import utc_now
 from edge.system.files import new_directory
-from export.golden import Judge, golden_photos, tolerance_from_scores, write_golden
+from export.golden import ReferenceModel, golden_photos, tolerance_from_scores, write_golden
 from export.pictures import galleries_from_run
 from export.report import SUSPECTS_FILE, report_html
 from training.data.run_files import (
@@ -47,17 +47,17 @@ from training.data.run_files import (
 def bundle_from_run(
     run: Path, out: Path, key: SigningKey, *, product: str | None = None, version: int = 1, replace: bool = False
 ) -> Bundle:
-    """Build and seal a bundle at `out`, whole or not at all; `product` is the run's own name unless given.
+    """Build and seal a bundle at `out`, complete or not at all; `product` defaults to the run's product name.
 
     Raises:
-        ProcunitError: a stage has not run or does not fit the others, a photograph is gone, or `out` exists already.
+        ProcunitError: a stage has not run or does not fit the others, a photograph is missing, or `out` exists.
     """
     trained = read_record(run, TRAIN_FILE, TrainRecord)
     exported = read_record(run, EXPORT_FILE, ExportRecord)
     calibrated = read_record(run, CALIBRATION_FILE, CalibrationRecord)
     if set(calibrated.types) != set(trained.types):
         raise ProcunitError(
-            "calibrated for other defect types than were trained",
+            "the calibration is for other defect types than the training",
             where=str(run / CALIBRATION_FILE),
             remedy="Run `procunit export` and `procunit calibrate` again",
         )
@@ -69,7 +69,7 @@ def bundle_from_run(
         raise ProcunitError(
             f"{key_name} {first.get('input')!r}: {first['msg']}",
             where=str(run / TRAIN_FILE),
-            remedy="Names are of letters, digits, spaces and _ . - (64 at most); name a product with --product",
+            remedy="A name has at most 64 letters, digits, spaces and _ . - characters; set the product with --product",
         ) from error
     with new_directory(out, replace=replace) as partial:
         for precision in exported.differences:
@@ -82,9 +82,9 @@ def bundle_from_run(
         (partial / KNOWN).write_text(_known(trained).model_dump_json(indent=1) + "\n", encoding="utf-8")
         engine = OrtEngine(graphs_of_run(partial, exported), bank_from_file(partial / BANK))
         try:
-            judge = Judge(body.types, body.anomaly, body.geometry, engine)
-            _write_golden(partial, trained, calibrated, judge)
-            galleries = galleries_from_run(run, trained, exported, calibrated, judge)
+            reference = ReferenceModel(body.types, body.anomaly, body.geometry, engine)
+            _write_golden(partial, trained, calibrated, reference)
+            galleries = galleries_from_run(run, trained, exported, calibrated, reference)
         finally:
             engine.close()
         has_suspects = (run / SUSPECTS_FILE).exists()
@@ -116,8 +116,8 @@ def _body(trained: TrainRecord, calibrated: CalibrationRecord, product: str, ver
 
 
 def _defect_type(name: str, trained: TrainRecord, calibrated: CalibrationRecord) -> DefectType:
-    taught = [photo.part_id for photo in trained.photos if photo.label == name and photo.role == "train"]
-    return DefectType(name=name, images=len(taught), parts=len(set(taught)), limit=calibrated.types[name])
+    part_ids = [photo.part_id for photo in trained.photos if photo.label == name and photo.role == "train"]
+    return DefectType(name=name, images=len(part_ids), parts=len(set(part_ids)), limit=calibrated.types[name])
 
 
 def _known(trained: TrainRecord) -> KnownPhotos:
@@ -129,8 +129,10 @@ def _known(trained: TrainRecord) -> KnownPhotos:
     )
 
 
-def _write_golden(partial: Path, trained: TrainRecord, calibrated: CalibrationRecord, judge: Judge) -> None:
+def _write_golden(
+    partial: Path, trained: TrainRecord, calibrated: CalibrationRecord, reference: ReferenceModel
+) -> None:
     paths = {photo.sha256: Path(trained.data) / photo.file for photo in trained.photos}
-    chosen = golden_photos(calibrated.scores, judge.types, judge.anomaly)
-    tolerance = tolerance_from_scores(calibrated.scores, judge.types, judge.anomaly)
-    write_golden(partial, [(paths[photo.sha256], photo) for photo in chosen], judge, tolerance)
+    chosen = golden_photos(calibrated.scores, reference.types, reference.anomaly)
+    tolerance = tolerance_from_scores(calibrated.scores, reference.types, reference.anomaly)
+    write_golden(partial, [(paths[photo.sha256], photo) for photo in chosen], reference, tolerance)

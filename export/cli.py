@@ -15,7 +15,7 @@ from export.bundle_from_run import bundle_from_run
 from export.report import SUSPECTS_FILE
 from export.signing import demo_key_from_run
 
-if TYPE_CHECKING:  # torch is slow to import, and bundles need none
+if TYPE_CHECKING:  # torch is slow to import, and building a bundle does not need it
     from export.bank.suspects import Suspect
 
 DEFAULT_BANK_ROWS = 4096
@@ -29,15 +29,17 @@ SUSPECTS_PRINTED = 8
     default=DEFAULT_BANK_ROWS,
     show_default=True,
     type=click.IntRange(1, MAX_BANK_ROWS),
-    help="Rows of the memory bank, at most; more see finer and cost time on every part.",
+    help="Rows of the memory bank, at most. More rows separate parts better and take more time per part.",
 )
-@click.option("--int8", is_flag=True, help="Also write INT8 graphs; a device uses them only if they judge alike.")
-@click.option("--separate", is_flag=True, help="Write classifier and extractor as graphs of their own, not as one.")
+@click.option(
+    "--int8", is_flag=True, help="Also write INT8 graphs; a device uses them only if they pass its golden frames."
+)
+@click.option("--separate", is_flag=True, help="Write classifier and anomaly scorer as two graphs instead of one.")
 def export(run: Path, bank_rows: int, int8: bool, separate: bool) -> None:
     """Turn the checkpoint of RUN into ONNX graphs with both scorers, in FP32 and FP16, and their memory bank.
 
-    The graphs are compared with torch on photographs of the training; in FP32 a difference above 1e-3 is an error. In
-    FP16 and INT8 it is told, and each device's golden gate decides whether it judges with them.
+    The graphs are compared with PyTorch on training photographs. In FP32 a difference above 1e-3 is an error. In FP16
+    and INT8 the difference is only printed; each device checks the golden frames before it uses these graphs.
 
     \b
     Examples:
@@ -45,22 +47,22 @@ def export(run: Path, bank_rows: int, int8: bool, separate: bool) -> None:
       procunit export run/ --bank-rows 1024 --int8
       procunit export run/ --separate
     """
-    from export.export import export_run  # noqa: PLC0415  (torch is slow to import, and bundles need none)
+    from export.export import export_run  # noqa: PLC0415  (torch is slow to import; building a bundle does not need it)
 
     console = Console(stderr=True)
     exported = export_run(run, bank_rows, console, int8=int8, separate=separate)
     record = exported.record
-    console.print(f"Graphs: opset {record.opset}; over {record.parity_frames} photographs they differ from torch by")
+    console.print(
+        f"Graphs: ONNX opset {record.opset}. Largest difference from PyTorch on {record.parity_frames} frames:"
+    )
     for precision, difference in record.differences.items():
-        console.print(
-            f"  {precision}: {difference.logits:.1e} (logits), {difference.distances:.1e} (distances) at most"
-        )
+        console.print(f"  {precision}: {difference.logits:.1e} (logits), {difference.distances:.1e} (distances)")
     bank = exported.bank
     console.print(
-        f"Bank: {record.bank_rows} rows of {record.feature_size} features from {record.bank_parts} parts; "
-        f"{bank.left_out:.1%} of their patches were left out, as they look like a defect; no other patch is farther "
-        f"than {bank.covering_radius:.3f} from a row"
-        + (f", {bank.lost_radius:.3f} of it because each photograph gave a share" if bank.lost_radius else "")
+        f"Memory bank: {record.bank_rows} rows of {record.feature_size} features from {record.bank_parts} parts. "
+        f"{bank.excluded_share:.1%} of the patches were excluded because they look like a defect. Every other patch is "
+        f"within {bank.covering_radius:.3f} of a row"
+        + (f" ({bank.subsampling_radius:.3f} of it from subsampling)" if bank.subsampling_radius else "")
     )
     _print_suspects(bank.suspects, run / SUSPECTS_FILE, console)
     console.print(f"Next: procunit calibrate {run}")
@@ -69,7 +71,7 @@ def export(run: Path, bank_rows: int, int8: bool, separate: bool) -> None:
 def _print_suspects(suspects: Sequence[Suspect], page: Path, console: Console) -> None:
     if not suspects:
         return
-    console.print(f"Good parts to look at again, as they may be mislabelled ({page} shows them):", style="yellow")
+    console.print(f"Good parts that may be mislabelled; please check them in {page}:", style="yellow")
     for suspect in suspects[:SUSPECTS_PRINTED]:
         console.print(f"  {suspect.part_id}: {suspect.reason}", markup=False)
     if len(suspects) > SUSPECTS_PRINTED:
@@ -89,7 +91,7 @@ def _print_suspects(suspects: Sequence[Suspect], page: Path, console: Console) -
 @click.option("--version", type=click.IntRange(1), default=1, show_default=True, help="Version of the bundle.")
 @click.option("--force", is_flag=True, help="Replace BUNDLE if it exists.")
 def bundle_build(run: Path, out: Path, key: Path | None, product: str | None, version: int, force: bool) -> None:
-    """Build a signed bundle from RUN; no defect type may reject before a seeded run.
+    """Build a signed bundle from RUN. No defect type may reject parts before a seeded run has passed.
 
     \b
     Examples:
@@ -101,5 +103,5 @@ def bundle_build(run: Path, out: Path, key: Path | None, product: str | None, ve
     kind = "demo key" if signing_key.demo else "production key"
     click.echo(
         f"{bundle.manifest.product} version {bundle.manifest.version}, {bundle.bundle_id[:12]}: sealed in {out} "
-        f"with the {kind} {signing_key.name}, {len(bundle.golden().frames)} golden frames"
+        f"with the {kind} {signing_key.name}; {len(bundle.golden().frames)} golden frames"
     )

@@ -1,4 +1,4 @@
-"""Golden frames: a handful of the run's photographs that every engine must judge as the reference engine did."""
+"""Golden frames: a few of the run's photographs on which every engine must reproduce the reference engine."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ from edge.image_file import read_image
 from edge.policy import decide, policy_without_authority
 
 MIN_TOLERANCE_SPREADS, MAX_TOLERANCE_SPREADS = 0.01, 0.1
-"""Bounds of the tolerance, which the calibration scores determine: how far a score may drift from the reference."""
+"""Limits of the tolerance, which the calibration scores set within them."""
 MIN_DISTANCE_SPREADS = 2 * MAX_TOLERANCE_SPREADS
-"""The least distance of a golden frame's scores from every threshold: no drift within the tolerance flips a verdict."""
+"""Least distance of a golden frame's scores from every threshold: no drift within the tolerance flips a verdict."""
 MAX_FRAMES = 8
-_NEVER_AUDIT = 1.0
+AUDIT_DRAW_NEVER = 1.0
+"""Audit draw for `decide` that never selects a part for an audit."""
 
 
 @dataclass(frozen=True)
-class Judge:
-    """What a bundle judges by: its types in order, its anomaly limit, its geometry and the reference engine."""
+class ReferenceModel:
+    """The reference engine with the bundle's geometry, defect types in order and anomaly threshold."""
 
     types: tuple[DefectType, ...]
     anomaly: ScoreLimit | None
@@ -42,9 +43,9 @@ class Judge:
 def tolerance_from_scores(
     scores: Sequence[PhotoScores], types: tuple[DefectType, ...], anomaly: ScoreLimit | None
 ) -> float:
-    """How far a score may drift, in its spreads on good parts: as far as any of them alone flips few enough parts.
+    """How far a score may drift, in its spreads on good parts, so that each score alone flips few enough parts.
 
-    What all of them together flip is the golden gate's to predict, from how far each one really drifts.
+    The golden gate predicts the flips of all scores together from their measured drifts.
     """
     excesses = excesses_from_scores(scores, types, anomaly)
     names = score_names(types, anomaly)
@@ -55,9 +56,9 @@ def tolerance_from_scores(
 def golden_photos(
     scores: Sequence[PhotoScores], types: tuple[DefectType, ...], anomaly: ScoreLimit | None
 ) -> list[PhotoScores]:
-    """The photographs clear of every threshold, in turn a passing one and one flagged by each type.
+    """The photographs that are far enough from every threshold: by turns a passing one and one flagged by each type.
 
-    Those nearest to a threshold come first, as they tell most, and no part comes twice.
+    Those nearest to a threshold come first, because they are the most sensitive test. No part appears twice.
     """
     groups: dict[str | None, dict[str, PhotoScores]] = {None: {}, **{t.name: {} for t in types}, "": {}}
     excess_of = {photo.sha256: excess(photo, types, anomaly) for photo in scores}
@@ -69,23 +70,27 @@ def golden_photos(
     return list({photo.part_id: photo for turn in in_turn for photo in turn if photo is not None}.values())
 
 
-def write_golden(directory: Path, photos: Iterable[tuple[Path, PhotoScores]], judge: Judge, tolerance: float) -> None:
-    """Write up to `MAX_FRAMES` photographs as lossless PNG at native resolution and their references.
+def write_golden(
+    directory: Path, photos: Iterable[tuple[Path, PhotoScores]], reference: ReferenceModel, tolerance: float
+) -> None:
+    """Write up to `MAX_FRAMES` photographs as lossless PNG at native resolution, with their reference scores.
 
-    References are taken from those very files with the bundle's bank, which has seen the held-out good parts: one that
-    is no longer clear of every threshold is left out.
+    The scores are computed from the written files with the bundle's bank. This bank contains the held-out good parts,
+    so a photograph that is now too close to a threshold is left out.
 
     Raises:
-        ProcunitError: no photograph is clear, a score is not the one it was calibrated with, or the disk is full.
+        ProcunitError: no photograph is usable, a score differs from the calibration, or the disk is full.
     """
     (directory / GOLDEN).parent.mkdir()
     frames: list[GoldenFrame] = []
     for path, calibrated in photos:
         file = f"{Path(GOLDEN).parent.name}/frame-{len(frames) + 1}.png"
         if not cv2.imwrite(str(directory / file), read_image(path)):
-            raise ProcunitError("cannot be written", where=str(directory / file), remedy="Free space on the disk")
-        frame = _reference(directory, file, calibrated, judge, tolerance)
-        if _is_clear(excess(frame, judge.types, judge.anomaly)):
+            raise ProcunitError(
+                "the golden frame cannot be written", where=str(directory / file), remedy="Free space on the disk"
+            )
+        frame = _reference(directory, file, calibrated, reference, tolerance)
+        if _is_clear(excess(frame, reference.types, reference.anomaly)):
             frames.append(frame)
         else:
             (directory / file).unlink()
@@ -93,24 +98,26 @@ def write_golden(directory: Path, photos: Iterable[tuple[Path, PhotoScores]], ju
             break
     if not frames:
         raise ProcunitError(
-            "no photograph lies clear of every threshold, so none can serve as a golden frame",
+            "no photograph is far enough from every threshold to serve as a golden frame",
             remedy="Add photographs of good parts and of defects, and train again",
         )
     golden = GoldenSet(tolerance=tolerance, frames=tuple(frames))
     (directory / GOLDEN).write_text(golden.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
-def _reference(directory: Path, file: str, calibrated: PhotoScores, judge: Judge, tolerance: float) -> GoldenFrame:
-    scores, _ = score_pixels(read_image(directory / file), judge.geometry, judge.engine)
-    drift = excess(scores, judge.types, judge.anomaly) - excess(calibrated, judge.types, judge.anomaly)
-    if judge.anomaly is not None and calibrated.label == GOOD:
-        drift[-1] = 0.0  # it was calibrated with a bank made without its part, to which it is nearer or farther
+def _reference(
+    directory: Path, file: str, calibrated: PhotoScores, reference: ReferenceModel, tolerance: float
+) -> GoldenFrame:
+    scores, _ = score_pixels(read_image(directory / file), reference.geometry, reference.engine)
+    drift = excess(scores, reference.types, reference.anomaly) - excess(calibrated, reference.types, reference.anomaly)
+    if reference.anomaly is not None and calibrated.label == GOOD:
+        drift[-1] = 0.0  # its anomaly score was calibrated with another bank, one built without this part
     if not np.abs(drift).max() <= tolerance:
         raise ProcunitError(
-            "the model does not give the scores it was calibrated with",
+            "the model's scores differ from those of the calibration",
             remedy="Run `procunit calibrate` again, after `procunit export`",
         )
-    decision = decide(scores, policy_without_authority(judge.types, judge.anomaly), _NEVER_AUDIT)
+    decision = decide(scores, policy_without_authority(reference.types, reference.anomaly), AUDIT_DRAW_NEVER)
     return GoldenFrame(
         file=file,
         type_scores=scores.type_scores,
@@ -124,7 +131,7 @@ def _is_clear(excesses: NDArray[np.float64]) -> bool:
 
 
 def _flagged_by(photo: PhotoScores, excesses: NDArray[np.float64], types: tuple[DefectType, ...]) -> str | None:
-    """None for a passing photograph, its type if that type's own score flags it, else the empty string."""
+    """None if the photograph passes; its own type if that type's score flags it; else the empty string."""
     if not (excesses >= 0).any():
         return None
     own_type = [t.name for t, own in zip(types, excesses, strict=False) if t.name == photo.label and own >= 0]

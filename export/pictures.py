@@ -1,6 +1,6 @@
-"""What the bank takes to be unusual, and why: photographs beside their heat maps for a page.
+"""Pictures for the bundle's report: photographs beside heat maps of what the memory bank finds unusual.
 
-A held-out good part is in the final bank, so its picture is made with the bank that was made without it.
+A held-out good part is in the final bank, so its heat map is computed with the fold bank built without it.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from edge.geometry import Geometry
 from edge.image_file import read_image
 from edge.messages import PixelArray, Scores
 from edge.preprocess import frame_u8_from_pixels
-from export.golden import Judge
+from export.golden import ReferenceModel
 from training.data.run_files import BANK_FILE, ExportRecord, TrainRecord, fold_banks_of_run
 from training.report.pictures import Picture, picture_from_map
 
 PICTURES_BYTES = 1_400_000
-"""All JPEGs of a page together: as base64 they grow by a third, and a page stays under 2 MB."""
+"""Limit for all JPEGs of a page: base64 adds a third, so the page stays under 2 MB."""
 GOOD_PARTS_SHOWN, TYPE_PARTS_SHOWN = 6, 2
 
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """Pictures under a heading."""
+    """A heading and its pictures."""
 
     title: str
     pictures: tuple[Picture, ...]
 
 
 def galleries_from_run(
-    run: Path, trained: TrainRecord, exported: ExportRecord, calibrated: CalibrationRecord, judge: Judge
+    run: Path, trained: TrainRecord, exported: ExportRecord, calibrated: CalibrationRecord, reference: ReferenceModel
 ) -> list[Gallery]:
-    """The held-out good parts that the bank finds most unusual, and of each type the most and the least unusual.
+    """The held-out good parts that the bank finds most unusual, and the most and least unusual parts of each type.
 
-    The judge's engine is left with another bank.
+    The bank of the reference engine is swapped and not restored.
 
     Raises:
-        ProcunitError: a photograph or a bank is gone.
+        ProcunitError: a photograph or a bank is missing.
     """
     chosen = photos_to_show(calibrated.scores, trained.types)
     max_bytes = PICTURES_BYTES // max(1, sum(map(len, chosen.values())))
@@ -55,11 +55,11 @@ def galleries_from_run(
 
     def picture(photo: PhotoScores) -> Picture:
         held_out = photo.label == GOOD
-        judge.engine.swap_bank(folds[exported.fold_of[photo.part_id]] if held_out else final)
+        reference.engine.swap_bank(folds[exported.fold_of[photo.part_id]] if held_out else final)
         pixels = read_image(files[photo.sha256])
-        scores, _ = score_pixels(pixels, judge.geometry, judge.engine)
-        caption = f"Part {photo.part_id}: {_against(scores.anomaly_score, judge.anomaly)}"
-        return picture_from_scores(pixels, bank_alone(scores), judge.geometry, caption, max_bytes)
+        scores, _ = score_pixels(pixels, reference.geometry, reference.engine)
+        caption = f"Part {photo.part_id}: {_against(scores.anomaly_score, reference.anomaly)}"
+        return picture_from_scores(pixels, bank_alone(scores), reference.geometry, caption, max_bytes)
 
     return [
         Gallery("Good parts, held out" if label == GOOD else label, tuple(picture(photo) for photo in photos))
@@ -68,7 +68,7 @@ def galleries_from_run(
 
 
 def photos_to_show(scores: Sequence[PhotoScores], types: Sequence[str]) -> dict[str, list[PhotoScores]]:
-    """The photographs with the highest anomaly scores, one a part, and of each type the one with the lowest, too."""
+    """The photographs with the highest anomaly scores, one per part, and also the lowest-scoring one of each type."""
     chosen: dict[str, list[PhotoScores]] = {}
     for label in (GOOD, *types):
         descending = sorted((photo for photo in scores if photo.label == label), key=lambda p: -p.anomaly_score)
@@ -89,10 +89,10 @@ def photos_to_show(scores: Sequence[PhotoScores], types: Sequence[str]) -> dict[
 def picture_from_scores(
     pixels: PixelArray, scores: Scores, geometry: Geometry, caption: str, max_bytes: int
 ) -> Picture:
-    """A photograph and where these scores come from, scaled down until the JPEG fits.
+    """A photograph beside the heat map of these scores, scaled down until the JPEG fits into `max_bytes`.
 
     Raises:
-        ProcunitError: the frame is no usable image.
+        ProcunitError: the frame is not a usable image.
     """
     frame_u8 = frame_u8_from_pixels(pixels, geometry.channels)
     height_px, width_px = frame_u8.shape[:2]
@@ -101,16 +101,16 @@ def picture_from_scores(
 
 
 def bank_alone(scores: Scores) -> Scores:
-    """The scores without the head's, so that a heat map shows what the bank finds unusual."""
+    """The scores without the head's, so that a heat map shows only what the bank finds unusual."""
     return replace(scores, type_scores=(), defect_maps=scores.defect_maps[:, :0])
 
 
-def type_alone(scores: Scores, place: int) -> Scores:
-    """The scores of one type alone, so that a heat map shows where the head sees it."""
+def type_alone(scores: Scores, type_index: int) -> Scores:
+    """The scores of one defect type, so that a heat map shows only where the head sees it."""
     return replace(
         scores,
-        type_scores=scores.type_scores[place : place + 1],
-        defect_maps=scores.defect_maps[:, place : place + 1],
+        type_scores=scores.type_scores[type_index : type_index + 1],
+        defect_maps=scores.defect_maps[:, type_index : type_index + 1],
         anomaly_map=np.zeros_like(scores.anomaly_map),
     )
 

@@ -1,4 +1,4 @@
-"""`report.html`: what the bundle was taught, what it may claim and what it lacks; one file, no network."""
+"""`report.html` of a bundle: its training data, its thresholds and its limits; one file that loads nothing."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from training.report.page import note, page_html, paragraph, photographs_table, 
 from training.report.pictures import legend_html, pictures_html
 
 SUSPECTS_FILE = "suspects.html"
-"""The page in the run that shows good parts to look at again."""
+"""The page in the run that shows good parts that may be mislabelled."""
 _SUSPECTS_TEXT = (
-    f"Some of the good parts look as if they were defects: {SUSPECTS_FILE} in the run shows them. If one is, move its "
-    "photographs into its type's folder and train again."
+    f"Some of the good parts may be mislabelled: {SUSPECTS_FILE} in the run shows them. If a part is defective, move "
+    "its photographs into the folder of its defect type and train again."
 )
 
 
@@ -28,7 +28,7 @@ def report_html(
     *,
     has_suspects: bool,
 ) -> str:
-    """The report of a newly built bundle; `has_suspects` tells whether the run has good parts to look at again."""
+    """The report of a newly built bundle; with `has_suspects` it points to the run's page of suspects."""
     return page_html(
         f"{body.product}, version {body.version}",
         [
@@ -40,15 +40,15 @@ def report_html(
             _types_table(body, trained),
             note(
                 f"A type may reject only with {MIN_IMAGES} taught images of {MIN_PARTS} parts and a passed seeded run. "
-                "This page was written when the bundle was built; `procunit bundle show` tells what a seeded run has "
-                "given since."
+                "This page was written when the bundle was built; `procunit bundle show` also shows the results of "
+                "later seeded runs."
             ),
             "<h2>False alarms</h2>",
             paragraph(f"Held-out good parts support: {body.budget.in_words() if body.budget else NO_BUDGET}."),
             paragraph(_anomaly_text(body)),
-            "<h2>What the bank takes to be unusual</h2>",
+            "<h2>What the memory bank finds unusual</h2>",
             *_galleries(galleries),
-            "<h2>Where it comes from</h2>",
+            "<h2>Origin</h2>",
             table("", ("", ""), _provenance_rows(body, exported)),
         ],
     )
@@ -57,8 +57,8 @@ def report_html(
 def _galleries(galleries: Sequence[Gallery]) -> list[str]:
     shown = [
         note(
-            "The good parts with the highest anomaly scores, judged by a bank without them, and of each type the parts "
-            "with the highest scores and the photograph with the lowest, which the bank alone finds hardest to tell."
+            "The good parts with the highest anomaly scores, scored by a bank built without them. Then, per type, the "
+            "parts with the highest scores and the photograph with the lowest, the hardest one for the bank."
         ),
         legend_html(),
     ]
@@ -69,7 +69,7 @@ def _galleries(galleries: Sequence[Gallery]) -> list[str]:
 
 def _types_table(body: ManifestBody, trained: TrainRecord) -> str:
     if not body.types:
-        return paragraph("None taught: the anomaly score alone, which sends to review and never rejects.")
+        return paragraph("None taught. Only the anomaly score is used; it sends parts to review and never rejects.")
     rows = []
     for t in body.types:
         auc = trained.out_of_fold_auc.get(t.name)
@@ -84,13 +84,13 @@ def _types_table(body: ManifestBody, trained: TrainRecord) -> str:
             ]
         )
     header = ("Type", "Taught", "AUC on parts left out", "Flagged from", "Authority: review, because")
-    return table("AUC: 1 separates the type from good parts fully, 0.5 not at all.", header, rows)
+    return table("AUC: 1 means the type is fully separated from good parts, 0.5 means not at all.", header, rows)
 
 
 def _anomaly_text(body: ManifestBody) -> str:
     if body.anomaly is None:
-        return "No anomaly threshold: without held-out good parts there is nothing to compare with."
-    return f"The anomaly score sends a part to a person from {body.anomaly.threshold:.4f} on; it never rejects."
+        return "No anomaly threshold: it needs held-out good parts, and there are none."
+    return f"From an anomaly score of {body.anomaly.threshold:.4f} on, a part is sent to review; it is never rejected."
 
 
 def _provenance_rows(body: ManifestBody, exported: ExportRecord) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""The demo key pair of a run: made once, for demonstrations; a production key comes from the plant."""
+"""The demo key pair of a run, for demonstrations only; a production key comes from the plant."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from training.data.run_files import DEMO_KEY_FILE, DEMO_PUBLIC_KEY_FILE
 
 
 def demo_key_from_run(run: Path) -> SigningKey:
-    """The run's demo key; without one, a pair is made: the private half readable by its owner alone.
+    """Load the run's demo key, or create the pair; only the owner can read the private key file.
 
     Raises:
-        ProcunitError: the key file holds no key.
+        ProcunitError: the key file does not contain a key.
     """
     private = run / DEMO_KEY_FILE
     if not private.exists():

@@ -63,11 +63,11 @@ def record(bundle: Path, key: Path, parts: Path, out: Path, procunit: str) -> No
 @click.argument("after", type=click.Path(path_type=Path, exists=True))
 def compare(before: Path, after: Path) -> None:
     """Compare two records; exit code 1 if a byte differs."""
-    lines = [path.read_text(encoding="utf-8").splitlines() for path in (before, after)]
-    differences = list(unified_diff(*lines, str(before), str(after), lineterm="", n=0))
+    old, new = (path.read_text(encoding="utf-8").splitlines() for path in (before, after))
+    differences = list(unified_diff(old, new, str(before), str(after), n=0, lineterm=""))
     for line in differences[:_SHOWN_DIFFERENCES]:
         click.echo(line[:_SHOWN_CHARACTERS])
-    click.echo(f"{len(lines[0])} and {len(lines[1])} messages: {'different' if differences else 'the same'}")
+    click.echo(f"{len(old)} and {len(new)} messages: {'different' if differences else 'the same'}")
     sys.exit(1 if differences else 0)
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one command: sets up what is missing, runs the tests marked `gpu`, compares the
-# bundle's variants, measures against the bare backbone, and prints the figures as Markdown for docs/measurements.md.
+# All checks that need a GPU, in one command: installs what is missing, runs the tests marked `gpu`, compares the
+# bundle's variants, benchmarks against the bare backbone, and prints the figures as Markdown for docs/measurements.md.
 # usage: tools/gpu_check.sh [BUNDLE [BARE.onnx]]
-#   BUNDLE     a bundle with its graphs (`procunit bundle build`); without one the tests take a small one of their own
+#   BUNDLE     a bundle with its graphs (`procunit bundle build`); without it the tests use a small one
 #   BARE.onnx  the bare backbone at the bundle's input size (`procunit engine bare`)
 # environment: VENV (default .venv-gpu)
 set -euo pipefail
@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 bundle=${1:-} bare=${2:-} venv=${VENV:-.venv-gpu}
 say() { printf '[gpu-check] %s\n' "$*" >&2; }
 
-python3 - <<'PYTHON' || { say "no CUDA GPU here (libcuda finds none): nothing was measured"; exit 3; }
+python3 - <<'PYTHON' || { say "no CUDA GPU found by libcuda; nothing was measured"; exit 3; }
 import ctypes, sys
 try:
     cuda = ctypes.CDLL("libcuda.so.1")
@@ -21,18 +21,18 @@ sys.exit(not (cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count))
 PYTHON
 
 if [ ! -x "$venv/bin/python" ]; then
-    say "virtual environment in $venv (the system's packages stay visible: TensorRT comes with JetPack)"
+    say "creating the virtual environment $venv (with the system's packages, because TensorRT comes with JetPack)"
     python3 -m venv --system-site-packages "$venv"
     "$venv/bin/python" -m pip install --quiet --editable '.[ort,opencv,device-tests]'
 fi
 has() { "$venv/bin/python" -c "import $1" 2>/dev/null; }
 has tensorrt || has tensorrt_rtx || {
-    [ "$(uname -m)" = x86_64 ] || { say "TensorRT is missing: sudo apt install python3-libnvinfer"; exit 2; }
-    say "TensorRT is not here; TensorRT for RTX is installed instead"
+    [ "$(uname -m)" = x86_64 ] || { say "TensorRT is not installed. Run: sudo apt install python3-libnvinfer"; exit 2; }
+    say "TensorRT is not installed; installing TensorRT for RTX instead"
     "$venv/bin/python" -m pip install --quiet 'tensorrt-rtx>=1.7,<1.8'
 }
 has pycuda.driver || {
-    say "pycuda is compiled (a few minutes; needs CUDA's headers and a C++ compiler)"
+    say "compiling pycuda (a few minutes; needs the CUDA headers and a C++ compiler)"
     PATH="/usr/local/cuda/bin:$PATH" "$venv/bin/python" -m pip install --quiet pycuda
 }
 

@@ -1,9 +1,9 @@
-"""The patches among which a bank's rows are chosen: streamed photograph by photograph, in memory that is bounded.
+"""The candidate patches from which the memory bank's rows are chosen, read photograph by photograph in bounded memory.
 
-Good parts are never all good. What the head's defect maps mark on them stays out of the bank, or a mislabelled part
-would silence the scorer for its kind of defect. Where all patches are too many, each photograph gives its share of
-them, the most different ones first: a coreset of its own, whose covering radius is what is lost (coresets compose:
-Har-Peled and Mazumdar, STOC 2004).
+Some parts in the good folder are defective. Patches that the head's defect maps flag are excluded; otherwise a
+mislabelled part would hide its kind of defect from the anomaly scorer. If there are too many patches, each photograph
+contributes a coreset of its own, whose covering radius bounds the loss (a union of coresets is a coreset: Har-Peled and
+Mazumdar, STOC 2004).
 """
 
 from __future__ import annotations
@@ -31,92 +31,95 @@ from training.data.run_files import RunPhoto, TrainRecord
 from training.model import DefectHead, InspectionModel, head_features, iterate_each_on_one_core, patch_features
 
 MAX_CANDIDATES = 250_000
-"""Patches of all photographs together: 63 MB of features."""
+"""Limit for the patches of all photographs together: 63 MB of features."""
 SPACE_PHOTOS = 128
-"""Photographs that tell what good patches look like before any is chosen."""
-MARKED_FROM, MOST_MARKED = 0.0, 0.05
-"""Logit of a defect map from which a good part's patch is marked, and the share of all patches that may be, so that a
-head which knows little does not empty the bank."""
+"""Photographs from which the patch space and the exclusion limit are computed."""
+EXCLUDED_FROM_LOGIT, MAX_EXCLUDED_SHARE = 0.0, 0.05
+"""A good part's patch is excluded from this defect-map logit on, but at most this share of all patches is, so that a
+poorly trained head does not empty the bank."""
 
 
 @dataclass(frozen=True, eq=False)
-class Patches:
-    """A photograph's patches: features [n, C] and how much a defect's they look, the highest map's logit [n].
+class PhotoPatches:
+    """A photograph's patches: features [n, C] and the highest defect-map logit of each [n].
 
-    `logits` [T] are the head's of the whole photograph.
+    `logits` [T] are the head's for the whole photograph.
     """
 
     features: Matrix
-    marks: Matrix
+    defect_logits: Matrix
     logits: Matrix
 
 
-Reader = Callable[[RunPhoto], Patches]
-"""From a photograph to its patches; it may be called by several threads at a time."""
+PatchReader = Callable[[RunPhoto], PhotoPatches]
+"""Returns a photograph's patches; called from several threads at a time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
-    """What is taken of photographs: patches in this space whose mark is at most `mark_limit`."""
+class PatchSelection:
+    """Which patches become candidates: those with at most this defect logit, in this space."""
 
     space: PatchSpace
-    mark_limit: float
+    max_defect_logit: float
 
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Patches float32 [n, D] in the bank's space, the place of each one's photograph [n], and what choosing them lost.
+    """Candidate patches float32 [n, D] in the bank's space, and the index of the photograph of each [n].
 
-    No patch that may be in the bank is farther than `lost_radius` from a candidate of its photograph. Of each
-    photograph, `marked` is the share of its patches that may not, and `logits` [photographs, T] are the head's.
+    No allowed patch is farther than `subsampling_radius` from a candidate of its photograph. Per photograph,
+    `excluded_share` is the share of its patches that are excluded, and `logits` [photographs, T] are the head's.
     """
 
     patches: Tensor
-    photo: Tensor
-    lost_radius: float
-    marked: Matrix
+    photo_index: Tensor
+    subsampling_radius: float
+    excluded_share: Matrix
     logits: Matrix
 
 
 def evenly_spaced(photos: Sequence[RunPhoto], count: int) -> list[RunPhoto]:
-    """At most so many of the photographs, evenly spaced over them and so over the folders."""
+    """At most `count` of the photographs, evenly spaced and therefore spread over the folders."""
     count = min(count, len(photos))
-    return [photos[(2 * place + 1) * len(photos) // (2 * count)] for place in range(count)]
+    return [photos[(2 * index + 1) * len(photos) // (2 * count)] for index in range(count)]
 
 
-def places_by_part(photos: Sequence[RunPhoto]) -> dict[str, list[int]]:
-    """The places of each part's photographs."""
-    places: dict[str, list[int]] = {}
-    for place, photo in enumerate(photos):
-        places.setdefault(photo.part_id, []).append(place)
-    return places
+def photo_indices_by_part(photos: Sequence[RunPhoto]) -> dict[str, list[int]]:
+    """The indices of each part's photographs."""
+    indices: dict[str, list[int]] = {}
+    for index, photo in enumerate(photos):
+        indices.setdefault(photo.part_id, []).append(index)
+    return indices
 
 
 def selection_from_photos(
-    read: Reader, fine: int, photos: Sequence[RunPhoto], record: TrainRecord, console: Console
-) -> Selection:
-    """The space of good patches, and which may be in the bank, told from at most `SPACE_PHOTOS` evenly spaced ones.
+    read: PatchReader, stride8_features: int, photos: Sequence[RunPhoto], record: TrainRecord, console: Console
+) -> PatchSelection:
+    """The patch space and the exclusion limit, computed from at most `SPACE_PHOTOS` evenly spaced photographs.
 
-    The first `fine` features of a patch are stride 8's.
+    The first `stride8_features` features of a patch come from stride 8.
 
     Raises:
-        ProcunitError: a photograph cannot be read, or the masks leave nothing of any.
+        ProcunitError: a photograph cannot be read, or the masks cover every patch.
     """
-    shown = evenly_spaced(photos, SPACE_PHOTOS)
-    seen = list(iterate_each_on_one_core(read, shown, "Looking at good patches", console))
-    features, marks = np.concatenate([one.features for one in seen]), np.concatenate([one.marks for one in seen])
+    sample_photos = evenly_spaced(photos, SPACE_PHOTOS)
+    sample = list(iterate_each_on_one_core(read, sample_photos, "Looking at good patches", console))
+    features = np.concatenate([patches.features for patches in sample])
+    defect_logits = np.concatenate([patches.defect_logits for patches in sample])
     if not len(features):
         raise ProcunitError(
-            "the masks leave nothing of any photograph", where=record.data, remedy="Add photographs of good parts"
+            "the defect masks cover every patch of every photograph, so no patch is left for the memory bank",
+            where=record.data,
+            remedy="Add photographs of good parts",
         )
-    limit = max(MARKED_FROM, float(np.quantile(marks, 1 - MOST_MARKED, method="higher")))
-    return Selection(space_from_patches(features[marks <= limit], fine), limit)
+    limit = max(EXCLUDED_FROM_LOGIT, float(np.quantile(defect_logits, 1 - MAX_EXCLUDED_SHARE, method="higher")))
+    return PatchSelection(space_from_patches(features[defect_logits <= limit], stride8_features), limit)
 
 
 def candidates_from_photos(
-    read: Reader, photos: Sequence[RunPhoto], record: TrainRecord, selection: Selection, console: Console
+    read: PatchReader, photos: Sequence[RunPhoto], record: TrainRecord, selection: PatchSelection, console: Console
 ) -> Candidates:
-    """The photographs' patches that may be in the bank, or the most different of each.
+    """The allowed patches of all photographs, or a coreset of each photograph's if there are too many.
 
     Raises:
         ProcunitError: a photograph cannot be read.
@@ -125,59 +128,61 @@ def candidates_from_photos(
 
     def chosen(photo: RunPhoto) -> tuple[Tensor, float, float, Matrix]:
         found = read(photo)
-        unmarked = found.marks <= selection.mark_limit
-        patches = torch.from_numpy(selection.space.apply(found.features[unmarked]))
-        marked = 1 - float(unmarked.mean()) if len(unmarked) else 0.0
+        allowed = found.defect_logits <= selection.max_defect_logit
+        patches = torch.from_numpy(selection.space.apply(found.features[allowed]))
+        excluded_share = 1 - float(allowed.mean()) if len(allowed) else 0.0
         if len(patches) <= share:
-            return patches, 0.0, marked, found.logits
+            return patches, 0.0, excluded_share, found.logits
         coreset = k_center_greedy(patches, share, record.seed)
-        return patches[coreset.indices], coreset.covering_radius, marked, found.logits
+        return patches[coreset.indices], coreset.covering_radius, excluded_share, found.logits
 
-    of_photos, radii, marked, logits = zip(
+    patches_of_photos, radii, excluded_shares, logits = zip(
         *iterate_each_on_one_core(chosen, photos, "Computing features", console), strict=True
     )
-    counts = torch.tensor([len(patches) for patches in of_photos])
+    counts = torch.tensor([len(patches) for patches in patches_of_photos])
     return Candidates(
-        torch.cat(of_photos),
+        torch.cat(patches_of_photos),
         torch.arange(len(photos)).repeat_interleave(counts),
         max(radii),
-        np.array(marked, np.float32),
+        np.array(excluded_shares, np.float32),
         np.stack(logits),
     )
 
 
 @torch.inference_mode()
-def patches_from_photo(model: InspectionModel, photo: RunPhoto, record: TrainRecord) -> Patches:
-    """A photograph's patches that are judged and show no part of its mask.
+def patches_from_photo(model: InspectionModel, photo: RunPhoto, record: TrainRecord) -> PhotoPatches:
+    """A photograph's inspected patches that its defect mask does not touch.
 
     Raises:
-        ProcunitError: it is gone or was changed since the training.
+        ProcunitError: the file is missing or has changed since the training.
     """
     tiles_u8 = tiles_from_photo(photo, record)
     clean = _clean(tiles_u8, photo, record)
     taps = model.taps(torch.from_numpy(tiles_u8))
     features = patch_features(taps).permute(0, 2, 3, 1).flatten(0, 2).numpy()[clean]
-    return marked_patches(features, clean, model.head if photo.label == GOOD else None, head_features(taps))
+    return patches_with_defect_logits(features, clean, model.head if photo.label == GOOD else None, head_features(taps))
 
 
 @torch.inference_mode()
-def marked_patches(features: Matrix, clean: NDArray[np.bool_], head: DefectHead | None, of_head: Tensor) -> Patches:
-    """A photograph's patches [n, C], the `clean` ones of all [P], as the head marks them; none are without a head.
+def patches_with_defect_logits(
+    features: Matrix, clean: NDArray[np.bool_], head: DefectHead | None, inputs_of_head: Tensor
+) -> PhotoPatches:
+    """Features [n, C] of a photograph's `clean` patches [P] with their defect logits: minus infinity without a head.
 
-    `of_head` are the head's own features of the photograph's tiles [N, D, h, w].
+    `inputs_of_head` are the head's features of the photograph's tiles [N, D, h, w].
     """
     if head is None:
-        return Patches(features, np.full(len(features), -np.inf, np.float32), np.zeros(0, np.float32))
-    outputs = head(of_head)
-    marks = outputs.defect_maps.amax(1).flatten().numpy()[clean]
-    return Patches(features, marks, outputs.logits.amax(0).numpy())
+        return PhotoPatches(features, np.full(len(features), -np.inf, np.float32), np.zeros(0, np.float32))
+    outputs = head(inputs_of_head)
+    defect_logits = outputs.defect_maps.amax(1).flatten().numpy()[clean]
+    return PhotoPatches(features, defect_logits, outputs.logits.amax(0).numpy())
 
 
 def tiles_from_photo(photo: RunPhoto, record: TrainRecord) -> NDArray[np.uint8]:
-    """A photograph as it enters the graph.
+    """A photograph as the graph's input tiles, uint8 [N, H, W, C].
 
     Raises:
-        ProcunitError: it is gone or was changed since the training.
+        ProcunitError: the file is missing or has changed since the training.
     """
     path = Path(record.data) / photo.file
     pixels = read_image(path)
@@ -187,11 +192,11 @@ def tiles_from_photo(photo: RunPhoto, record: TrainRecord) -> NDArray[np.uint8]:
 
 
 def _clean(tiles_u8: NDArray[np.uint8], photo: RunPhoto, record: TrainRecord) -> NDArray[np.bool_]:
-    """Which patches of a photograph's tiles are judged and show no part of its mask: [n]."""
-    judged = judged_patches(tiles_u8).reshape(-1)
+    """Which patches of a photograph's tiles are inspected and not touched by its defect mask: bool [P]."""
+    inspected = judged_patches(tiles_u8).reshape(-1)
     if photo.mask is None:
-        return judged
+        return inspected
     data = Path(record.data)
     mask = read_mask(data / photo.mask, *read_image(data / photo.file).shape[:2])
     covered = F.max_pool2d(torch.from_numpy(mask_tiles(mask, record.geometry)), PATCH_PX) > 0
-    return np.asarray(judged & ~covered.flatten().numpy(), np.bool_)
+    return np.asarray(inspected & ~covered.flatten().numpy(), np.bool_)

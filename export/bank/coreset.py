@@ -1,9 +1,9 @@
 """Greedy k-center (Gonzalez, Theor. Comput. Sci. 38, 1985), exact, at the speed of matrix products.
 
-The textbook algorithm goes over all points for every row it picks, which is bound by memory. But the next row is nearly
-always among the points that were farthest a few hundred rows ago: a point's distance to the rows never grows, so what
-it was then bounds what it is now. So rows are picked among a small set of the farthest points until the bound of all
-others reaches the farthest of the set; then one matrix product brings all points up to date.
+The textbook algorithm passes over all points for every row it picks, which is limited by memory bandwidth. Here rows
+are picked from a small set of the farthest points. This stays exact because a point's distance to the rows never grows:
+the distances at the last pass are upper bounds for the points outside the set. When a bound reaches the farthest point
+of the set, one matrix product updates all points.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ import torch
 from torch import Tensor
 
 _FEW_PICKS, _MANY_PICKS = 64, 512
-"""Rows picked between two passes over all points; outside of this the set of farthest points grows or shrinks."""
+"""Rows picked between two passes over all points; below or above this the set of farthest points grows or shrinks."""
 _MIN_FARTHEST = 1024
 _BLOCK_VALUES = 1 << 22
-"""Distances that are held at a time while all points are brought up to date."""
+"""Distances held in memory at a time while all points are updated."""
 _COINCIDES = 4e-6
-"""A point whose squared distance to a row is at most this share of its own square is the same in single precision."""
+"""If a point's squared distance to a row is at most this share of the point's squared norm, the two are equal within
+single precision."""
 
 
 @dataclass(frozen=True, slots=True)
 class Coreset:
-    """Indices of the rows in the order they were picked, and the largest distance of any point to its nearest row."""
+    """Indices of the rows in the order of picking, and the largest distance of any point to its nearest row."""
 
     indices: Tensor
     covering_radius: float
@@ -34,10 +35,10 @@ class Coreset:
 def k_center_greedy(
     points: Tensor, count: int, seed: int, on_picked: Callable[[int], None] = lambda _: None
 ) -> Coreset:
-    """At most `count` of the points float32 [n, D]: one drawn by `seed`, then always the one farthest from all before.
+    """Pick at most `count` points of float32 [n, D]: a random first one, then always the one farthest from all picked.
 
-    Fewer where every point coincides with a row. It runs where the points lie, CPU or GPU, beside them in memory of one
-    number a point; `on_picked` is told now and then how many rows there are.
+    It returns fewer rows if every point coincides with a row. It runs on the points' device and needs a few extra
+    numbers per point. `on_picked` is called from time to time with the number of rows so far.
     """
     squares = points.square().sum(1)
     first = int(torch.randint(len(points), (1,), generator=torch.Generator().manual_seed(seed)))
@@ -45,21 +46,21 @@ def k_center_greedy(
     nearest = torch.full_like(squares, torch.inf)
     size, rows = _MIN_FARTHEST, 1
     while True:
-        _bring_up_to_date(nearest, points, squares, picked[-1])
+        _update_nearest(nearest, points, squares, picked[-1])
         on_picked(rows)
         largest = float(nearest.max())
         if rows == min(count, len(points)) or largest == 0:
             return Coreset(torch.cat(picked), largest**0.5)
         farthest = nearest.topk(min(size, len(points)))
         bound = float(farthest.values[-1]) if size < len(points) else 0.0
-        picks = _picks(farthest, points, squares, bound, min(count, len(points)) - rows)
+        picks = _pick_rows(farthest, points, squares, bound, min(count, len(points)) - rows)
         picked.append(picks)
         rows += len(picks)
         size = 2 * size if len(picks) < _FEW_PICKS else size // 2 if len(picks) > _MANY_PICKS else size
 
 
-def _picks(farthest: torch.return_types.topk, points: Tensor, squares: Tensor, bound: float, wanted: int) -> Tensor:
-    """Rows among the farthest points, in order, as long as no other point can be farther than they are."""
+def _pick_rows(farthest: torch.return_types.topk, points: Tensor, squares: Tensor, bound: float, wanted: int) -> Tensor:
+    """Pick rows among the farthest points, in order, until a point outside the set could be farther."""
     members, nearest = points[farthest.indices], farthest.values.clone()
     member_squares = squares[farthest.indices]
     picks: list[Tensor] = []
@@ -74,8 +75,8 @@ def _picks(farthest: torch.return_types.topk, points: Tensor, squares: Tensor, b
     return farthest.indices[torch.stack(picks)]
 
 
-def _bring_up_to_date(nearest: Tensor, points: Tensor, squares: Tensor, picked: Tensor) -> None:
-    """Lower each point's squared distance `nearest` [n] to what it is with the newly picked rows."""
+def _update_nearest(nearest: Tensor, points: Tensor, squares: Tensor, picked: Tensor) -> None:
+    """Lower each point's squared distance to its nearest row, `nearest` [n], with the newly picked rows."""
     rows, row_squares = points[picked], squares[picked]
     block = max(1, _BLOCK_VALUES // len(rows))
     for start in range(0, len(points), block):

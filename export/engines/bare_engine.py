@@ -1,6 +1,6 @@
-"""The bare backbone of `export.engines.bare_graph` on a runtime: what a bundle's engine is measured against.
+"""The bare backbone of `export.engines.bare_graph` on a runtime: the baseline for a bundle's engine.
 
-It is fed, launched and waited for as `edge.engine.trt` does it, so that only the network differs.
+Copies, launch and synchronisation are the same as in `edge.engine.trt`, so that only the network differs.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from edge.engine.trt_plans import IMAGE_INPUT, engine_from_plan
 from edge.engine.trt_types import ICudaEngine, IExecutionContext
 from edge.errors import ProcunitError
 from export.engines.build import GraphBuild
-from export.engines.runtimes import Work
+from export.engines.runtimes import JobContext
 
 BARE_OUTPUT = "logits"
-_HOW_TO_GET_ONE = "Make one where the offline extra is installed: procunit engine bare BUNDLE --out bare.onnx"
+HOW_TO_MAKE_BARE_GRAPH = "Make one where the offline extra is installed: procunit engine bare BUNDLE --out bare.onnx"
 
 
 class BareEngine(Protocol):
-    """Runs the bare backbone; used by one thread."""
+    """Runs the bare backbone; used by one thread only."""
 
     def infer(self, tiles_u8: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The logits [N, classes] of tiles [N, H, W, C]."""
@@ -53,9 +53,9 @@ class BareOrtEngine:
             self._session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's classes share no base
             what = f"ONNX Runtime cannot load the graph: {error}"
-            raise ProcunitError(what, where=str(graph), remedy=_HOW_TO_GET_ONE) from error
+            raise ProcunitError(what, where=str(graph), remedy=HOW_TO_MAKE_BARE_GRAPH) from error
         if [i.name for i in self._session.get_inputs()] != [IMAGE_INPUT]:
-            raise ProcunitError("not a bare backbone's graph", where=str(graph), remedy=_HOW_TO_GET_ONE)
+            raise ProcunitError("this graph is not a bare backbone", where=str(graph), remedy=HOW_TO_MAKE_BARE_GRAPH)
 
     def infer(self, tiles_u8: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The logits [N, classes]; see `BareEngine`."""
@@ -73,8 +73,8 @@ class BareTrtEngine:
     """The bare backbone on the GPU, launched as one CUDA graph; made, used and closed in the thread that holds `cuda`.
 
     Raises:
-        ProcunitError: the plan is not one of a bare backbone for these tiles.
-        EngineError: the GPU failed, or lacks memory.
+        ProcunitError: the plan is not a bare backbone for these tiles.
+        EngineError: the GPU failed or has too little memory.
     """
 
     _image: Buffer
@@ -93,7 +93,7 @@ class BareTrtEngine:
                 cuda.synchronise()
                 self._graph = cuda.captured(self._enqueue)
         except BaseException as error:
-            clear_frames(error.__traceback__)  # its frames hold TensorRT's objects, which go before the GPU is given up
+            clear_frames(error.__traceback__)  # frees TensorRT objects before the GPU is released
             self.close()
             raise
 
@@ -108,7 +108,7 @@ class BareTrtEngine:
         return np.frombuffer(self._output.host, np.float32).reshape(self._output_shape).copy()
 
     def run_resident(self, times: int) -> None:
-        """Run on the image that was copied in last, and copy nothing out."""
+        """Run on the last uploaded image, without copying the outputs back."""
         with self._cuda.current():
             for _ in range(times):
                 self._launch()
@@ -129,9 +129,11 @@ class BareTrtEngine:
         names = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
         self._context = engine.create_execution_context()
         if self._context is None:
-            raise EngineError(f"no memory for the bare backbone's activations{self._library.recent_errors_suffix()}")
+            raise EngineError(
+                f"too little GPU memory for the bare backbone's activations{self._library.recent_errors_suffix()}"
+            )
         if names != {IMAGE_INPUT, BARE_OUTPUT} or not self._context.set_input_shape(IMAGE_INPUT, self._image_shape):
-            raise ProcunitError("not a bare backbone for this bundle's tiles", remedy=_HOW_TO_GET_ONE)
+            raise ProcunitError("not a bare backbone for this bundle's tiles", remedy=HOW_TO_MAKE_BARE_GRAPH)
         dims = self._context.get_tensor_shape(BARE_OUTPUT)
         self._output_shape = tuple(dims[axis] for axis in range(len(dims)))
         self._image = self._cuda.buffer(math.prod(self._image_shape), mapped=self._cuda.integrated)
@@ -151,15 +153,15 @@ class BareTrtEngine:
             )
 
 
-def bare_trt_engine(graph: Path, image_shape: tuple[int, ...], library: TensorRT, work: Work) -> BareTrtEngine:
-    """Build the bare backbone as the bundle's engine is built, and load it; the plan is not kept.
+def bare_trt_engine(graph: Path, image_shape: tuple[int, ...], library: TensorRT, job: JobContext) -> BareTrtEngine:
+    """Build the bare backbone with the settings of the bundle's engine, and load it; the plan is not kept.
 
     Raises:
-        ProcunitError: it cannot be built or is no bare backbone.
-        BuildCancelledError: the build was ended.
-        EngineError: the GPU failed, or lacks memory.
+        ProcunitError: it cannot be built or is not a bare backbone.
+        BuildCancelledError: a stop was requested.
+        EngineError: the GPU failed or has too little memory.
     """
-    built = GraphBuild(graph, library, image_shape[0], b"").watch(work.tell, work.wait)
+    built = GraphBuild(graph, library, image_shape[0], b"").watch(job.on_progress, job.wait_for_stop)
     with tempfile.TemporaryDirectory() as directory:
         plan = Path(directory) / "bare.plan"
         plan.write_bytes(built.plan)

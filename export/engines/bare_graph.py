@@ -1,4 +1,4 @@
-"""The yardstick of `procunit engine bench`: a bundle's backbone alone, as timm builds it for ImageNet's classes."""
+"""The baseline of `procunit engine bench`: a bundle's backbone alone, as timm builds it for ImageNet's classes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BarePrecision = Literal["fp16", "fp32"]
 
 
 class BareClassifier(nn.Module):
-    """`image` uint8 [N, H, W, C] to `logits` [N, 1000]; its weights are random, which no latency depends on."""
+    """From `image` uint8 [N, H, W, C] to `logits` [N, 1000]; weights are random, latency does not depend on them."""
 
     mean: Tensor
     std: Tensor
@@ -44,10 +44,10 @@ class BareClassifier(nn.Module):
 
 
 def bare_graph(backbone: str, geometry: Geometry, precision: BarePrecision, path: Path) -> None:
-    """Write the backbone for the geometry's tiles.
+    """Write the backbone as ONNX for the geometry's tiles.
 
     Raises:
-        ProcunitError: timm knows no such backbone.
+        ProcunitError: timm does not know the backbone.
     """
     network = BareClassifier(backbone, geometry.channels, half=precision == "fp16")
     image = torch.zeros(2, geometry.input_height_px, geometry.input_width_px, geometry.channels, dtype=torch.uint8)

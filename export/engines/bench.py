@@ -1,7 +1,7 @@
 """Latency, throughput, memory and power of a bundle's engine, against the bare backbone in alternating blocks.
 
-The two share every disturbance of the machine when their blocks alternate, so that their ratio holds where neither
-time does. The ratio is the median over pairs of neighbouring blocks of the ratio of the blocks' medians.
+Alternating blocks share every disturbance of the machine, so the ratio of the two is stable even if the times are not.
+The ratio is the median, over pairs of neighbouring blocks, of the ratio of the blocks' medians.
 """
 
 from __future__ import annotations
@@ -30,34 +30,34 @@ from edge.record import Record
 from edge.system.sensors import power_w
 from export.engines.bare_engine import BareEngine, BareOrtEngine, bare_trt_engine
 from export.engines.memory import MemoryMeter
-from export.engines.runtimes import Work, open_on
+from export.engines.runtimes import JobContext, open_engine_on
 
 BLOCK_S = 0.5
-"""How long one of the two runs before the other does."""
+"""Length of one block, in which only one of the two runs."""
 _FEWEST_RUNS = 3
 _POWER_EVERY_S = 1.0
 _NOISE = 0.01
 
 
 @runtime_checkable
-class Resident(Protocol):
-    """An engine that can run again on what is in the GPU's memory already."""
+class ResidentEngine(Protocol):
+    """An engine that can run again on the input that is already in GPU memory."""
 
     def run_resident(self, times: int) -> None:
-        """Run on the image copied in last; copy nothing out."""
+        """Run on the last uploaded image, without copying the outputs back."""
         ...
 
 
 class Latency(Record):
-    """Milliseconds of one inference over `runs`; with copies from host memory to host memory, or without."""
+    """Latency of one inference in milliseconds, over `runs` inferences."""
 
     p50_ms: float
     p99_ms: float
     runs: int
 
 
-class Timed(Record):
-    """One network's figures; `resident` is None where nothing is copied, on a CPU."""
+class NetworkFigures(Record):
+    """One network's figures: `copied` includes the copies to and from the GPU, `resident` does not (None on a CPU)."""
 
     copied: Latency
     resident: Latency | None
@@ -65,11 +65,11 @@ class Timed(Record):
 
 
 class BankFigures(Record):
-    """A bank's size, the engine at it and the bare backbone beside it; a ratio is the engine's time over the bare's."""
+    """Figures for one bank size; a ratio is the engine's time divided by the bare backbone's."""
 
     bank_rows: int
-    engine: Timed
-    bare: Timed | None
+    engine: NetworkFigures
+    bare: NetworkFigures | None
     ratio_copied: float | None
     ratio_resident: float | None
     power_w: float | None
@@ -91,16 +91,16 @@ class Bench(Record):
 
 
 @dataclass
-class _Times:
-    """One network's measured blocks, in milliseconds."""
+class _BlockTimes:
+    """The inference times of one network, block by block, in milliseconds."""
 
     copied: list[NDArray[np.float64]] = field(default_factory=list)
     resident: list[NDArray[np.float64]] = field(default_factory=list)
 
-    def figures(self) -> Timed:
+    def figures(self) -> NetworkFigures:
         copied = np.concatenate(self.copied)
         resident = np.concatenate(self.resident) if self.resident else None
-        return Timed(
+        return NetworkFigures(
             copied=_latency(copied),
             resident=None if resident is None else _latency(resident),
             per_s=1000 / float(copied.mean()),
@@ -115,33 +115,33 @@ def bench_bundle(
     rows: Sequence[int],
     seconds: float,
     threads: int,
-    work: Work,
+    job: JobContext,
 ) -> Bench:
-    """Open the engine and, if there is one, the bare backbone, and measure them for so many seconds a bank.
+    """Open the engine and, if given, the bare backbone, and measure them for `seconds` per bank size.
 
     Raises:
         ProcunitError: one of them cannot be built or opened, or a bank is too large.
         EngineError: one of them failed.
-        BuildCancelledError: it was ended.
+        BuildCancelledError: a stop was requested.
     """
     tiles = tiles_of(content)
     library = None if kind == "ort" else library_from_kind(kind)
     with ExitStack() as opened:
         meter = opened.enter_context(MemoryMeter(gpu=kind != "ort"))
-        work.step("opening the engine")
-        engine = open_on(kind, content, precision, threads, work)
+        job.step("opening the engine")
+        engine = open_engine_on(kind, content, precision, threads, job)
         opened.callback(engine.close)
         engine.infer(tiles)
         memory = meter.growth()
-        yardstick: BareEngine | None = None
+        bare_engine: BareEngine | None = None
         if bare is not None:
-            work.step("opening the bare backbone")
-            yardstick = (
-                BareOrtEngine(bare, threads) if library is None else bare_trt_engine(bare, tiles.shape, library, work)
+            job.step("opening the bare backbone")
+            bare_engine = (
+                BareOrtEngine(bare, threads) if library is None else bare_trt_engine(bare, tiles.shape, library, job)
             )
-            opened.callback(yardstick.close)
-            yardstick.infer(tiles)
-        banks = bench_banks(content, engine, yardstick, rows, seconds, work)
+            opened.callback(bare_engine.close)
+            bare_engine.infer(tiles)
+        banks = bench_banks(content, engine, bare_engine, rows, seconds, job)
     return Bench(
         bundle=content.bundle_id,
         runtime=kind,
@@ -157,13 +157,13 @@ def bench_bundle(
 
 
 def tiles_of(content: BundleContent) -> NDArray[np.uint8]:
-    """The first golden frame as the network gets it: uint8 [N, H, W, C]."""
+    """The first golden frame as the network's input: uint8 [N, H, W, C]."""
     frame = content.golden().frames[0]
     return tensor_from_pixels(read_image(content.path / frame.file), content.manifest.geometry)
 
 
 def bank_of_rows(bank: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
-    """A bank of another size: some of its rows, or all and more that repeat them, reach too, but for noise."""
+    """A bank of another size: some of its rows, or all of them plus noisy copies with the same local scale."""
     draw = np.random.default_rng(0)
     if rows <= len(bank):
         return bank[draw.permutation(len(bank))[:rows]]
@@ -179,9 +179,9 @@ def bench_banks(
     bare: BareEngine | None,
     rows: Sequence[int],
     seconds: float,
-    work: Work,
+    job: JobContext,
 ) -> tuple[BankFigures, ...]:
-    """Measure the engine at each number of bank rows for so many seconds, in blocks that alternate with the bare one's.
+    """Measure the engine at each number of bank rows for `seconds`, in blocks that alternate with the bare backbone's.
 
     Raises:
         ProcunitError: a bank is too large for the engine.
@@ -195,7 +195,7 @@ def bench_banks(
 
         def progress(started_s: float = started_s, name: str = name) -> bool:
             passed = time.monotonic() - started_s
-            work.step(name, min(1.0, passed / seconds))
+            job.step(name, min(1.0, passed / seconds))
             return passed < seconds
 
         figures.append(_bank_figures(engine, bare, tiles, count, progress))
@@ -203,21 +203,21 @@ def bench_banks(
 
 
 def _bank_figures(
-    engine: Engine, bare: BareEngine | None, tiles: NDArray[np.uint8], rows: int, go_on: Callable[[], bool]
+    engine: Engine, bare: BareEngine | None, tiles: NDArray[np.uint8], rows: int, keep_measuring: Callable[[], bool]
 ) -> BankFigures:
-    networks: list[tuple[Engine | BareEngine, _Times]] = [(engine, _Times())]
+    networks: list[tuple[Engine | BareEngine, _BlockTimes]] = [(engine, _BlockTimes())]
     if bare is not None:
-        networks.append((bare, _Times()))
+        networks.append((bare, _BlockTimes()))
     for network, _ in networks:
         _block(partial(network.infer, tiles), BLOCK_S / 2, [])
-    drawn_w: list[float] = []
+    power_samples_w: list[float] = []
     while True:
         for network, times in networks:
-            watts = drawn_w if network is engine else None
+            watts = power_samples_w if network is engine else None
             times.copied.append(_block(partial(network.infer, tiles), BLOCK_S, watts))
-            if isinstance(network, Resident):
+            if isinstance(network, ResidentEngine):
                 times.resident.append(_block(partial(network.run_resident, 1), BLOCK_S, watts))
-        if not go_on():
+        if not keep_measuring():
             break
     ours, theirs = networks[0][1], networks[1][1] if bare is not None else None
     return BankFigures(
@@ -226,12 +226,12 @@ def _bank_figures(
         bare=None if theirs is None else theirs.figures(),
         ratio_copied=None if theirs is None else _ratio(ours.copied, theirs.copied),
         ratio_resident=None if theirs is None else _ratio(ours.resident, theirs.resident),
-        power_w=float(np.median(drawn_w)) if drawn_w else None,
+        power_w=float(np.median(power_samples_w)) if power_samples_w else None,
     )
 
 
-def _block(run: Callable[[], object], seconds: float, drawn_w: list[float] | None) -> NDArray[np.float64]:
-    """The times of runs for so long, in milliseconds; the power drawn meanwhile is read between two of them."""
+def _block(run: Callable[[], object], seconds: float, power_samples_w: list[float] | None) -> NDArray[np.float64]:
+    """Run for `seconds` and return the times in milliseconds; power is read between two runs and appended."""
     times_ms: list[float] = []
     now_s = time.monotonic()
     until_s, power_s = now_s + seconds, now_s + min(seconds / 2, _POWER_EVERY_S)
@@ -239,10 +239,10 @@ def _block(run: Callable[[], object], seconds: float, drawn_w: list[float] | Non
         started_ns = time.perf_counter_ns()
         run()
         times_ms.append((time.perf_counter_ns() - started_ns) / 1e6)
-        if drawn_w is not None and time.monotonic() > power_s:
+        if power_samples_w is not None and time.monotonic() > power_s:
             power_s = time.monotonic() + _POWER_EVERY_S
             watts = power_w()
-            drawn_w += [] if watts is None else [watts]
+            power_samples_w += [] if watts is None else [watts]
     return np.array(times_ms)
 
 

@@ -1,4 +1,4 @@
-"""The engines of a bundle's graphs, built on this device and kept in its cache, with progress and a way to cancel."""
+"""Builds the engines of a bundle on this device and keeps them in the cache; reports progress and can be cancelled."""
 
 from __future__ import annotations
 
@@ -19,32 +19,37 @@ from edge.errors import ProcunitError
 from export.engines.build_monitor import BuildTracker
 from export.engines.engine_from_onnx import BuiltEngine, build_engine
 
-TELL_S = 0.5
-"""How often progress is told, also while the builder takes long over one step."""
+PROGRESS_INTERVAL_S = 0.5
+"""How often progress is reported, also during one long step of the builder."""
 STALLED_S = 600.0
-"""A builder that finishes no step for this long is stuck; a large node may take an Orin minutes."""
+"""A build without a finished step for this long counts as hung; a large node may take minutes on an Orin."""
 
-Tell = Callable[[BuildProgress], None]
-Wait = Callable[[float], bool]
-"""Waits for so many seconds at most; True as soon as the build shall end."""
+OnProgress = Callable[[BuildProgress], None]
+WaitForStop = Callable[[float], bool]
+"""Waits at most this many seconds; returns True as soon as a stop is requested."""
 
 
 @dataclass(frozen=True)
-class KeptEngine:
-    """A bundle's engine in the cache; `was_cached` says that nothing had to be built."""
+class BuildOutcome:
+    """A bundle's engine in the cache; `was_cached` is True if nothing had to be built."""
 
     engine: CachedEngine
     was_cached: bool
 
 
 def engine_from_bundle(
-    bundle: BundleContent, precision: Precision, library: TensorRT, cache: EngineCache, tell: Tell, wait: Wait
-) -> KeptEngine:
-    """Build all graphs of one precision, or find them built; call it from the main thread.
+    bundle: BundleContent,
+    precision: Precision,
+    library: TensorRT,
+    cache: EngineCache,
+    on_progress: OnProgress,
+    wait_for_stop: WaitForStop,
+) -> BuildOutcome:
+    """Build all graphs of one precision, or find them in the cache; call it from the main thread.
 
     Raises:
-        ProcunitError: the bundle has no such graphs, a graph cannot be built here, or the builder is stuck.
-        BuildCancelledError: `wait` asked for the end.
+        ProcunitError: the bundle has no such graphs, a graph cannot be built here, or the builder hangs.
+        BuildCancelledError: `wait_for_stop` returned True.
     """
     if precision not in bundle.precisions:
         raise ProcunitError(
@@ -55,26 +60,26 @@ def engine_from_bundle(
     key = engine_key(bundle, precision, library, gpu_identity())
 
     def wait_for_others(seconds: float) -> bool:
-        tell(BuildProgress(phase="waiting for another build here", step=0, steps=1, fraction=0.0, seconds=0.0))
-        return wait(seconds)
+        on_progress(BuildProgress(phase="waiting for another build here", step=0, steps=1, fraction=0.0, seconds=0.0))
+        return wait_for_stop(seconds)
 
     with cache.locked(wait_for_others):
         found = cache.find(key)
         if found is not None:
-            return KeptEngine(found, was_cached=True)
+            return BuildOutcome(found, was_cached=True)
         timing, plans = cache.timing(key), []
         graphs = bundle.graphs(precision)
         for index, graph in enumerate(graphs):
             work = GraphBuild(graph, library, len(bundle.manifest.geometry.regions), timing)
-            built = work.watch(partial(_tell_of_all, tell, index, len(graphs)), wait)
+            built = work.watch(partial(_report_overall, on_progress, index, len(graphs)), wait_for_stop)
             timing = built.timing
             plans.append(built.plan)
         cache.store_timing(key, timing)
-        return KeptEngine(cache.store(key, plans), was_cached=False)
+        return BuildOutcome(cache.store(key, plans), was_cached=False)
 
 
 class GraphBuild:
-    """One graph's build, in a thread of its own: signals reach the main thread alone, and only when it is free."""
+    """Builds one graph in a thread, because Python handles signals in the main thread and only when it is not busy."""
 
     def __init__(self, graph: Path, library: TensorRT, tiles: int, timing: bytes) -> None:
         self._graph, self._library, self._tiles, self._timing = graph, library, tiles, timing
@@ -83,18 +88,18 @@ class GraphBuild:
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="build", daemon=True)
 
-    def watch(self, tell: Tell, wait: Wait) -> BuiltEngine:
-        """Start it and tell of it until it ends."""
+    def watch(self, on_progress: OnProgress, wait_for_stop: WaitForStop) -> BuiltEngine:
+        """Start the build and report its progress until it ends."""
         started_s = time.monotonic()
         tracker = self._tracker
         self._thread.start()
         while self._thread.is_alive():
             if tracker.cancelled:
-                self._thread.join(TELL_S)
+                self._thread.join(PROGRESS_INTERVAL_S)
             else:
-                tracker.cancelled = self._ended_within(TELL_S, wait)
+                tracker.cancelled = self._stop_requested_within(PROGRESS_INTERVAL_S, wait_for_stop)
             seconds = time.monotonic() - started_s
-            tell(
+            on_progress(
                 BuildProgress(
                     phase=f"{self._graph.stem}: {tracker.phase}",
                     step=tracker.step,
@@ -103,21 +108,21 @@ class GraphBuild:
                     seconds=round(seconds, 1),
                 )
             )
-            if time.monotonic() - tracker.moved_monotonic_s > STALLED_S:
+            if time.monotonic() - tracker.last_progress_monotonic_s > STALLED_S:
                 raise ProcunitError(
-                    f"the builder has finished no step for {STALLED_S:.0f} s, within {tracker.phase!r}",
+                    f"the builder has not finished a step for {STALLED_S:.0f} s, in phase {tracker.phase!r}",
                     where=str(self._graph),
-                    remedy="Restart the device and build again; choose another precision if it repeats",
+                    remedy="Restart the device and build again; if it happens again, choose another precision",
                 )
         if self._built is None:
             raise self._error or BuildCancelledError
         return self._built
 
-    def _ended_within(self, seconds: float, wait: Wait) -> bool:
-        """Whether the build shall end; returns early when it did."""
+    def _stop_requested_within(self, seconds: float, wait_for_stop: WaitForStop) -> bool:
+        """Wait until a stop is requested (True), the build has ended or the time is up (False)."""
         until_s = time.monotonic() + seconds
         while self._thread.is_alive() and time.monotonic() < until_s:
-            if wait(0.02):
+            if wait_for_stop(0.02):
                 return True
         return False
 
@@ -130,5 +135,5 @@ class GraphBuild:
             self._error = error
 
 
-def _tell_of_all(tell: Tell, done: int, graphs: int, progress: BuildProgress) -> None:
-    tell(progress.model_copy(update={"fraction": (done + progress.fraction) / graphs}))
+def _report_overall(on_progress: OnProgress, done: int, graphs: int, progress: BuildProgress) -> None:
+    on_progress(progress.model_copy(update={"fraction": (done + progress.fraction) / graphs}))

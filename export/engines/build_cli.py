@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from edge.bundle.manifest import PRECISIONS, Precision
 from edge.bundle.reader import open_without_signature_check
-from edge.engine.build_progress import BuildCancelledError, BuildFailure, BuildLine, BuildProgress, BuildResult
+from edge.engine.build_progress import BuildFailure, BuildLine, BuildProgress, BuildResult
 from edge.engine.cache import EngineCache
 from edge.engine.settings import EngineKind
 from edge.engine.trt_library import library_from_kind
 from edge.errors import ProcunitError
 from edge.system.stop_signals import StopSignals
-from export.engines.build import KeptEngine, Tell, Wait, engine_from_bundle
-
-DEFAULT_CACHE = Path("~/.cache/procunit-edge/engines")
+from export.engines.build import BuildOutcome, OnProgress, WaitForStop, engine_from_bundle
+from export.engines.command_line import abort_when_cancelled, cache_option, job_with_progress_bar
 
 
 @click.command(name="build")
@@ -33,35 +29,28 @@ DEFAULT_CACHE = Path("~/.cache/procunit-edge/engines")
     type=click.Choice(PRECISIONS),
     default="fp16",
     show_default=True,
-    help="Which of the bundle's graphs.",
+    help="Precision of the bundle's graphs to build.",
 )
-@click.option(
-    "--cache",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=DEFAULT_CACHE,
-    show_default=True,
-    metavar="DIR",
-    help="Where engines are kept; a daemon's are in `engines` of its state_dir.",
-)
+@cache_option
 @click.option(
     "--kind",
     type=click.Choice([kind for kind in get_args(EngineKind) if kind != "ort"]),
     default="tensorrt",
     show_default=True,
-    help="Library that builds it, and later runs it.",
+    help="Library that builds the engine and later runs it.",
 )
 @click.option(
     "--progress",
     type=click.Choice(["bar", "json"]),
     default="bar",
     show_default=True,
-    help="A bar for people, or one JSON object a line for programs.",
+    help="A bar for people, or one JSON object per line for programs.",
 )
 def build(bundle: Path, precision: Precision, cache: Path, kind: EngineKind, progress: Literal["bar", "json"]) -> None:
-    """Build the TensorRT engine of BUNDLE for this device, or find it built.
+    """Build the TensorRT engine of BUNDLE for this device, unless it is in the cache.
 
-    The daemon does it by itself when it starts; by hand it saves the line that time, or shows why it fails. An engine
-    is good for this library's version, this GPU and these graphs alone. Ctrl-C leaves nothing behind.
+    The daemon does this itself at its start. Build by hand to save the line that time, or to see why a build fails. An
+    engine works only with this library version, this GPU and these graphs. Ctrl-C leaves nothing behind.
 
     \b
     Examples:
@@ -69,57 +58,51 @@ def build(bundle: Path, precision: Precision, cache: Path, kind: EngineKind, pro
       procunit engine build bundle/ --precision int8 --cache /var/lib/procunit-edge/line-1/engines
     """
 
-    def run(tell: Tell, wait: Wait) -> KeptEngine:
-        kept = EngineCache(cache.expanduser())
+    def run(on_progress: OnProgress, wait: WaitForStop) -> BuildOutcome:
+        engine_cache = EngineCache(cache.expanduser())
         return engine_from_bundle(
-            open_without_signature_check(bundle), precision, library_from_kind(kind), kept, tell, wait
+            open_without_signature_check(bundle), precision, library_from_kind(kind), engine_cache, on_progress, wait
         )
 
-    (_with_json if progress == "json" else _with_bar)(run)
+    if progress == "json":
+        _with_json(run)
+    else:
+        _with_bar(run, cache)
 
 
-Run = Callable[[Tell, Wait], KeptEngine]
+Run = Callable[[OnProgress, WaitForStop], BuildOutcome]
 
 
-def _with_bar(run: Run) -> None:
+def _with_bar(run: Run, cache: Path) -> None:
     started_s = time.monotonic()
-    console = Console(stderr=True)
-    columns = (
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    with StopSignals() as signals, Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("starting", total=1.0)
-        with _abort_when_cancelled():
-            kept = run(lambda p: bar.update(task, completed=p.fraction, description=p.phase), signals.wait)
-    result = _result(kept, started_s)
+    with job_with_progress_bar(cache) as job:
+        outcome = run(job.on_progress, job.wait_for_stop)
+    result = _result(outcome, started_s)
     click.echo(
         f"{result.result}: {result.size_bytes / 1e6:.1f} MB, "
-        + ("built before" if result.cached else f"built in {result.seconds:.1f} s")
+        + ("already built" if result.cached else f"built in {result.seconds:.1f} s")
     )
 
 
 def _with_json(run: Run) -> None:
     started_s = time.monotonic()
-    gone = False
+    reader_closed = False
 
-    def tell(progress: BuildProgress) -> None:
-        nonlocal gone
-        gone = gone or not _say(progress)
+    def on_progress(progress: BuildProgress) -> None:
+        nonlocal reader_closed
+        reader_closed = reader_closed or not _print_line(progress)
 
-    with StopSignals() as signals, _abort_when_cancelled():
+    with StopSignals() as signals, abort_when_cancelled():
         try:
-            kept = run(tell, lambda seconds: gone or signals.wait(seconds))
+            outcome = run(on_progress, lambda seconds: reader_closed or signals.wait(seconds))
         except ProcunitError as error:
-            _say(BuildFailure(error=error.what, where=error.where, remedy=error.remedy))
+            _print_line(BuildFailure(error=error.what, where=error.where, remedy=error.remedy))
             sys.exit(2)
-    _say(_result(kept, started_s))
+    _print_line(_result(outcome, started_s))
 
 
-def _say(line: BuildLine) -> bool:
-    """Write one line; False if nobody reads any more, so that a build whose daemon was killed ends too."""
+def _print_line(line: BuildLine) -> bool:
+    """Print one line; False if the reader has closed the pipe, so that the build ends when its daemon was killed."""
     try:
         click.echo(line.model_dump_json())
     except OSError:
@@ -127,19 +110,11 @@ def _say(line: BuildLine) -> bool:
     return True
 
 
-def _result(kept: KeptEngine, started_s: float) -> BuildResult:
-    plans = kept.engine.plans
+def _result(outcome: BuildOutcome, started_s: float) -> BuildResult:
+    plans = outcome.engine.plans
     return BuildResult(
         result=str(plans[0].parent),
-        cached=kept.was_cached,
+        cached=outcome.was_cached,
         size_bytes=sum(plan.stat().st_size for plan in plans),
         seconds=round(time.monotonic() - started_s, 1),
     )
-
-
-@contextmanager
-def _abort_when_cancelled() -> Iterator[None]:
-    try:
-        yield
-    except BuildCancelledError:
-        raise click.Abort from None

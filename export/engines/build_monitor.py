@@ -1,4 +1,4 @@
-"""TensorRT's progress as one number that only grows, and the way to cancel a build (IProgressMonitor)."""
+"""TensorRT's build progress as one number that only grows, and cancelling a build (IProgressMonitor)."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from types import ModuleType
 
 @dataclass
 class _Phase:
-    """A phase under way; it began within the current step of its parent, of which it takes `share`."""
+    """A running phase; it began in the current step of its parent and takes `share` of that step."""
 
     parent: str | None
     steps: int
     share: float = 1.0
     done: int = 0
-    left_of_step: float = 1.0
-    """What later phases may still take of the current step."""
+    step_remaining: float = 1.0
+    """Share of the current step that is left for later phases."""
 
 
 class BuildTracker:
-    """Where a build is; the builder's threads report, any thread may ask.
+    """The progress of a build: updated by the builder's threads, readable from any thread.
 
-    A step of a phase may hold phases of its own, and the builder does not say how many will follow. Each takes half of
-    what its parent's step still has, so that the share of work done never goes back. Whoever sets `cancelled` asks the
-    builder to end: it does at the next step. `moved_monotonic_s` tells when it last reported.
+    A step of a phase may contain phases, and the builder does not announce how many. Each takes half of what is left of
+    its parent's step, so that the fraction never decreases. Set `cancelled` to make the builder stop at its next step.
+    `last_progress_monotonic_s` is the time of the last report.
     """
 
     def __init__(self) -> None:
@@ -34,31 +34,31 @@ class BuildTracker:
         self._phases: dict[str, _Phase] = {}
         self._fraction = 0.0
         self.phase, self.step, self.steps = "reading the graph", 0, 1
-        self.moved_monotonic_s = time.monotonic()
+        self.last_progress_monotonic_s = time.monotonic()
 
     @property
     def fraction(self) -> float:
-        """The share of the work that is done, 0 to 1; it never goes back."""
+        """The share of the work that is done, 0 to 1; it never decreases."""
         return self._fraction
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
-        """A phase begins within another."""
+        """A phase begins inside its parent."""
         with self._lock:
             phase = _Phase(parent if parent in self._phases else None, max(steps, 1))
             if phase.parent is not None:
                 within = self._phases[phase.parent]
-                within.left_of_step /= 2
-                phase.share = within.left_of_step
+                within.step_remaining /= 2
+                phase.share = within.step_remaining
             self._phases[name] = phase
-            self._tell(name)
+            self._update(name)
 
     def complete(self, name: str, step: int) -> bool:
-        """A step of a phase is done; whether the builder shall go on."""
+        """A step of a phase is done; returns whether the builder should continue."""
         with self._lock:
             phase = self._phases.get(name)
             if phase is not None:
-                phase.done, phase.left_of_step = min(step + 1, phase.steps), 1.0
-                self._tell(name)
+                phase.done, phase.step_remaining = min(step + 1, phase.steps), 1.0
+                self._update(name)
         return not self.cancelled
 
     def finish(self, name: str) -> None:
@@ -67,17 +67,17 @@ class BuildTracker:
             phase = self._phases.get(name)
             if phase is not None:
                 phase.done = phase.steps
-                self._tell(name)
+                self._update(name)
                 del self._phases[name]
 
-    def _tell(self, name: str) -> None:
+    def _update(self, name: str) -> None:
         phase = self._phases[name]
         self.phase, self.step, self.steps = name, phase.done, phase.steps
         self._fraction = max(self._fraction, min(self._reached(phase, 0.0), 1.0))
-        self.moved_monotonic_s = time.monotonic()
+        self.last_progress_monotonic_s = time.monotonic()
 
     def _reached(self, phase: _Phase, within_step: float) -> float:
-        """The share of all work that is done when `within_step` of the current step of a phase is."""
+        """The share of all work that is done if `within_step` of the phase's current step is done."""
         own = min((phase.done + within_step) / phase.steps, 1.0)
         parent = self._phases.get(phase.parent) if phase.parent is not None else None
         if parent is None:
@@ -87,7 +87,7 @@ class BuildTracker:
 
 
 def monitor_from_tracker(trt: ModuleType, tracker: BuildTracker) -> object:
-    """The library's own monitor (IProgressMonitor) that reports to a tracker; keep it as long as the build runs."""
+    """An IProgressMonitor of the library that reports to a tracker; keep a reference while the build runs."""
     methods = {
         "phase_start": lambda _self, name, parent, steps: tracker.start(name, parent, steps),
         "step_complete": lambda _self, name, step: tracker.complete(name, step),

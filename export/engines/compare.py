@@ -1,4 +1,4 @@
-"""All variants of a bundle on all runtimes of this machine, side by side: the gate, flips, latency, memory."""
+"""Compares all precisions of a bundle on all runtimes of this machine: golden frames, flips, latency, memory."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from edge.policy import Policy, decide, policy_from_manifest
 from edge.preprocess import tensor_from_pixels
 from edge.record import Record
 from export.engines.memory import MemoryMeter
-from export.engines.runtimes import Work, open_on
+from export.engines.runtimes import JobContext, open_engine_on
+from export.golden import AUDIT_DRAW_NEVER
 from training.data.dataset import Photo
 
 TIMED_S = 2.0
-"""For how long each variant is timed."""
+"""How long each variant is timed."""
 _WARM_UPS = 3
-_NEVER_AUDIT = 1.0
 _SEVEREST_FIRST = (Verdict.NOT_INSPECTED, Verdict.REJECT, Verdict.REVIEW, Verdict.PASS)
 
 
@@ -40,10 +40,10 @@ class Latency(Record):
 
 
 class Variant(Record):
-    """One precision on one runtime; `problem` says why there are no figures.
+    """One precision on one runtime; `problem` is the reason if there are no figures.
 
-    `worst_drifts` are in spreads on good parts, `flipped_parts` those of the folder's whose verdict is not the
-    reference's. `gpu_mb` is None where no GPU is used.
+    `worst_drifts` are in spreads on good parts; `flipped_parts` are the parts of the data folder whose verdict differs
+    from the reference's. `gpu_mb` is None if no GPU is used.
     """
 
     kind: EngineKind
@@ -62,7 +62,7 @@ class Variant(Record):
 
 
 class Comparison(Record):
-    """Every variant of a bundle; `parts` in `photos` were judged by each of them."""
+    """Every variant of a bundle; each of them inspected `parts` parts in `photos` photographs."""
 
     bundle: str
     parts: int
@@ -72,7 +72,7 @@ class Comparison(Record):
 
 @dataclass(frozen=True)
 class Subject:
-    """What is compared: a bundle, photographs beyond its golden frames, and the policy they are judged by."""
+    """What is compared: a bundle, photographs beside its golden frames, and the policy that decides the verdicts."""
 
     content: BundleContent
     photos: Sequence[Photo]
@@ -80,26 +80,25 @@ class Subject:
 
 
 def subject_of(content: BundleContent, photos: Sequence[Photo]) -> Subject:
-    """The bundle with the authority that its own key lends it; with no key named, as a demonstration."""
+    """The bundle with the authority that its signing key allows; without a trusted key, that of a demo key."""
     demo_key = content.signed_by.demo if isinstance(content, Bundle) else True
     return Subject(content, photos, policy_from_manifest(content.manifest, demo_key=demo_key))
 
 
 def compare(
-    subject: Subject, variants: Sequence[tuple[EngineKind, Precision]], work: Work, threads: int = 0
+    subject: Subject, variants: Sequence[tuple[EngineKind, Precision]], job: JobContext, threads: int = 0
 ) -> Comparison:
-    """Open, gate, judge with, time and close each variant in turn; the first FP32 one is the reference.
+    """Open each variant in turn, check its golden frames, inspect the photographs, time it and close it.
 
-    A variant that fails, on the bundle's own frames or on a photograph, is a row that says why. FP32 is put first:
-    the others are held to it.
+    FP32 comes first; the first FP32 variant is the reference. A variant that fails becomes a row with the reason.
 
     Raises:
-        BuildCancelledError: it was ended.
+        BuildCancelledError: a stop was requested.
     """
     reference: dict[str, Verdict] = {}
     rows = []
     for kind, precision in sorted(variants, key=lambda variant: variant[1] != "fp32"):
-        row, verdicts = _variant(subject, kind, precision, work, threads)
+        row, verdicts = _variant(subject, kind, precision, job, threads)
         if not reference and precision == "fp32":
             reference = verdicts
         flipped = sorted(part for part, verdict in verdicts.items() if reference.get(part, verdict) is not verdict)
@@ -113,20 +112,20 @@ def compare(
 
 
 def _variant(
-    subject: Subject, kind: EngineKind, precision: Precision, work: Work, threads: int
+    subject: Subject, kind: EngineKind, precision: Precision, job: JobContext, threads: int
 ) -> tuple[Variant, dict[str, Verdict]]:
     content = subject.content
     size_bytes = sum(content.manifest.files[graph.name].size_bytes for graph in content.graphs(precision))
     row = Variant(kind=kind, precision=precision, size_bytes=size_bytes)
-    work.step(f"{kind} {precision}: opening")
+    job.step(f"{kind} {precision}: opening")
     try:
         with MemoryMeter(gpu=kind != "ort") as meter:
-            engine = open_on(kind, content, precision, threads, work)
+            engine = open_engine_on(kind, content, precision, threads, job)
             try:
                 gate = check_golden(content, engine)
                 memory = meter.growth()
                 latency = _latency(content, engine)
-                verdicts = _verdicts(subject, engine, work, f"{kind} {precision}")
+                verdicts = _verdicts(subject, engine, job, f"{kind} {precision}")
             finally:
                 engine.close()
     except (ProcunitError, EngineError) as error:
@@ -162,11 +161,11 @@ def _latency(content: BundleContent, engine: Engine) -> Latency:
     return Latency(p50_ms=p50, p99_ms=p99)
 
 
-def _verdicts(subject: Subject, engine: Engine, work: Work, name: str) -> dict[str, Verdict]:
-    """Each part's verdict: the severest of its photographs'."""
+def _verdicts(subject: Subject, engine: Engine, job: JobContext, name: str) -> dict[str, Verdict]:
+    """Each part's verdict: the most severe one of its photographs."""
     verdicts: dict[str, Verdict] = {}
     for number, photo in enumerate(subject.photos, start=1):
-        work.step(f"{name}: judging photographs", number / len(subject.photos))
+        job.step(f"{name}: inspecting photographs", number / len(subject.photos))
         verdict = _verdict(photo.path, subject, engine)
         verdicts[photo.part_id] = min(verdict, verdicts.get(photo.part_id, verdict), key=_SEVEREST_FIRST.index)
     return verdicts
@@ -174,4 +173,4 @@ def _verdicts(subject: Subject, engine: Engine, work: Work, name: str) -> dict[s
 
 def _verdict(path: Path, subject: Subject, engine: Engine) -> Verdict:
     scores, _ = score_pixels(read_image(path), subject.content.manifest.geometry, engine)
-    return decide(scores, subject.policy, _NEVER_AUDIT).verdict
+    return decide(scores, subject.policy, AUDIT_DRAW_NEVER).verdict

@@ -1,8 +1,8 @@
-"""ONNX graph -> serialized TensorRT engine, on the device that will run it; torch-free.
+"""Builds a serialized TensorRT engine from an ONNX graph, on the device that will run it; needs no torch.
 
-Always strongly typed: every precision is the graph's own, so there is no precision flag and no calibrator, and what
-changed between TensorRT 10.3 and 11 is not used. TF32, which the builder allows by default, is cleared: the search
-must not be rounded to ten bits.
+The network is strongly typed: the graph defines every precision, so there is no precision flag and no calibrator, and
+nothing is used that changed between TensorRT 10.3 and 11. TF32, which the builder allows by default, is switched off:
+it would round the nearest-neighbour search to ten bits.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from edge.errors import ProcunitError
 from export.engines.build_monitor import BuildTracker, monitor_from_tracker
 
 MAX_GRAPH_BYTES = 2 << 30
-"""What a protobuf can hold."""
+"""The size limit of a protobuf file."""
 OPSETS = "17 or 18"
 
 _MEMINFO = Path("/proc/meminfo")
 _MEMORY_SHARE = 0.5
-"""Of the memory that is free now, what the builder may take for a kernel: on a Jetson the rest of the system lives on
-the same memory, and the builder's default is all of it."""
+"""Share of the free memory that the builder may use as workspace of a kernel. Its default is all of it, but on a Jetson
+the rest of the system needs the same memory."""
 
 _OUT_OF_MEMORY = re.compile(r"out ?of ?memory|cudaErrorMemoryAllocation|insufficient (memory|workspace)", re.IGNORECASE)
 _NO_GPU = re.compile(r"CUDA initialization failure|cudaError 35|no CUDA-capable device", re.IGNORECASE)
@@ -36,18 +36,20 @@ _NO_KERNEL = re.compile(r"Could not find any implementation for node (\S+)")
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """A serialized engine, and the kernel times that the next build on this device starts from."""
+    """A serialized engine, and the timing cache that speeds up the next build on this device."""
 
     plan: bytes
     timing: bytes
 
 
 def build_engine(graph: Path, library: TensorRT, *, tiles: int, timing: bytes, tracker: BuildTracker) -> BuiltEngine:
-    """Build one graph of the bundle's contract for `tiles` tiles and a bank of any size that the product allows.
+    """Build one of the bundle's graphs for `tiles` tiles and a bank of any allowed size.
+
+    `timing` is the timing cache of an earlier build, or empty.
 
     Raises:
-        ProcunitError: the graph cannot be built here; the text says why and what to do.
-        BuildCancelledError: the tracker's owner cancelled it.
+        ProcunitError: the graph cannot be built here; the message contains the reason and what to do.
+        BuildCancelledError: the tracker was cancelled.
     """
     library.clear_messages()
     trt: Any = library.module
@@ -60,23 +62,23 @@ def build_engine(graph: Path, library: TensorRT, *, tiles: int, timing: bytes, t
     config.max_aux_streams = MAX_AUX_STREAMS
     _limit_workspace(trt, config)
     config.add_optimization_profile(_profile(graph, builder, network, tiles))
-    _use_timing(config, timing)
+    _use_timing_cache(config, timing)
     monitor = monitor_from_tracker(trt, tracker)
     config.progress_monitor = monitor
     plan = builder.build_serialized_network(network, config)
     if tracker.cancelled:
         raise BuildCancelledError
     if plan is None:
-        raise _failure(graph, library)
-    return BuiltEngine(bytes(memoryview(plan)), _timing_from_config(config))
+        raise _build_error(graph, library)
+    return BuiltEngine(bytes(memoryview(plan)), _timing_cache_from_config(config))
 
 
 def _builder(graph: Path, library: TensorRT) -> Any:
     trt: Any = library.module
     try:
         return trt.Builder(library.logger)
-    except (RuntimeError, TypeError) as error:  # TypeError is how the bindings say that the library gave no builder
-        raise _failure(graph, library) from error
+    except (RuntimeError, TypeError) as error:  # the bindings raise TypeError if the library returned no builder
+        raise _build_error(graph, library) from error
 
 
 def _parse(graph: Path, library: TensorRT, network: Any) -> None:
@@ -89,27 +91,27 @@ def _parse(graph: Path, library: TensorRT, network: Any) -> None:
         raise ProcunitError(f"the graph cannot be read: {error.strerror}", where=str(graph)) from error
     parser = trt.OnnxParser(network, library.logger)
     if not parser.parse(data):
-        raise _unparsed(graph, library, [parser.get_error(index) for index in range(parser.num_errors)])
+        raise _parse_error(graph, library, [parser.get_error(index) for index in range(parser.num_errors)])
     inputs = {network.get_input(index).name for index in range(network.num_inputs)}
     if "image" not in inputs or not inputs <= {"image", "bank"} or network.num_outputs == 0:
         raise ProcunitError(
-            f"no graph of a bundle: its inputs are {', '.join(sorted(inputs)) or 'none'}, not image and bank",
+            f"not a bundle's graph: its inputs are {', '.join(sorted(inputs)) or 'none'}, not image and bank",
             where=str(graph),
             remedy="Copy the bundle again, or export it again",
         )
 
 
-def _unparsed(graph: Path, library: TensorRT, errors: Sequence[Any]) -> ProcunitError:
-    """What the parser refused: the file as a whole, or one node of it."""
+def _parse_error(graph: Path, library: TensorRT, errors: Sequence[Any]) -> ProcunitError:
+    """The error for what the parser refused: the whole file, or one node."""
     error = errors[0] if errors else None
     if error is None or "DESERIALIZE" in str(error.code()):
         return ProcunitError(
-            "no whole ONNX file: truncated or changed", where=str(graph), remedy="Copy the bundle again"
+            "not a complete ONNX file: it is truncated or changed", where=str(graph), remedy="Copy the bundle again"
         )
-    said = " ".join(error.desc().split())
+    description = " ".join(error.desc().split())
     node = f"the node {error.node_name() or error.node()} ({error.node_operator()})" if error.node_operator() else "it"
     return ProcunitError(
-        f"{library.name} {library.version} does not take {node}: {said[:300]}",
+        f"{library.name} {library.version} does not support {node}: {description[:300]}",
         where=str(graph),
         remedy=f"Export the bundle again with this version of Procunit (ONNX opset {OPSETS}), choose another "
         "precision, or set engine.kind to ort until then",
@@ -117,7 +119,7 @@ def _unparsed(graph: Path, library: TensorRT, errors: Sequence[Any]) -> Procunit
 
 
 def _profile(graph: Path, builder: Any, network: Any, tiles: int) -> Any:
-    """The image fixed to the bundle's tiles, the bank free in its rows; the engine chooses kernels for the usual."""
+    """The optimization profile: a fixed number of tiles; for the bank's rows a minimum, usual and maximum number."""
     profile = builder.create_optimization_profile()
     for tensor in (network.get_input(index) for index in range(network.num_inputs)):
         shape = tuple(tensor.shape)
@@ -126,7 +128,7 @@ def _profile(graph: Path, builder: Any, network: Any, tiles: int) -> Any:
             continue
         if shape[0] not in (-1, tiles):
             raise ProcunitError(
-                f"the graph takes {shape[0]} tiles, the bundle's geometry gives {tiles}",
+                f"the graph takes {shape[0]} tiles, but the bundle's geometry gives {tiles}",
                 where=str(graph),
                 remedy="Export and bundle the run again",
             )
@@ -143,7 +145,7 @@ def _limit_workspace(trt: Any, config: Any) -> None:
 
 
 def available_memory_bytes(meminfo: Path = _MEMINFO) -> int | None:
-    """What the kernel says can be had without swapping (proc(5)); None where it does not say."""
+    """Memory available without swapping (MemAvailable, proc(5)); None if the kernel does not report it."""
     try:
         found = re.search(r"^MemAvailable:\s+(\d+) kB$", meminfo.read_text(), re.MULTILINE)
     except OSError:
@@ -151,24 +153,24 @@ def available_memory_bytes(meminfo: Path = _MEMINFO) -> int | None:
     return int(found[1]) << 10 if found else None
 
 
-def _use_timing(config: Any, timing: bytes) -> None:
-    """Start from the kernel times of an earlier build; a cache of another version or GPU is left unused."""
+def _use_timing_cache(config: Any, timing: bytes) -> None:
+    """Use the timing cache of an earlier build, or an empty one if it is of another version or GPU."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # TensorRT for RTX has no use for it and says so each time
+        warnings.simplefilter("ignore", DeprecationWarning)  # TensorRT for RTX ignores it and warns every time
         cache = config.create_timing_cache(timing)
         if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
             config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
 
 
-def _timing_from_config(config: Any) -> bytes:
+def _timing_cache_from_config(config: Any) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         cache = config.get_timing_cache()
         return bytes(memoryview(cache.serialize())) if cache is not None else b""
 
 
-def _failure(graph: Path, library: TensorRT) -> ProcunitError:
-    """The builder gave nothing: its own words, and what to do about the kinds of failure that are known."""
+def _build_error(graph: Path, library: TensorRT) -> ProcunitError:
+    """The error for a failed build: the library's message, and what to do about known kinds of failure."""
     messages = library.messages()
     text = " / ".join(messages)
     name = f"{library.name} {library.version}"
@@ -182,7 +184,7 @@ def _failure(graph: Path, library: TensorRT) -> ProcunitError:
         )
     if _NO_GPU.search(text):
         return ProcunitError(
-            f"{name} finds no GPU that it can use",
+            f"{name} finds no usable GPU",
             where=where,
             remedy="Check the driver with nvidia-smi (on a Jetson: that the JetPack release fits) and that this user "
             "may open the GPU's device files",
@@ -192,10 +194,10 @@ def _failure(graph: Path, library: TensorRT) -> ProcunitError:
         return ProcunitError(
             f"{name} has no kernel on this GPU for the node {no_kernel[1]}",
             where=where,
-            remedy="Choose another precision, or free memory: a kernel may need more than there is",
+            remedy="Choose another precision, or free memory: a kernel may need more than is available",
         )
     return ProcunitError(
-        f"{name} cannot build the engine: {messages[-1] if messages else 'it gave no reason'}",
+        f"{name} cannot build the engine: {messages[-1] if messages else 'no reason was reported'}",
         where=where,
         remedy="Choose another precision, or set engine.kind to ort; send the log to support",
     )

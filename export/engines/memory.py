@@ -1,4 +1,4 @@
-"""What an engine takes of the host's memory and of the GPU's."""
+"""Measures how much host and GPU memory an engine takes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _STATUS = Path("/proc/self/status")
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Megabytes (1e6 bytes): of resident host memory, and of the GPU's; None where no GPU is used.
+    """Resident host memory and GPU memory in megabytes (1e6 bytes); `gpu_mb` is None if no GPU is used.
 
-    A Jetson's GPU lives on the host's memory, so that its figure holds the other one.
+    On a Jetson, CPU and GPU share memory, so the GPU figure includes the host figure.
     """
 
     host_mb: float
@@ -23,19 +23,19 @@ class Memory:
 
 
 class MemoryMeter:
-    """Tells how much memory this process has taken since the meter was entered.
+    """Measures how much memory this process has taken since entering the block.
 
-    What the process had freed before is taken again without growth, so the figure is a lower bound.
+    Memory that was freed earlier may be reused without growth, so the figure is a lower bound.
 
     Raises:
-        ProcunitError: `gpu` was asked for and there is none.
+        ProcunitError: `gpu` is True and there is no GPU.
     """
 
     def __init__(self, *, gpu: bool) -> None:
         self._cuda: Cuda | None = cuda_from_system() if gpu else None
 
     def growth(self) -> Memory:
-        """Memory taken since."""
+        """The memory taken since entering the block."""
         host, gpu = self._now()
         host_before, gpu_before = self._before
         gpu_mb = None if gpu is None or gpu_before is None else (gpu - gpu_before) / 1e6

@@ -1,4 +1,4 @@
-"""The runtimes of this machine, and a bundle's graphs opened on one of them."""
+"""The inference runtimes of this machine, and how to open a bundle's graphs on one of them."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from edge.engine.protocol import Engine
 from edge.engine.settings import EngineKind, EngineSettings
 from edge.engine.trt_library import library_from_kind
 from edge.errors import ProcunitError
-from export.engines.build import Tell, Wait
+from export.engines.build import OnProgress, WaitForStop
 
 
 @dataclass(frozen=True)
-class Work:
-    """Where engines are kept, who is told of progress, and who may end it all."""
+class JobContext:
+    """The engine cache, the progress callback and the stop request of one command."""
 
     cache: Path
-    tell: Tell
-    wait: Wait
+    on_progress: OnProgress
+    wait_for_stop: WaitForStop
 
     def step(self, phase: str, fraction: float = 0.0) -> None:
-        """Tell what is done now.
+        """Report the current phase.
 
         Raises:
-            BuildCancelledError: it is to end.
+            BuildCancelledError: a stop was requested.
         """
-        if self.wait(0):
+        if self.wait_for_stop(0):
             raise BuildCancelledError
-        self.tell(BuildProgress(phase=phase, step=0, steps=1, fraction=fraction, seconds=0.0))
+        self.on_progress(BuildProgress(phase=phase, step=0, steps=1, fraction=fraction, seconds=0.0))
 
 
-def why_not(kind: EngineKind) -> str | None:
-    """Why nothing runs on a runtime here; None if it does."""
+def why_unavailable(kind: EngineKind) -> str | None:
+    """Why a runtime cannot be used on this machine; None if it can."""
     if kind == "ort":
         return None if importlib.util.find_spec("onnxruntime") else "ONNX Runtime is not installed"
     if gpu_identity().name == NO_GPU:
@@ -51,28 +51,30 @@ def why_not(kind: EngineKind) -> str | None:
     return None
 
 
-def runtimes_here() -> dict[EngineKind, str | None]:
-    """Every runtime, and why it cannot be used; None if it can."""
-    return {kind: why_not(kind) for kind in get_args(EngineKind)}
+def runtimes_on_this_machine() -> dict[EngineKind, str | None]:
+    """Every runtime with the reason why it cannot be used; None if it can."""
+    return {kind: why_unavailable(kind) for kind in get_args(EngineKind)}
 
 
 def best_runtime() -> EngineKind:
     """TensorRT if it works here, then TensorRT for RTX, else ONNX Runtime."""
     kinds: tuple[EngineKind, ...] = ("tensorrt", "tensorrt_rtx")
-    return next((kind for kind in kinds if why_not(kind) is None), "ort")
+    return next((kind for kind in kinds if why_unavailable(kind) is None), "ort")
 
 
 def precision_to_run(kind: EngineKind, content: BundleContent) -> Precision:
-    """What a device with default settings tries first: FP16 where there is a GPU."""
+    """The precision that a device with default settings tries first: FP16 on a GPU, else FP32."""
     return "fp16" if kind != "ort" and "fp16" in content.precisions else "fp32"
 
 
-def open_on(kind: EngineKind, content: BundleContent, precision: Precision, threads: int, work: Work) -> Engine:
-    """The bundle's graphs of one precision on a runtime, any precision on ONNX Runtime too.
+def open_engine_on(
+    kind: EngineKind, content: BundleContent, precision: Precision, threads: int, job: JobContext
+) -> Engine:
+    """Open the bundle's graphs of one precision on a runtime; ONNX Runtime opens every precision.
 
     Raises:
         ProcunitError: they cannot be built or loaded.
-        BuildCancelledError: the build was ended.
+        BuildCancelledError: a stop was requested.
         EngineError: the GPU failed.
     """
     if kind == "ort":
@@ -80,4 +82,4 @@ def open_on(kind: EngineKind, content: BundleContent, precision: Precision, thre
 
         return OrtEngine(content.graphs(precision), content.bank(), threads=threads)
     settings = EngineSettings(kind=kind, precision=precision)
-    return open_engine(content, settings, work.cache, work.tell, stopping=lambda: work.wait(0))
+    return open_engine(content, settings, job.cache, job.on_progress, stopping=lambda: job.wait_for_stop(0))

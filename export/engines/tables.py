@@ -1,4 +1,4 @@
-"""Comparisons and benchmarks of engines as tables for a terminal."""
+"""Prints comparisons and benchmarks of engines as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from edge.engine.settings import EngineKind
-from export.engines.bench import BLOCK_S, Bench, Latency, Timed
+from export.engines.bench import BLOCK_S, Bench, Latency, NetworkFigures
 from export.engines.compare import Comparison, Variant
 
 RUNTIME_NAMES: Mapping[EngineKind, str] = {
@@ -20,7 +20,7 @@ _NAMED_PARTS = 10
 
 
 def compare_table(found: Comparison) -> Table:
-    """One row a variant: size, gate, worst drift in spreads, flips against FP32, latency and memory taken."""
+    """One row per variant: size, gate, worst drift in spreads, flips against FP32, latency and memory taken."""
     gpu = any(variant.gpu_mb is not None for variant in found.variants)
     headings = ["MB", "drift", "golden\nflips", "parts\nflipped", "of\n1000", "p50\nms", "p99\nms", "RSS\nMB"]
     table = Table("Variant", "Gate", box=box.SIMPLE, padding=(0, 1, 0, 0))
@@ -36,11 +36,11 @@ def compare_table(found: Comparison) -> Table:
 
 
 def compare_lines(found: Comparison, absent: Mapping[EngineKind, str]) -> list[str]:
-    """What the table has no room for: drifts of every score, parts that flip, failures, and absent runtimes."""
+    """What does not fit into the table: the drift of every score, flipped parts, failures, unavailable runtimes."""
     photos = f"{found.photos} photographs of {found.parts} parts" if found.photos else "no photographs (--data DIR)"
     lines = [
-        f"drift: the worst on the golden frames, in spreads on good parts; parts flipped: in {photos}, against fp32; "
-        "of 1000: flips predicted from the calibration scores"
+        f"drift: largest on the golden frames, in spreads on good parts; parts flipped: verdicts in {photos} that "
+        "differ from fp32; of 1000: flips predicted from the calibration scores"
     ]
     for variant in found.variants:
         name = f"{variant.precision}, {RUNTIME_NAMES[variant.kind]}"
@@ -49,17 +49,17 @@ def compare_lines(found: Comparison, absent: Mapping[EngineKind, str]) -> list[s
             continue
         lines.append(f"{name}: {variant.gate}")
         drifts = ", ".join(f"{score} {drift:.2g}" for score, drift in variant.worst_drifts.items())
-        lines.append(f"  worst drift of each score, in spreads: {drifts}")
+        lines.append(f"  largest drift of each score, in spreads: {drifts}")
         if variant.flipped_parts:
             named = ", ".join(variant.flipped_parts[:_NAMED_PARTS])
             more = len(variant.flipped_parts) - _NAMED_PARTS
             lines.append(f"  parts that flip: {named}{f' and {more} more' if more > 0 else ''}")
-    lines += [f"{RUNTIME_NAMES[kind]}: not here, {reason}" for kind, reason in absent.items()]
+    lines += [f"{RUNTIME_NAMES[kind]}: not available, {reason}" for kind, reason in absent.items()]
     return lines
 
 
 def bench_table(found: Bench) -> Table:
-    """One row a network and size of bank; times in milliseconds."""
+    """One row per network and bank size; times in milliseconds."""
     resident = any(bank.engine.resident is not None for bank in found.banks)
     headings = ("p50", "p99", "in 1 s", *(("p50, no copies", "p99, no copies") if resident else ()))
     table = Table("Bank rows", "Network", box=box.SIMPLE)
@@ -75,22 +75,22 @@ def bench_table(found: Bench) -> Table:
 
 
 def bench_lines(found: Bench, bundle_rows: int) -> list[str]:
-    """The conditions of a benchmark, and what it did not measure."""
+    """The conditions of a benchmark, and what was not measured."""
     gpu = f" on {found.gpu}" if found.runtime != "ort" else ""
     lines = [
-        f"{RUNTIME_NAMES[found.runtime]} {found.version}{gpu}, {found.precision}; one part of {found.tiles} "
-        f"tile{'s' if found.tiles > 1 else ''} after another; times in ms, from host memory to host memory",
-        f"Memory taken: {found.host_mb:.0f} MB of the host's"
-        + ("" if found.gpu_mb is None else f", {found.gpu_mb:.0f} MB of the GPU's"),
+        f"{RUNTIME_NAMES[found.runtime]} {found.version}{gpu}, {found.precision}; one part at a time, {found.tiles} "
+        f"tile{'s' if found.tiles > 1 else ''} each; times in ms, from host memory to host memory",
+        f"Memory taken: {found.host_mb:.0f} MB of host memory"
+        + ("" if found.gpu_mb is None else f", {found.gpu_mb:.0f} MB of GPU memory"),
     ]
     if found.runtime == "ort":
-        lines.append("On a CPU nothing is copied.")
+        lines.append("On a CPU there are no copies to leave out.")
     if any(bank.bank_rows != bundle_rows for bank in found.banks):
         lines.append(f"The bundle's bank has {bundle_rows} rows; smaller ones are part of it, larger ones repeat it.")
     if all(bank.power_w is None for bank in found.banks):
-        lines.append("Nothing here tells the power.")
+        lines.append("Power was not measured: this machine has no readable power sensor.")
     if found.bare is not None:
-        lines.append(f"Bare: {found.bare}; the ratio is the median over {BLOCK_S:g} s blocks of the two in turn.")
+        lines.append(f"Bare: {found.bare}; the ratio is the median over alternating blocks of {BLOCK_S:g} s.")
     else:
         lines.append(
             "Not compared with the bare backbone. Make its graph where the offline extra is installed: "
@@ -115,7 +115,7 @@ def _figures(variant: Variant, parts: int) -> list[str]:
     ]
 
 
-def _times(timed: Timed) -> list[str]:
+def _times(timed: NetworkFigures) -> list[str]:
     resident = _pair(timed.resident) if timed.resident is not None else ()
     return [*_pair(timed.copied), f"{timed.per_s:.1f}", *resident]
 

@@ -3,48 +3,41 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
 
 import click
 from pydantic import BaseModel
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from edge.bundle.keys import trusted_keys_from_files
 from edge.bundle.manifest import PRECISIONS, Precision
 from edge.bundle.reader import MAX_BANK_ROWS, BundleContent
 from edge.cli.trust import open_with_keys, signature_line, trust_options
-from edge.engine.build_progress import BuildCancelledError, BuildProgress
 from edge.engine.protocol import EngineError
 from edge.engine.settings import EngineKind
 from edge.errors import ProcunitError
 from edge.system.files import write_whole
-from edge.system.stop_signals import StopSignals
+from export.engines.bare_engine import HOW_TO_MAKE_BARE_GRAPH
 from export.engines.bench import bench_bundle
-from export.engines.build_cli import DEFAULT_CACHE
+from export.engines.command_line import cache_option, job_with_progress_bar
 from export.engines.compare import compare as compare_variants
 from export.engines.compare import subject_of
-from export.engines.runtimes import Work, best_runtime, precision_to_run, runtimes_here, why_not
+from export.engines.runtimes import (
+    best_runtime,
+    precision_to_run,
+    runtimes_on_this_machine,
+    why_unavailable,
+)
 from export.engines.tables import bench_lines, bench_table, compare_lines, compare_table
 from training.data.dataset import dataset_from_path
 
 _DIRECTORY = click.Path(path_type=Path)
 _FILE = click.Path(path_type=Path, dir_okay=False)
-_cache_option = click.option(
-    "--cache",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=DEFAULT_CACHE,
-    show_default=True,
-    metavar="DIR",
-    help="Where built engines are kept.",
-)
 _threads_option = click.option(
-    "--threads", type=click.IntRange(0, 256), default=0, help="Threads of ONNX Runtime.  [default: one a core]"
+    "--threads", type=click.IntRange(0, 256), default=0, help="Threads of ONNX Runtime.  [default: one per core]"
 )
-_json_option = click.option("--json", "json_file", type=_FILE, metavar="FILE", help="The figures as JSON.")
+_json_option = click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Also write the figures as JSON.")
 
 
 def _rows_from_text(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -53,7 +46,7 @@ def _rows_from_text(_ctx: click.Context, _param: click.Parameter, value: str | N
     try:
         rows = tuple(int(number) for number in value.split(","))
     except ValueError:
-        raise click.BadParameter(f"{value!r} is no list of numbers such as 1024,4096") from None
+        raise click.BadParameter(f"{value!r} is not a list of numbers such as 1024,4096") from None
     if not all(1 <= number <= MAX_BANK_ROWS for number in rows):
         raise click.BadParameter(f"a bank has 1 to {MAX_BANK_ROWS} rows")
     return rows
@@ -61,14 +54,14 @@ def _rows_from_text(_ctx: click.Context, _param: click.Parameter, value: str | N
 
 @click.command(name="compare")
 @click.argument("bundle", type=_DIRECTORY)
-@click.option("--data", type=_DIRECTORY, metavar="DIR|CSV", help="Labelled photographs to look for flipped parts in.")
+@click.option("--data", type=_DIRECTORY, metavar="DIR|CSV", help="Labelled photographs to check for flipped verdicts.")
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
-    help="Whose gate decides the exit status.  [default: fp16 on a GPU, else fp32]",
+    help="The precision whose golden frames decide the exit status.  [default: fp16 on a GPU, else fp32]",
 )
 @_threads_option
-@_cache_option
+@cache_option
 @_json_option
 @trust_options
 def compare(
@@ -81,10 +74,10 @@ def compare(
     trust: tuple[Path, ...],
     demo_trust: tuple[Path, ...],
 ) -> None:
-    """Run all variants of BUNDLE on every runtime of this machine and show them side by side.
+    """Run all precisions of BUNDLE on every runtime of this machine and show them side by side.
 
-    Each goes through the golden gate; its verdicts are held to those of FP32. Engines that TensorRT needs are built
-    first. The exit status is 1 if the precision that would run does not pass the gate.
+    Each must reproduce the golden frames, and its verdicts are compared with those of FP32. TensorRT engines are built
+    first. The exit status is 1 if the precision that would run fails the golden frames.
 
     \b
     Examples:
@@ -94,12 +87,12 @@ def compare(
     _check_folder(json_file)
     content = open_with_keys(bundle, trusted_keys_from_files(trust, demo_trust))
     photos = () if data is None else dataset_from_path(data).photos
-    absent = {kind: reason for kind, reason in runtimes_here().items() if reason is not None}
+    absent = {kind: reason for kind, reason in runtimes_on_this_machine().items() if reason is not None}
     kinds = [kind for kind in get_args(EngineKind) if kind not in absent]
     wanted = precision or precision_to_run(best_runtime(), content)
     variants = [(kind, p) for kind in kinds for p in content.precisions]
-    with _work(cache) as work:
-        found = compare_variants(subject_of(content, photos), variants, work, threads)
+    with job_with_progress_bar(cache) as job:
+        found = compare_variants(subject_of(content, photos), variants, job, threads)
     click.echo(f"Bundle {content.bundle_id[:12]}: {signature_line(content)}")
     Console().print(compare_table(found))
     for line in compare_lines(found, absent):
@@ -107,7 +100,7 @@ def compare(
     _write_json(json_file, found)
     decisive = [variant for variant in found.variants if variant.precision == wanted]
     if not decisive or not all(variant.passed for variant in decisive):
-        click.echo(f"{wanted} would run, and does not pass the gate everywhere.")
+        click.echo(f"{wanted} would run, but it does not pass the golden frames on every runtime.")
         sys.exit(1)
 
 
@@ -122,7 +115,7 @@ def compare(
 @click.option(
     "--bank-rows", callback=_rows_from_text, metavar="N,...", help="Sizes of the bank.  [default: the bundle's own]"
 )
-@click.option("--bare", type=_FILE, metavar="ONNX", help="Bare backbone to measure against: procunit engine bare.")
+@click.option("--bare", type=_FILE, metavar="ONNX", help="Bare backbone to compare with; made by procunit engine bare.")
 @click.option(
     "--seconds",
     type=click.FloatRange(0.5, 3600),
@@ -131,7 +124,7 @@ def compare(
     help="How long to measure at each size of the bank.",
 )
 @_threads_option
-@_cache_option
+@cache_option
 @_json_option
 @trust_options
 def bench(
@@ -149,8 +142,8 @@ def bench(
 ) -> None:
     """Measure BUNDLE's engine: latency, throughput, memory and power, against the bare backbone in the same run.
 
-    A bank smaller than the bundle's is some of its rows; a larger one repeats them with a little noise, which costs the
-    time of a real bank of that size.
+    A bank smaller than the bundle's is part of its rows. A larger one repeats them with a little noise; it takes the
+    same time as a real bank of that size.
 
     \b
     Examples:
@@ -160,21 +153,21 @@ def bench(
     _check_folder(json_file)
     content = open_with_keys(bundle, trusted_keys_from_files(trust, demo_trust))
     runtime = kind or best_runtime()
-    reason = why_not(runtime)
+    reason = why_unavailable(runtime)
     if reason is not None:
-        raise ProcunitError(f"{runtime} does not work here: {reason}", remedy="Choose another with --kind")
+        raise ProcunitError(f"{runtime} does not job here: {reason}", remedy="Choose another with --kind")
     chosen = precision or precision_to_run(runtime, content)
     _check_precision(content, chosen)
     if bare is not None and not bare.is_file():
         raise ProcunitError(
-            "no bare backbone here",
+            "the file of the bare backbone does not exist",
             where=str(bare),
-            remedy="Make one where the offline extra is installed: procunit engine bare BUNDLE --out bare.onnx",
+            remedy=HOW_TO_MAKE_BARE_GRAPH,
         )
     rows = bank_rows or (len(content.bank()),)
-    with _work(cache) as work:
+    with job_with_progress_bar(cache) as job:
         try:
-            found = bench_bundle(content, runtime, chosen, bare, rows, seconds, threads, work)
+            found = bench_bundle(content, runtime, chosen, bare, rows, seconds, threads, job)
         except EngineError as error:
             raise ProcunitError(str(error), where=str(bundle), remedy="Close other programs on the GPU") from error
     Console().print(bench_table(found))
@@ -192,51 +185,26 @@ def bench(
     type=click.Choice(["fp16", "fp32"]),
     default="fp16",
     show_default=True,
-    help="What it computes in; compare like with like.",
+    help="Precision of the backbone; use that of the engine you compare with.",
 )
 def bare_command(bundle: Path, out: Path, backbone: str | None, precision: str) -> None:
-    """Write BUNDLE's backbone alone as ONNX, the yardstick of `procunit engine bench`; needs the offline extra.
+    """Write BUNDLE's backbone alone as ONNX, the baseline of `procunit engine bench`; needs the offline extra.
 
-    It is timm's whole ImageNet classifier at the bundle's size of image, with random weights: time does not depend on
-    them.
+    It is timm's complete ImageNet classifier at the bundle's input size. The weights are random, because time does not
+    depend on them.
 
     \b
     Examples:
       procunit engine bare bundle/ --out bare.onnx
       procunit engine bare bundle/ --out bare.fp32.onnx --precision fp32 --backbone efficientnet_b3
     """
-    from export.engines.bare_graph import bare_graph  # noqa: PLC0415  (torch, which a device has not)
+    from export.engines.bare_graph import bare_graph  # noqa: PLC0415  (needs torch, which a device lacks)
 
     _check_folder(out)
     content = open_with_keys(bundle, ())
     name = backbone or content.manifest.provenance.backbone
     bare_graph(name, content.manifest.geometry, "fp16" if precision == "fp16" else "fp32", out)
     click.echo(f"{out}: bare {name} in {precision}, {out.stat().st_size / 1e6:.1f} MB")
-
-
-@contextmanager
-def _work(cache: Path) -> Iterator[Work]:
-    """Progress on stderr where that is a terminal; Ctrl-C ends a build as it ends everything else."""
-    columns = (
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    console = Console(stderr=True)
-    with (
-        StopSignals() as signals,
-        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
-    ):
-        task = bar.add_task("starting", total=1.0)
-
-        def tell(progress: BuildProgress) -> None:
-            bar.update(task, completed=progress.fraction, description=progress.phase)
-
-        try:
-            yield Work(cache.expanduser(), tell, signals.wait)
-        except BuildCancelledError:
-            raise click.Abort from None
 
 
 def _check_precision(content: BundleContent, precision: Precision) -> None:
@@ -252,6 +220,6 @@ def _check_folder(file: Path | None) -> None:
 
 
 def _write_json(path: Path | None, figures: BaseModel) -> None:
-    """Whole or not at all."""
+    """Write the figures as JSON, complete or not at all."""
     if path is not None:
         write_whole(path, (figures.model_dump_json(indent=1) + "\n").encode())

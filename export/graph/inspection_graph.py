@@ -1,9 +1,9 @@
-"""Checkpoint to ONNX: both scorers in one graph, or each in its own, to the bundle's contract.
+"""From checkpoint to ONNX: both scorers in one graph, or each in a graph of its own, as the bundle requires.
 
-The bank is an input, so that it can grow or be swapped without building an engine. The Cast comes first, because
-TensorRT does not transpose uint8. Whatever the trunk computes in, the features that are searched for become FP32 before
-they are averaged and centred, and the search is FP32: half precision ruins its distances. Patches without a pixel that
-is judged have no distance and do not count (docs/decisions/0017).
+The memory bank is an input, so that it can grow or be swapped without building an engine. The Cast comes first, because
+TensorRT does not transpose uint8. Whatever precision the trunk uses, features become FP32 before they are averaged and
+centred, and the nearest-neighbour search is FP32: half precision ruins the distances. Patches without an inspected
+pixel get distance 0 and do not count (docs/decisions/0017).
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ OPSET = 18
 HEAD_OUTPUTS, ANOMALY_OUTPUTS = ("logits", "defect_maps"), ("anomaly_map", "anomaly_score")
 
 
-class Nearest(NamedTuple):
-    """For each tile: `anomaly_map` [N, h, w], each judged patch's distance to the bank, and `anomaly_score` [N]."""
+class AnomalyOutputs(NamedTuple):
+    """For N tiles: `anomaly_map` [N, h, w], each inspected patch's distance to the bank, and `anomaly_score` [N]."""
 
     anomaly_map: Tensor
     anomaly_score: Tensor
 
 
 class ClassifierGraph(nn.Module):
-    """`image` uint8 [N, H, W, C] to the head's outputs."""
+    """From `image` uint8 [N, H, W, C] to the head's outputs."""
 
     outputs: tuple[str, ...] = HEAD_OUTPUTS
 
@@ -44,7 +44,8 @@ class ClassifierGraph(nn.Module):
         super().__init__()
         if model.head is None:
             raise ProcunitError(
-                "no defect type was taught: there is no classifier to separate", remedy="Export without --separate"
+                "no defect type was taught, so there is no separate classifier",
+                remedy="Export without --separate",
             )
         self.model, self.head = model, model.head
         self.eval()
@@ -55,7 +56,7 @@ class ClassifierGraph(nn.Module):
 
 
 class _PatchSpaceGraph(nn.Module):
-    """A network and the space that its patches are compared in."""
+    """A network and the space in which its patches are compared."""
 
     outputs: tuple[str, ...]
     mean: Tensor
@@ -69,13 +70,13 @@ class _PatchSpaceGraph(nn.Module):
         self.eval()
 
     def patches(self, taps: Taps) -> Tensor:
-        """The patches [N, D, h, w] in the bank's space, FP32."""
+        """The patches in the bank's space: FP32 [N, D, h, w]."""
         features = patch_features(Taps(*(tap.float() for tap in taps)))
         return F.conv2d(features - self.mean, self.projection)
 
 
 class PatchesGraph(_PatchSpaceGraph):
-    """`image` uint8 [N, H, W, C] to `patches` [N, D, h, w]: what the bank's rows are taken from."""
+    """From `image` uint8 [N, H, W, C] to `patches` [N, D, h, w], from which bank rows are made."""
 
     outputs: tuple[str, ...] = (PATCHES_KEY,)
 
@@ -85,17 +86,17 @@ class PatchesGraph(_PatchSpaceGraph):
 
 
 class ExtractorGraph(_PatchSpaceGraph):
-    """`image` uint8 [N, H, W, C] and `bank` [M, D + 2] (`edge.anomaly.folded_rows`) to the anomaly's outputs."""
+    """From `image` uint8 [N, H, W, C] and `bank` [M, D + 2] (`edge.anomaly.folded_rows`) to the anomaly outputs."""
 
     outputs: tuple[str, ...] = ANOMALY_OUTPUTS
 
     def forward(self, image: Tensor, bank: Tensor) -> tuple[Tensor, ...]:
         """Outputs in the order of `outputs`."""
-        return tuple(search(self.patches(self.model.taps(image)), judged_patches(image), bank))
+        return tuple(search(self.patches(self.model.taps(image)), inspected_patches(image), bank))
 
 
 class InspectionGraph(ExtractorGraph):
-    """`image` and `bank` [M, D + 2] to the contract's outputs; without types, the anomaly's alone."""
+    """From `image` and `bank` [M, D + 2] to all outputs of the contract; the anomaly outputs if there is no head."""
 
     def __init__(self, model: InspectionModel, space: PatchSpace) -> None:
         super().__init__(model, space)
@@ -104,7 +105,7 @@ class InspectionGraph(ExtractorGraph):
     def forward(self, image: Tensor, bank: Tensor) -> tuple[Tensor, ...]:
         """Outputs in the order of `outputs`."""
         taps = self.model.taps(image)
-        anomaly = search(self.patches(taps), judged_patches(image), bank)
+        anomaly = search(self.patches(taps), inspected_patches(image), bank)
         if self.model.head is None:
             return tuple(anomaly)
         return (*_head_outputs(self.model.head, taps), *anomaly)
@@ -114,51 +115,51 @@ Graph = ClassifierGraph | ExtractorGraph | PatchesGraph
 
 
 def graphs_from_model(model: InspectionModel, space: PatchSpace, *, separate: bool) -> tuple[Graph, ...]:
-    """The graphs of a form, in the order of `edge.bundle.manifest.graph_files`.
+    """The fused graph, or the separate ones, in the order of `edge.bundle.manifest.graph_files`.
 
     Raises:
-        ProcunitError: there is no head to separate.
+        ProcunitError: separate graphs need a head, and there is none.
     """
     if separate:
         return ClassifierGraph(model), ExtractorGraph(model, space)
     return (InspectionGraph(model, space),)
 
 
-def judged_patches(image: Tensor) -> Tensor:
-    """Which patches of `image` uint8 [N, H, W, C] have a pixel that is judged: bool [N, h, w].
+def inspected_patches(image: Tensor) -> Tensor:
+    """Which patches of `image` uint8 [N, H, W, C] contain an inspected pixel: bool [N, h, w].
 
-    As `edge.preprocess.judged_patches`: no judged pixel is the padding grey.
+    Same rule as `edge.preprocess.judged_patches`: every pixel that differs from the padding grey is inspected.
     """
     pixels = image.float().permute(0, 3, 1, 2)
     brightest, darkest = F.max_pool2d(pixels, PATCH_PX), -F.max_pool2d(-pixels, PATCH_PX)
     return torch.maximum(brightest - PADDING_U8, PADDING_U8 - darkest).amax(1) > 0
 
 
-def search(patches: Tensor, judged: Tensor, bank: Tensor) -> Nearest:
+def search(patches: Tensor, inspected: Tensor, bank: Tensor) -> AnomalyOutputs:
     """Exact nearest neighbour of each patch [N, D, h, w] in the bank [M, D + 2] of `edge.anomaly.folded_rows`.
 
-    One matrix product gives every squared distance, so patches that coincide with a row would be told apart by
-    rounding alone: no distance is below `LEAST_DISTANCE`.
+    All squared distances come from one matrix product, so the smallest ones are mostly rounding error: no distance is
+    below `LEAST_DISTANCE`.
     """
     tiles, size, height, width = patches.shape
     queries = patches.permute(0, 2, 3, 1).reshape(-1, size)
     squares = queries.square().sum(1, keepdim=True)
     closeness = torch.cat((queries, squares, torch.ones_like(squares)), 1) @ bank.t()
     distances = (-closeness.amax(1)).clamp(min=LEAST_DISTANCE**2).sqrt()
-    distances = torch.where(judged.reshape(tiles, -1), distances.reshape(tiles, height * width), 0.0)
-    return Nearest(distances.reshape(tiles, height, width), _score(distances, judged.reshape(tiles, -1)))
+    distances = torch.where(inspected.reshape(tiles, -1), distances.reshape(tiles, height * width), 0.0)
+    return AnomalyOutputs(distances.reshape(tiles, height, width), _score(distances, inspected.reshape(tiles, -1)))
 
 
-def _score(distances: Tensor, judged: Tensor) -> Tensor:
-    """The mean of each tile's farthest patches, as many as `edge.anomaly.counted_patches` says: [N] of [N, P]."""
+def _score(distances: Tensor, inspected: Tensor) -> Tensor:
+    """The mean over each tile's `edge.anomaly.counted_patches` farthest patches: [N] from distances [N, P]."""
     farthest = distances.topk(counted_patches(distances.shape[1])).values
-    counted = (judged.float().sum(1, keepdim=True) / PATCHES_PER_COUNTED).ceil().clamp(min=1)
+    counted = (inspected.float().sum(1, keepdim=True) / PATCHES_PER_COUNTED).ceil().clamp(min=1)
     counts = torch.arange(farthest.shape[1], device=farthest.device) < counted
     return (farthest * counts).sum(1) / counted[:, 0]
 
 
 def onnx_from_graph(graph: Graph, geometry: Geometry, path: Path) -> None:
-    """Write the graph and check it; the numbers of tiles and of bank rows stay free.
+    """Write the graph as ONNX and check it; the numbers of tiles and of bank rows stay dynamic.
 
     Raises:
         ProcunitError: the written graph is not valid ONNX.

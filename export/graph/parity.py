@@ -1,4 +1,4 @@
-"""The exported graphs against torch on real photographs: what runs at the line is what was trained."""
+"""Parity check: the exported graphs in ONNX Runtime against the trained network in PyTorch, on real photographs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from export.graph.inspection_graph import InspectionGraph
 from training.data.run_files import Difference
 
 TOLERANCE = 1e-3
-"""The largest difference of any logit or distance, map or score, that the FP32 graph may show."""
+"""The largest allowed difference of any logit or distance, in maps and scores, of the FP32 graph."""
 
 
 def reference_outputs(
     graph: InspectionGraph, bank: NDArray[np.float32], frames_u8: Sequence[NDArray[np.uint8]]
 ) -> list[Outputs]:
-    """What torch gives for each photograph's tiles [N, H, W, C]."""
+    """PyTorch's outputs for each photograph's tiles [N, H, W, C]."""
     rows = torch.from_numpy(folded_rows(bank))
     with torch.inference_mode():
         results = [graph(torch.from_numpy(tiles_u8), rows) for tiles_u8 in frames_u8]
@@ -41,24 +41,24 @@ def difference_of_graphs(
     frames_u8: Sequence[NDArray[np.uint8]],
     references: Sequence[Outputs],
 ) -> Difference:
-    """The largest differences that ONNX Runtime shows from torch; infinite where an output is no number."""
+    """The largest differences between ONNX Runtime and PyTorch; infinite if an output is NaN."""
     engine = OrtEngine(graphs, bank)
     logits = distances = 0.0
     try:
         for tiles_u8, wanted in zip(frames_u8, references, strict=True):
             found = engine.infer(tiles_u8)
-            logits = max(logits, _worst(found, wanted, ("logits", "defect_maps")))
-            distances = max(distances, _worst(found, wanted, ("anomaly_map", "anomaly_score")))
+            logits = max(logits, _largest_difference(found, wanted, ("logits", "defect_maps")))
+            distances = max(distances, _largest_difference(found, wanted, ("anomaly_map", "anomaly_score")))
     finally:
         engine.close()
     return Difference(logits=logits, distances=distances)
 
 
 def check_difference(difference: Difference, precision: Precision, where: Path) -> None:
-    """Hold the FP32 graph, which all others are judged by, to `TOLERANCE`, and the others to giving numbers.
+    """Check that the FP32 graph, the reference for all others, is within `TOLERANCE`; others only need finite outputs.
 
     Raises:
-        ProcunitError: it differs by more.
+        ProcunitError: the difference is too large.
     """
     allowed = TOLERANCE if precision == "fp32" else sys.float_info.max
     if not max(difference.logits, difference.distances) <= allowed:
@@ -70,6 +70,6 @@ def check_difference(difference: Difference, precision: Precision, where: Path) 
         )
 
 
-def _worst(found: Outputs, wanted: Outputs, names: tuple[str, ...]) -> float:
+def _largest_difference(found: Outputs, wanted: Outputs, names: tuple[str, ...]) -> float:
     differences = [np.abs(getattr(found, name) - getattr(wanted, name)).max(initial=0.0) for name in names]
     return float(np.nan_to_num(np.max(differences), nan=np.inf))

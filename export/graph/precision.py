@@ -1,6 +1,6 @@
-"""The network in half precision: batch norms folded while the weights are still FP32, then trunk and head in FP16.
+"""The network in half precision: fold the batch norms while the weights are FP32, then run trunk and head in FP16.
 
-What leaves the trunk for the search becomes FP32 before anything is computed with it (`export.graph.inspection_graph`).
+The trunk's features become FP32 again before the search (`export.graph.inspection_graph`).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from torch.utils.hooks import RemovableHandle
 from training.model import InspectionModel
 
 MAX_ACTIVATION = float(torch.finfo(torch.float16).max) / 4
-"""Where a photograph drives a layer beyond this, another may overflow FP16: the trunk is not run in it."""
+"""If a layer exceeds this on a training photograph, another photograph could overflow FP16, so FP16 is not exported."""
 
 
-class HalfTrunk(nn.Module):
-    """A trunk in FP16 behind pixels in FP32, normalised already; its features are FP16."""
+class Fp16Trunk(nn.Module):
+    """A trunk in FP16: takes normalised FP32 pixels, returns FP16 features."""
 
     def __init__(self, trunk: nn.Module) -> None:
         super().__init__()
@@ -36,8 +36,8 @@ class HalfTrunk(nn.Module):
         return features
 
 
-def folded(model: InspectionModel, tiles_u8: NDArray[np.uint8]) -> InspectionModel:
-    """A copy whose batch norms are folded into the convolutions before them, which running `tiles_u8` finds."""
+def fold_batch_norms(model: InspectionModel, tiles_u8: NDArray[np.uint8]) -> InspectionModel:
+    """A copy with batch norms folded into their preceding convolutions; running `tiles_u8` shows which precede them."""
     model = deepcopy(model)
     names = {module: name for name, module in model.trunk.named_modules()}
     for conv, norm in _followed_by_norm(model, tiles_u8).items():
@@ -47,18 +47,18 @@ def folded(model: InspectionModel, tiles_u8: NDArray[np.uint8]) -> InspectionMod
     return model.eval()
 
 
-def in_half(model: InspectionModel) -> InspectionModel:
+def to_fp16(model: InspectionModel) -> InspectionModel:
     """A copy that computes in FP16 from the normalised pixels to the trunk's features and the head's outputs."""
     model = deepcopy(model)
-    model.trunk = HalfTrunk(model.trunk)
+    model.trunk = Fp16Trunk(model.trunk)
     model.head = None if model.head is None else model.head.half()
     return model.eval()
 
 
 def largest_activation(model: InspectionModel, frames_u8: Sequence[NDArray[np.uint8]]) -> float:
-    """The largest absolute value that any layer of the trunk gives on frames of tiles [N, H, W, C].
+    """The largest absolute output of any layer of the trunk on frames of tiles [N, H, W, C].
 
-    ONNX Runtime computes FP16 layers in FP32 on a CPU, so that an overflow would not show there.
+    It is measured in PyTorch, because ONNX Runtime computes FP16 layers in FP32 on a CPU, which hides an overflow.
     """
     largest = 0.0
 
@@ -75,7 +75,7 @@ def largest_activation(model: InspectionModel, frames_u8: Sequence[NDArray[np.ui
 
 @contextmanager
 def hooked(hooks: Sequence[RemovableHandle]) -> Iterator[None]:
-    """Hooks for a while."""
+    """Remove the hooks at the end of the block."""
     try:
         yield
     finally:
@@ -84,7 +84,7 @@ def hooked(hooks: Sequence[RemovableHandle]) -> Iterator[None]:
 
 
 def _followed_by_norm(model: InspectionModel, tiles_u8: NDArray[np.uint8]) -> dict[nn.Conv2d, nn.BatchNorm2d]:
-    """The convolutions whose output goes straight into a batch norm."""
+    """The convolutions whose output goes directly into a batch norm, with that batch norm."""
     latest: list[tuple[Tensor, nn.Conv2d]] = []
     found: dict[nn.Conv2d, nn.BatchNorm2d] = {}
 

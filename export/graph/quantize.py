@@ -1,7 +1,7 @@
-"""The network in INT8: explicit Q/DQ around convolutions of the trunk, everything else in half precision.
+"""The network in INT8: quantize and dequantize nodes around convolutions of the trunk, all else in half precision.
 
-Symmetric with zero point 0, as TensorRT asks: a scale per output channel for weights, one a convolution for what enters
-it, from the largest value on photographs. Which convolutions: docs/decisions/0006.
+Quantization is symmetric with zero point 0, as TensorRT requires: one scale per output channel for weights, one scale
+per convolution for its input, from the largest value on photographs. Which convolutions: docs/decisions/0006.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from torch import Tensor, nn
 from torch.onnx.ops import symbolic
 from torch.utils.hooks import RemovableHandle
 
-from export.graph.precision import HalfTrunk, hooked, in_half
+from export.graph.precision import Fp16Trunk, hooked, to_fp16
 from training.model import InspectionModel
 
-COARSE_STRIDE = 8
-"""Convolutions on a finer grid than this lose the most and stay in half precision."""
+MIN_QUANTIZED_STRIDE = 8
+"""Convolutions on a finer grid lose the most accuracy in INT8, so they stay in half precision."""
 _LOWEST, _HIGHEST = -128, 127
 _SMALLEST_SCALE = 1e-8
 
 
 class QuantizedConv(nn.Module):
-    """A convolution of INT8 by INT8 numbers, in and out in whatever the trunk computes in.
+    """A convolution of INT8 inputs with INT8 weights; features enter and leave in the trunk's precision.
 
-    Scales are FP32 with casts around: QuantizeLinear takes FP16 from opset 19 on.
+    Scales are FP32, with casts around, because QuantizeLinear takes FP16 only from opset 19 on.
     """
 
     weight: Tensor
@@ -42,7 +42,7 @@ class QuantizedConv(nn.Module):
         super().__init__()
         weight = conv.weight.detach()
         scale = (weight.abs().amax((1, 2, 3)) / _HIGHEST).clamp(min=_SMALLEST_SCALE)
-        self.register_buffer("weight", _levels(weight, scale.view(-1, 1, 1, 1)).to(torch.int8))
+        self.register_buffer("weight", _quantize(weight, scale.view(-1, 1, 1, 1)).to(torch.int8))
         self.register_buffer("weight_scale", scale)
         self.register_buffer("weight_zero", torch.zeros(len(scale), dtype=torch.int8))
         self.register_buffer("bias", torch.zeros_like(scale) if conv.bias is None else conv.bias.detach().clone())
@@ -52,19 +52,21 @@ class QuantizedConv(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """`features` [N, C, h, w]."""
-        entered, weight = self._as_nodes(features) if torch.onnx.is_in_onnx_export() else self._as_numbers(features)
-        result = F.conv2d(entered, weight, self.bias, self.stride, self.padding, self.dilation)
+        dequantized_input, weight = (
+            self._qdq_nodes(features) if torch.onnx.is_in_onnx_export() else self._fake_quantized(features)
+        )
+        result = F.conv2d(dequantized_input, weight, self.bias, self.stride, self.padding, self.dilation)
         return result.to(features.dtype)
 
-    def _as_numbers(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        entered = _levels(features.float(), self.input_scale) * self.input_scale
-        return entered, self.weight.float() * self.weight_scale.view(-1, 1, 1, 1)
+    def _fake_quantized(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        dequantized_input = _quantize(features.float(), self.input_scale) * self.input_scale
+        return dequantized_input, self.weight.float() * self.weight_scale.view(-1, 1, 1, 1)
 
-    def _as_nodes(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The same as ONNX's own operators, which torch has none of; the weights are stored as INT8."""
-        entering = (features.float(), self.input_scale, self.input_zero)
-        levels = symbolic("QuantizeLinear", entering, dtype=torch.int8, shape=features.shape)
-        entered = symbolic(
+    def _qdq_nodes(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The same as ONNX QuantizeLinear and DequantizeLinear nodes; the weights are stored as INT8."""
+        quantize_arguments = (features.float(), self.input_scale, self.input_zero)
+        levels = symbolic("QuantizeLinear", quantize_arguments, dtype=torch.int8, shape=features.shape)
+        dequantized_input = symbolic(
             "DequantizeLinear",
             (levels, self.input_scale, self.input_zero),
             dtype=torch.float32,
@@ -72,40 +74,40 @@ class QuantizedConv(nn.Module):
         )
         stored = (self.weight, self.weight_scale, self.weight_zero)
         weight = symbolic("DequantizeLinear", stored, {"axis": 0}, dtype=torch.float32, shape=self.weight.shape)
-        return entered, weight
+        return dequantized_input, weight
 
 
-def in_int8(model: InspectionModel, frames_u8: Sequence[NDArray[np.uint8]]) -> InspectionModel:
-    """A copy of a model with folded batch norms; ranges are those of the photographs' tiles [N, H, W, C].
+def to_int8(model: InspectionModel, frames_u8: Sequence[NDArray[np.uint8]]) -> InspectionModel:
+    """Quantize a copy of a model with folded batch norms; ranges come from the photographs' tiles [N, H, W, C].
 
-    Each convolution's mean error on the photographs is taken off its bias (Nagel et al., ICCV 2019, section 4.2).
+    Each convolution's mean error on the photographs is subtracted from its bias (Nagel et al., ICCV 2019, section 4.2).
     """
-    largest = _largest_inputs(model, frames_u8)
+    largest = _input_ranges(model, frames_u8)
     quantized = {name: QuantizedConv(_convolution(model, name), value) for name, value in largest.items()}
     _correct_biases(model, quantized, frames_u8)
-    half = in_half(model)
-    if not isinstance(half.trunk, HalfTrunk):
-        raise TypeError("a model in half precision has another trunk")
+    half = to_fp16(model)
+    if not isinstance(half.trunk, Fp16Trunk):
+        raise TypeError("the half-precision model has no Fp16Trunk")
     for name, conv in quantized.items():
         half.trunk.trunk.set_submodule(name, conv)
     return half.eval()
 
 
-def _largest_inputs(model: InspectionModel, frames_u8: Sequence[NDArray[np.uint8]]) -> dict[str, float]:
-    """The convolutions to quantize, by name, and the largest absolute value that enters each.
+def _input_ranges(model: InspectionModel, frames_u8: Sequence[NDArray[np.uint8]]) -> dict[str, float]:
+    """The convolutions to quantize, by name, and the largest absolute input of each.
 
-    Left out: depthwise ones, the stem, those of squeeze-excite (their grid is one cell) and those on fine grids.
+    Not quantized: depthwise convolutions, the stem, squeeze-excite (its grid is one cell) and fine grids.
     """
     largest: dict[str, float] = {}
     names: dict[nn.Module, str] = {
         module: name
         for name, module in model.trunk.named_modules()
-        if type(module) is nn.Conv2d and module.groups == 1  # subclasses pad in ways of their own
+        if type(module) is nn.Conv2d and module.groups == 1  # subclasses pad differently
     }
 
     def watch(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         height = inputs[0].shape[2]
-        if 1 < height <= frames_u8[0].shape[1] // COARSE_STRIDE:
+        if 1 < height <= frames_u8[0].shape[1] // MIN_QUANTIZED_STRIDE:
             largest[names[module]] = max(largest.get(names[module], 0.0), float(inputs[0].abs().max()))
 
     _run(model, frames_u8, [module.register_forward_pre_hook(watch) for module in names])
@@ -134,12 +136,12 @@ def _run(model: InspectionModel, frames_u8: Sequence[NDArray[np.uint8]], hooks: 
             model.taps(torch.from_numpy(tiles_u8))
 
 
-def _levels(values: Tensor, scale: Tensor) -> Tensor:
+def _quantize(values: Tensor, scale: Tensor) -> Tensor:
     return (values / scale).round().clamp(_LOWEST, _HIGHEST)
 
 
 def _convolution(model: InspectionModel, name: str) -> nn.Conv2d:
     module = model.trunk.get_submodule(name)
     if not isinstance(module, nn.Conv2d):
-        raise TypeError(f"{name} is no convolution")
+        raise TypeError(f"{name} is not a convolution")
     return module

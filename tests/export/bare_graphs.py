@@ -1,4 +1,4 @@
-"""A bare backbone's graph of a few nodes, for tests of what measures it."""
+"""A graph of a few nodes in the form of a bare backbone, for tests of the benchmark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exported graphs of every precision over drawn weights, and the photographs that go through them."""
+"""Exported graphs of every precision with random weights, and random images for them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from edge.bundle.manifest import Precision, graph_files
 from edge.geometry import Geometry
-from export.bank.memory_bank import rows_with_reach
+from export.bank.memory_bank import rows_with_local_scale
 from export.bank.space import PatchSpace, space_from_patches
 from export.graph.inspection_graph import InspectionGraph, graphs_from_model, onnx_from_graph
-from export.graph.precision import folded, in_half
-from export.graph.quantize import in_int8
+from export.graph.precision import fold_batch_norms, to_fp16
+from export.graph.quantize import to_int8
 from tests.support.photographs import BACKBONE
 from training.model import InspectionModel, patch_features
 
@@ -27,7 +27,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class MadeGraph:
-    """A graph in torch, rows that fit its search, and where its files are written when they are asked for."""
+    """A graph in PyTorch, a bank that fits it, and the directory to which its ONNX files are exported on demand."""
 
     graph: InspectionGraph
     space: PatchSpace
@@ -52,28 +52,28 @@ class MadeGraph:
     def model(self, precision: Precision) -> InspectionModel:
         """The network in a precision."""
         shown = images(4, self.geometry.channels)
-        reference = folded(self.graph.model, shown)
+        reference = fold_batch_norms(self.graph.model, shown)
         variants: dict[Precision, Callable[[], InspectionModel]] = {
             "fp32": lambda: reference,
-            "fp16": lambda: in_half(reference),
-            "int8": lambda: in_int8(reference, [shown]),
+            "fp16": lambda: to_fp16(reference),
+            "int8": lambda: to_int8(reference, [shown]),
         }
         return variants[precision]()
 
 
 def make_graph(directory: Path, types: int, channels: int) -> MadeGraph:
-    """A small network with drawn weights; its bank holds patches of drawn images."""
+    """A small network with random weights; its bank holds patches of random images."""
     torch.manual_seed(0)
     model = InspectionModel(BACKBONE, types, channels)
     geometry = Geometry(input_height_px=SIDE_PX, input_width_px=SIDE_PX, channels=channels)
     with torch.no_grad():
         patches = patch_features(model.taps(torch.from_numpy(images(4, channels)))).permute(0, 2, 3, 1).flatten(0, 2)
     space = space_from_patches(patches.numpy(), model.channels_of_stride8)
-    bank = rows_with_reach(torch.from_numpy(space.apply(patches.numpy()))).numpy()
+    bank = rows_with_local_scale(torch.from_numpy(space.apply(patches.numpy()))).numpy()
     return MadeGraph(InspectionGraph(model, space), space, bank, geometry, directory)
 
 
 def images(count: int, channels: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Drawn tiles, uint8 [N, H, W, C], coarse enough that strides 8 and 16 see something."""
+    """Random tiles, uint8 [N, H, W, C], coarse enough that strides 8 and 16 see structure."""
     coarse = np.random.default_rng(seed).integers(0, 256, (count, 12, 12, channels), np.uint8)
     return np.ascontiguousarray(coarse.repeat(8, axis=1).repeat(8, axis=2))

@@ -1,4 +1,4 @@
-"""`procunit bundle build`: a calibrated run becomes a sealed bundle, whole or not at all."""
+"""`procunit bundle build`: a calibrated run becomes a sealed bundle, complete or not at all."""
 
 from __future__ import annotations
 
@@ -43,17 +43,10 @@ from training.data.run_files import (
 )
 
 
-@pytest.fixture(scope="module")
-def calibrated(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    run = build_tiny_run(tmp_path_factory.mktemp("calibrated"))
-    calibrate_run(run.path)
-    return run
-
-
 @pytest.fixture
-def run(calibrated: TinyRun, tmp_path: Path) -> TinyRun:
+def run(calibrated_tiny_run: TinyRun, tmp_path: Path) -> TinyRun:
     """A copy of the run over the same photographs."""
-    return TinyRun(Path(shutil.copytree(calibrated.path, tmp_path / "run")), calibrated.data)
+    return TinyRun(Path(shutil.copytree(calibrated_tiny_run.path, tmp_path / "run")), calibrated_tiny_run.data)
 
 
 def _build(run: TinyRun, *options: str) -> Path:
@@ -67,7 +60,7 @@ def _open(run: TinyRun, bundle: Path) -> Bundle:
     return open_bundle(bundle, (trusted_key_from_file(run.path / DEMO_PUBLIC_KEY_FILE, demo=True),))
 
 
-def test_the_bundle_holds_what_the_run_found_and_no_authority(run: TinyRun) -> None:
+def test_the_bundle_contains_the_results_of_the_run_and_gives_no_authority(run: TinyRun) -> None:
     bundle = _open(run, _build(run))
     trained = read_record(run.path, TRAIN_FILE, TrainRecord)
     assert set(bundle.manifest.files) >= {"model.onnx", "bank.safetensors", "calibration.json", "known.json"}
@@ -97,8 +90,8 @@ def test_golden_frames_pass_the_gate_and_show_both_verdicts(run: TinyRun) -> Non
             assert abs(distance) > MIN_DISTANCE_SPREADS * defect_type.limit.spread
 
 
-def test_a_held_out_part_may_lie_farther_from_the_whole_bank_than_calibration_says(tmp_path: Path) -> None:
-    """The bank made without its fold may have a row nearer to it: neither bank has room for every patch."""
+def test_a_held_out_part_may_score_higher_with_the_whole_bank_than_in_the_calibration(tmp_path: Path) -> None:
+    """The bank without its fold may have a nearer row, because no bank contains every patch."""
     run = build_tiny_run(tmp_path)
     whole = tiny_bank()
     whole[:, -1] *= 0.98
@@ -112,7 +105,7 @@ def test_a_held_out_part_may_lie_farther_from_the_whole_bank_than_calibration_sa
     assert check_golden(bundle, OrtEngine(bundle.graphs(), bundle.bank())).passed
 
 
-def test_golden_frames_show_each_part_once_in_turn_and_none_near_a_threshold() -> None:
+def test_golden_frames_alternate_use_each_part_once_and_avoid_thresholds() -> None:
     limit = ScoreLimit(threshold=1.0, center=0.0, spread=0.1)
 
     def photo(index: int, score: float) -> PhotoScores:
@@ -129,7 +122,7 @@ def test_golden_frames_show_each_part_once_in_turn_and_none_near_a_threshold() -
     assert golden_photos(near, (), limit) == []
 
 
-def test_the_demo_key_is_made_once_and_readable_by_its_owner_alone(run: TinyRun) -> None:
+def test_the_demo_key_is_created_once_and_only_its_owner_can_read_it(run: TinyRun) -> None:
     first = demo_key_from_run(run.path)
     assert (run.path / DEMO_KEY_FILE).stat().st_mode & 0o777 == 0o600
     again = demo_key_from_run(run.path)
@@ -137,7 +130,7 @@ def test_the_demo_key_is_made_once_and_readable_by_its_owner_alone(run: TinyRun)
     assert first.key.private_bytes_raw() == again.key.private_bytes_raw()
 
 
-def test_a_production_key_seals_and_leaves_no_demo_key(run: TinyRun, tmp_path: Path) -> None:
+def test_with_a_production_key_no_demo_key_is_created(run: TinyRun, tmp_path: Path) -> None:
     pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (tmp_path / "factory.pem").write_bytes(pem)
     bundle = _build(run, "--key", str(tmp_path / "factory.pem"), "--product", "Gear 7", "--version", "3")
@@ -147,7 +140,7 @@ def test_a_production_key_seals_and_leaves_no_demo_key(run: TinyRun, tmp_path: P
     assert not (run.path / DEMO_KEY_FILE).exists()
 
 
-def test_an_existing_bundle_is_replaced_only_by_force(run: TinyRun) -> None:
+def test_an_existing_bundle_is_replaced_only_with_force(run: TinyRun) -> None:
     bundle = _build(run)
     before = _open(run, bundle).bundle_id
     with pytest.raises(ProcunitError, match="exists already"):
@@ -157,7 +150,7 @@ def test_an_existing_bundle_is_replaced_only_by_force(run: TinyRun) -> None:
     assert _open(run, bundle).manifest.version == 2
 
 
-def test_a_photograph_gone_leaves_nothing_half_written(run: TinyRun, tmp_path: Path) -> None:
+def test_a_missing_photograph_leaves_no_partial_bundle(run: TinyRun, tmp_path: Path) -> None:
     moved = TinyRun(run.path, Path(shutil.copytree(run.data, tmp_path / "data")))
     record = read_record(run.path, TRAIN_FILE, TrainRecord).model_copy(update={"data": str(moved.data)})
     write_record(run.path, TRAIN_FILE, record)
@@ -167,7 +160,7 @@ def test_a_photograph_gone_leaves_nothing_half_written(run: TinyRun, tmp_path: P
     assert not [p for p in tmp_path.iterdir() if "bundle" in p.name]
 
 
-def test_a_model_exported_after_calibration_is_noticed(run: TinyRun) -> None:
+def test_an_outdated_calibration_is_detected(run: TinyRun) -> None:
     record = read_record(run.path, CALIBRATION_FILE, CalibrationRecord)
     stale = [s.model_copy(update={"anomaly_score": s.anomaly_score + 1}) for s in record.scores]
     write_record(run.path, CALIBRATION_FILE, record.model_copy(update={"scores": tuple(stale)}))
@@ -175,26 +168,26 @@ def test_a_model_exported_after_calibration_is_noticed(run: TinyRun) -> None:
         _build(run)
 
 
-def test_other_types_than_were_calibrated_are_noticed(run: TinyRun) -> None:
+def test_a_calibration_for_other_types_is_detected(run: TinyRun) -> None:
     record = read_record(run.path, CALIBRATION_FILE, CalibrationRecord)
     write_record(run.path, CALIBRATION_FILE, record.model_copy(update={"types": {"dent": record.types["dent"]}}))
     with pytest.raises(ProcunitError, match="other defect types"):
         _build(run)
 
 
-def test_calibration_comes_first(run: TinyRun) -> None:
+def test_a_run_without_calibration_is_refused(run: TinyRun) -> None:
     (run.path / CALIBRATION_FILE).unlink()
     with pytest.raises(ProcunitError, match="procunit calibrate"):
         _build(run)
 
 
-def test_a_product_name_that_no_manifest_takes(run: TinyRun) -> None:
+def test_an_invalid_product_name_is_refused(run: TinyRun) -> None:
     with pytest.raises(ProcunitError, match="product '<b>'"):
         bundle_from_run(run.path, run.path.parent / "bundle", demo_key_from_run(run.path), product="<b>")
 
 
 @pytest.mark.parametrize(("good_parts", "defect_parts"), [(20, {}), (0, {"scratch": 6})])
-def test_good_parts_alone_or_a_type_alone_make_a_bundle(
+def test_good_parts_only_or_one_type_only_make_a_bundle(
     tmp_path: Path, good_parts: int, defect_parts: dict[str, int]
 ) -> None:
     run = build_tiny_run(tmp_path, good_parts, defect_parts)
@@ -207,7 +200,7 @@ def test_good_parts_alone_or_a_type_alone_make_a_bundle(
 
 
 class _Page(HTMLParser):
-    """Tags, attributes and text of a page."""
+    """Collects the tags, attributes and text of a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -223,7 +216,7 @@ class _Page(HTMLParser):
         self.text += data + " "
 
 
-def test_the_report_says_what_was_taught_and_what_is_missing_and_loads_nothing(run: TinyRun) -> None:
+def test_the_report_states_what_was_taught_and_what_is_missing_and_loads_nothing(run: TinyRun) -> None:
     record = read_record(run.path, TRAIN_FILE, TrainRecord)
     hostile = record.model_copy(update={"weights": '"><script src="http://example.com/x.js"></script>'})
     write_record(run.path, TRAIN_FILE, hostile)

@@ -1,4 +1,4 @@
-"""`procunit export`: a trained RUN gets a graph and a bank that fit each other, or keeps what it has."""
+"""`procunit export`: a trained RUN gets a graph and a matching bank, or stays unchanged."""
 
 from __future__ import annotations
 
@@ -20,16 +20,14 @@ from edge.image_file import read_image
 from export.bank.memory_bank import bank_photos
 from export.bundle_from_run import bundle_from_run
 from export.cli import export
-from export.export import PARITY_FRAMES, learned_photos
+from export.export import PARITY_FRAMES, training_photos
 from export.signing import demo_key_from_run
 from tests.export.trained import trained_run
 from training.data.run_files import (
     BANK_FILE,
-    CALIBRATION_FILE,
     CHECKPOINT_FILE,
     EXPORT_FILE,
     FOLD_BANKS_FILE,
-    HELD_OUT_FILE,
     TRAIN_FILE,
     ExportRecord,
     TrainRecord,
@@ -49,22 +47,26 @@ def _export(run: Path, *options: str) -> Result:
 def _exported(run: Path, *options: str, graphs: tuple[str, ...] = FUSED) -> ExportRecord:
     result = _export(run, *options)
     assert result.exception is None, result.output
-    of_training = {TRAIN_FILE, CHECKPOINT_FILE, REPORT_FILE, SEEDED_FILE, SHEET_FILE}
-    written = of_training | {EXPORT_FILE, BANK_FILE, FOLD_BANKS_FILE, PATCHES_GRAPH, *graphs}
-    assert {path.name for path in run.iterdir()} == written, "nothing half-written stays"
+    _check_files(run, graphs)
     return read_record(run, EXPORT_FILE, ExportRecord)
 
 
-def test_graph_and_bank_work_together_on_a_photograph(run: Path) -> None:
-    record = _exported(run, "--bank-rows", "40")
-    assert (record.bank_rows, record.bank_parts) == (40, 8)
+def _check_files(run: Path, graphs: tuple[str, ...]) -> None:
+    of_training = {TRAIN_FILE, CHECKPOINT_FILE, REPORT_FILE, SEEDED_FILE, SHEET_FILE}
+    written = of_training | {EXPORT_FILE, BANK_FILE, FOLD_BANKS_FILE, PATCHES_GRAPH, *graphs}
+    assert {path.name for path in run.iterdir()} == written, "no partial file is left"
+
+
+def test_graph_and_bank_work_together_on_a_photograph(exported: Path) -> None:
+    record = read_record(exported, EXPORT_FILE, ExportRecord)
+    assert (record.bank_rows, record.bank_parts) == (60, 8)
     assert sorted(record.fold_of.values()) == [0, 1, 2]
     assert record.parity_frames >= 8
     assert max(record.differences["fp32"].logits, record.differences["fp32"].distances) <= 1e-3
     assert 1e-6 < record.differences["fp16"].distances < 0.05
-    trained = read_record(run, TRAIN_FILE, TrainRecord)
-    bank = bank_from_file(run / BANK_FILE)
-    engine = OrtEngine([run / name for name in graph_files()], bank, threads=1)
+    trained = read_record(exported, TRAIN_FILE, TrainRecord)
+    bank = bank_from_file(exported / BANK_FILE)
+    engine = OrtEngine([exported / name for name in graph_files()], bank, threads=1)
     kinds = {
         label: score_pixels(read_image(Path(trained.data) / f"{label}/00-0.png"), trained.geometry, engine)[0]
         for label in ("good", *trained.types)
@@ -74,7 +76,7 @@ def test_graph_and_bank_work_together_on_a_photograph(run: Path) -> None:
     assert kinds["spot"].anomaly_score > kinds["good"].anomaly_score
 
 
-def test_good_parts_alone_make_a_graph_without_a_head(tmp_path: Path) -> None:
+def test_good_parts_only_make_a_graph_without_a_head(tmp_path: Path) -> None:
     run = trained_run(tmp_path, 4, {})
     assert _exported(run).differences["fp32"].logits == 0.0
     bank = bank_from_file(run / BANK_FILE)
@@ -82,23 +84,23 @@ def test_good_parts_alone_make_a_graph_without_a_head(tmp_path: Path) -> None:
     assert outputs.logits.shape == (1, 0)
 
 
-def test_without_good_parts_the_bank_is_what_masks_leave_of_defect_parts(tmp_path: Path) -> None:
+def test_without_good_parts_the_bank_uses_defect_parts_outside_their_masks(tmp_path: Path) -> None:
     run = trained_run(tmp_path, 0, {"spot": 3})
     record = _exported(run)
     photos = bank_photos(read_record(run, TRAIN_FILE, TrainRecord))
     assert {photo.label for photo in photos} == {"spot"}
-    assert record.bank_rows < len(photos) * 36, "covered patches are left out"
+    assert record.bank_rows < len(photos) * 36, "patches under the mask are excluded"
 
 
-def test_the_comparison_uses_learned_photographs_only(run: Path) -> None:
+def test_the_comparison_uses_training_photographs_only(run: Path) -> None:
     record = read_record(run, TRAIN_FILE, TrainRecord)
-    compared = learned_photos(record, PARITY_FRAMES)
+    compared = training_photos(record, PARITY_FRAMES)
     assert {photo.role for photo in compared} == {"train"}
     assert {photo.label for photo in compared} == {"good", *record.types}
     assert 8 <= len(compared) <= PARITY_FRAMES
 
 
-def test_classifier_and_extractor_are_calibrated_and_bundled_as_one_graph_is(run: Path) -> None:
+def test_separate_graphs_can_be_calibrated_and_bundled(run: Path) -> None:
     both = (*graph_files(separate=True), *graph_files("fp16", separate=True), *graph_files("int8", separate=True))
     record = _exported(run, "--separate", "--int8", "--bank-rows", "40", graphs=both)
     assert list(record.differences) == ["fp32", "fp16", "int8"]
@@ -110,15 +112,13 @@ def test_classifier_and_extractor_are_calibrated_and_bundled_as_one_graph_is(run
     assert check_golden(bundle, OrtEngine(bundle.graphs(), bundle.bank())).passed
 
 
-def test_activations_that_may_overflow_half_precision_leave_fp32_alone(
-    run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_fp32_is_exported_if_activations_may_overflow_fp16(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("export.export.MAX_ACTIVATION", 1e-3)
     record = _exported(run, "--int8", graphs=graph_files())
     assert list(record.differences) == ["fp32"]
 
 
-def test_without_types_there_is_no_classifier_to_separate(tmp_path: Path) -> None:
+def test_without_types_there_are_no_separate_graphs(tmp_path: Path) -> None:
     run = trained_run(tmp_path, 4, {})
     result = _export(run, "--separate")
     assert isinstance(result.exception, ProcunitError)
@@ -128,22 +128,20 @@ def test_without_types_there_is_no_classifier_to_separate(tmp_path: Path) -> Non
     )
 
 
-def test_an_earlier_calibration_and_other_graphs_do_not_outlive_the_graph_that_follows(run: Path) -> None:
-    for name in (CALIBRATION_FILE, HELD_OUT_FILE, *graph_files("int8"), *graph_files(separate=True)):
-        (run / name).write_text("{}")
-    _exported(run)
+def test_an_earlier_calibration_and_other_graphs_are_removed(exported: Path) -> None:
+    _check_files(exported, FUSED)
 
 
-def test_masks_that_cover_everything_leave_no_bank(run: Path) -> None:
+def test_masks_that_cover_everything_are_an_error(run: Path) -> None:
     record = read_record(run, TRAIN_FILE, TrainRecord)
     defects = tuple(photo for photo in record.photos if photo.label != "good")
     for photo in defects:
         cv2.imwrite(str(Path(record.data) / str(photo.mask)), np.full((56, 80), 255, np.uint8))
     (run / TRAIN_FILE).write_text(record.model_copy(update={"photos": defects}).model_dump_json())
-    assert "masks leave nothing" in str(_export(run).exception)
+    assert "masks cover every patch" in str(_export(run).exception)
 
 
-def test_a_photograph_that_changed_is_named_and_nothing_is_written(run: Path) -> None:
+def test_a_changed_photograph_is_named_and_nothing_is_written(run: Path) -> None:
     record = read_record(run, TRAIN_FILE, TrainRecord)
     changed = Path(record.data) / bank_photos(record)[0].file
     cv2.imwrite(str(changed), read_image(changed) + np.uint8(1))
@@ -156,7 +154,7 @@ def test_a_photograph_that_changed_is_named_and_nothing_is_written(run: Path) ->
     )
 
 
-def test_a_missing_checkpoint_or_run_says_what_to_run(run: Path) -> None:
+def test_a_missing_checkpoint_or_run_names_the_command_to_run(run: Path) -> None:
     (run / CHECKPOINT_FILE).write_bytes(b"truncated")
     assert "procunit train" in str(_export(run).exception)
     (run / TRAIN_FILE).unlink()

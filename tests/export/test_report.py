@@ -1,4 +1,4 @@
-"""The pictures in the reports: which photographs are chosen, how large they get, and that a page can load nothing."""
+"""The pictures in the reports: which photographs are chosen, their size, and that a page loads nothing."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def _decoded(data: bytes) -> NDArray[np.uint8]:
 
 
 def _scores(anomaly_at: tuple[int, int], defect_at: tuple[int, int]) -> Scores:
-    """One tile whose bank and whose one type point to a place each."""
+    """One tile: the bank is high at one position, the one type at another."""
     anomaly, defect = np.ones((1, 6, 6), np.float32), np.full((1, 1, 6, 6), -20, np.float32)
     anomaly[0][anomaly_at], defect[0, 0][defect_at] = 9, 20
     return Scores((0.99,), 9.0, defect, anomaly)
 
 
 def _yellow_at(picture: Picture) -> tuple[float, float]:
-    """Row and column of the yellowest place of the heat map, in fractions of it."""
+    """Row and column of the yellowest point of the heat map, as fractions of its size."""
     shown = _decoded(picture.jpeg)
     heat_map = shown[:, -shown.shape[0] :].astype(int)
     yellow = cv2.blur((heat_map[:, :, 2] - heat_map[:, :, 0]).astype(np.float32), (9, 9))
@@ -77,7 +77,7 @@ def _yellow_at(picture: Picture) -> tuple[float, float]:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The report of a run whose part ids are hostile."""
+    """The report of a run whose part ids contain HTML."""
     run = build_tiny_run(tmp_path_factory.mktemp("report")).path
     trained = read_record(run, TRAIN_FILE, TrainRecord)
     photos = tuple(photo.model_copy(update={"part_id": HOSTILE + photo.part_id}) for photo in trained.photos)
@@ -113,7 +113,7 @@ def test_every_picture_decodes_and_the_report_stays_small(report: str) -> None:
     assert len(report.encode()) < 2_000_000
 
 
-def test_scores_are_told_beside_the_threshold(report: str) -> None:
+def test_captions_compare_the_score_with_the_threshold(report: str) -> None:
     caption = r"<figcaption>.*?anomaly score ([\d.]+), (at or above|below) the threshold of ([\d.]+)<"
     captions = re.findall(caption, report)
     assert len(captions) == GOOD_PARTS_SHOWN + 2 * 3

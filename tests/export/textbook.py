@@ -1,4 +1,4 @@
-"""What the product computes fast, as plainly as a textbook has it: NumPy, float64, one loop."""
+"""Plain reference implementations of what the product computes fast: NumPy, float64, one loop."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ Floats = NDArray[np.float32]
 Exact = NDArray[np.float64]
 
 SINGLE_PRECISION = 4e-6
-"""Of the largest square: how far apart two squared distances are that single precision cannot tell from each other."""
+"""Difference of two squared distances, relative to the largest square, that single precision cannot resolve."""
 
 LEAST = 0.03
 
 
 def worst_pick(points: Floats, rows: NDArray[np.int64]) -> float:
-    """How much nearer than the farthest point any row was when it was picked, in squared distances (Gonzalez, 1985).
+    """How much nearer than the farthest point a row was when it was picked, in squared distances (Gonzalez, 1985).
 
-    The first row may be any; a share of the largest square of any point. 0 where each row was a farthest point.
+    It is the worst over all rows but the first, relative to the largest square of any point; 0 if every row was a
+    farthest point.
     """
     exact = points.astype(np.float64)
     nearest, worst = np.full(len(exact), np.inf), 0.0
-    for place, row in enumerate(rows):
-        if place:
+    for index, row in enumerate(rows):
+        if index:
             worst = max(worst, float(nearest.max() - nearest[row]))
         nearest = np.minimum(nearest, np.square(exact - exact[row]).sum(1))
     return worst / max(float(np.square(exact).sum(1).max()), 1e-30)
@@ -37,9 +38,9 @@ def covering_radius(points: Floats, rows: Floats) -> float:
 
 
 def distances(patches: Floats, bank: Floats) -> Exact:
-    """PatchCore: each patch [n, D] to the row of the bank [M, D + 1] that is nearest in reaches, its last column.
+    """PatchCore: distance of each patch [n, D] to its nearest bank row [M, D + 1], divided by the row's local scale.
 
-    What is nearer than `LEAST` counts as that far.
+    The local scale is the last column. No distance is below `LEAST`.
     """
     nearest = np.full(len(patches), np.inf)
     for row in bank.astype(np.float64):
@@ -48,6 +49,6 @@ def distances(patches: Floats, bank: Floats) -> Exact:
 
 
 def tile_score(patch_distances: Exact) -> float:
-    """The mean of the farthest patches, one in 32 of those that are judged."""
+    """The mean over the farthest of the inspected patches, one in 32."""
     counted = max(1, -(-len(patch_distances) // 32))
     return float(np.sort(patch_distances)[-counted:].mean())

@@ -1,4 +1,4 @@
-"""Runs as `procunit train` makes them, of small photographs and timm's smallest EfficientNet."""
+"""Runs made by `procunit train` from small photographs with timm's smallest EfficientNet."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INPUT_PX = 96
 
 
 def trained_run(directory: Path, good_parts: int, defect_parts: Mapping[str, int]) -> Path:
-    """`directory`/run, and the photographs in `directory`/data."""
+    """Train into `directory`/run with photographs in `directory`/data; returns the run."""
     data = write_photographs(directory / "data", good_parts, defect_parts)
     weights = write_weights(directory / "w.safetensors")
     arguments = ["--data", str(data), "--out", str(directory / "run"), "--weights", str(weights)]

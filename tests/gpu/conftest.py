@@ -21,7 +21,7 @@ from edge.engine.trt_library import TensorRT, library_from_kind
 from edge.image_file import read_image
 from edge.preprocess import tensor_from_pixels
 from export.engines.build import engine_from_bundle
-from export.engines.runtimes import why_not
+from export.engines.runtimes import why_unavailable
 from tests.support.tiny_bundle import build_tiny_bundle
 
 BUNDLE_VARIABLE, FIGURES_VARIABLE = "PROCUNIT_GPU_BUNDLE", "PROCUNIT_GPU_FIGURES"
@@ -42,8 +42,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def library() -> TensorRT:
-    """TensorRT, else TensorRT for RTX; with neither the tests fail with the reason."""
-    if why_not("tensorrt") is None:
+    """TensorRT, else TensorRT for RTX; with neither the tests fail and tell why."""
+    if why_unavailable("tensorrt") is None:
         return library_from_kind("tensorrt")
     return library_from_kind("tensorrt_rtx")
 

@@ -1,4 +1,4 @@
-"""Finds the processes that descend from a test, wherever they moved: by a mark in their environment."""
+"""Finds all descendant processes of a test by a mark in their environment, even if they changed session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The line simulator: same seed, same bytes; defects change what they claim to change; folders whole or not at all."""
+"""The line simulator: same seed, same bytes; defects change what they should; folders are complete or not written."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_mask_covers_what_the_defect_changes(kind: str) -> None:
     assert seen >= 9, "some defects may be barely visible, most must be seen"
 
 
-def test_a_coating_skip_leaves_the_shape_and_a_dent_the_material() -> None:
+def test_a_coating_skip_keeps_the_shape_and_a_dent_keeps_the_material() -> None:
     before = good_surface(np.random.default_rng(1))
     skipped, dented = good_surface(np.random.default_rng(1)), good_surface(np.random.default_rng(1))
     DEFECTS["coating_skip"](skipped, np.random.default_rng(2))
@@ -68,7 +68,7 @@ def test_a_coating_skip_leaves_the_shape_and_a_dent_the_material() -> None:
     assert np.array_equal(dented.visibility, before.visibility)
 
 
-def test_an_edge_crack_starts_at_an_edge_and_swallows_light() -> None:
+def test_an_edge_crack_starts_at_an_edge_and_is_dark() -> None:
     for number in range(10):
         surface = good_surface(np.random.default_rng(number))
         before = surface.visibility.copy()
@@ -123,7 +123,7 @@ def test_a_line_is_what_the_replay_camera_reads(tmp_path: Path) -> None:
     assert len(list((tmp_path / "line" / "images").iterdir())) == 9
 
 
-def test_an_existing_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_an_existing_folder_is_refused_and_left_unchanged(tmp_path: Path) -> None:
     (tmp_path / "parts").mkdir()
     result = CliRunner().invoke(main, ["dataset", "--out", str(tmp_path / "parts"), *SMALL])
     assert result.exit_code == 1
@@ -131,7 +131,7 @@ def test_an_existing_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*")) == [tmp_path / "parts"]
 
 
-def test_what_breaks_off_leaves_nothing(tmp_path: Path) -> None:
+def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
     def interrupted() -> itertools.chain[LinePart]:
         def stop() -> LinePart:
             raise KeyboardInterrupt
@@ -151,7 +151,7 @@ def test_what_breaks_off_leaves_nothing(tmp_path: Path) -> None:
         (["line", "--defect-rate", "1.5"], "defect-rate"),
     ],
 )
-def test_impossible_orders_are_refused(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_impossible_options_are_refused(tmp_path: Path, arguments: list[str], message: str) -> None:
     result = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "out")])
     assert result.exit_code == 2
     assert message in result.output

@@ -1,4 +1,4 @@
-"""The sample receiver at a real broker, over TLS: every result once, gaps told, also over its own restart."""
+"""The sample receiver with a real broker over TLS: every result once, gaps reported, also after its restart."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PROGRAM = Path(__file__).parents[2] / "tools/mes_subscriber.py"
 
 
 @given(st.lists(st.integers(1, 30)))
-def test_numbers_are_known_once_and_gaps_are_what_is_missing(numbers: list[int]) -> None:
+def test_each_number_is_new_once_and_gaps_are_the_missing_numbers(numbers: list[int]) -> None:
     known, expected = Numbers(), set()
     for number in numbers:
         assert known.add(number) == (number not in expected)
@@ -40,7 +40,7 @@ def test_numbers_are_known_once_and_gaps_are_what_is_missing(numbers: list[int])
 
 
 def self_signed(folder: Path) -> None:
-    """A certificate for the loopback address, which is its own authority."""
+    """Write a self-signed certificate for the loopback address."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "broker")])
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -60,22 +60,22 @@ def self_signed(folder: Path) -> None:
 
 
 class Receiving:
-    """The program, running."""
+    """The running program."""
 
     def __init__(self, broker: Broker, folder: Path) -> None:
         self._folder = folder
         self._out = (folder / "out").open("ab")
-        self._said = (folder / "said").open("ab")
-        before = self.said.count("receiving")
+        self._stderr = (folder / "stderr_text").open("ab")
+        before = self.stderr_text.count("receiving")
         tls = ["--ca", str(folder / "broker.pem"), "--ids", str(folder / "ids.json")]
         address = ["--host", broker.host, "--port", str(broker.port), "--root", ROOT]
         command = [sys.executable, str(PROGRAM), *address, *tls]
-        self._process = subprocess.Popen(command, stdout=self._out, stderr=self._said)
-        self.wait(lambda: self.said.count("receiving") > before)
+        self._process = subprocess.Popen(command, stdout=self._out, stderr=self._stderr)
+        self.wait(lambda: self.stderr_text.count("receiving") > before)
 
     @property
-    def said(self) -> str:
-        return (self._folder / "said").read_text()
+    def stderr_text(self) -> str:
+        return (self._folder / "stderr_text").read_text()
 
     @property
     def seqs(self) -> list[int]:
@@ -84,17 +84,17 @@ class Receiving:
     def wait(self, condition) -> None:  # type: ignore[no-untyped-def]
         deadline = time.monotonic() + 10
         while not condition():
-            assert time.monotonic() < deadline, self.said
+            assert time.monotonic() < deadline, self.stderr_text
             time.sleep(0.02)
 
     def stop(self) -> None:
         self._process.send_signal(signal.SIGTERM)
         assert self._process.wait(10) == 0
         self._out.close()
-        self._said.close()
+        self._stderr.close()
 
 
-def test_every_result_once_and_gaps_told_over_tls_and_a_restart(tmp_path: Path) -> None:
+def test_every_result_once_and_gaps_reported_over_tls_and_a_restart(tmp_path: Path) -> None:
     self_signed(tmp_path)
     extra = f"certfile {tmp_path}/broker.pem\nkeyfile {tmp_path}/broker.key\ntls_version tlsv1.2"
     with running_broker(tmp_path, extra) as broker:
@@ -113,14 +113,14 @@ def test_every_result_once_and_gaps_told_over_tls_and_a_restart(tmp_path: Path) 
         publish(1, 2, 2, 5, 1)
         receiving.wait(lambda: receiving.seqs == [1, 2, 5])
         receiving.stop()
-        assert "malformed result" in receiving.said
-        assert "missing before 5: (3, 4)" in receiving.said
-        assert "3 results; missing: 3 to 4" in receiving.said
-        publish(5, 6)  # kept by the broker while it is away
+        assert "malformed result" in receiving.stderr_text
+        assert "missing before 5: (3, 4)" in receiving.stderr_text
+        assert "3 results; missing: 3 to 4" in receiving.stderr_text
+        publish(5, 6)  # kept by the broker while the program is not running
         receiving = Receiving(broker, tmp_path)
         publish(3, 4)
         receiving.wait(lambda: receiving.seqs == [1, 2, 5, 6, 3, 4])
         receiving.stop()
-        assert "6 results; missing: nothing" in receiving.said
+        assert "6 results; missing: nothing" in receiving.stderr_text
         device.disconnect()
         device.loop_stop()

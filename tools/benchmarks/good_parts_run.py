@@ -1,4 +1,4 @@
-"""What a bank of good parts alone is made from, without a training: for benchmarks and drills."""
+"""A model and a train record of good parts only, without a training: for benchmarks and drills."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from training.weights import TrunkWeights
 
 
 def model_without_types(weights: TrunkWeights, geometry: Geometry) -> InspectionModel:
-    """The trunk with its weights and no head."""
+    """A model with the given trunk weights and no head."""
     model = InspectionModel(weights.backbone, 0, geometry.channels)
     model.trunk.load_state_dict(weights.state)
     return model
@@ -21,7 +21,7 @@ def model_without_types(weights: TrunkWeights, geometry: Geometry) -> Inspection
 def record_of_good_parts(
     dataset: Dataset, taught: Sequence[Photo], weights: TrunkWeights, geometry: Geometry, seed: int, made_for: str
 ) -> TrainRecord:
-    """What `procunit train` would have written of these photographs, all of them learned from."""
+    """The record that `procunit train` would write if all these photographs were training photographs."""
     return TrainRecord(
         data=str(dataset.root.resolve()),
         dataset_sha256=dataset.sha256,

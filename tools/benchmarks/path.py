@@ -1,4 +1,6 @@
-"""Frame in memory to verdict against the bare ONNX Runtime call on the same graph: blocks alternating in one run.
+"""Time from frame in memory to verdict, compared with the bare ONNX Runtime call on the same graph.
+
+Blocks of the two alternate in one run.
 
 python -m tools.benchmarks.path work/demo/bundle --data work/demo/parts --json work/bench.json
 """
@@ -36,7 +38,7 @@ def _trigger(seq: int, frame: Frame) -> Trigger:
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Labelled folder to take frames from.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Where to write the figures.")
 def bench(bundle: Path, data: Path, json_file: Path | None) -> None:
-    """Compare the whole path with the bare call; exits with 1 beyond 5 ms or 10 %, whichever is larger."""
+    """Compare the whole path with the bare call; exit with 1 if it takes more than 5 ms and more than 10 % longer."""
     content = open_without_signature_check(bundle)
     manifest, bank = content.manifest, content.bank()
     engine = OrtEngine(content.graphs(), bank)
@@ -61,7 +63,7 @@ def bench(bundle: Path, data: Path, json_file: Path | None) -> None:
             started_ns = time.perf_counter_ns()
             bare.run(None, {"image": tile, "bank": rows})
             bare_block.append((time.perf_counter_ns() - started_ns) / 1e6)
-        if block:  # the first warms both up
+        if block:  # the first block is the warm-up
             path_ms.append(path_block)
             bare_ms.append(bare_block)
     engine.close()

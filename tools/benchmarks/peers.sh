@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Our PatchCore beside anomalib's, which gets a virtual environment of its own with our versions of torch and timm.
+# Compares our PatchCore with anomalib's, which runs in its own virtual environment with our versions of torch and timm.
 # usage: tools/benchmarks/peers.sh VENV DATA [FOLDS]     (VENV: the development environment)
 set -euo pipefail
 venv=$1 data=$2 folds=${3:-5} peers=.venv-peers

@@ -1,1 +1,1 @@
-"""The wire contract as files for people and programs outside: JSON Schemas and the page rendered from AsyncAPI."""
+"""The MQTT contract as files for other people and programs: JSON Schemas and the HTML page of the AsyncAPI document."""

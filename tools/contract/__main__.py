@@ -1,4 +1,4 @@
-"""`python -m tools.contract`: write docs/schemas/v1 and docs/asyncapi.html anew."""
+"""`python -m tools.contract`: writes docs/schemas/v1 and docs/asyncapi.html again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tools.contract.schemas import DOCS, SCHEMAS_DIR, write_schemas
 
 
 def main() -> None:
-    """Write both."""
+    """Write the schemas and the page."""
     write_schemas(SCHEMAS_DIR)
     (DOCS / "asyncapi.html").write_text(page_from_asyncapi(DOCS / "asyncapi.yaml"), encoding="utf-8")
 

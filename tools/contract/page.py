@@ -1,4 +1,4 @@
-"""docs/asyncapi.html from docs/asyncapi.yaml, the schemas and the examples: one plain file, no scripts, no network."""
+"""Renders docs/asyncapi.html from docs/asyncapi.yaml, the schemas and the examples: one file that loads nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; } summary { cursor:
 
 
 def page_from_asyncapi(path: Path) -> str:
-    """The whole page."""
+    """The page as HTML."""
     document: Tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     title = f"{document['info']['title']}, MQTT contract {document['info']['version']}"
     parts = [
@@ -90,7 +90,7 @@ def _fields(schema: Tree, definitions: Tree) -> Iterator[str]:
 
 
 def _flat(schema: Tree, definitions: Tree, prefix: str) -> Iterator[tuple[str, str, Tree, bool]]:
-    """Every field with those of the objects below it."""
+    """All fields, including those of nested objects."""
     for name, field in schema.get("properties", {}).items():
         yield prefix, name, field, name in schema.get("required", ())
         inner, mark = field, "."
@@ -130,6 +130,6 @@ def _at(document: Tree, reference: str) -> Tree:
 
 
 def _text(text: str) -> str:
-    """Escaped, with `code` in backquotes."""
+    """Escape a text for HTML; text in backquotes becomes code."""
     pieces = escape(" ".join(text.split())).split("`")
     return "".join(f"<code>{piece}</code>" if index % 2 else piece for index, piece in enumerate(pieces))

@@ -1,4 +1,4 @@
-"""The JSON Schemas of v1, from the models."""
+"""The JSON Schemas of v1, generated from the models."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ MODELS: dict[str, type[BaseModel]] = {
     "reply": CommandReply,
     **{f"command-{kind.name}": kind.schema for kind in COMMANDS.values()},
 }
-"""Every payload of v1 by the name of its schema; an example's file name starts with it."""
+"""The payload models of v1 by schema name; the file name of an example starts with it."""
 
 
 def schema_text(model: type[BaseModel]) -> str:
-    """The model's schema (draft 2020-12) as it is stored."""
+    """The model's schema (draft 2020-12) as stored in the file."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}
     return json.dumps(schema, indent=1, sort_keys=True) + "\n"
 
 
 def write_schemas(directory: Path) -> None:
-    """Write all of them."""
+    """Write all schemas."""
     directory.mkdir(parents=True, exist_ok=True)
     for name, model in MODELS.items():
         (directory / f"{name}.json").write_text(schema_text(model), encoding="utf-8")

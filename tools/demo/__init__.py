@@ -1,1 +1,1 @@
-"""`make demo`: from photographs to verdicts on a broker, by the product's own commands, then a closing summary."""
+"""`make demo`: from photographs to verdicts on an MQTT broker with the product's own commands, then a summary."""

@@ -1,4 +1,4 @@
-"""`python -m tools.demo`: every step is a command of the product, printed before it runs."""
+"""`python -m tools.demo`: runs the product's own commands step by step and prints each before it runs."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ LINE_PARTS = 120
 RENDERED_PRODUCT = "bracket"
 SUMMARY_FILE = "summary.json"
 STEPS = 8
-_MARK = ".procunit-demo"
-"""In a folder that the demonstration made, and may therefore empty."""
+_MARKER_FILE = ".procunit-demo"
+"""Marks a folder that the demonstration created and may therefore empty."""
 
 
 @dataclass
 class Demo:
-    """One demonstration: its folders and its step counter."""
+    """The state of one demonstration: its options, folders and step counter."""
 
     children: Children
     console: Console
@@ -48,7 +48,7 @@ class Demo:
 
     @property
     def procunit(self) -> str:
-        """The product's command, from the same virtual environment."""
+        """The `procunit` command of the same virtual environment."""
         return str(Path(sys.executable).with_name("procunit"))
 
     @property
@@ -67,7 +67,7 @@ class Demo:
         return self.training_run / DEMO_PUBLIC_KEY_FILE
 
     def announce(self, title: str) -> None:
-        """Head a numbered step with the time since the start."""
+        """Print the heading of the next step with the time since the start."""
         self.step += 1
         minutes, seconds = divmod(round(time.monotonic() - self.started), 60)
         self.console.rule(f"[bold]{self.step}/{STEPS}  {title}[/bold]  {minutes}:{seconds:02d}", align="left")
@@ -78,10 +78,10 @@ class Demo:
 
 
 def demonstrate(demo: Demo) -> bool:
-    """All steps; returns whether every trigger got exactly one result."""
-    data = _prepare_parts(demo)
-    _teach(demo, data)
-    demo.announce("The line")
+    """Run all steps; returns whether every trigger got exactly one result."""
+    data = _prepare_photographs(demo)
+    _build_bundle(demo, data)
+    demo.announce("Inspection line")
     setup = _line_setup(demo)
     parts = read_replay_list(setup.replay_list)
     received = run_line(demo.children, demo.procunit, setup, len(parts))
@@ -92,19 +92,19 @@ def demonstrate(demo: Demo) -> bool:
     return report.delivery.holds
 
 
-def _prepare_parts(demo: Demo) -> Path:
-    """The labelled photographs: given, or rendered."""
-    demo.announce("Parts")
+def _prepare_photographs(demo: Demo) -> Path:
+    """Return the folder of labelled photographs: the given one, or rendered parts."""
+    demo.announce("Photographs")
     if demo.data is not None:
-        demo.console.print(f"photographs of {demo.data}")
+        demo.console.print(f"using the photographs in {demo.data}")
         return demo.data
     rendered = demo.out / "parts"
     demo.run(sys.executable, "-m", "tools.line_simulator", "dataset", "--out", rendered, "--seed", str(PARTS_SEED))
     return rendered
 
 
-def _teach(demo: Demo, data: Path) -> None:
-    """Photographs to a sealed bundle with the authority that it has earned."""
+def _build_bundle(demo: Demo, data: Path) -> None:
+    """Train, export, calibrate, build the bundle, and do the seeded run that gives defect types authority."""
     procunit, run, bundle = demo.procunit, demo.training_run, demo.bundle
     demo.announce("Train")
     options = ["--backbone", demo.backbone] if demo.backbone else []
@@ -121,7 +121,7 @@ def _teach(demo: Demo, data: Path) -> None:
     if read_record(run, TRAIN_FILE, TrainRecord).types:
         demo.run(procunit, "seed", "run", bundle, "--data", data, "--key", run / DEMO_KEY_FILE)
     else:
-        demo.console.print("no defect type was taught, so none can earn authority: the anomaly score sends to review")
+        demo.console.print("no defect type was taught, so no part is rejected; the anomaly score sends parts to review")
     demo.run(procunit, "bundle", "show", bundle, "--demo-trust", demo.public_key)
 
 
@@ -136,7 +136,7 @@ def _report(demo: Demo, setup: LineSetup, parts: list[ReplayPart], received: lis
         alarms=false_alarms(results, truth_of),
         budget=bundle.manifest.budget,
         latency=stage_percentiles(results),
-        places={
+        paths={
             "bundle": demo.bundle,
             "report": demo.bundle / REPORT,
             "frames": setup.state / "frames",
@@ -147,7 +147,7 @@ def _report(demo: Demo, setup: LineSetup, parts: list[ReplayPart], received: lis
 
 
 def _line_setup(demo: Demo) -> LineSetup:
-    """Render fresh parts, or list the photographs that training set aside."""
+    """Render new parts, or list the photographs that training reserved for the seeded run."""
     folder = demo.out / "line"
     if demo.data is None:
         pace = [] if demo.rate == "max" else ["--parts-per-min", demo.rate]
@@ -162,25 +162,27 @@ def _line_setup(demo: Demo) -> LineSetup:
 
 
 def prepare_folder(out: Path, data: Path | None) -> None:
-    """Make the work folder, or empty one that an earlier demonstration made.
+    """Create the work folder, or empty one that an earlier demonstration created.
 
     Raises:
-        click.ClickException: it holds something else, or the photographs.
+        click.ClickException: the folder contains other files, or the photographs.
     """
     if data is not None and data.resolve().is_relative_to(out.resolve()):
-        raise click.ClickException(f"{out}: is emptied first, and holds the photographs. Name another folder (OUT=...)")
+        raise click.ClickException(f"{out}: is emptied first, but contains the photographs. Choose another OUT=...")
     if out.is_dir() and any(out.iterdir()):
-        if not (out / _MARK).is_file():
-            raise click.ClickException(f"{out}: holds files that no demonstration made. Name another folder (OUT=...)")
+        if not (out / _MARKER_FILE).is_file():
+            raise click.ClickException(
+                f"{out}: contains files that are not from a demonstration. Choose another folder (OUT=...)"
+            )
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
-    (out / _MARK).touch()
+    (out / _MARKER_FILE).touch()
 
 
 def check_rate(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    """`max`, or parts a minute."""
+    """Accept `max` or a number of parts per minute."""
     if value != "max" and not (value.replace(".", "", 1).isdecimal() and 0 < float(value) <= 60_000):
-        raise click.BadParameter("give parts a minute, such as 120, or max")
+        raise click.BadParameter("give parts per minute, such as 120, or max")
     return value
 
 
@@ -188,13 +190,13 @@ def check_rate(_context: click.Context, _parameter: click.Parameter, value: str)
 @click.option(
     "--data",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Labelled photographs: good/ and one folder a defect type.  [default: rendered parts]",
+    help="Labelled photographs: good/ and one folder per defect type.  [default: rendered parts]",
 )
-@click.option("--rate", callback=check_rate, default="120", help="Parts a minute on the line, or max.")
-@click.option("--backbone", help="Network, by its timm name, such as efficientnet_b3.")
+@click.option("--rate", callback=check_rate, default="120", help="Parts per minute on the line, or max.")
+@click.option("--backbone", help="timm name of the network, such as efficientnet_b3.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="work/demo", help="Work folder.")
 def main(data: Path | None, rate: str, backbone: str | None, out: Path) -> None:
-    """From photographs to verdicts on a broker: everything, by the product's own commands.
+    """Go from photographs to verdicts on an MQTT broker, with the product's own commands.
 
     \b
     Examples:
@@ -210,11 +212,11 @@ def main(data: Path | None, rate: str, backbone: str | None, out: Path) -> None:
     prepare_folder(out, data)
     try:
         with Children(show_command) as children:
-            kept = demonstrate(Demo(children, console, out, data, rate, backbone, time.monotonic()))
+            passed = demonstrate(Demo(children, console, out, data, rate, backbone, time.monotonic()))
     except Stopped as stopped:
         console.print(f"\nstopped ({stopped}); nothing is left running")
         sys.exit(128 + stopped.number)
-    sys.exit(0 if kept else 1)
+    sys.exit(0 if passed else 1)
 
 
 if __name__ == "__main__":

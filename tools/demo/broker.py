@@ -1,4 +1,4 @@
-"""A private mosquitto on a free loopback port, and a subscriber of the demonstration's own."""
+"""A private mosquitto on a free loopback port, and a subscriber that is independent of the product."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HOST = "127.0.0.1"
 _SEARCH_PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 _START_TIMEOUT_S = 15.0
 _CONFIG = """\
-# Made by the demonstration: loopback only, nothing kept.
+# Written by the demonstration: loopback only, nothing is stored.
 listener {port} {host}
 allow_anonymous true
 persistence false
@@ -53,10 +53,10 @@ def start_broker(children: Children, folder: Path) -> int:
 
 
 class Subscriber:
-    """An independent receiver of one topic's results, QoS 1; it keeps every message, repeated ones too.
+    """Receives the results of one topic with QoS 1 and keeps every message, including repeated ones.
 
     Raises:
-        click.ClickException: the broker does not confirm the subscription.
+        click.ClickException: the broker does not confirm the subscription in time.
     """
 
     def __init__(self, port: int, topic: str) -> None:
@@ -78,7 +78,7 @@ class Subscriber:
         """Every result so far, in order of arrival.
 
         Raises:
-            pydantic.ValidationError: a message is no result.
+            pydantic.ValidationError: a message is not a result.
         """
         with suppress(queue.Empty):
             while True:
@@ -86,7 +86,7 @@ class Subscriber:
         return self._results
 
     def close(self) -> None:
-        """Disconnect and end the client's thread."""
+        """Disconnect and stop the client's thread."""
         self._client.disconnect()
         self._client.loop_stop()
 

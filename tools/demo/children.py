@@ -1,4 +1,4 @@
-"""Child processes that never outlive the demonstration: each leads a session of its own and is stopped with it."""
+"""Child processes that never outlive the demonstration: each runs in its own session, which is stopped as a whole."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import click
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _GRACE_S = ((signal.SIGINT, 15.0), (signal.SIGTERM, 3.0))
-"""How a child is asked to end, and how long it may take, before it is killed."""
+"""Signals that ask a child to end, each with the time to wait, before it is killed."""
 _DYING_S = 2.0
-"""How long the killed rest of a session may take to be gone."""
+"""How long to wait until the killed processes of a session have ended."""
 _POLL_S = 0.05
 
 
-class Stopped(Exception):  # noqa: N818  (no error: a person asked for it)
+class Stopped(Exception):  # noqa: N818  (not an error: a person asked for it)
     """Ctrl-C or another signal asked the demonstration to end."""
 
     def __init__(self, number: int) -> None:
@@ -29,11 +29,10 @@ class Stopped(Exception):  # noqa: N818  (no error: a person asked for it)
 
 
 class Children:
-    """Starts child processes and, leaving the `with` block for any reason, ends them, the last one first.
+    """Starts child processes and stops them, last one first, when the `with` block is left for any reason.
 
-    `announce` is told every command line before it runs. The handler of Ctrl-C, SIGTERM and SIGHUP only takes note:
-    the signal is acted upon where the demonstration waits, so that it can't come between the start of a child and its
-    entry in the list.
+    `announce` is called with every command line before it runs. The handler for Ctrl-C, SIGTERM and SIGHUP only records
+    the signal; `pause` acts on it. So a signal cannot arrive between the start of a child and its entry in the list.
     """
 
     def __init__(self, announce: Callable[[list[str]], None]) -> None:
@@ -42,7 +41,7 @@ class Children:
         self._signals: list[int] = []
 
     def __enter__(self) -> Children:
-        self._previous = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+        self._previous = {number: signal.signal(number, self._record_signal) for number in STOP_SIGNALS}
         return self
 
     def __exit__(
@@ -72,14 +71,16 @@ class Children:
 
         Raises:
             Stopped: a signal came.
-            click.ClickException: the command failed; it has said why.
+            click.ClickException: the command failed; its output contains the reason.
         """
         process = self.start(arguments)
         while not has_ended(process):
             self.pause()
         self.stop(process)
         if process.returncode != 0:
-            raise click.ClickException(f"`{' '.join(arguments[:2])}` ended with {process.returncode}; see above")
+            raise click.ClickException(
+                f"`{' '.join(arguments[:2])}` failed with exit status {process.returncode}; see above"
+            )
 
     def pause(self) -> None:
         """Wait a moment.
@@ -92,12 +93,12 @@ class Children:
         time.sleep(_POLL_S)
 
     def stop(self, process: subprocess.Popen[bytes]) -> None:
-        """End a child, if it has not ended, and whatever else its session still runs."""
+        """Stop a child, if it is still running, and everything else in its session."""
         for number, grace_s in _GRACE_S:
             if not has_ended(process):
                 _signal_group(process, number)
                 self._wait(process, grace_s)
-        # The child is not reaped yet, so its number still means its own group.
+        # The child is not reaped yet, so its process id still names its own group.
         _signal_group(process, signal.SIGKILL)
         process.wait()
         self._running.remove(process)
@@ -106,24 +107,24 @@ class Children:
             time.sleep(_POLL_S)
 
     def _wait(self, process: subprocess.Popen[bytes], grace_s: float) -> None:
-        """Wait for the end of a child; a second signal from an impatient person ends the wait."""
+        """Wait for the end of a child; a second signal (an impatient person) ends the wait."""
         deadline = time.monotonic() + grace_s
         while not has_ended(process) and time.monotonic() < deadline and len(self._signals) < 2:
             time.sleep(_POLL_S)
 
-    def _note(self, number: int, _frame: FrameType | None) -> None:
+    def _record_signal(self, number: int, _frame: FrameType | None) -> None:
         self._signals.append(number)
 
 
 def has_ended(process: subprocess.Popen[bytes]) -> bool:
-    """Whether a child has ended; it is not reaped, so that its number stays its own."""
+    """Whether a child has ended; it is not reaped, so that its process id is not reused."""
     if process.returncode is not None:
         return True
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: int) -> bool:
-    """Send a signal to a child's whole group; returns whether there was anybody (signal 0 only asks)."""
+    """Send a signal to a child's process group; returns whether the group exists (signal 0 only checks)."""
     try:
         os.killpg(process.pid, number)
     except ProcessLookupError:

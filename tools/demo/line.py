@@ -1,4 +1,4 @@
-"""The line itself: broker, subscriber, daemon and live view, until the replay has reached its last part."""
+"""Runs the inspection line: broker, subscriber, daemon and live view, until the last part of the replay."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tools.demo.children import Children, has_ended
 
 DEVICE = DeviceSettings(enterprise="demo", line="line-1", device="edge-1")
 _LIVE_VIEW_S = 5.0
-"""How long the live view may take to see that the device has stopped."""
+"""How long the live view may take to notice that the device has stopped."""
 _LAST_RESULTS_S, _STRAY_COPIES_S = 10.0, 0.5
-"""How long the last results may take to arrive, and how long to listen for one too many."""
+"""How long to wait for the last results, and then for results that should not arrive."""
 _SHOWN_LOG_LINES = 10
 
 
 @dataclass(frozen=True)
 class LineSetup:
-    """Where the line's files lie and how fast its parts come; `rate` is as in the camera's `parts_per_min`."""
+    """The line's files and its speed; `rate` has the values of the camera setting `parts_per_min`."""
 
     folder: Path
     bundle: Path
@@ -45,7 +45,7 @@ class LineSetup:
 
     @property
     def log(self) -> Path:
-        """What the daemon says while the live view has the terminal."""
+        """The daemon's log; the terminal shows the live view."""
         return self.folder / "daemon.log"
 
 
@@ -67,9 +67,9 @@ def write_settings(setup: LineSetup, port: int) -> None:
 
 
 def run_line(children: Children, procunit: str, setup: LineSetup, triggers: int) -> list[Result]:
-    """Run the line from its first part to its last; returns every result that the subscriber got.
+    """Run the line from the first part to the last; returns every result that the subscriber received.
 
-    The subscriber holds its subscription before the daemon starts.
+    The subscription is confirmed before the daemon starts.
 
     Raises:
         click.ClickException: the broker or the daemon failed.
@@ -87,7 +87,9 @@ def run_line(children: Children, procunit: str, setup: LineSetup, triggers: int)
         children.stop(daemon)
         if daemon.returncode != 0:
             last_lines = "\n".join(setup.log.read_text(errors="replace").splitlines()[-_SHOWN_LOG_LINES:])
-            raise click.ClickException(f"the daemon ended with {daemon.returncode}; {setup.log} ends:\n{last_lines}")
+            raise click.ClickException(
+                f"the daemon failed with exit status {daemon.returncode}; the end of {setup.log}:\n{last_lines}"
+            )
         _wait_for(children, lambda: has_ended(watch), _LIVE_VIEW_S)
         children.stop(watch)
         _wait_for(children, lambda: len(subscriber.results()) >= triggers, _LAST_RESULTS_S)

@@ -1,4 +1,4 @@
-"""What comes down the demonstration's line: never-trained parts with their truth, as a list for the replay camera."""
+"""The parts on the demonstration's line: not used for training, with their truth, as a list for the replay camera."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COLUMNS = ("file", "part_id", "truth")
 
 @dataclass(frozen=True)
 class ReplayPart:
-    """One row of the list: its photograph, relative to the list's folder or absolute, and what is wrong with it."""
+    """One row of the list; `file` is absolute or relative to the list's folder, `truth` is good or the defect type."""
 
     file: str
     part_id: str
@@ -24,21 +24,21 @@ class ReplayPart:
 
 
 def parts_from_run(run: Path, seed: int) -> list[ReplayPart]:
-    """The photographs that training set aside as seeded parts, good and defective, in a random order.
+    """The photographs that training reserved for the reserved run, good and defective, in a random order.
 
-    A photograph whose content was also taught or calibrated with, under another name, is left out.
+    A photograph whose content was also used for training or calibration, under another name, is left out.
 
     Raises:
-        click.ClickException: training set none aside.
+        click.ClickException: training reserved none.
     """
     record = read_record(run, TRAIN_FILE, TrainRecord)
     used = {photo.sha256 for photo in record.photos if photo.role != "seed"}
-    seeded = [photo for photo in record.photos if photo.role == "seed" and photo.sha256 not in used]
-    if not seeded:
-        raise click.ClickException(f"{record.data}: too few parts to set one aside for the line. Add photographs")
-    order = np.random.default_rng(seed).permutation(len(seeded))
+    reserved = [photo for photo in record.photos if photo.role == "seed" and photo.sha256 not in used]
+    if not reserved:
+        raise click.ClickException(f"{record.data}: too few parts to reserve any for the line. Add photographs")
+    order = np.random.default_rng(seed).permutation(len(reserved))
     data = Path(record.data).resolve()
-    return [ReplayPart(str(data / seeded[i].file), seeded[i].part_id, seeded[i].label) for i in order]
+    return [ReplayPart(str(data / reserved[i].file), reserved[i].part_id, reserved[i].label) for i in order]
 
 
 def write_replay_list(path: Path, parts: list[ReplayPart]) -> None:
@@ -50,6 +50,6 @@ def write_replay_list(path: Path, parts: list[ReplayPart]) -> None:
 
 
 def read_replay_list(path: Path) -> list[ReplayPart]:
-    """The parts of a list in its order; the row's place, from 1, is the camera's counter."""
+    """Read the parts of a list in order; the row number, from 1, is the camera's counter."""
     with path.open(newline="", encoding="utf-8") as stream:
         return [ReplayPart(row["file"], row["part_id"], row["truth"]) for row in csv.DictReader(stream)]

@@ -1,4 +1,4 @@
-"""The closing summary: tables on the terminal, the same figures as JSON."""
+"""The summary at the end: tables on the terminal, and the same figures as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tools.demo.summary import ANOMALY, INTERVAL_CONFIDENCE, Delivery, FalseAlar
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that the closing summary tells."""
+    """The content of the summary."""
 
     delivery: Delivery
     triggers_from: str
@@ -25,21 +25,21 @@ class Report:
     alarms: FalseAlarms | None
     budget: Budget | None
     latency: dict[str, Percentiles]
-    places: dict[str, Path]
+    paths: dict[str, Path]
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Print the closing summary."""
+    """Print the summary."""
     _print_delivery(report, console)
     _print_truths(report.truths, console)
     console.print(_alarm_text(report.alarms, report.budget))
     _print_latency(report.latency, console)
-    for name, path in report.places.items():
+    for name, path in report.paths.items():
         console.print(f"{name + ':':<12}{path}", highlight=False, soft_wrap=True)
 
 
 def write_report(report: Report, path: Path) -> None:
-    """Write the closing summary's figures as JSON."""
+    """Write the figures of the summary as JSON."""
     figures = {
         "delivery": {**asdict(report.delivery), "holds": report.delivery.holds},
         "truths": {
@@ -62,11 +62,11 @@ def _print_delivery(report: Report, console: Console) -> None:
     equal = "equal" if delivery.triggers == delivery.results else "NOT EQUAL"
     console.print(f"Triggers:  {delivery.triggers} ({report.triggers_from})", soft_wrap=True)
     console.print(
-        f"Results:   {delivery.results} distinct by (device, epoch, seq) in {delivery.messages} messages to an "
-        f"independent subscriber, {delivery.repeats} of them repeats: [bold]{equal}[/bold]"
+        f"Results:   {delivery.results} distinct by (device, epoch, seq), received by an independent subscriber in "
+        f"{delivery.messages} messages, {delivery.repeats} of them repeated: [bold]{equal}[/bold]"
     )
     if delivery.holds:
-        console.print("[green]none missing, none twice[/green]")
+        console.print("[green]exactly one result for every trigger[/green]")
     for name in ("missing", "doubled", "conflicting", "strange"):
         values = getattr(delivery, name)
         if values:
@@ -75,7 +75,7 @@ def _print_delivery(report: Report, console: Console) -> None:
 
 def _print_truths(truths: list[TruthRow], console: Console) -> None:
     verdicts = {verdict.value.replace("_", " "): verdict for verdict in Verdict}
-    console.print("Verdicts against the truth (never-trained parts only)")
+    console.print("Verdicts compared with the truth (only parts not used for training)")
     table = _table("truth", "photos", *verdicts)
     for row in truths:
         counts = [row.verdicts.get(verdict, 0) for verdict in verdicts.values()]
@@ -83,7 +83,7 @@ def _print_truths(truths: list[TruthRow], console: Console) -> None:
     console.print(table)
     names = sorted({name for row in truths for name in row.called}, key=lambda name: (name == ANOMALY, name))
     if names:
-        console.print("What flagged parts were called first")
+        console.print("First reason given for flagged parts")
         table = _table("truth", *names)
         for row in truths:
             table.add_row(row.truth, *(str(row.called.get(name, 0)) for name in names))
@@ -92,18 +92,18 @@ def _print_truths(truths: list[TruthRow], console: Console) -> None:
 
 def _alarm_text(alarms: FalseAlarms | None, budget: Budget | None) -> str:
     if alarms is None:
-        return "False alarms: no good part was inspected"
+        return "False alarms: not known, because no good part was inspected"
     rate = alarms.flagged_parts / alarms.good_parts
     interval = f"{INTERVAL_CONFIDENCE:.0%} interval {alarms.low:.1%} to {alarms.high:.1%}"
     text = f"False alarms: {alarms.flagged_parts} of {alarms.good_parts} good parts = {rate:.1%} ({interval})"
     if budget is None:
-        return f"{text}; the bundle has no budget, as it had no good parts to set one"
-    verdict = "above the budget" if alarms.low > budget.false_alarm_rate else "compatible with the budget"
-    return f"{text}; {verdict}: at most {budget.false_alarm_rate:.1%} with {budget.confidence:.0%} confidence"
+        return f"{text}; the bundle has no false-alarm budget, because it had no good parts to compute one"
+    verdict = "above the budget" if alarms.low > budget.false_alarm_rate else "within the budget"
+    return f"{text}; {verdict} of at most {budget.false_alarm_rate:.1%} (with {budget.confidence:.0%} confidence)"
 
 
 def _print_latency(latency: dict[str, Percentiles], console: Console) -> None:
-    console.print("Latency by stage, ms")
+    console.print("Latency per stage, in ms")
     table = _table("stage", "p50", "p95", "p99")
     for stage, times in latency.items():
         table.add_row(stage, f"{times.p50:.1f}", f"{times.p95:.1f}", f"{times.p99:.1f}")

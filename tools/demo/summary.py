@@ -1,4 +1,4 @@
-"""What a run of the line amounts to: pure functions from the received results and the parts' truth."""
+"""Figures of a run of the line: pure functions of the received results and the parts' truth."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ STAGES = {
     "decide": "decide_ms",
     "frame to verdict": "inspect_ms",
 }
-"""The stages of a part by their names, and their keys in `processingTimes`; the last is all of them but the queue."""
+"""The stages of an inspection and their keys in `processingTimes`; the last is the sum of all but the queue."""
 INTERVAL_CONFIDENCE = 0.95
 ANOMALY = "anomaly"
-"""What a part is called that is unlike the good ones and like no taught type."""
+"""The name for a part that is unlike the good ones and like no taught type."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """Triggers against results: the promise is exactly one result a trigger.
+    """Triggers compared with results: there must be exactly one result per trigger.
 
-    `repeats` are further copies of a message with the same (device, epoch, seq), which MQTT's QoS 1 allows. `missing`
-    and `doubled` are counters of triggers that have no result, or more than one; `conflicting` are keys whose copies
-    differ, `strange` counters of no trigger.
+    `repeats` counts further copies of a message with the same (device, epoch, seq), which MQTT's QoS 1 allows.
+    `missing` and `doubled` are the counters of triggers without a result and with more than one; `conflicting` are
+    result ids whose copies differ; `strange` are counters without a trigger.
     """
 
     triggers: int
@@ -53,7 +53,7 @@ class Delivery:
 
 @dataclass(frozen=True)
 class TruthRow:
-    """What became of the photographs of one truth: verdicts, and what the flagged ones were called first of all."""
+    """The photographs of one truth: their verdicts, and the first reasons given for the flagged ones (`called`)."""
 
     truth: str
     photographs: int
@@ -68,7 +68,7 @@ class TruthRow:
 
 @dataclass(frozen=True)
 class FalseAlarms:
-    """Good parts that were rejected or sent to review in any of their photographs, and the rate's exact interval."""
+    """Good parts that were rejected or sent to review for any photograph, and the exact interval of the rate."""
 
     good_parts: int
     flagged_parts: int
@@ -78,7 +78,7 @@ class FalseAlarms:
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Of one stage's times, in milliseconds."""
+    """Percentiles of one stage's times in milliseconds."""
 
     p50: float
     p95: float
@@ -94,7 +94,7 @@ def distinct_results(received: Sequence[Result]) -> list[Result]:
 
 
 def delivery_of(received: Sequence[Result], triggers: int) -> Delivery:
-    """Compare what arrived with the triggers, whose counters are 1 to `triggers`."""
+    """Compare the received results with the triggers, whose counters are 1 to `triggers`."""
     results = distinct_results(received)
     originals = {(r.device, r.epoch, r.seq): r for r in results}
     conflicting = {r.result_id for r in received if originals[(r.device, r.epoch, r.seq)] != r}
@@ -113,18 +113,18 @@ def delivery_of(received: Sequence[Result], triggers: int) -> Delivery:
 
 
 def rows_by_truth(results: Sequence[Result], truth_of: Mapping[int, str]) -> list[TruthRow]:
-    """Verdicts by truth, good parts first; `truth_of` maps a trigger's counter to `good` or a defect type."""
+    """Verdicts per truth, good parts first; `truth_of` maps a trigger's counter to `good` or a defect type."""
     known = [(truth_of[result.counter], result) for result in results if result.counter in truth_of]
     rows = []
     for truth in sorted({truth for truth, _ in known}, key=lambda name: (name != GOOD, name)):
         own = [result for label, result in known if label == truth]
-        called = Counter(name for result in own if (name := first_name(result)) is not None)
+        called = Counter(name for result in own if (name := first_reason(result)) is not None)
         rows.append(TruthRow(truth, len(own), Counter(result.verdict for result in own), called))
     return rows
 
 
-def first_name(result: Result) -> str | None:
-    """What a flagged part is called: the type that is farthest beyond its threshold, else `anomaly`; None if passed."""
+def first_reason(result: Result) -> str | None:
+    """Why a part was flagged: the type that is farthest above its threshold, else `anomaly`; None if not flagged."""
     if result.verdict in (Verdict.PASS, Verdict.NOT_INSPECTED):
         return None
     beyond = {
@@ -136,7 +136,7 @@ def first_name(result: Result) -> str | None:
 
 
 def false_alarms(results: Sequence[Result], truth_of: Mapping[int, str]) -> FalseAlarms | None:
-    """Good parts flagged; counted by part, as the bundle's budget is. None where no good part was inspected."""
+    """Flagged good parts, counted by part like the bundle's budget; None if no good part was inspected."""
     inspected = [r for r in results if truth_of.get(r.counter) == GOOD and r.verdict is not Verdict.NOT_INSPECTED]
     good = len({result.part_id for result in inspected})
     flagged = len({result.part_id for result in inspected if result.verdict is not Verdict.PASS})
@@ -147,7 +147,7 @@ def false_alarms(results: Sequence[Result], truth_of: Mapping[int, str]) -> Fals
 
 
 def stage_percentiles(results: Sequence[Result]) -> dict[str, Percentiles]:
-    """p50, p95 and p99 of each stage over the inspected parts; empty where none was."""
+    """p50, p95 and p99 of each stage over the inspected parts; empty if no part was inspected."""
     times = [result.processing_times for result in results if result.verdict is not Verdict.NOT_INSPECTED]
     if not times:
         return {}

@@ -1,6 +1,6 @@
-"""A backlog and a steady stream through the real outbox, publisher and mosquitto: order, rate, memory.
+"""Sends a backlog and then a steady stream through outbox, publisher and mosquitto: checks order, rate and memory.
 
-python -m tools.drills.backlog                              # 1,000,000 rows, then 500 a second for 10 minutes
+python -m tools.drills.backlog                              # 1,000,000 results, then 500 per second for 10 minutes
 python -m tools.drills.backlog --rows 50000 --seconds 20
 """
 
@@ -32,7 +32,7 @@ DEVICE = DeviceSettings(device="drill")
 
 
 class Receiver:
-    """A subscriber that keeps nothing but counts."""
+    """A subscriber that only counts results."""
 
     def __init__(self, broker: Broker) -> None:
         self.distinct = self.repeated = self.out_of_order = 0
@@ -62,20 +62,20 @@ class Receiver:
 
 
 def hand_in(outbox: Outbox, seq: int) -> None:
-    """One trigger and its result of some 1 KB."""
+    """Store one trigger and its result of about 1 KB."""
     payload = json.dumps({"seq": seq, "at": time.time(), "padding": "x" * (PAYLOAD_BYTES - 64)}).encode()
     outbox.open_trigger(Trigger(seq, f"f{seq}", None, seq, utc_now(), 0, None))
     outbox.close_trigger(seq, payload)
 
 
 def rss_mb() -> float:
-    """Memory of this process now."""
+    """Current resident memory of this process in MB."""
     fields = Path("/proc/self/status").read_text().split("VmRSS:")[1].split()
     return int(fields[0]) / 1024
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
-    """Whether the condition came true in time."""
+    """Wait for a condition; returns whether it became true in time."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
@@ -85,7 +85,7 @@ def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
 
 
 def store(outbox: Outbox, rows: int) -> None:
-    """Store a backlog as fast as the disk takes it."""
+    """Store a backlog as fast as the disk allows."""
     started_s = time.monotonic()
     for seq in range(1, rows + 1):
         hand_in(outbox, seq)
@@ -97,24 +97,24 @@ def store(outbox: Outbox, rows: int) -> None:
     for _ in range(1000):
         outbox.backlog()
     backlog_us = (time.monotonic() - calls_s) * 1000
-    print(f"stored: {rows} rows at {rows / seconds:.0f} a second; backlog() takes {backlog_us:.1f} us")
+    print(f"stored: {rows} results at {rows / seconds:.0f} per second; backlog() takes {backlog_us:.1f} us")
 
 
 def drain(outbox: Outbox, receiver: Receiver, rows: int) -> bool:
-    """Wait for the backlog's end; whether it came in order and without growth."""
+    """Wait until the backlog is sent; returns whether it arrived in order and memory did not grow."""
     started_s = time.monotonic()
     drained = wait_until(lambda: receiver.distinct >= rows // 10, 120)
     early_mb = rss_mb()
     drained = drained and wait_until(lambda: receiver.distinct >= rows and outbox.backlog() == 0, rows / 500 + 60)
     seconds, grown_mb = time.monotonic() - started_s, rss_mb() - early_mb
-    print(f"drained: {receiver.distinct} of {rows} at {receiver.distinct / seconds:.0f} a second")
+    print(f"drained: {receiver.distinct} of {rows} at {receiver.distinct / seconds:.0f} per second")
     print(f"drained: {receiver.out_of_order} out of order, {receiver.repeated} repeated")
-    print(f"drained: memory {early_mb:.0f} MB at a tenth, {grown_mb:+.1f} MB since")
+    print(f"drained: memory {early_mb:.0f} MB after a tenth, {grown_mb:+.1f} MB after that")
     return drained and not receiver.out_of_order and grown_mb < GROWTH_ALLOWED_MB
 
 
 def stream(outbox: Outbox, receiver: Receiver, rate: int, seconds: int) -> bool:
-    """Results at a steady rate; whether all came, in order, with neither backlog nor memory growing."""
+    """Store results at a steady rate; returns whether all arrived in order without growing backlog or memory."""
     first = outbox.next_seq()
     count, started_s, most_waiting = rate * seconds, time.monotonic(), 0
     early_mb = receiver.longest_s = 0.0
@@ -126,22 +126,28 @@ def stream(outbox: Outbox, receiver: Receiver, rate: int, seconds: int) -> bool:
             most_waiting = max(most_waiting, outbox.backlog())
             time.sleep(max(0.0, started_s + number / rate - time.monotonic()))
     late_s = time.monotonic() - started_s - seconds
-    came = wait_until(lambda: receiver.last_seq >= first + count - 1, 30)
+    arrived = wait_until(lambda: receiver.last_seq >= first + count - 1, 30)
     grown_mb = rss_mb() - early_mb
-    print(f"stream: {rate} a second for {seconds} s, {late_s:+.1f} s late; longest way {receiver.longest_s:.2f} s")
-    print(f"stream: backlog at most {most_waiting}, {receiver.out_of_order} out of order, all came: {came}")
-    print(f"stream: memory {early_mb:.0f} MB at a tenth, {grown_mb:+.1f} MB since")
+    print(
+        f"stream: {rate} per second for {seconds} s, {late_s:+.1f} s late; longest delivery {receiver.longest_s:.2f} s"
+    )
+    print(f"stream: backlog at most {most_waiting}, {receiver.out_of_order} out of order, all arrived: {arrived}")
+    print(f"stream: memory {early_mb:.0f} MB after a tenth, {grown_mb:+.1f} MB after that")
     return (
-        came and late_s < 1 and most_waiting < 5 * rate and not receiver.out_of_order and grown_mb < GROWTH_ALLOWED_MB
+        arrived
+        and late_s < 1
+        and most_waiting < 5 * rate
+        and not receiver.out_of_order
+        and grown_mb < GROWTH_ALLOWED_MB
     )
 
 
 @click.command()
-@click.option("--rows", default=1_000_000, help="Rows of the backlog.")
-@click.option("--rate", default=500, help="Results a second of the stream.")
-@click.option("--seconds", default=600, help="Length of the stream.")
+@click.option("--rows", default=1_000_000, help="Results in the backlog.")
+@click.option("--rate", default=500, help="Results per second of the stream.")
+@click.option("--seconds", default=600, help="Duration of the stream.")
 def drill(rows: int, rate: int, seconds: int) -> None:
-    """Drain a backlog, then keep up with a stream; exits with 1 if something is lost, out of order or grows."""
+    """Send a backlog, then a stream; exit with 1 on loss, wrong order or growth."""
     folder = Path(tempfile.mkdtemp(prefix="drill-backlog-"))
     try:
         with Outbox(folder / "outbox.db") as outbox, running_broker(folder) as broker:

@@ -1,6 +1,6 @@
-"""A full disk: the real daemon inspects while its disk fills up, stops and starts on it, is killed and starts again.
+"""A full disk: the daemon inspects while its disk fills up, then is stopped, started, killed and started again.
 
-Needs root, for a small ext4 on a loop device.
+Needs root for a small ext4 on a loop device.
 
 python -m tools.drills.disk --parts 3000
 """
@@ -25,12 +25,12 @@ from tools.drills.power import mounted
 DISK_MB = 320
 PARTS_PER_MIN = 1800
 SETTLE_S = 3.0
-"""How long the daemon runs before the disk is full: a part of its reserve is enough for this."""
+"""How long the daemon runs before the disk is filled; its reserve need not be complete by then."""
 ALARM_S = 5.0
 
 
 def fill(folder: Path) -> int:
-    """Take every byte of a disk; how many were left."""
+    """Fill a disk completely; returns the bytes that could not be used."""
     stuffing = folder / "stuffing"
     with stuffing.open("ab", buffering=0) as stream:
         for size in (1 << 20, 1 << 12):
@@ -43,7 +43,7 @@ def fill(folder: Path) -> int:
 
 
 def run(device: Device, disk: Path, subscriber: Subscriber, parts: int) -> bool:
-    """All of it; whether every part has one result and the alarm came in time."""
+    """Run the drill; returns whether every part has one result and the alarm came in time."""
 
     def wait_for_counter(counter: int) -> None:
         enough_s = 30 + counter * 60 / PARTS_PER_MIN
@@ -57,33 +57,33 @@ def run(device: Device, disk: Path, subscriber: Subscriber, parts: int) -> bool:
         filled_s = time.monotonic()
         subscriber.wait_for(lambda m: any("free on the disk" in e.detail for e in events_of(m)), ALARM_S)
         alarm_s = time.monotonic() - filled_s
-        print(f"full disk: {left} bytes left while it runs; the alarm came {alarm_s:.1f} s after the last byte")
+        print(f"full disk: {left} bytes left while the daemon runs; alarm {alarm_s:.1f} s after the disk was full")
         wait_for_counter(parts * 4 // 10)
         code = stop(daemon)
-        print(f"full disk: stopped with {code}, {fill(disk)} bytes left")
+        print(f"full disk: daemon stopped with exit status {code}, {fill(disk)} bytes left")
         daemon = device.start()
         wait_for_counter(parts * 6 // 10)
     finally:
         daemon.kill()
         daemon.wait()
-    print(f"full disk: killed, {fill(disk)} bytes left")
+    print(f"full disk: daemon killed, {fill(disk)} bytes left")
     code += device.run(60 + parts * 60 / PARTS_PER_MIN)
     results = distinct(results_of(subscriber.wait_for(lambda m: results_of(m)[-1].counter == parts)))
     missing = parts - len({r.counter for r in results})
     in_order = [r.counter for r in results] == sorted(r.counter for r in results)
     inspected = sum(r.not_inspected is None for r in results)
     print(f"full disk: {len(results)} results of {parts} parts, {missing} missing, in order: {in_order}")
-    print(f"full disk: {inspected} inspected, epochs: {len({r.epoch for r in results})}, exit codes: {code}")
+    print(f"full disk: {inspected} inspected, epochs: {len({r.epoch for r in results})}, sum of exit statuses: {code}")
     only_restarts = {r.not_inspected for r in results} <= {None, NotInspected.RESTART}
     return not missing and in_order and only_restarts and len(results) == parts and code == 0
 
 
 @click.command()
-@click.option("--parts", default=3000, help="Parts to inspect.")
+@click.option("--parts", default=3000, help="Number of parts to inspect.")
 def drill(parts: int) -> None:
-    """Fill the daemon's disk; exits with 1 if a part has no result."""
+    """Fill the daemon's disk; exit with 1 if a part has no result."""
     if os.geteuid() != 0:
-        raise click.ClickException("only root can mount")
+        raise click.ClickException("this drill mounts a file system and needs root. Run it with sudo")
     folder = Path(tempfile.mkdtemp(prefix="drill-disk-"))
     try:
         image = folder / "disk.img"

@@ -1,7 +1,7 @@
-"""A million hostile inputs over what the device reads from outside: commands and the settings file.
+"""Feeds a million invalid inputs to the device's readers of external data: commands and the settings file.
 
-Mutations of valid inputs (bytes flipped, cut, repeated and spliced, values replaced), reproducible by seed. It fails on
-any exception past the boundary, on a reply that is none, and on a decision changed without a key.
+The inputs are mutations of valid ones (bytes flipped, cut, repeated, spliced; values replaced), reproducible by seed.
+The drill fails on an unhandled exception, on an invalid reply, and on a decision that was changed without a key.
 
     python -m tools.drills.fuzz --inputs 1000000
 """
@@ -34,7 +34,7 @@ from tools.contract.schemas import EXAMPLES_DIR
 
 ROOT = "acme/graz/line-1/edge-1/v1"
 NOW_S = unix_s_from_utc("2026-11-22T19:05:01Z")
-"""When the examples are valid."""
+"""A time at which the examples are valid."""
 SETTINGS = """\
 device: {enterprise: acme, site: graz, line: line-1, device: edge-1}
 bundle: {path: bundle, trusted_keys: [release.pub]}
@@ -62,7 +62,7 @@ _VALUES: tuple[object, ...] = (
 
 
 class Desk:
-    """A command desk whose actions note every decision that was changed."""
+    """A command desk whose actions count every changed decision."""
 
     def __init__(self) -> None:
         self.changed = 0
@@ -90,21 +90,21 @@ class Desk:
         )
 
     def seen_command(self, cmd_id: str) -> bool:
-        """Nothing is remembered: every input gets as far as it can."""
+        """Report every command as new, so that every input is processed as far as possible."""
         return not cmd_id
 
     def remember_command(self, cmd_id: str, expires_at: datetime) -> None:
-        """Nothing is remembered."""
+        """Do not remember the command."""
 
     def take(self, data: bytes, rng: random.Random) -> str:
-        """What became of an input."""
-        meant = [name for name in COMMANDS if _id_of(name) in data]
-        name = rng.choice(meant or [*COMMANDS, "x"])
+        """Process an input; returns the outcome."""
+        matching = [name for name in COMMANDS if _id_of(name) in data]
+        name = rng.choice(matching or [*COMMANDS, "x"])
         data = data.replace(_id_of(name), f'"cmdId": "{rng.getrandbits(64)}"'.encode())
-        asked = rng.choice([None, f"{ROOT}/cmd/{name}/reply/a", data[:40].decode("latin-1")])
-        reply = self._desk.handle(Incoming(f"{ROOT}/cmd/{name}", data, rng.random() < 0.01, asked, data[:8]))
+        reply_topic = rng.choice([None, f"{ROOT}/cmd/{name}/reply/a", data[:40].decode("latin-1")])
+        reply = self._desk.handle(Incoming(f"{ROOT}/cmd/{name}", data, rng.random() < 0.01, reply_topic, data[:8]))
         if reply is None or not reply.topic.startswith(f"{ROOT}/cmd/{name}/reply"):
-            raise AssertionError("no reply, or one to another topic")
+            raise AssertionError("there is no reply, or its topic is wrong")
         answer = CommandReply.model_validate_json(reply.payload)
         if answer.reason is not None and answer.reason.value == "failed":
             raise AssertionError("an exception was caught at the boundary; see the log")
@@ -136,13 +136,13 @@ def _id_of(name: str) -> bytes:
 
 
 def _command(path: Path) -> bytes:
-    """An example that says of itself which command it is."""
+    """An example whose cmdId is the name of its command."""
     name = path.name.removeprefix("command-").partition(".")[0]
     return json.dumps({**json.loads(path.read_bytes()), "cmdId": name}).encode()
 
 
 def settings_reader(folder: Path) -> Callable[[bytes, random.Random], str]:
-    """A reader of settings files whose unchanged text is valid."""
+    """A function that reads settings; the unmodified text is valid."""
     for name in ("bundle", "photos"):
         (folder / name).mkdir()
     for name in ("release.pub", "password", "photos/1.png"):
@@ -165,7 +165,7 @@ def settings_reader(folder: Path) -> Callable[[bytes, random.Random], str]:
 
 
 def mutants(seeds: list[bytes], rng: random.Random) -> Iterator[bytes]:
-    """Valid inputs, changed in a few places; some are noise."""
+    """Valid inputs changed in a few places, and some random bytes."""
     while True:
         if rng.random() < 0.05:
             yield rng.randbytes(rng.randrange(200))
@@ -190,7 +190,7 @@ def mutants(seeds: list[bytes], rng: random.Random) -> Iterator[bytes]:
 
 
 def json_mutants(seeds: list[bytes], rng: random.Random) -> Iterator[bytes]:
-    """Commands that are JSON still: one value or key replaced, added or removed."""
+    """Commands that are still valid JSON, with one value or key replaced, added or removed."""
     while True:
         envelope = json.loads(rng.choice(seeds))
         where = rng.choice([envelope, envelope["args"]])
@@ -203,19 +203,19 @@ def json_mutants(seeds: list[bytes], rng: random.Random) -> Iterator[bytes]:
 
 
 def both(first: Iterator[bytes], second: Iterator[bytes]) -> Iterator[bytes]:
-    """One of each in turn."""
+    """Alternate between two sources."""
     for pair in zip(first, second, strict=False):
         yield from pair
 
 
 @click.command()
-@click.option("--inputs", type=click.IntRange(min=2), default=1_000_000, help="Inputs in all, half of each kind.")
-@click.option("--seed", type=int, default=1, help="The same seed makes the same inputs.")
+@click.option("--inputs", type=click.IntRange(min=2), default=1_000_000, help="Number of inputs, half of each kind.")
+@click.option("--seed", type=int, default=1, help="The same seed gives the same inputs.")
 def main(inputs: int, seed: int) -> None:
-    """Run them all; exits with 1 at the first failure and prints its input."""
+    """Process all inputs; at the first failure, print its input and exit with 1."""
     rng = random.Random(seed)  # noqa: S311  (no secret)
     commands = [_command(path) for path in sorted(EXAMPLES_DIR.glob("command-*.json"))]
-    began_s, became = time.monotonic(), Counter[str]()
+    began_s, outcomes = time.monotonic(), Counter[str]()
     with tempfile.TemporaryDirectory() as folder:
         kinds = (
             (both(mutants(commands, rng), json_mutants(commands, rng)), Desk().take),
@@ -225,10 +225,10 @@ def main(inputs: int, seed: int) -> None:
             source, take = kinds[number % 2]
             data = next(source)
             try:
-                became[take(data, rng)] += 1
+                outcomes[take(data, rng)] += 1
             except Exception as error:
                 raise SystemExit(f"input {number} of seed {seed}: {type(error).__name__}: {error}\n{data!r}") from error
-    for what, count in sorted(became.items()):
+    for what, count in sorted(outcomes.items()):
         click.echo(f"{what}: {count}")
     click.echo(f"{inputs} inputs in {time.monotonic() - began_s:.0f} s, seed {seed}: no exception, no decision changed")
 

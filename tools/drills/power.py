@@ -1,7 +1,7 @@
-"""Power cuts: the outbox writes to an ext4 on a loop device, whose content is copied at any moment and started from.
+"""Simulated power cuts: the outbox writes to ext4 on a loop device, whose image is copied at a random moment.
 
-What the file system had not yet given to the device is lost, as in a power cut. Needs root; with mkfs.xfs the copy is
-one instant (reflink), otherwise the writer is paused for it.
+Data that the file system has not yet written to the device is missing in the copy, as after a power cut. The outbox is
+then opened on the copy. Needs root. With mkfs.xfs the copy is instantaneous (reflink), otherwise the writer is paused.
 
 python -m tools.drills.power --cycles 200
 """
@@ -33,7 +33,7 @@ LONGEST_RUN_S = 0.6
 
 @contextmanager
 def mounted(image: Path, folder: Path) -> Iterator[Path]:
-    """A file system's image on a loop device."""
+    """Mount a file system image through a loop device."""
     folder.mkdir(exist_ok=True)
     subprocess.run(["mount", "-o", "loop", str(image), str(folder)], check=True)
     try:
@@ -43,8 +43,8 @@ def mounted(image: Path, folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def place_for_images(folder: Path) -> Iterator[tuple[Path, bool]]:
-    """A folder for images, and whether it copies them in an instant."""
+def image_folder(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """A folder for the images, and whether copies in it are instantaneous."""
     if shutil.which("mkfs.xfs") is None:
         yield folder, False
         return
@@ -56,8 +56,8 @@ def place_for_images(folder: Path) -> Iterator[tuple[Path, bool]]:
         yield place, True
 
 
-def write_for_ever(path: Path, seed: int) -> None:
-    """The victim: triggers, results and acknowledgements; says after each commit what is surely stored."""
+def write_until_killed(path: Path, seed: int) -> None:
+    """The victim process: stores triggers, results and acknowledgements; prints the last stored number."""
     draw = random.Random(seed)  # noqa: S311
     outbox = Outbox(path)
     for left in outbox.open_triggers():
@@ -76,25 +76,25 @@ def write_for_ever(path: Path, seed: int) -> None:
             time.sleep(0.02)
 
 
-def run_and_cut(disk: Path, cut: Path, folder: Path, seed: int, *, at_once: bool) -> int:
-    """Let the victim write on a disk and copy the disk's content meanwhile; the highest number it had promised."""
-    said = folder / "said"
-    with mounted(disk, folder / "disk") as place, said.open("wb") as stream:
+def run_and_cut(disk: Path, cut: Path, folder: Path, seed: int, *, instantaneous: bool) -> int:
+    """Copy the disk image while the victim writes to it; returns the highest number reported as stored."""
+    output = folder / "output"
+    with mounted(disk, folder / "disk") as place, output.open("wb") as stream:
         victim = subprocess.Popen(
             [sys.executable, "-m", "tools.drills.power", "--victim", str(place / "outbox.db"), "--seed", str(seed)],
             stdout=stream,
         )
         try:
-            while not said.stat().st_size:
+            while not output.stat().st_size:
                 if victim.poll() is not None:
-                    raise click.ClickException("the writer ended")
+                    raise click.ClickException("the writing process ended unexpectedly; see its error output above")
                 time.sleep(0.005)
             time.sleep(random.Random(seed).uniform(0, LONGEST_RUN_S))  # noqa: S311
-            if not at_once:
+            if not instantaneous:
                 victim.send_signal(signal.SIGSTOP)
                 time.sleep(0.05)
-            promised = int(said.read_bytes().split(b"\n")[-2])
-            how = "always" if at_once else "never"
+            promised = int(output.read_bytes().split(b"\n")[-2])
+            how = "always" if instantaneous else "never"
             subprocess.run(["cp", f"--reflink={how}", "--sparse=auto", str(disk), str(cut)], check=True)
         finally:
             victim.kill()
@@ -103,7 +103,7 @@ def run_and_cut(disk: Path, cut: Path, folder: Path, seed: int, *, at_once: bool
 
 
 def lost_after(cut: Path, folder: Path, promised: int) -> int:
-    """Start from what the cut left; how many promised results are missing."""
+    """Open the outbox on the copied image; returns how many results reported as stored are missing."""
     with mounted(cut, folder / "cut") as place:
         path = place / "outbox.db"
         with Outbox(path) as outbox:
@@ -115,34 +115,36 @@ def lost_after(cut: Path, folder: Path, promised: int) -> int:
             last = int(db.execute("SELECT last_seq FROM journal").fetchone()[0])
         db.close()
     if stored & open_now or stored | open_now != set(range(1, last + 1)):
-        raise click.ClickException("a trigger is neither open nor has it exactly one result")
+        raise click.ClickException("a trigger has neither exactly one result nor is it still open")
     return len(set(range(1, promised + 1)) - stored)
 
 
 @click.command()
-@click.option("--cycles", default=200, help="Power cuts.")
-@click.option("--seed", default=1, help="Draws the moments.")
+@click.option("--cycles", default=200, help="Number of power cuts.")
+@click.option("--seed", default=1, help="Seed of the random moments.")
 @click.option("--victim", type=click.Path(path_type=Path), hidden=True)
 def drill(cycles: int, seed: int, victim: Path | None) -> None:
-    """Cut the power many times; exits with 1 if a committed result is lost."""
+    """Cut the power many times; exit with 1 if a stored result is lost."""
     if victim is not None:
-        write_for_ever(victim, seed)
+        write_until_killed(victim, seed)
     if os.geteuid() != 0:
-        raise click.ClickException("only root can mount")
+        raise click.ClickException("this drill mounts a file system and needs root. Run it with sudo")
     folder = Path(tempfile.mkdtemp(prefix="drill-power-"))
     lost = promised = 0
     started_s = time.monotonic()
     try:
-        with place_for_images(folder) as (place, at_once):
+        with image_folder(folder) as (place, instantaneous):
             disk, cut = place / "disk.img", place / "cut.img"
             with disk.open("wb") as stream:
                 stream.truncate(DISK_MB << 20)
             subprocess.run(["mkfs.ext4", "-q", str(disk)], check=True)
             for cycle in range(cycles):
-                promised = run_and_cut(disk, cut, folder, seed + cycle, at_once=at_once)
+                promised = run_and_cut(disk, cut, folder, seed + cycle, instantaneous=instantaneous)
                 lost += lost_after(cut, folder, promised)
                 cut.replace(disk)
-            print(f"power cuts: {cycles} in {time.monotonic() - started_s:.0f} s, at once: {at_once}")
+            print(
+                f"power cuts: {cycles} in {time.monotonic() - started_s:.0f} s, instantaneous copies: {instantaneous}"
+            )
             print(f"power cuts: {promised} results promised, {lost} lost")
     finally:
         shutil.rmtree(folder)

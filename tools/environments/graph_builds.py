@@ -1,4 +1,4 @@
-"""Graphs of every precision and form, written in one environment and built by the TensorRT of another.
+"""Graphs of every precision and form, exported in one environment and built by TensorRT in another.
 
 `write` needs the development environment (torch); `build` needs the device's packages and a TensorRT for RTX.
 """
@@ -29,7 +29,7 @@ def main() -> None:
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
 def write(directory: Path) -> None:
     """Export a small network in every precision, fused and separate, with and without defect types."""
-    from tests.export.graphs import make_graph  # noqa: PLC0415  (torch is not where engines are built)
+    from tests.export.graphs import make_graph  # noqa: PLC0415  (needs torch, which the build environment lacks)
 
     for types in (0, _TYPES):
         folder = directory / f"{types}-types"

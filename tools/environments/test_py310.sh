@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the device's tests on Python 3.10 (JetPack 6's), or, where no such interpreter is found, checks types and syntax
-# for it, and says which of the two it did.
+# Runs the device's tests on Python 3.10 (that of JetPack 6). If there is no such interpreter, it checks types and syntax
+# for 3.10 instead, and prints which of the two was done.
 # usage: tools/environments/test_py310.sh VENV
 set -euo pipefail
 venv=$1
@@ -18,12 +18,12 @@ find_python310() {
 
 python310=$(find_python310)
 if [ -z "$python310" ]; then
-    echo "test-py310: no Python 3.10 here (set PYTHON310=PATH): types and syntax are checked for it instead"
+    echo "test-py310: no Python 3.10 found (set PYTHON310=PATH); checking only types and syntax for it"
     "$venv/bin/mypy" --python-version 3.10 -p edge
     "$venv/bin/ruff" check --target-version py310 edge
     exit
 fi
-echo "test-py310: the device's tests run on $("$python310" --version)"
+echo "test-py310: running the device's tests on $("$python310" --version)"
 if [ ! -e .venv310/.done ]; then
     "$python310" -m venv .venv310
     .venv310/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[ort,opencv,device-tests]'

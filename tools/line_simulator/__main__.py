@@ -1,4 +1,4 @@
-"""`python -m tools.line_simulator`: render a labelled dataset or a run of the line."""
+"""`python -m tools.line_simulator`: renders a labelled dataset or a run of the line."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--out", type=_OUT, required=True, help="Folder to make; it must not exist.")
+@click.option("--out", type=_OUT, required=True, help="Folder to create; it must not exist.")
 @click.option("--seed", type=_COUNT, default=7, help="The same seed renders the same bytes.")
 @click.option("--good", type=_COUNT, default=480, help="Good parts.")
 @click.option("--scratch", type=_COUNT, default=60, help="Scratched parts.")
 @click.option("--dent", type=_COUNT, default=44, help="Dented parts.")
 @click.option("--edge-crack", type=_COUNT, default=44, help="Parts cracked from an edge.")
-@click.option("--coating-skip", type=_COUNT, default=16, help="Parts with coating missing; too few for authority.")
+@click.option(
+    "--coating-skip", type=_COUNT, default=16, help="Parts with missing coating; 16 are too few for authority."
+)
 def dataset(out: Path, seed: int, **counts: int) -> None:
-    """A labelled dataset: good/, one folder a type, masks/ and parts.csv.
+    """Render a labelled dataset: good/, one folder per type, masks/ and parts.csv.
 
     \b
     Examples:
@@ -40,24 +42,24 @@ def dataset(out: Path, seed: int, **counts: int) -> None:
     """
     photos = dataset_photos(counts)
     if not photos:
-        raise click.UsageError("every count is 0: nothing to render")
+        raise click.UsageError("every count is 0, so there is nothing to render")
     write_dataset(out, seed, track(photos, "Rendering parts", console=_console()))
     defects = len(photos) - counts[GOOD]
     click.echo(f"{out}: {counts[GOOD]} good and {defects} defective parts")
 
 
 @main.command()
-@click.option("--out", type=_OUT, required=True, help="Folder to make; it must not exist.")
+@click.option("--out", type=_OUT, required=True, help="Folder to create; it must not exist.")
 @click.option("--seed", type=_COUNT, default=8, help="The same seed renders the same bytes.")
 @click.option("--parts", type=click.IntRange(min=1), default=120, help="Parts in the run.")
 @click.option("--defect-rate", type=click.FloatRange(0, 1), default=0.1, help="Share of defects outside bursts.")
-@click.option("--bursts", type=_COUNT, default=1, help="Bursts of one defect type, as a worn tool makes them.")
+@click.option("--bursts", type=_COUNT, default=1, help="Bursts of one defect type, as from a worn tool.")
 @click.option("--burst-length", type=click.IntRange(min=1), default=5, help="Consecutive parts in a burst.")
 @click.option("--parts-per-min", type=click.FloatRange(min=1), default=120.0, help="Mean rate of arrivals.")
 def line(
     out: Path, seed: int, parts: int, defect_rate: float, bursts: int, burst_length: int, parts_per_min: float
 ) -> None:
-    """A run of the line: images/ and line.csv (file, part_id, arrival_s, truth), in order of arrival.
+    """Render a run of the line: images/ and line.csv (file, part_id, arrival_s, truth), in order of arrival.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""The camera above the belt: pose, optics, sensor. Radiance in, 8-bit grey photograph out."""
+"""The camera above the belt: pose, optics and sensor; from radiance to an 8-bit grey photograph."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tools.line_simulator.reflectance import ring_light_maps
 from tools.line_simulator.surface import HEIGHT_PX, WIDTH_PX, Map, Surface, grid_px, stamping
 
 WORKING_DISTANCE_PX = 1500.0
-"""Camera to part; towards the frame's rim the camera looks at the part from the side."""
+"""Distance from camera to part; near the frame's border the camera sees the part at an angle."""
 FULL_WELL_ELECTRONS = 9000.0
 READ_NOISE_ELECTRONS = 22.0
 EXPOSURE = 1.1
@@ -25,19 +25,19 @@ ADU_PER_WELL = 255.0
 
 @dataclass(frozen=True)
 class Pose:
-    """How a part lies below the camera, as an affine map from the part's pixels to the frame's."""
+    """Position of a part below the camera: an affine map from the part's pixels to the frame's."""
 
     matrix: NDArray[np.float64]
 
     def warp(self, image: Map) -> Map:
-        """An image of the part's frame seen in the camera's frame; beyond its border it goes on as at the border."""
+        """Transform an image from the part's frame to the camera's frame; border pixels are repeated outside."""
         size = (WIDTH_PX, HEIGHT_PX)
         warped = cv2.warpAffine(image, self.matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         return np.asarray(warped, np.float32)
 
 
 def pose_from_rng(rng: np.random.Generator) -> Pose:
-    """A part as the guides leave it: a few pixels off, turned by a degree or so, hardly nearer or farther."""
+    """A random pose as the guides allow it: a few pixels off, about a degree turned, hardly nearer or farther."""
     centre = ((WIDTH_PX - 1) / 2, (HEIGHT_PX - 1) / 2)
     matrix = cv2.getRotationMatrix2D(centre, angle=rng.normal(0, 0.8), scale=rng.normal(1, 0.003))
     matrix[:, 2] += np.clip(rng.normal(0, 2.5, 2), -8, 8)
@@ -57,7 +57,7 @@ def photograph(surface: Surface, pose: Pose, rng: np.random.Generator) -> NDArra
 def _scene(surface: Surface, pose: Pose, rng: np.random.Generator) -> Map:
     """Radiance of the part over the belt, in the camera's frame."""
     x, y = grid_px()
-    tilt = np.float32(1 / (2 * WORKING_DISTANCE_PX))  # seen from the side by an angle is like turned by half of it
+    tilt = np.float32(1 / (2 * WORKING_DISTANCE_PX))  # a view at an angle acts like a tilt by half of it
     radiance = ring_light_maps().shade(surface.p + tilt * x, surface.q + tilt * y, surface.albedo, surface.bare)
     covered = np.clip(pose.warp(surface.silhouette), 0, 1)
     part = pose.warp(radiance * surface.visibility * surface.silhouette)

@@ -1,7 +1,7 @@
 """Four kinds of defect, each a change of a part's geometry or reflectance.
 
-A defect draws its place, size and depth, changes the surface in place and returns its coverage in [0, 1] on the
-surface's grid, from which the mask is made. Sizes and depths reach from plain to barely visible.
+A defect has a random position, size and depth; it changes the surface in place and returns its coverage in [0, 1] on
+the surface's grid, from which the mask is made. Sizes and depths range from obvious to barely visible.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _DRAWS = 50
 
 @dataclass(frozen=True)
 class _Track:
-    """Every pixel's place along a path: distance to the side and distance travelled, in pixels; far away: huge."""
+    """Each pixel's position relative to a path: sideways distance and distance along it, in pixels; huge if far."""
 
     side_px: Map
     along_px: Map
@@ -36,7 +36,7 @@ class _Track:
 
 
 def scratch(surface: Surface, rng: np.random.Generator) -> Map:
-    """A ploughed groove with raised banks along a slightly bent path, its pressure uneven, through the coating."""
+    """A groove with raised banks along a slightly bent path, with uneven pressure, through the coating."""
     depth_mm = float(np.exp(rng.uniform(np.log(0.055), np.log(0.13))))
     groove, covered = _plough(surface, rng, int(rng.integers(10, 30)), depth_mm)
     surface.bare[:] = np.maximum(surface.bare, min(0.8, 8 * depth_mm) * groove)
@@ -44,12 +44,12 @@ def scratch(surface: Surface, rng: np.random.Generator) -> Map:
 
 
 def handling_mark(surface: Surface, rng: np.random.Generator) -> None:
-    """A faint rub that healthy parts have too: much shallower than a scratch, the coating whole."""
+    """A faint rub mark as on good parts too: much shallower than a scratch, with intact coating."""
     _plough(surface, rng, int(rng.integers(3, 12)), float(rng.uniform(0.002, 0.006)))
 
 
 def edge_crack(surface: Surface, rng: np.random.Generator) -> Map:
-    """A fissure that runs jaggedly into the metal from an edge, tapers off and swallows the light; its lips sag."""
+    """A jagged crack from an edge into the metal that narrows and looks dark; its lips bend down."""
     start, inward = _point_on_edge(rng)
     zigzag = rng.normal(0, 0.55, int(rng.integers(5, 16)))
     track = _track(_path(start, inward + rng.normal(0, 0.35) + zigzag, step_px=4.0), reach_px=12)
@@ -65,7 +65,7 @@ def edge_crack(surface: Surface, rng: np.random.Generator) -> Map:
 
 
 def dent(surface: Surface, rng: np.random.Generator) -> Map:
-    """A smooth shallow depression; nothing but the reflections on it is bent."""
+    """A smooth shallow depression, visible only by its distorted reflections."""
     x, y = grid_px()
     centre = _point_on_metal(rng, margin_px=16)
     radius_px = rng.uniform(11, 26)
@@ -82,7 +82,7 @@ def dent(surface: Surface, rng: np.random.Generator) -> Map:
 
 
 def coating_skip(surface: Surface, rng: np.random.Generator) -> Map:
-    """A ragged patch where the coating is thin or missing: bare metal shines through, the shape stays."""
+    """A ragged patch with thin or missing coating: bare metal is visible, the shape is unchanged."""
     x, y = grid_px()
     centre = _point_on_metal(rng, margin_px=10)
     radius_px = rng.uniform(9, 30)
@@ -123,13 +123,13 @@ def _add_height(surface: Surface, height_mm: Map) -> None:
 
 
 def _point_on_metal(rng: np.random.Generator, margin_px: float) -> NDArray[np.float64]:
-    """A point at least so far from every edge, uniform over the metal."""
+    """A random point at least `margin_px` from every edge, uniform over the metal."""
     candidates = np.flatnonzero(stamping().edge_distance_px > margin_px)
     return _point_at(int(rng.choice(candidates)))
 
 
 def _point_on_edge(rng: np.random.Generator) -> tuple[NDArray[np.float64], float]:
-    """A point on an edge, outline or hole, and the heading that leads into the metal."""
+    """A random point on an edge (outline or hole), and the direction into the metal."""
     distance = stamping().edge_distance_px
     index = int(rng.choice(np.flatnonzero(np.abs(distance) < 0.5)))
     row, column = divmod(index, WIDTH_PX)
@@ -144,13 +144,13 @@ def _point_at(index: int) -> NDArray[np.float64]:
 
 
 def _path(start: NDArray[np.float64], headings: NDArray[np.float64], step_px: float) -> NDArray[np.float64]:
-    """Points [K + 1, 2] of a walk from `start`, one step a heading."""
+    """Points [K + 1, 2] of a walk from `start`, with one step per heading."""
     steps = step_px * np.column_stack([np.cos(headings), np.sin(headings)])
     return np.vstack([start, start + np.cumsum(steps, axis=0)])
 
 
 def _path_on_metal(rng: np.random.Generator, bend: NDArray[np.float64], step_px: float) -> NDArray[np.float64]:
-    """A walk in a random direction, drawn anew until nearly all of it is on the metal."""
+    """A random walk, drawn again until nearly all of it is on the metal."""
     distance = stamping().edge_distance_px
     for _ in range(_DRAWS):
         points = _path(_point_on_metal(rng, margin_px=14), rng.uniform(0, 2 * np.pi) + bend, step_px)
@@ -189,7 +189,7 @@ def _span(a: float, b: float, reach_px: float, size_px: int) -> slice:
 
 
 def _pressure(track: _Track, rng: np.random.Generator) -> Map:
-    """How hard the scratching edge pressed along the path, in [0, 1]: in and out softly, with chatter between."""
+    """Pressure of the scratching edge along the path, in [0, 1]: soft at both ends, with chatter between."""
     nodes = np.clip(rng.normal(0.85, 0.25, 12), 0.1, 1.0)
     nodes[0] = nodes[-1] = 0.0
     chatter = np.interp(track.fraction, np.linspace(0, 1, len(nodes)), nodes)

@@ -13,7 +13,7 @@ from tools.line_simulator.surface import good_surface
 
 GOOD = "good"
 HANDLING_MARKS = 0.4
-"""Faint rubs on an average part."""
+"""Mean number of faint rub marks per part."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class RenderedPart:
 
 
 def render_part(seed: tuple[int, ...], kind: str = GOOD) -> RenderedPart:
-    """A part of a kind, `good` or a defect type; the same seed gives the same bytes.
+    """Render a part of a kind, `good` or a defect type; the same seed gives the same bytes.
 
-    Surface, defect and camera draw from streams of their own, so that the same seed with another kind is the same
-    part in the same photograph but for the defect.
+    Surface, defect and camera use separate random streams, so the same seed with another kind gives the same part and
+    photograph except for the defect.
     """
     surface_rng, defect_rng, camera_rng = (
         np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(3)

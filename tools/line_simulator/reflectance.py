@@ -22,7 +22,7 @@ _NODES = 161
 _LED_ELEVATIONS_DEG = (34.0, 41.0, 48.0)
 _LEDS = 32
 _LED_UNEVENNESS = 0.38
-"""The ring sits a little off the axis: its bright side is so much above the mean, its dark side so much below."""
+"""The ring is a little off the axis: its bright side is this share above the mean, its dark side this share below."""
 _BRIGHT_SIDE_RAD = np.deg2rad(235.0)
 
 
@@ -62,7 +62,7 @@ class ReflectanceMaps:
 
 @cache
 def ring_light_maps() -> ReflectanceMaps:
-    """The maps of the simulator's ring light, in its brightness on a white, level, matt surface."""
+    """The maps of the simulator's ring light, relative to its brightness on a white, level, matt surface."""
     axis = np.linspace(-MAX_SLOPE, MAX_SLOPE, _NODES)
     p, q = np.meshgrid(axis, axis)
     diffuse, coated, bare = np.zeros((3, *p.shape))
@@ -90,7 +90,7 @@ def _cosine(p: NDArray[np.float64], q: NDArray[np.float64], direction: NDArray[n
 def _ggx(
     p: NDArray[np.float64], q: NDArray[np.float64], light: NDArray[np.float64], material: Material
 ) -> NDArray[np.float64]:
-    """GGX lobe towards a camera straight above, times pi (the diffuse term leaves its 1 / pi out too)."""
+    """GGX lobe towards a camera straight above, times pi (the diffuse term also omits its 1 / pi)."""
     half = light + np.array([0.0, 0.0, 1.0])
     half /= np.linalg.norm(half)
     length = np.sqrt(1 + p * p + q * q)

@@ -1,4 +1,4 @@
-"""Which parts come down the line, when, and what is wrong with them."""
+"""The schedule of a run: which parts arrive, when, and with which defects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tools.line_simulator.defects import DEFECTS
 from tools.line_simulator.part import GOOD
 
 DEAD_TIME = 0.6
-"""Share of the mean spacing that two parts always keep; the rest is exponential."""
+"""Minimum spacing of two parts as a share of the mean spacing; the rest is exponential."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class LinePart:
 
 @dataclass(frozen=True)
 class Burst:
-    """Consecutive parts with the same defect, as a worn or damaged tool makes them."""
+    """Consecutive parts with the same defect, as from a worn or damaged tool."""
 
     first: int
     length: int
@@ -36,7 +36,7 @@ def line_schedule(
 ) -> list[LinePart]:
     """The run of a line in order of arrival; the same arguments give the same run.
 
-    Outside bursts a part is defective with the chance `defect_rate`, each type alike. Arrivals are a Poisson process
+    Outside bursts a part is defective with probability `defect_rate`, all types equally. Arrivals are a Poisson process
     with dead time around `parts_per_min`.
     """
     rng = np.random.default_rng(seed)
@@ -53,7 +53,7 @@ def line_schedule(
 
 
 def _bursts(rng: np.random.Generator, parts: int, bursts: int, burst_length: int) -> list[Burst]:
-    """One burst in each of `bursts` equal stretches of the run, so that none overlaps another."""
+    """One burst in each of `bursts` equal sections of the run, so that bursts never overlap."""
     stretch = parts // bursts if bursts else 0
     length = min(burst_length, stretch)
     return [

@@ -1,7 +1,7 @@
-"""The stamped bracket as a surface: slopes of its height field, what reflects, what shadows.
+"""The stamped bracket as a surface: slopes of its height field, reflectance and shadowing.
 
-Slopes are heights over distances, so without unit; `p` is the one along x, `q` the one along y (y points down, as in
-images). All maps are float32 [HEIGHT_PX, WIDTH_PX] in the part's own frame, its centre in the middle.
+Slopes have no unit; `p` is the slope along x, `q` along y (y points down, as in images). All maps are float32
+[HEIGHT_PX, WIDTH_PX] in the part's own frame, centred on the part.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _COLLAR_WIDTH_PX = 34.0
 _COLLAR_HEIGHT_MM, _COLLAR_FLANK_PX = 0.42, 13.0
 _RIB_HEIGHT_MM, _RIB_FLANK_PX = 0.75, 17.0
 _DUST_SPECKS = 3.0
-"""On an average part."""
+"""Mean number per part."""
 _EDGE_ROLL_PX, _EDGE_ROLL_MM = 9.0, 0.42
 """Die roll: how far from a sheared edge the sheet bends down, and by how much."""
 
@@ -52,7 +52,7 @@ class Surface:
 
 @dataclass(frozen=True)
 class Stamping:
-    """The tool's nominal shape, the same for every part of a run."""
+    """The nominal shape from the stamping tool, the same for every part."""
 
     edge_distance_px: Map
     """Distance to the nearest edge, outline or hole; positive on the metal."""
@@ -104,7 +104,7 @@ def stamping() -> Stamping:
 
 
 def good_surface(rng: np.random.Generator) -> Surface:
-    """A part as a healthy press makes it: the tool's shape with its small variations, brushing and handling marks."""
+    """A good part: the tool's shape with small variations, and the brushing texture."""
     tool = stamping()
     x, y = grid_px()
     emboss, roll = rng.normal(1, 0.03), rng.normal(1, 0.05)

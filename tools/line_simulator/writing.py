@@ -1,4 +1,4 @@
-"""Rendered parts as folders: a labelled dataset, or a run of the line. A folder appears whole or not at all."""
+"""Writes rendered parts into folders: a labelled dataset or a run of the line, complete or not at all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DATASET_COLUMNS = ("file", "defect_type", "part_id", "mask")
 LINE_COLUMNS = ("file", "part_id", "arrival_s", "truth")
 
 _DATASET_STREAM, _LINE_STREAM = 1, 2
-"""Keeps the parts of a dataset apart from those of a line with the same seed."""
+"""Random streams: a dataset and a line with the same seed have different parts."""
 
 
 def dataset_photos(counts: Mapping[str, int]) -> list[tuple[str, int]]:
@@ -31,9 +31,9 @@ def dataset_photos(counts: Mapping[str, int]) -> list[tuple[str, int]]:
 
 
 def write_dataset(out: Path, seed: int, photos: Iterable[tuple[str, int]]) -> None:
-    """Render `good/`, one folder a defect type, `masks/TYPE/` and `parts.csv`; one photograph a part.
+    """Render `good/`, one folder per defect type, `masks/TYPE/` and `parts.csv`; one photograph per part.
 
-    A part depends on the seed, its kind and its number alone, so a larger dataset contains the smaller one.
+    A part depends only on the seed, its kind and its number, so a larger dataset contains the smaller one.
 
     Raises:
         click.ClickException: `out` exists already.
@@ -69,9 +69,9 @@ def write_line(out: Path, seed: int, parts: Iterable[LinePart]) -> None:
 
 @contextmanager
 def _whole_folder(out: Path) -> Iterator[Path]:
-    """A partial folder beside `out` that takes its name at the end, and is removed when anything goes wrong."""
+    """A temporary folder beside `out`, renamed to `out` at the end and removed after an error."""
     if out.exists():
-        raise click.ClickException(f"{out}: exists already. Name a new folder or remove this one")
+        raise click.ClickException(f"{out}: exists already. Choose a new folder or remove this one")
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True)
     try:

@@ -1,4 +1,4 @@
-"""What may be in the memory bank: judged patches of good parts, clear of masks and of what the defect maps mark."""
+"""Candidates for the memory bank: inspected patches of good parts, outside masks and patches that the head flags."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from edge.bundle.manifest import GOOD
 from edge.image_file import read_image
 from edge.preprocess import judged_patches, mask_tiles, patches_with_any, tensor_from_pixels
 from export.bank.candidates import (
-    MOST_MARKED,
-    Reader,
-    Selection,
+    MAX_EXCLUDED_SHARE,
+    PatchReader,
+    PatchSelection,
     candidates_from_photos,
     patches_from_photo,
     selection_from_photos,
@@ -50,7 +50,7 @@ def _covered(photo: RunPhoto, record: TrainRecord) -> np.ndarray[tuple[int, ...]
 
 def _reader_and_selection(
     model: InspectionModel, photos: Sequence[RunPhoto], record: TrainRecord
-) -> tuple[Reader, Selection]:
+) -> tuple[PatchReader, PatchSelection]:
     read = partial(patches_from_photo, model, record=record)
     return read, selection_from_photos(read, model.channels_of_stride8, photos, record, QUIET)
 
@@ -59,9 +59,7 @@ def _among(patches: Floats, of: Floats) -> int:
     return len({patch.tobytes() for patch in patches} & {patch.tobytes() for patch in of})
 
 
-def test_a_photograph_gives_its_judged_patches_that_its_mask_leaves(
-    model: InspectionModel, record: TrainRecord
-) -> None:
+def test_a_photograph_gives_its_inspected_patches_outside_its_mask(model: InspectionModel, record: TrainRecord) -> None:
     wide = record.geometry.model_copy(update={"input_height_px": 96, "input_width_px": 192})
     letterboxed = record.model_copy(update={"geometry": wide})
     for photo in (next(p for p in record.photos if p.label == label) for label in (GOOD, "spot", "line")):
@@ -73,9 +71,7 @@ def test_a_photograph_gives_its_judged_patches_that_its_mask_leaves(
         assert len(patches_from_photo(model, photo, letterboxed).features) == kept.sum()
 
 
-def test_the_same_part_has_the_same_judged_patches_in_another_padding(
-    model: InspectionModel, record: TrainRecord
-) -> None:
+def test_another_padding_does_not_change_the_inspected_patches(model: InspectionModel, record: TrainRecord) -> None:
     photo = next(p for p in record.photos if p.label == GOOD)
     sides = [{"input_height_px": 64, "input_width_px": 96}, {"input_height_px": 64, "input_width_px": 160}]
     geometries = [record.geometry.model_copy(update=side) for side in sides]
@@ -87,7 +83,7 @@ def test_the_same_part_has_the_same_judged_patches_in_another_padding(
     assert len(found[0].features) == len(found[1].features) == narrow.sum()
 
 
-def test_a_mislabelled_part_s_defect_stays_out(model: InspectionModel, record: TrainRecord) -> None:
+def test_the_defect_of_a_mislabelled_part_is_excluded(model: InspectionModel, record: TrainRecord) -> None:
     spot = next(photo for photo in record.photos if photo.label == "spot" and photo.role == "seed")
     mislabelled = spot.model_copy(update={"label": GOOD, "role": "calibrate", "mask": None})
     photos = [*bank_photos(record), mislabelled]
@@ -95,36 +91,36 @@ def test_a_mislabelled_part_s_defect_stays_out(model: InspectionModel, record: T
     candidates = candidates_from_photos(read, photos, record, selection, QUIET)
     found = read(mislabelled)
     assert found.logits.max() > 0, "the head knows the spot"
-    marked = found.features[found.marks > selection.mark_limit]
-    assert len(marked) >= 2, "the spot covers about two patches"
-    in_bank = candidates.patches[candidates.photo == len(photos) - 1].numpy()
+    flagged = found.features[found.defect_logits > selection.max_defect_logit]
+    assert len(flagged) >= 2, "the spot covers about two patches"
+    in_bank = candidates.patches[candidates.photo_index == len(photos) - 1].numpy()
     assert 0 < len(in_bank) < len(found.features)
-    assert _among(selection.space.apply(marked), in_bank) == 0
-    assert candidates.marked[-1] == pytest.approx(1 - len(in_bank) / len(found.features))
-    assert candidates.marked[-1] > candidates.marked[:-1].mean()
+    assert _among(selection.space.apply(flagged), in_bank) == 0
+    assert candidates.excluded_share[-1] == pytest.approx(1 - len(in_bank) / len(found.features))
+    assert candidates.excluded_share[-1] > candidates.excluded_share[:-1].mean()
 
 
-def test_a_head_that_marks_everything_takes_no_more_than_its_share(model: InspectionModel, record: TrainRecord) -> None:
+def test_a_head_that_flags_everything_excludes_a_limited_share(model: InspectionModel, record: TrainRecord) -> None:
     assert model.head is not None
     model.head.bias.data += 100
     photos = bank_photos(record)
     read, selection = _reader_and_selection(model, photos, record)
     candidates = candidates_from_photos(read, photos, record, selection, QUIET)
-    assert 0 < candidates.marked.mean() <= MOST_MARKED + 1e-3
+    assert 0 < candidates.excluded_share.mean() <= MAX_EXCLUDED_SHARE + 1e-3
 
 
-def test_each_photograph_gives_its_quota_and_what_is_lost_is_told(
+def test_each_photograph_gives_its_quota_and_the_loss_is_reported(
     model: InspectionModel, record: TrainRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos = bank_photos(record)
     read, selection = _reader_and_selection(model, photos, record)
     everything = candidates_from_photos(read, photos, record, selection, QUIET)
-    assert everything.lost_radius == 0
+    assert everything.subsampling_radius == 0
     monkeypatch.setattr("export.bank.candidates.MAX_CANDIDATES", 10 * len(photos) + 9)
     few = candidates_from_photos(read, photos, record, selection, QUIET)
-    assert np.bincount(few.photo.numpy()).tolist() == [10] * len(photos)
+    assert np.bincount(few.photo_index.numpy()).tolist() == [10] * len(photos)
     lost = [
-        textbook.covering_radius(*(one.patches[one.photo == place].numpy() for one in (everything, few)))
+        textbook.covering_radius(*(one.patches[one.photo_index == place].numpy() for one in (everything, few)))
         for place in range(len(photos))
     ]
-    assert few.lost_radius == pytest.approx(max(lost), rel=1e-3)
+    assert few.subsampling_radius == pytest.approx(max(lost), rel=1e-3)

@@ -1,4 +1,4 @@
-"""The coreset against the textbook's algorithm in float64, with the lazy path in use also where points are few."""
+"""The coreset against the textbook algorithm in float64; the lazy path is also used with few points."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _points(count: int, size: int, seed: int) -> Floats:
 
 
 def _check_is_greedy(points: Floats, wanted: int, found: Coreset) -> None:
-    """Every row was the farthest point when it was picked, as far as single precision tells; none is picked twice."""
+    """Every row was the farthest point when it was picked, within single precision; none is picked twice."""
     rows = found.indices.numpy()
     assert len(set(rows.tolist())) == len(rows) <= wanted
     assert textbook.worst_pick(points, rows) <= SINGLE_PRECISION
@@ -38,7 +38,7 @@ def _check_is_greedy(points: Floats, wanted: int, found: Coreset) -> None:
     few_farthest=st.integers(1, 200),
     seed=st.integers(0, 1000),
 )
-def test_every_row_is_the_farthest_point_also_with_copies_and_few_of_the_farthest_at_hand(
+def test_every_row_is_the_farthest_point_with_copies_and_a_small_farthest_set(
     distinct: int, copies: int, size: int, count: int, shift: float, few_farthest: int, seed: int
 ) -> None:
     points = np.tile(_points(distinct, size, seed) + np.float32(shift), (copies, 1))
@@ -51,14 +51,14 @@ def test_every_row_is_the_farthest_point_also_with_copies_and_few_of_the_farthes
 
 def test_a_large_set_equals_a_plain_exact_greedy() -> None:
     points = _points(20_000, 32, 0)
-    told: list[int] = []
-    found = k_center_greedy(torch.from_numpy(points), 500, 3, told.append)
+    reported: list[int] = []
+    found = k_center_greedy(torch.from_numpy(points), 500, 3, reported.append)
     assert len(found.indices) == 500
-    assert len(told) < 50, "all points are gone over far less often than once a row"
+    assert len(reported) < 50, "far fewer passes over all points than rows"
     _check_is_greedy(points, 500, found)
 
 
-def test_points_in_clusters_are_all_covered_before_any_is_refined() -> None:
+def test_every_cluster_gets_a_row_before_any_gets_two() -> None:
     clusters = 100 * _points(40, 8, 0)
     points = np.repeat(clusters, 50, axis=0) + _points(2000, 8, 1)
     rows = k_center_greedy(torch.from_numpy(points), 40, 0).indices.numpy()
@@ -73,7 +73,7 @@ def test_the_same_seed_picks_the_same_rows() -> None:
 
 
 @pytest.mark.parametrize("count", [5, 6, 1000])
-def test_copies_are_picked_once_and_cover_nothing_more(count: int) -> None:
+def test_equal_points_are_picked_once(count: int) -> None:
     points = np.repeat(_points(5, 63, 0), 40, axis=0)
     found = k_center_greedy(torch.from_numpy(points), count, 0)
     assert sorted(found.indices.numpy() // 40) == [0, 1, 2, 3, 4]
@@ -86,15 +86,15 @@ def test_one_point_or_copies_of_it_give_one_row(points: Floats) -> None:
     assert (len(found.indices), found.covering_radius) == (1, 0.0)
 
 
-def test_all_points_are_rows_where_more_are_asked_for() -> None:
+def test_all_points_are_rows_if_more_are_requested() -> None:
     points = _points(3000, 5, 0)
     found = k_center_greedy(torch.from_numpy(points), 4096, 0)
     assert sorted(found.indices.tolist()) == list(range(3000))
     assert found.covering_radius == 0
 
 
-def test_progress_is_told_up_to_the_last_row() -> None:
-    told: list[int] = []
-    k_center_greedy(torch.from_numpy(_points(5000, 16, 0)), 900, 0, told.append)
-    assert told == sorted(set(told))
-    assert (told[0], told[-1]) == (1, 900)
+def test_progress_is_reported_up_to_the_last_row() -> None:
+    reported: list[int] = []
+    k_center_greedy(torch.from_numpy(_points(5000, 16, 0)), 900, 0, reported.append)
+    assert reported == sorted(set(reported))
+    assert (reported[0], reported[-1]) == (1, 900)

@@ -1,4 +1,4 @@
-"""Held-out good parts of an exported run: judged as new ones by calibration, and known to the bundle that is made."""
+"""Held-out good parts of an exported run: calibration scores them as new parts; the bundle's bank contains them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def evidence(calibrated: Calibrated) -> Evidence:
     return evidence_from_bundle(calibrated.bundle)
 
 
-def test_each_photograph_has_the_score_that_its_bank_gives_by_hand(calibrated: Calibrated) -> None:
+def test_each_photograph_has_the_score_of_its_fold_bank(calibrated: Calibrated) -> None:
     files = {photo.sha256: Path(calibrated.trained.data) / photo.file for photo in calibrated.trained.photos}
     graphs, geometry = graphs_of_run(calibrated.run, calibrated.exported), calibrated.trained.geometry
     assert len({calibrated.exported.fold_of[scores.part_id] for scores in calibrated.good}) == 3
@@ -83,8 +83,8 @@ def test_each_photograph_has_the_score_that_its_bank_gives_by_hand(calibrated: C
         assert scores.anomaly_score == pytest.approx(found.anomaly_score, rel=1e-5)
 
 
-def test_a_part_that_the_bank_has_seen_lies_nearer_than_calibration_says(calibrated: Calibrated) -> None:
-    """So thresholds are not taken from the whole bank, which knows the very patches of the part."""
+def test_a_part_in_the_bank_scores_lower_than_in_the_calibration(calibrated: Calibrated) -> None:
+    """This is why thresholds are not taken from the whole bank, which contains patches of the part itself."""
     files = {photo.sha256: Path(calibrated.trained.data) / photo.file for photo in calibrated.trained.photos}
     engine = OrtEngine(calibrated.bundle.graphs(), calibrated.bundle.bank(), threads=1)
     seen = [
@@ -95,7 +95,7 @@ def test_a_part_that_the_bank_has_seen_lies_nearer_than_calibration_says(calibra
     assert np.mean(seen) < np.mean([scores.anomaly_score for scores in calibrated.good])
 
 
-def test_golden_frames_pass_the_gate_although_the_bank_has_seen_some_of_them(calibrated: Calibrated) -> None:
+def test_golden_frames_of_parts_in_the_bank_pass_the_gate(calibrated: Calibrated) -> None:
     bundle = calibrated.bundle
     photos = {photo.file: photo for photo in calibrated.trained.photos}
     pixels = {file: read_image(Path(calibrated.trained.data) / file) for file in photos}
@@ -117,7 +117,7 @@ def test_the_bundle_keeps_held_out_patches_with_their_distances_to_the_bank_with
         wanted = distances_to_rows(held_out.patches[place], calibrated.bank_for(scores))
         np.testing.assert_allclose(distances, wanted, atol=1e-3)
         score = score_from_distances(distances, held_out.counted[place])
-        assert score == pytest.approx(scores.anomaly_score, rel=1e-5), "one tile: the very score"
+        assert score == pytest.approx(scores.anomaly_score, rel=1e-5), "one tile: exactly this score"
 
 
 def test_the_bundle_keeps_each_taught_defect_and_whether_its_type_flags_it(

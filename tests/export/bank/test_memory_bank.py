@@ -1,4 +1,4 @@
-"""The memory bank of a run: what its rows are, how far they reach, and what the banks without a fold hold."""
+"""The memory bank of a run: its rows, their local scale, and the banks without a fold."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from edge.bundle.manifest import GOOD
 from export.bank.candidates import patches_from_photo, selection_from_photos
 from export.bank.memory_bank import (
     FOLDS,
-    REACH_ROWS,
-    MadeBank,
+    SCALE_NEIGHBOURS,
+    MemoryBank,
     bank_photos,
+    build_memory_bank,
     folds_of_held_out,
-    made_bank,
-    rows_with_reach,
+    rows_with_local_scale,
 )
 from tests.export import textbook
 from tests.export.textbook import Floats
@@ -43,11 +43,11 @@ def model(trained: Path, record: TrainRecord) -> InspectionModel:
 
 
 @pytest.fixture(scope="module")
-def made(model: InspectionModel, record: TrainRecord) -> MadeBank:
-    return made_bank(model, record, ROWS, QUIET)
+def made(model: InspectionModel, record: TrainRecord) -> MemoryBank:
+    return build_memory_bank(model, record, ROWS, QUIET)
 
 
-def _patches(model: InspectionModel, record: TrainRecord, made: MadeBank, part_id: str) -> Floats:
+def _patches(model: InspectionModel, record: TrainRecord, made: MemoryBank, part_id: str) -> Floats:
     """All patches of a good part in the bank's space."""
     photos = [photo for photo in bank_photos(record) if photo.part_id == part_id]
     return np.concatenate([made.space.apply(patches_from_photo(model, photo, record).features) for photo in photos])
@@ -66,26 +66,26 @@ def _held_out(part: int, role: str) -> RunPhoto:
 
 
 @given(rows=st.integers(1, 60), size=st.integers(2, 63), seed=st.integers(0, 1000))
-def test_a_row_reaches_half_way_from_what_is_usual_to_how_far_its_nine_nearest_lie(
+def test_the_local_scale_is_the_geometric_mean_of_the_neighbour_distance_and_its_median(
     rows: int, size: int, seed: int
 ) -> None:
     features = np.random.default_rng(seed).normal(size=(rows, size)).astype(np.float32)
-    found = rows_with_reach(torch.from_numpy(features)).numpy()
+    found = rows_with_local_scale(torch.from_numpy(features)).numpy()
     np.testing.assert_array_equal(found[:, :-1], features)
     exact = features.astype(np.float64)
-    apart = np.sort(np.linalg.norm(exact[:, np.newaxis] - exact, axis=2), axis=1)[:, 1 : 1 + REACH_ROWS]
+    apart = np.sort(np.linalg.norm(exact[:, np.newaxis] - exact, axis=2), axis=1)[:, 1 : 1 + SCALE_NEIGHBOURS]
     wanted = np.sqrt(apart.mean(1) * np.sort(apart.mean(1))[(rows - 1) // 2]) if rows > 1 else np.ones(1)
     np.testing.assert_allclose(found[:, -1], wanted, rtol=1e-3)
 
 
-def test_rows_that_lie_on_each_other_still_reach_somewhere() -> None:
-    found = rows_with_reach(torch.full((20, 5), 3.0)).numpy()
+def test_equal_rows_have_a_positive_local_scale() -> None:
+    found = rows_with_local_scale(torch.full((20, 5), 3.0)).numpy()
     assert (found[:, -1] > 0).all()
     assert np.isfinite(textbook.distances(found[:, :-1], found)).all()
 
 
 @given(held_out=st.integers(0, 40), others=st.integers(0, 10), seed=st.integers(0, 100))
-def test_every_held_out_part_has_one_fold_and_folds_are_of_a_size(held_out: int, others: int, seed: int) -> None:
+def test_every_held_out_part_has_one_fold_and_folds_are_of_equal_size(held_out: int, others: int, seed: int) -> None:
     photos = [_held_out(part, "calibrate") for part in range(held_out)] * 2
     photos += [_held_out(100 + part, "train") for part in range(others)]
     folds = folds_of_held_out(photos, seed)
@@ -96,7 +96,7 @@ def test_every_held_out_part_has_one_fold_and_folds_are_of_a_size(held_out: int,
     assert folds == folds_of_held_out(photos[::-1], seed)
 
 
-def test_the_bank_is_made_of_good_parts_that_are_not_seeded(record: TrainRecord, made: MadeBank) -> None:
+def test_the_bank_is_built_from_good_parts_outside_the_seeded_run(record: TrainRecord, made: MemoryBank) -> None:
     photos = bank_photos(record)
     assert {(photo.role, photo.label) for photo in photos} == {("train", "good"), ("calibrate", "good")}
     assert set(made.fold_of) == {photo.part_id for photo in photos if photo.role == "calibrate"}
@@ -104,14 +104,14 @@ def test_the_bank_is_made_of_good_parts_that_are_not_seeded(record: TrainRecord,
     assert [len(rows) for rows in (made.rows, *made.fold_rows)] == [ROWS] * 4
 
 
-def test_the_same_run_gives_the_same_banks(model: InspectionModel, record: TrainRecord, made: MadeBank) -> None:
-    again = made_bank(model, record, ROWS, QUIET)
+def test_the_same_run_gives_the_same_banks(model: InspectionModel, record: TrainRecord, made: MemoryBank) -> None:
+    again = build_memory_bank(model, record, ROWS, QUIET)
     for first, other in zip((made.rows, *made.fold_rows), (again.rows, *again.fold_rows), strict=True):
         np.testing.assert_array_equal(first, other)
 
 
-def test_a_fold_s_bank_has_seen_the_other_parts_and_no_patch_of_its_own(
-    model: InspectionModel, record: TrainRecord, made: MadeBank
+def test_the_bank_of_a_fold_has_patches_of_the_other_parts_only(
+    model: InspectionModel, record: TrainRecord, made: MemoryBank
 ) -> None:
     for part_id, fold in made.fold_of.items():
         patches = _patches(model, record, made, part_id)
@@ -121,23 +121,28 @@ def test_a_fold_s_bank_has_seen_the_other_parts_and_no_patch_of_its_own(
         assert all(count > 0 for other, count in enumerate(shared) if other != fold)
 
 
-@pytest.mark.parametrize("most", [250_000, 200])
-def test_no_patch_that_may_be_in_the_bank_is_farther_than_the_covering_radius(
-    model: InspectionModel, record: TrainRecord, monkeypatch: pytest.MonkeyPatch, most: int
+@pytest.mark.parametrize("max_candidates", [None, 200])
+def test_no_allowed_patch_is_farther_than_the_covering_radius(
+    model: InspectionModel,
+    record: TrainRecord,
+    made: MemoryBank,
+    monkeypatch: pytest.MonkeyPatch,
+    max_candidates: int | None,
 ) -> None:
-    monkeypatch.setattr("export.bank.candidates.MAX_CANDIDATES", most)
-    made = made_bank(model, record, ROWS, QUIET)
+    if max_candidates is not None:
+        monkeypatch.setattr("export.bank.candidates.MAX_CANDIDATES", max_candidates)
+        made = build_memory_bank(model, record, ROWS, QUIET)
     photos = bank_photos(record)
     read = partial(patches_from_photo, model, record=record)
     selection = selection_from_photos(read, model.channels_of_stride8, photos, record, QUIET)
     for photo in photos:
         found = read(photo)
-        allowed = made.space.apply(found.features[found.marks <= selection.mark_limit])
+        allowed = made.space.apply(found.features[found.defect_logits <= selection.max_defect_logit])
         assert textbook.covering_radius(allowed, made.rows[:, :-1]) <= made.covering_radius + 1e-3
 
 
-def test_a_good_part_that_the_head_is_sure_of_gives_no_row(trained: Path) -> None:
-    """Not all of a defect is marked by its map, so the part stays out whole; its photographs are still shown."""
+def test_a_good_part_that_the_head_takes_for_defective_gives_no_row(trained: Path) -> None:
+    """The map does not cover all of a defect, so the part is excluded whole; it is still listed as a suspect."""
     record = read_record(trained, TRAIN_FILE, TrainRecord)
     hidden = next(photo.part_id for photo in record.photos if photo.label == "line" and photo.role == "train")
     photos = tuple(
@@ -145,7 +150,7 @@ def test_a_good_part_that_the_head_is_sure_of_gives_no_row(trained: Path) -> Non
         for photo in record.photos
     )
     mislabelled = record.model_copy(update={"photos": photos})
-    made = made_bank(model_from_checkpoint(trained, record), mislabelled, 60, QUIET)
+    made = build_memory_bank(model_from_checkpoint(trained, record), mislabelled, 60, QUIET)
     assert hidden in {suspect.part_id for suspect in made.suspects}
     sure = next(suspect for suspect in made.suspects if suspect.part_id == hidden)
     assert sure.reason.startswith("looks like line")

@@ -1,4 +1,4 @@
-"""An exported run against PatchCore as plain as it can be, in float64 on the same features."""
+"""An exported run against a plain PatchCore in float64 on the same features."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from training.data.run_files import (
 
 @dataclass(frozen=True)
 class Photograph:
-    """What the exported graphs say of a photograph's one tile: its judged patches, their distances, and its score."""
+    """Outputs of the exported graphs for a photograph's one tile: inspected patches, their distances, the score."""
 
     patches: Floats
     distances: Floats
@@ -75,7 +75,7 @@ def test_graph_and_device_give_the_distances_and_the_ranking_of_plain_patchcore(
     assert clear.mean() > 0.9
 
 
-def test_with_a_reach_of_one_it_is_the_textbook_s_nearest_neighbour(exported: Path, bank: Floats) -> None:
+def test_with_a_local_scale_of_one_it_is_the_nearest_neighbour(exported: Path, bank: Floats) -> None:
     plain = bank.copy()
     plain[:, -1] = 1
     neighbours = NearestNeighbors(n_neighbors=1, algorithm="kd_tree").fit(bank[:, :-1].astype(np.float64))

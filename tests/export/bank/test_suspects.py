@@ -1,4 +1,4 @@
-"""Good parts that may be mislabelled: found by the head or by being unlike all others, and shown in a page."""
+"""Good parts that may be mislabelled: found by the head or as outliers, and shown in a page."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from rich.console import Console
 from edge.anomaly import counted_patches, distances_to_rows, score_from_distances
 from edge.bundle.manifest import GOOD
 from export.bank.candidates import Candidates, patches_from_photo
-from export.bank.memory_bank import MadeBank, made_bank, rows_with_reach
-from export.bank.suspects import LEAST_PARTS, Suspect, suspects_from_candidates
+from export.bank.memory_bank import MemoryBank, build_memory_bank, rows_with_local_scale
+from export.bank.suspects import MIN_PARTS, Suspect, suspects_from_candidates
 from export.cli import export
 from export.report import SUSPECTS_FILE
+from tests.export.conftest import OUTDATED
 from training.data.run_files import TRAIN_FILE, RunPhoto, TrainRecord, read_record
 from training.model import model_from_checkpoint
 
@@ -27,53 +28,53 @@ def _photo(part: int) -> RunPhoto:
 
 
 def _suspects(patches: list[torch.Tensor], logits: dict[int, float] | None = None) -> tuple[Suspect, ...]:
-    """Of one photograph a part; `logits` are the head's for the one type, -3 where none is given."""
+    """Suspects among parts of one photograph each; `logits` of the head for the one type default to -3."""
     places = torch.arange(len(patches)).repeat_interleave(PATCHES)
-    told = np.array([[(logits or {}).get(part, -3.0)] for part in range(len(patches))], np.float32)
+    head_logits = np.array([[(logits or {}).get(part, -3.0)] for part in range(len(patches))], np.float32)
     every = torch.cat(patches)
     chosen = torch.arange(0, len(every), 4)
-    rows = rows_with_reach(every[chosen]).numpy()
+    rows = rows_with_local_scale(every[chosen]).numpy()
     photos = [_photo(part) for part in range(len(patches))]
     part_of_row = np.array([photo.part_id for photo in photos])[places[chosen].numpy()]
-    candidates = Candidates(every, places, 0.0, np.zeros(len(patches), np.float32), told)
+    candidates = Candidates(every, places, 0.0, np.zeros(len(patches), np.float32), head_logits)
     return suspects_from_candidates(photos, candidates, rows, part_of_row, ("crack",))
 
 
-def _alike(parts: int = PARTS) -> list[torch.Tensor]:
+def _similar_parts(parts: int = PARTS) -> list[torch.Tensor]:
     draw = torch.Generator().manual_seed(0)
     return [torch.randn(PATCHES, SIZE, generator=draw) for _ in range(parts)]
 
 
-def test_parts_that_are_all_alike_give_none() -> None:
-    assert len(_suspects(_alike())) <= 1
+def test_similar_parts_give_at_most_one_suspect() -> None:
+    assert len(_suspects(_similar_parts())) <= 1
 
 
-def test_a_part_far_from_all_others_is_found_without_a_head() -> None:
-    patches = _alike()
+def test_an_outlier_is_found_without_a_head() -> None:
+    patches = _similar_parts()
     patches[7] = patches[7] + 5
     first, *others = _suspects(patches)
     assert first.part_id == "P7"
     assert "unlike all other parts" in first.reason
-    assert first.type_place is None
+    assert first.type_index is None
     assert len(others) <= 1
 
 
-def test_what_the_head_takes_for_a_defect_comes_first_and_is_named() -> None:
-    patches = _alike()
+def test_a_part_that_the_head_takes_for_a_defect_comes_first_with_its_type() -> None:
+    patches = _similar_parts()
     patches[7] = patches[7] + 5
     first, second, *_ = _suspects(patches, {3: 2.0})
-    assert (first.part_id, first.type_place, second.part_id) == ("P3", 0, "P7")
+    assert (first.part_id, first.type_index, second.part_id) == ("P3", 0, "P7")
     assert first.reason.startswith("looks like crack (0.88)")
 
 
-def test_too_few_parts_tell_nothing_of_what_is_usual() -> None:
-    patches = _alike(LEAST_PARTS - 1)
+def test_too_few_parts_give_no_outliers() -> None:
+    patches = _similar_parts(MIN_PARTS - 1)
     patches[2] = patches[2] + 5
     assert _suspects(patches) == ()
 
 
 def _with_hidden_part(record: TrainRecord, part_id: str) -> TrainRecord:
-    """The record with a taught defect among the good ones: a line's part has the label good and another part id."""
+    """The record with one taught part of type line labelled good, under another part id."""
     hidden = next(photo.part_id for photo in record.photos if photo.label == "line" and photo.role == "train")
     mislabelled = {"label": GOOD, "part_id": part_id, "mask": None}
     photos = tuple(p.model_copy(update=mislabelled) if p.part_id == hidden else p for p in record.photos)
@@ -100,16 +101,16 @@ def test_a_mislabelled_part_is_shown_in_a_page_that_loads_nothing(run: Path) -> 
     assert "https:" not in page
 
 
-def test_a_mislabelled_part_does_not_silence_the_scorer_for_its_kind(trained: Path) -> None:
-    """Lines on seeded parts score as they do with a bank that never saw a line."""
+def test_a_mislabelled_part_does_not_hide_its_kind_of_defect(trained: Path) -> None:
+    """Parts of type line in the seeded run score nearly as high as with a bank without any line."""
     record = read_record(trained, TRAIN_FILE, TrainRecord)
     model = model_from_checkpoint(trained, record)
     clean, hidden = (
-        made_bank(model, one, 60, Console(quiet=True)) for one in (record, _with_hidden_part(record, "hidden"))
+        build_memory_bank(model, one, 60, Console(quiet=True)) for one in (record, _with_hidden_part(record, "hidden"))
     )
     assert "hidden" in {suspect.part_id for suspect in hidden.suspects}
 
-    def scores(made: MadeBank, label: str) -> list[float]:
+    def scores(made: MemoryBank, label: str) -> list[float]:
         photos = [photo for photo in record.photos if (photo.label, photo.role) == (label, "seed")]
         shown = [patches_from_photo(model, photo.model_copy(update={"mask": None}), record) for photo in photos]
         patches = [made.space.apply(one.features) for one in shown]
@@ -119,8 +120,6 @@ def test_a_mislabelled_part_does_not_silence_the_scorer_for_its_kind(trained: Pa
     assert np.mean(scores(hidden, "line")) > 0.9 * np.mean(scores(clean, "line"))
 
 
-def test_a_page_of_an_earlier_export_does_not_outlive_it(run: Path) -> None:
-    (run / SUSPECTS_FILE).write_text("outdated")
-    result = CliRunner().invoke(export, [str(run), "--bank-rows", "60"])
-    assert result.exception is None, result.output
-    assert not (run / SUSPECTS_FILE).exists() or (run / SUSPECTS_FILE).read_text() != "outdated"
+def test_the_page_of_an_earlier_export_is_removed(exported: Path) -> None:
+    page = exported / SUSPECTS_FILE
+    assert not page.exists() or page.read_text() != OUTDATED

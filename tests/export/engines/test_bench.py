@@ -31,7 +31,7 @@ from export.engines.bare_graph import bare_graph
 from export.engines.bench import bank_of_rows, bench_banks
 from export.engines.build_monitor import BuildTracker
 from export.engines.engine_from_onnx import build_engine
-from export.engines.runtimes import Work
+from export.engines.runtimes import JobContext
 from export.engines.tables_cli import bench
 from tests.doubles.cuda_double import CudaDouble
 from tests.doubles.pycuda_double import cuda_over
@@ -81,7 +81,7 @@ def test_both_scorers_are_measured_against_the_bare_backbone_at_every_bank(
     assert "larger ones repeat it" in done.output
 
 
-def test_without_a_bare_backbone_it_says_where_to_get_one(tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_bare_backbone_it_explains_how_to_make_one(tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_bench, "BLOCK_S", 0.02)
     done = _bench(tiny.path)
     assert done.exit_code == 0, done.output
@@ -91,14 +91,14 @@ def test_without_a_bare_backbone_it_says_where_to_get_one(tiny: TinyBundle, monk
     assert "procunit engine bare" in str(missing.exception)
 
 
-def test_a_graph_with_a_bank_is_no_bare_backbone(tiny: TinyBundle) -> None:
+def test_a_graph_with_a_bank_is_refused_as_bare_backbone(tiny: TinyBundle) -> None:
     done = _bench(tiny.path, "--bare", open_without_signature_check(tiny.path).graphs()[0])
     assert isinstance(done.exception, ProcunitError)
     assert "not a bare backbone" in str(done.exception)
 
 
 @pytest.mark.parametrize("rows", ["0", "16385", "many", "64,"])
-def test_a_bank_that_cannot_be_is_refused_before_anything_runs(tiny: TinyBundle, rows: str) -> None:
+def test_an_impossible_bank_size_is_refused_before_anything_runs(tiny: TinyBundle, rows: str) -> None:
     assert _bench(tiny.path, "--bank-rows", rows).exit_code == 2
 
 
@@ -110,12 +110,12 @@ def test_a_larger_bank_repeats_the_bundles_and_a_smaller_one_is_part_of_it() -> 
     assert larger.dtype == np.float32
     nearest = np.linalg.norm(larger[512:, None, :-1] - bank[None, :, :-1], axis=2).min(axis=1)
     assert 0 < nearest.mean() < bank[:, :-1].std()
-    assert set(larger[:, -1]) <= set(bank[:, -1]), "every row reaches as far as the one that it repeats"
+    assert set(larger[:, -1]) <= set(bank[:, -1]), "every row has the local scale of the row that it repeats"
     rows = {row.tobytes() for row in bank}
     assert all(row.tobytes() in rows for row in bank_of_rows(bank, 100))
 
 
-def test_the_bare_graph_is_timms_network_and_tensorrt_builds_it(tmp_path: Path) -> None:
+def test_the_bare_graph_matches_timms_network_and_tensorrt_builds_it(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX has wheels for x86-64 alone")
     path, geometry = tmp_path / "bare.onnx", Geometry(input_height_px=SIDE_PX, input_width_px=SIDE_PX, channels=1)
     torch.manual_seed(0)
@@ -149,7 +149,7 @@ class Device:
         assert (self.driver.held, self.driver.breaches, self.tensorrt.alive) == ({}, [], 0)
 
 
-def test_the_bare_engine_computes_what_its_graph_does_and_gives_everything_back(bare: Path) -> None:
+def test_the_bare_engine_computes_what_its_graph_does_and_releases_everything(bare: Path) -> None:
     device = Device(bare)
     engine = device.engine()
     reference = BareOrtEngine(bare, threads=1)
@@ -182,11 +182,11 @@ def test_on_a_gpu_both_are_timed_with_and_without_copies(
         cuda=cuda_over(driver),
     )
     bare_plan = write_plan(bare.with_suffix(".plan"), bare, 1)
-    yardstick = BareTrtEngine(bare_plan, (1, *IMAGE[1:]), tensorrt.library(), cuda_over(driver))
+    bare_engine = BareTrtEngine(bare_plan, (1, *IMAGE[1:]), tensorrt.library(), cuda_over(driver))
     phases: list[BuildProgress] = []
     stopped = False
-    work = Work(tmp_path, phases.append, lambda _: stopped)
-    (figures,) = bench_banks(content, engine, yardstick, (600,), 0.1, work)
+    job = JobContext(tmp_path, phases.append, lambda _: stopped)
+    (figures,) = bench_banks(content, engine, bare_engine, (600,), 0.1, job)
     assert figures.bank_rows == 600
     assert figures.engine.resident is not None
     assert figures.engine.resident.runs > 10
@@ -195,8 +195,8 @@ def test_on_a_gpu_both_are_timed_with_and_without_copies(
     assert phases[-1].phase == "bank of 600 rows"
     stopped = True
     with pytest.raises(BuildCancelledError):
-        bench_banks(content, engine, yardstick, (600,), 60, work)
-    yardstick.close()
+        bench_banks(content, engine, bare_engine, (600,), 60, job)
+    bare_engine.close()
     engine.close()
     gc.collect()
     assert (driver.held, driver.breaches, tensorrt.alive) == ({}, [], 0)
@@ -210,11 +210,11 @@ def test_ctrl_c_ends_it_and_leaves_no_figures(tiny: TinyBundle, tmp_path: Path) 
     try:
         wait_until(lambda: "onnxruntime" in Path(f"/proc/{running.pid}/maps").read_text(), 30)
         running.send_signal(signal.SIGINT)
-        _, said = running.communicate(timeout=20)
+        _, stderr = running.communicate(timeout=20)
     finally:
         running.kill()
     assert running.returncode == 130
-    assert said == "procunit: stopped\n"
+    assert stderr == "procunit: stopped\n"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -33,7 +33,7 @@ def procunit(bundle: Path, cache: Path, *options: str) -> subprocess.CompletedPr
     )
 
 
-def test_a_person_is_told_where_it_is_and_how_long_it_took(tmp_path: Path) -> None:
+def test_for_a_person_it_prints_the_folder_and_the_time(tmp_path: Path) -> None:
     bundle, cache = build_tiny_bundle(tmp_path).path, tmp_path / "engines"
     made = procunit(bundle, cache, "--precision=fp32")
     assert made.returncode == 0, made.stderr
@@ -45,7 +45,7 @@ def test_a_person_is_told_where_it_is_and_how_long_it_took(tmp_path: Path) -> No
     assert "Traceback" not in refused.stderr
 
 
-def test_a_program_reads_one_object_a_line(tmp_path: Path) -> None:
+def test_for_a_program_it_prints_one_json_object_per_line(tmp_path: Path) -> None:
     bundle, cache = build_tiny_bundle(tmp_path).path, tmp_path / "engines"
     made = procunit(bundle, cache, "--precision=fp32", "--progress=json")
     assert made.returncode == 0, made.stderr
@@ -62,8 +62,8 @@ def test_a_program_reads_one_object_a_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", ["signal", "reader gone"])
-def test_whoever_interrupts_it_finds_nothing_left(tmp_path: Path, end: str) -> None:
-    """It waits for another build, so that there is time to interrupt it."""
+def test_an_interrupted_build_leaves_nothing(tmp_path: Path, end: str) -> None:
+    """The build waits for another one, so that there is time to interrupt it."""
     bundle, cache = build_tiny_bundle(tmp_path).path, tmp_path / "engines"
     with EngineCache(cache).locked(lambda _: True):
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""`procunit engine compare` on ONNX Runtime: a faithful variant, one that drifts, one that cannot be opened."""
+"""`procunit engine compare` on ONNX Runtime: an equal variant, one that drifts, one that cannot be opened."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import pytest
 from click.testing import CliRunner, Result
 from onnx import numpy_helper
 
-from calibration.calibrate import calibrate_run
 from edge.bundle.manifest import ManifestBody, graph_files
 from edge.bundle.reader import Bundle
 from edge.bundle.sealing import seal
@@ -22,7 +21,7 @@ from export.bundle_from_run import bundle_from_run
 from export.engines import compare as engine_compare
 from export.engines.tables_cli import compare
 from export.signing import demo_key_from_run
-from tests.support.tiny_run import build_tiny_run
+from tests.support.tiny_run import TinyRun
 from training.data.dataset import dataset_from_folder
 
 _SHIFT = 3.0
@@ -31,23 +30,23 @@ _SHIFT = 3.0
 
 @dataclass(frozen=True)
 class Variants:
-    """A bundle whose FP16 graph is its FP32 one, whose INT8 graph is not faithful; and the photographs behind it."""
+    """A bundle whose FP16 graph is a copy of its FP32 graph and whose INT8 graph drifts; and its photographs."""
 
     bundle: Bundle
+    run: Path
     data: Path
 
 
 @pytest.fixture(scope="module")
-def variants(tmp_path_factory: pytest.TempPathFactory) -> Variants:
-    run = build_tiny_run(tmp_path_factory.mktemp("variants"))
-    calibrate_run(run.path)
-    key = demo_key_from_run(run.path)
-    bundle = bundle_from_run(run.path, run.path.parent / "bundle", key)
+def variants(calibrated_tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Variants:
+    run = Path(shutil.copytree(calibrated_tiny_run.path, tmp_path_factory.mktemp("variants") / "run"))
+    key = demo_key_from_run(run)
+    bundle = bundle_from_run(run, run.with_name("bundle"), key)
     reference = bundle.graphs()[0]
     shutil.copyfile(reference, bundle.path / graph_files("fp16")[0])
     _write_shifted(reference, bundle.path / graph_files("int8")[0])
     body = ManifestBody.model_validate(bundle.manifest.model_dump(exclude={"files"}))
-    return Variants(seal(bundle.path, body, key), run.data)
+    return Variants(seal(bundle.path, body, key), run, calibrated_tiny_run.data)
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +66,7 @@ def _compare(*arguments: str | Path) -> Result:
     return CliRunner().invoke(compare, [*map(str, arguments), "--threads", "1"], env={"COLUMNS": "200"})
 
 
-def test_every_variant_is_gated_timed_and_held_to_fp32(variants: Variants, tmp_path: Path) -> None:
+def test_every_variant_is_checked_timed_and_compared_with_fp32(variants: Variants, tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     done = _compare(variants.bundle.path, "--data", variants.data, "--json", figures)
     assert done.exit_code == 0, done.output
@@ -106,11 +105,11 @@ def test_the_exit_status_is_that_of_the_precision_that_would_run(variants: Varia
     assert _compare(variants.bundle.path, "--precision", "fp16").exit_code == 0
     done = _compare(variants.bundle.path, "--precision", "int8")
     assert done.exit_code == 1
-    assert "int8 would run, and does not pass the gate" in done.output
+    assert "int8 would run, but it does not pass the golden frames" in done.output
 
 
-def test_a_variant_that_cannot_be_opened_is_a_row_that_says_why(variants: Variants, tmp_path: Path) -> None:
-    key = demo_key_from_run(variants.data.parent / "run")
+def test_a_variant_that_cannot_be_opened_is_a_row_with_the_reason(variants: Variants, tmp_path: Path) -> None:
+    key = demo_key_from_run(variants.run)
     copy = Path(shutil.copytree(variants.bundle.path, tmp_path / "bundle"))
     (copy / graph_files("fp16")[0]).write_bytes(b"no graph")
     seal(copy, ManifestBody.model_validate(variants.bundle.manifest.model_dump(exclude={"files"})), key)
@@ -120,7 +119,7 @@ def test_a_variant_that_cannot_be_opened_is_a_row_that_says_why(variants: Varian
     assert _compare(copy, "--precision", "fp32").exit_code == 0
 
 
-def test_a_bundle_not_sealed_by_the_key_named_is_not_run(variants: Variants, tmp_path: Path) -> None:
+def test_a_bundle_not_signed_by_a_trusted_key_is_not_run(variants: Variants, tmp_path: Path) -> None:
     other = demo_key_from_run(tmp_path)
     assert other.demo
     done = _compare(variants.bundle.path, "--demo-trust", tmp_path / "demo-key.pub")

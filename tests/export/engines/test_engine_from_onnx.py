@@ -1,4 +1,4 @@
-"""Engines built for real by TensorRT-RTX on the CPU; what a GPU alone could fail at is put into the logger."""
+"""Real engine builds by TensorRT-RTX on the CPU; failures that need a GPU are simulated through the logger."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def test_progress_only_grows_and_reaches_the_end(graph: Path, library: TensorRT)
     seen: list[float] = []
 
     class Watched(BuildTracker):
-        def _tell(self, name: str) -> None:
-            super()._tell(name)
+        def _update(self, name: str) -> None:
+            super()._update(name)
             seen.append(self.fraction)
 
     built(graph, library, Watched())
@@ -97,7 +97,7 @@ def test_progress_only_grows_and_reaches_the_end(graph: Path, library: TensorRT)
     assert seen[-1] == pytest.approx(1.0)
 
 
-def test_phases_within_a_step_share_what_is_left_of_it() -> None:
+def test_phases_within_a_step_share_the_rest_of_that_step() -> None:
     tracker = BuildTracker()
     tracker.start("engine", None, 2)
     reached = []
@@ -142,9 +142,9 @@ def other_inputs(model: onnx.ModelProto) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        (unheard_of, r"does not take the node /search/Root \(Unheard\).*opset 17 or 18"),
+        (unheard_of, r"does not support the node /search/Root \(Unheard\).*opset 17 or 18"),
         (lambda m: setattr(m.opset_import[0], "version", 6), r"Pre-opset 7.*opset 17 or 18"),
         (mixed_types, r"\(Div\).*must have same input types"),
         (other_inputs, "its inputs are bank, picture, not image and bank"),
@@ -152,10 +152,10 @@ def other_inputs(model: onnx.ModelProto) -> None:
     ],
     ids=["unsupported node", "old opset", "mixed types", "other inputs", "other tiles"],
 )
-def test_what_cannot_be_built_is_one_sentence_with_a_remedy(
-    graph: Path, library: TensorRT, change: Callable[[onnx.ModelProto], object], said: str
+def test_an_unbuildable_graph_gives_one_sentence_and_a_remedy(
+    graph: Path, library: TensorRT, change: Callable[[onnx.ModelProto], object], message: str
 ) -> None:
-    with pytest.raises(ProcunitError, match=said) as caught:
+    with pytest.raises(ProcunitError, match=message) as caught:
         built(edited(graph, change), library)
     assert caught.value.where == str(graph)
     assert caught.value.remedy
@@ -163,19 +163,19 @@ def test_what_cannot_be_built_is_one_sentence_with_a_remedy(
 
 
 @pytest.mark.parametrize("keep", [0, 100, -300])
-def test_a_truncated_graph_is_told_as_such(graph: Path, library: TensorRT, keep: int) -> None:
+def test_a_truncated_graph_is_reported(graph: Path, library: TensorRT, keep: int) -> None:
     graph.write_bytes(graph.read_bytes()[:keep])
-    with pytest.raises(ProcunitError, match=r"no whole ONNX file|no graph of a bundle") as caught:
+    with pytest.raises(ProcunitError, match=r"not a complete ONNX file|not a bundle's graph") as caught:
         built(graph, library)
     assert "Copy the bundle again" in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("log_text", "message"),
     [
         ("[virtualMemoryBuffer.cpp::resizePhysical::156] Error Code 2: OutOfMemory (Requested size was 8e9)", "swap"),
         ("[resizingAllocator.cpp::allocate::74] Error Code 1: Cuda Runtime (out of memory)", "ran out of memory"),
-        ("CUDA initialization failure with error: 35", "no GPU that it can use"),
+        ("CUDA initialization failure with error: 35", "no usable GPU"),
         (
             "IBuilder::buildSerializedNetwork: Error Code 10: Internal Error (Could not find any implementation for "
             "node {ForeignNode[/search/MatMul]}.)",
@@ -184,36 +184,36 @@ def test_a_truncated_graph_is_told_as_such(graph: Path, library: TensorRT, keep:
         ("Error Code 9: something unheard of", "something unheard of"),
     ],
 )
-def test_a_builder_that_gives_nothing_is_put_into_words(graph: Path, library: TensorRT, words: str, said: str) -> None:
-    """The words are TensorRT's own; a builder that fails in this way stands in for a GPU that makes it fail."""
+def test_a_failed_build_is_explained(graph: Path, library: TensorRT, log_text: str, message: str) -> None:
+    """The texts are TensorRT's own; a builder that fails with them replaces a GPU that would cause the failure."""
     trt: Any = library.module
 
     class Failing(trt.Builder):  # type: ignore[misc]
         def build_serialized_network(self, _network: object, _config: object) -> None:
-            self.logger.log(trt.ILogger.ERROR, words)
+            self.logger.log(trt.ILogger.ERROR, log_text)
 
-    with pytest.raises(ProcunitError, match=said) as caught:
+    with pytest.raises(ProcunitError, match=message) as caught:
         built(graph, spied(library, Failing))
     assert caught.value.remedy
 
 
-def test_a_library_without_a_gpu_may_give_no_builder_at_all(graph: Path, library: TensorRT) -> None:
+def test_a_library_that_gives_no_builder_is_reported_as_no_gpu(graph: Path, library: TensorRT) -> None:
     class NoBuilder:
         def __init__(self, logger: Any) -> None:
             logger.log(library.module.ILogger.ERROR, "CUDA initialization failure with error: 35")
             raise TypeError("pybind11::init(): factory function returned nullptr")
 
-    with pytest.raises(ProcunitError, match=r"no GPU.*nvidia-smi"):
+    with pytest.raises(ProcunitError, match=r"no usable GPU.*nvidia-smi"):
         built(graph, spied(library, NoBuilder))
 
 
 @pytest.mark.parametrize("timing", [b"", b"no cache at all" * 100])
-def test_kernel_times_of_another_kind_are_no_obstacle(graph: Path, library: TensorRT, timing: bytes) -> None:
+def test_a_foreign_timing_cache_is_ignored(graph: Path, library: TensorRT, timing: bytes) -> None:
     first = build_engine(graph, library, tiles=1, timing=timing, tracker=BuildTracker())
     assert build_engine(graph, library, tiles=1, timing=first.timing, tracker=BuildTracker()).plan
 
 
-def test_what_the_kernel_says_of_free_memory(tmp_path: Path) -> None:
+def test_available_memory_is_read_from_meminfo(tmp_path: Path) -> None:
     (tmp_path / "meminfo").write_text("MemTotal: 7990000 kB\nMemAvailable:    4096 kB\n")
     assert available_memory_bytes(tmp_path / "meminfo") == 4 << 20
     assert available_memory_bytes(tmp_path / "missing") is None
@@ -221,14 +221,14 @@ def test_what_the_kernel_says_of_free_memory(tmp_path: Path) -> None:
 
 def test_a_bundle_s_engine_is_built_once_and_kept(tmp_path: Path, library: TensorRT) -> None:
     bundle = open_without_signature_check(build_tiny_bundle(tmp_path).path)
-    cache, told = EngineCache(tmp_path / "engines"), list[BuildProgress]()
-    first = engine_from_bundle(bundle, "fp32", library, cache, told.append, lambda _: False)
-    again = engine_from_bundle(bundle, "fp32", library, cache, told.append, lambda _: False)
+    cache, reported = EngineCache(tmp_path / "engines"), list[BuildProgress]()
+    first = engine_from_bundle(bundle, "fp32", library, cache, reported.append, lambda _: False)
+    again = engine_from_bundle(bundle, "fp32", library, cache, reported.append, lambda _: False)
     assert (first.was_cached, again.was_cached) == (False, True)
     assert again.engine == first.engine
-    assert told[-1].phase.startswith("model: ")
+    assert reported[-1].phase.startswith("model: ")
     with pytest.raises(ProcunitError, match="no int8 graphs, only fp32"):
-        engine_from_bundle(bundle, "int8", library, cache, told.append, lambda _: False)
+        engine_from_bundle(bundle, "int8", library, cache, reported.append, lambda _: False)
 
 
 def names_in(folder: Path) -> list[str]:
@@ -241,30 +241,28 @@ def test_a_failed_and_a_cancelled_build_leave_nothing(tmp_path: Path, library: T
     with pytest.raises(BuildCancelledError):
         engine_from_bundle(bundle, "fp32", library, cache, lambda _: None, lambda _: True)
     edited(bundle.graphs()[0], unheard_of)
-    with pytest.raises(ProcunitError, match="does not take the node"):
+    with pytest.raises(ProcunitError, match="does not support the node"):
         engine_from_bundle(bundle, "fp32", library, cache, lambda _: None, lambda _: False)
     assert names_in(tmp_path / "engines") == []
 
 
-def test_a_builder_that_is_stuck_is_given_up(
-    tmp_path: Path, library: TensorRT, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go_on = threading.Event()
+def test_a_hung_builder_is_given_up(tmp_path: Path, library: TensorRT, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
 
-    def stuck(*_: object, **__: object) -> BuiltEngine:
-        go_on.wait(10)
+    def hang(*_: object, **__: object) -> BuiltEngine:
+        release.wait(10)
         return BuiltEngine(b"", b"")
 
-    monkeypatch.setattr(engine_build, "build_engine", stuck)
+    monkeypatch.setattr(engine_build, "build_engine", hang)
     monkeypatch.setattr(engine_build, "STALLED_S", 0.1)
-    monkeypatch.setattr(engine_build, "TELL_S", 0.05)
+    monkeypatch.setattr(engine_build, "PROGRESS_INTERVAL_S", 0.05)
     bundle = open_without_signature_check(build_tiny_bundle(tmp_path).path)
 
     def wait(seconds: float) -> bool:
         time.sleep(seconds)
         return False
 
-    with pytest.raises(ProcunitError, match="finished no step for") as caught:
+    with pytest.raises(ProcunitError, match="not finished a step for") as caught:
         engine_from_bundle(bundle, "fp32", library, EngineCache(tmp_path / "engines"), lambda _: None, wait)
-    go_on.set()
+    release.set()
     assert re.search("Restart the device", str(caught.value))

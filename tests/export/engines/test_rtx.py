@@ -1,4 +1,4 @@
-"""TensorRT's own parser and builder take every form of the graph, on the CPU, strongly typed."""
+"""TensorRT's parser and builder accept every form of the graph, on the CPU, strongly typed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> MadeGraph:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_an_engine_is_built_without_a_head_and_of_colour(made: MadeGraph, precision: Precision) -> None:
+def test_an_engine_is_built_for_colour_without_a_head(made: MadeGraph, precision: Precision) -> None:
     assert built_engine_bytes(made.paths(precision)[0], tiles=2) > 10_000
 
 
-def test_a_graph_that_turns_pixels_before_the_cast_is_refused(tmp_path: Path) -> None:
-    """What the check is for: ONNX Runtime takes such a graph, TensorRT does not."""
+def test_a_graph_that_transposes_before_the_cast_is_refused(tmp_path: Path) -> None:
+    """Why the check exists: ONNX Runtime accepts such a graph, TensorRT does not."""
     nodes = [
         helper.make_node("Transpose", ["image"], ["turned"], perm=[0, 3, 1, 2]),
         helper.make_node("Cast", ["turned"], ["cast"], to=TensorProto.FLOAT),

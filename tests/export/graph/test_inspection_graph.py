@@ -1,4 +1,4 @@
-"""The exported graph: its contract, its numbers against torch and against float64, and that a wrong one is noticed."""
+"""The exported graph: its contract, its numbers against PyTorch and float64, and that a wrong graph is detected."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from edge.anomaly import folded_rows
 from edge.bundle.manifest import PRECISIONS, Precision
 from edge.engine.ort import OrtEngine
 from edge.errors import ProcunitError
-from edge.preprocess import PADDING_U8
-from edge.preprocess import judged_patches as judged_patches_of_pixels
-from export.graph.inspection_graph import judged_patches, search
+from edge.preprocess import PADDING_U8, judged_patches
+from export.graph.inspection_graph import inspected_patches, search
 from export.graph.parity import check_difference, difference_of_graphs, reference_outputs
 from tests.export import textbook
 from tests.export.graphs import SIDE_PX, MadeGraph, images, make_graph
@@ -85,7 +84,7 @@ def test_colour_is_read_as_bgr(tmp_path: Path) -> None:
         )
 
 
-def test_a_changed_weight_is_noticed(made: MadeGraph, tmp_path: Path) -> None:
+def test_a_changed_weight_is_detected(made: MadeGraph, tmp_path: Path) -> None:
     model = onnx.load(made.path)
     weight = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("conv_stem.weight"))
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.01), weight.name))
@@ -99,7 +98,7 @@ def test_a_changed_weight_is_noticed(made: MadeGraph, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_an_output_that_is_no_number_is_noticed(made: MadeGraph, precision: Precision, tmp_path: Path) -> None:
+def test_an_output_of_nan_is_detected(made: MadeGraph, precision: Precision, tmp_path: Path) -> None:
     model = onnx.load(made.path)
     stem = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("conv_stem.weight"))
     stem.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(stem) * np.float32(np.nan), stem.name))
@@ -164,15 +163,15 @@ def test_one_noisy_patch_moves_the_score_by_no_more_than_its_share(
 
 @pytest.mark.parametrize("channels", [1, 3])
 @given(seed=st.integers(0, 1000), share=st.sampled_from([0.0, 0.9, 0.999]))
-def test_the_graph_judges_the_patches_that_the_device_does(channels: int, seed: int, share: float) -> None:
+def test_the_graph_inspects_the_same_patches_as_the_device(channels: int, seed: int, share: float) -> None:
     draw = np.random.default_rng(seed)
     tiles_u8 = draw.integers(0, 256, (2, 48, 64, channels), np.uint8)
     tiles_u8[draw.random((2, 48, 64)) < share] = PADDING_U8
-    found = judged_patches(torch.from_numpy(tiles_u8)).numpy()
-    np.testing.assert_array_equal(found, judged_patches_of_pixels(tiles_u8))
+    found = inspected_patches(torch.from_numpy(tiles_u8)).numpy()
+    np.testing.assert_array_equal(found, judged_patches(tiles_u8))
 
 
-def test_padding_never_counts_and_a_frame_of_another_grey_does(made: MadeGraph) -> None:
+def test_padding_never_counts_but_a_border_of_another_grey_does(made: MadeGraph) -> None:
     tiles_u8 = np.full((3, SIDE_PX, SIDE_PX, made.geometry.channels), PADDING_U8, np.uint8)
     tiles_u8[1] = PADDING_U8 - 1
     tiles_u8[:2, 16:-16, 16:-16] = images(1, made.geometry.channels)[0, 16:-16, 16:-16]

@@ -1,4 +1,4 @@
-"""What half precision and INT8 may touch: the trunk and the head, never the search."""
+"""Half precision and INT8 apply to the trunk and the head, never to the search."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from torch import nn
 from edge.anomaly import folded_rows
 from edge.bundle.manifest import PRECISIONS, Precision
 from edge.engine.ort import OrtEngine
-from export.bank.memory_bank import rows_with_reach
+from export.bank.memory_bank import rows_with_local_scale
 from export.bank.space import FEATURES
 from export.graph.inspection_graph import OPSET, search
-from export.graph.precision import folded, largest_activation
+from export.graph.precision import fold_batch_norms, largest_activation
 from export.graph.quantize import QuantizedConv
 from tests.export import textbook
 from tests.export.graphs import Floats, MadeGraph, images, make_graph
@@ -35,7 +35,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> MadeGraph:
 
 
 class Nodes:
-    """A graph's nodes by what they make and what they read, and the type of every value."""
+    """A graph's nodes by their outputs and inputs, and the type of every value."""
 
     def __init__(self, path: Path) -> None:
         graph = onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True).graph
@@ -48,7 +48,7 @@ class Nodes:
 
     def that_depend_on(self, name: str) -> list[onnx.NodeProto]:
         reached, found = {name}, []
-        for node in self.all:  # sorted by the format's own rule
+        for node in self.all:  # the format requires topological order
             if reached & set(node.input):
                 reached |= set(node.output)
                 found.append(node)
@@ -56,7 +56,7 @@ class Nodes:
 
     @property
     def queries(self) -> str:
-        """The patches [P, D] that are searched for, before their squares are joined to them for the matrix product."""
+        """The query patches [P, D], before their squares are appended for the matrix product."""
         (product,) = [node for node in self.that_depend_on("bank") if node.op_type in ("Gemm", "MatMul")]
         joined = self.before(product.input[0], skipping=set())
         assert joined.op_type == "Concat"
@@ -108,12 +108,12 @@ def test_the_distances_of_every_precision_are_those_of_float64(made: MadeGraph, 
 
 
 def _features(count: int, seed: int) -> Floats:
-    """Patches [count, D] as a trunk gives them: far from zero against how little they vary."""
+    """Patches [count, D] like those of a trunk: far from zero compared with how little they vary."""
     return (20 + 0.5 * np.random.default_rng(seed).normal(size=(count, FEATURES))).astype(np.float32)
 
 
 def _rounded(values: Floats) -> Floats:
-    """To half precision's ten bits, which are TF32's, too."""
+    """Round to ten bits, as half precision and TF32 do."""
     return values.astype(np.float16).astype(np.float32)
 
 
@@ -138,21 +138,21 @@ def _searched_in_tf32(queries: Floats, bank: Floats) -> Floats:
     return np.asarray(np.linalg.norm(queries - winners[:, :-1], axis=1) / winners[:, -1], np.float32)
 
 
-def test_the_search_keeps_its_bound_and_the_bound_tells_a_wrong_one() -> None:
+def test_the_search_keeps_its_error_bound_and_imprecise_ones_exceed_it() -> None:
     rows, queries = _features(500, 0), _features(100, 1)
     mean = rows.mean(0)
-    far = rows_with_reach(torch.from_numpy(rows)).numpy()
+    far = rows_with_local_scale(torch.from_numpy(rows)).numpy()
     centred = np.column_stack([rows - mean, far[:, -1]])
     assert _worst_relative_error(_searched(queries - mean, centred), queries, far) < SEARCH_BOUND / 10
-    in_half = _searched(_rounded(queries), _rounded(far))
-    assert _worst_relative_error(in_half, queries, far) > SEARCH_BOUND, "half precision"
+    half_precision = _searched(_rounded(queries), _rounded(far))
+    assert _worst_relative_error(half_precision, queries, far) > SEARCH_BOUND, "half precision"
     in_tf32 = _searched_in_tf32(queries, far)
     assert _worst_relative_error(in_tf32, queries, far) > SEARCH_BOUND, "TF32 on features that are not centred"
 
 
 def test_folded_batch_norms_change_nothing(made: MadeGraph) -> None:
     tiles = images(1, 1)
-    model = folded(made.graph.model, tiles)
+    model = fold_batch_norms(made.graph.model, tiles)
     assert not [module for module in model.trunk.modules() if isinstance(module, nn.BatchNorm2d)]
     assert [module for module in made.graph.model.trunk.modules() if isinstance(module, nn.BatchNorm2d)]
     with torch.inference_mode():
@@ -174,7 +174,7 @@ def test_trunk_and_head_are_in_half_precision(made: MadeGraph, precision: Precis
     assert TensorProto.FLOAT16 in {nodes.type_of[node.output[0]] for node in heads}
 
 
-def test_int8_is_symmetric_and_leaves_out_what_loses_most(made: MadeGraph) -> None:
+def test_int8_is_symmetric_and_skips_the_sensitive_convolutions(made: MadeGraph) -> None:
     nodes = Nodes(made.paths("int8")[0])
     for node in nodes.all:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
@@ -187,7 +187,7 @@ def test_int8_is_symmetric_and_leaves_out_what_loses_most(made: MadeGraph) -> No
         weight = nodes.maker[node.input[1]]
         levels = numpy_helper.to_array(nodes.constants[weight.input[0]])
         assert levels.dtype == np.int8
-        assert numpy_helper.to_array(nodes.constants[weight.input[1]]).shape == levels.shape[:1], "a scale a channel"
+        assert numpy_helper.to_array(nodes.constants[weight.input[1]]).shape == levels.shape[:1], "per channel"
         np.testing.assert_array_equal(np.abs(levels.astype(int)).max((1, 2, 3)), 127)
         assert levels.shape[1] > 3
         assert {a.name: a.i for a in node.attribute}.get("group", 1) == 1
@@ -200,7 +200,7 @@ def test_int8_is_symmetric_and_leaves_out_what_loses_most(made: MadeGraph) -> No
 def test_a_quantized_convolution_is_the_same_in_onnx_as_in_torch(tmp_path: Path) -> None:
     torch.manual_seed(0)
     conv = QuantizedConv(nn.Conv2d(8, 6, 3, stride=2, padding=1), largest_input=2.0).eval()
-    features = torch.randn(2, 8, 12, 12)  # some beyond the range, which clips them
+    features = torch.randn(2, 8, 12, 12)  # some are outside the range and get clipped
     torch.onnx.export(conv, (features,), tmp_path / "conv.onnx", input_names=["features"], opset_version=OPSET)
     session = onnxruntime.InferenceSession(tmp_path / "conv.onnx", providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"features": features.numpy()})
@@ -208,7 +208,7 @@ def test_a_quantized_convolution_is_the_same_in_onnx_as_in_torch(tmp_path: Path)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_two_graphs_give_what_one_gives(made: MadeGraph, precision: Precision) -> None:
+def test_separate_graphs_give_the_outputs_of_the_fused_graph(made: MadeGraph, precision: Precision) -> None:
     tiles_u8 = images(2, 1, seed=9)
     engines = [OrtEngine(made.paths(precision, separate=separate), made.bank) for separate in (False, True)]
     fused, separate = (engine.infer(tiles_u8) for engine in engines)
@@ -217,7 +217,7 @@ def test_two_graphs_give_what_one_gives(made: MadeGraph, precision: Precision) -
 
 
 def test_the_largest_activation_is_the_largest_of_any_layer(made: MadeGraph) -> None:
-    model = folded(made.graph.model, images(1, 1))
+    model = fold_batch_norms(made.graph.model, images(1, 1))
     usual = largest_activation(model, [images(1, 1)])
     model.trunk.get_parameter("conv_stem.bias").data[0] = 7e4
     assert usual < 1e3

@@ -1,4 +1,4 @@
-"""The benchmark against anomalib, as far as it goes without anomalib: our laps, the split, the figures, the tables."""
+"""The benchmark against anomalib, without anomalib itself: our laps, the folds, the figures, the tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sklearn.metrics import roc_auc_score
 from edge.errors import ProcunitError
 from edge.geometry import Geometry
 from tests.support.photographs import BACKBONE, write_photographs, write_weights
-from tools.benchmarks.peers import children, contest, photographs
+from tools.benchmarks.peers import children, contest
 from tools.benchmarks.peers.__main__ import main
 from tools.benchmarks.peers.contest import PeerSettings, layers_of_backbone, results_of_fold, share_of_rows
 from tools.benchmarks.peers.figures import (
@@ -29,17 +29,17 @@ from tools.benchmarks.peers.figures import (
     Accuracy,
     Auc,
     FoldResult,
-    Judged,
+    Scored,
     accuracy_from_results,
     pixel_auc,
-    result_from_judged,
+    result_from_scores,
 )
-from tools.benchmarks.peers.patchcore_ours import judged_by_ours
+from tools.benchmarks.peers.patchcore_ours import score_by_ours
 from tools.benchmarks.peers.photographs import FOLDS, Contest, Truth, contest_from_folder, folds_by_part, truth_of_photo
 from tools.benchmarks.peers.points import FEATURES, exact_radius, write_points
 from tools.benchmarks.peers.race import Heat, Lap, laps_of_heat
 from tools.benchmarks.peers.report import accuracy_rows, contestant_rows, heading, race_rows, table_from_rows
-from training.data.dataset import Photo, dataset_from_folder
+from training.data.dataset import Photo
 from training.near_duplicates import NearDuplicates, Pair
 from training.weights import STAND_IN
 
@@ -50,12 +50,21 @@ def photo(part: str, label: str = "good", copy: int = 0) -> Photo:
     return Photo(Path(f"{part}-{copy}.png"), f"{label}/{part}-{copy}.png", "0" * 64, part, label, None)
 
 
+@pytest.fixture(scope="module")
+def shared_contest(tmp_path_factory: pytest.TempPathFactory) -> Contest:
+    """Six good parts and two with spots; it is only read."""
+    folder = tmp_path_factory.mktemp("contest")
+    data = write_photographs(folder / "data", 6, {"spot": 2})
+    weights = write_weights(folder / "weights.safetensors")
+    return contest_from_folder(data, BACKBONE, weights, INPUT_PX, folder, Console(quiet=True))
+
+
 def nearest_of_100(points: NDArray[np.float32]) -> NDArray[np.float32]:
     """Each other point's distance to the nearest of the first 100."""
     return np.asarray([np.linalg.norm(points[:100] - point, axis=1).min() for point in points[100:]])
 
 
-def test_our_lap_is_timed_and_judged(tmp_path: Path) -> None:
+def test_our_lap_is_timed_and_its_radius_computed(tmp_path: Path) -> None:
     (lap,) = laps_of_heat(Heat(1500, 60, 1, ("ours",)), tmp_path)
     assert (lap.side, lap.points, lap.rows) == ("ours", 1500, 60)
     assert 0 < lap.covering_radius < exact_radius(np.load(tmp_path / "points.npy"), np.arange(60))
@@ -83,7 +92,7 @@ def test_the_radius_is_exact_across_blocks() -> None:
     assert exact_radius(points, chosen) == pytest.approx(wanted, rel=1e-9)
 
 
-def test_a_missing_environment_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_environment_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(children, "PEERS_PYTHON", tmp_path / "python")
     with pytest.raises(ProcunitError, match="make bench-peers"):
         children.run_side("anomalib", "lap")
@@ -92,12 +101,12 @@ def test_a_missing_environment_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_another_environment_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(children, "PEERS_PYTHON", tmp_path / "python")
     monkeypatch.setenv("PROCUNIT_PEERS_PYTHON", sys.executable)
-    with pytest.raises(ProcunitError, match="lap of the side anomalib ended with 1"):
+    with pytest.raises(ProcunitError, match="lap of the side anomalib failed with exit status 1"):
         children.run_side("anomalib", "lap")
 
 
-def test_a_side_that_fails_is_no_result(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ProcunitError, match="lap of the side ours ended with 1"):
+def test_a_side_that_fails_is_an_error(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ProcunitError, match="lap of the side ours failed with exit status 1"):
         children.run_side("ours", "lap")
     assert "ValueError" in capfd.readouterr().err
 
@@ -116,18 +125,18 @@ def test_no_part_is_on_both_sides_of_a_fold(shown: list[tuple[int, str]], count:
         return
     folds = folds_by_part(photos, count)
     assert len(folds) == count
-    judged_good: list[str] = []
+    scored_good: list[str] = []
     for fold in folds:
-        banked = {photos[place].part_id for place in fold.bank}
-        judged = {photos[place].part_id for place in fold.judged}
-        assert banked.isdisjoint(judged)
-        assert banked | judged == good | defective
-        assert sorted(photos[place].part_id for place in fold.bank_one_a_part) == sorted(banked)
+        banked = {photos[index].part_id for index in fold.bank}
+        scored = {photos[index].part_id for index in fold.scored}
+        assert banked.isdisjoint(scored)
+        assert banked | scored == good | defective
+        assert sorted(photos[index].part_id for index in fold.bank_one_a_part) == sorted(banked)
         assert set(fold.bank_one_a_part) <= set(fold.bank)
-        assert all(photos[place].label != "good" or photos[place].part_id in good for place in fold.judged)
-        judged_good += judged - defective
-    assert len(judged_good) == len(set(judged_good))
-    assert count < FOLDS or set(judged_good) == good
+        assert all(photos[index].label != "good" or photos[index].part_id in good for index in fold.scored)
+        scored_good += scored - defective
+    assert len(scored_good) == len(set(scored_good))
+    assert count < FOLDS or set(scored_good) == good
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 30))
@@ -159,25 +168,23 @@ def test_figures_are_by_part_and_over_folds() -> None:
     ]
     found = accuracy_from_results(results, photos)
     assert {name: auc.value for name, auc in found.aucs.items()} == {"dent": 0.5, "rust": 1.0, ALL_DEFECTS: 0.75}
-    assert found.aucs["dent"].ci95 is None  # of one part nothing can be told
+    assert found.aucs["dent"].ci95 is None  # no interval from one part
     assert found.aucs[ALL_DEFECTS].ci95 is not None
     assert (found.bank_photos, found.bank_rows) == (11, 100)
     assert found.pixel_auc == pytest.approx(0.7)
     assert found.escapes == pytest.approx((0.49, 0.45))  # c lies between a and b: half a part is missed, less the rate
 
 
-def test_ours_judges_through_the_exported_graph(tmp_path: Path) -> None:
-    data = write_photographs(tmp_path / "data", 6, {"spot": 2})
-    weights, console = write_weights(tmp_path / "weights.safetensors"), Console(quiet=True)
-    contest = contest_from_folder(data, BACKBONE, weights, INPUT_PX, tmp_path, console)
+def test_our_side_scores_with_the_exported_graph(shared_contest: Contest, tmp_path: Path) -> None:
+    contest = shared_contest
     assert np.load(contest.inputs).shape == (16, INPUT_PX, INPUT_PX, 1)
     (fold,) = folds_by_part(contest.dataset.photos, 1)
-    judged = judged_by_ours(contest, fold.bank_one_a_part, fold.judged, tmp_path / "run", console)
-    assert judged.bank_rows <= len(fold.bank_one_a_part) * (INPUT_PX // 16) ** 2
-    assert judged.maps.shape == (len(fold.judged), INPUT_PX, INPUT_PX)
-    result = result_from_judged("ours", contest, fold, fold.bank_one_a_part, judged)
-    spots = [s for place, s in result.scores.items() if contest.dataset.photos[place].label == "spot"]
-    good = [s for place, s in result.scores.items() if contest.dataset.photos[place].label == "good"]
+    scored = score_by_ours(contest, fold.bank_one_a_part, fold.scored, tmp_path / "run", Console(quiet=True))
+    assert scored.bank_rows <= len(fold.bank_one_a_part) * (INPUT_PX // 16) ** 2
+    assert scored.maps.shape == (len(fold.scored), INPUT_PX, INPUT_PX)
+    result = result_from_scores("ours", contest, fold, fold.bank_one_a_part, scored)
+    spots = [s for index, s in result.scores.items() if contest.dataset.photos[index].label == "spot"]
+    good = [s for index, s in result.scores.items() if contest.dataset.photos[index].label == "good"]
     assert min(spots) > max(good)
     assert result.pixel_auc is not None
     assert result.pixel_auc > 0.8
@@ -185,23 +192,23 @@ def test_ours_judges_through_the_exported_graph(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("on_gpu", [False, True])
 def test_anomalib_has_all_photographs_only_on_a_gpu(
-    on_gpu: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    on_gpu: bool, monkeypatch: pytest.MonkeyPatch, shared_contest: Contest
 ) -> None:
-    def ours(met: Contest, bank: Sequence[int], judged: Sequence[int], *_: object) -> Judged:
-        return Judged(np.zeros(len(judged)), np.zeros((len(judged), INPUT_PX, INPUT_PX), np.float32), len(bank), "ort")
+    def ours(met: Contest, bank: Sequence[int], scored: Sequence[int], *_: object) -> Scored:
+        return Scored(np.zeros(len(scored)), np.zeros((len(scored), INPUT_PX, INPUT_PX), np.float32), len(bank), "ort")
 
-    def anomalib(met: Contest, bank: Sequence[int], judged: Sequence[int], settings: PeerSettings, _: Path) -> Judged:
+    def anomalib(met: Contest, bank: Sequence[int], scored: Sequence[int], settings: PeerSettings, _: Path) -> Scored:
         rows = int(settings.share * len(bank) * (INPUT_PX // 8) ** 2)
-        return replace(ours(met, bank, judged), bank_rows=rows, on_gpu=on_gpu)
+        return replace(ours(met, bank, scored), bank_rows=rows, on_gpu=on_gpu)
 
-    monkeypatch.setattr(contest, "judged_by_ours", ours)
-    monkeypatch.setattr(contest, "judged_by_anomalib", anomalib)
-    data, console = write_photographs(tmp_path, 6, {"spot": 2}), Console(quiet=True)
-    met = contest_from_folder(data, BACKBONE, write_weights(tmp_path / "w.safetensors"), INPUT_PX, tmp_path, console)
-    (fold,) = folds_by_part(met.dataset.photos, 1)
+    monkeypatch.setattr(contest, "score_by_ours", ours)
+    monkeypatch.setattr(contest, "score_by_anomalib", anomalib)
+    (fold,) = folds_by_part(shared_contest.dataset.photos, 1)
     one, everything = len(fold.bank_one_a_part), len(fold.bank)
     assert one < everything
-    assert [(r.contestant, r.bank_photos, r.bank_rows) for r in results_of_fold(met, fold, console)] == [
+    assert [
+        (r.contestant, r.bank_photos, r.bank_rows) for r in results_of_fold(shared_contest, fold, Console(quiet=True))
+    ] == [
         ("ours", one, one),
         ("anomalib, our settings", one, one),
         ("anomalib, its defaults", one, one * 64 // 10),
@@ -211,9 +218,9 @@ def test_anomalib_has_all_photographs_only_on_a_gpu(
     ][: 6 if on_gpu else 4]
 
 
-def test_parts_that_look_alike_are_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_look_alike_parts_are_joined(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pair = Pair("good/00-0.png", "good/01-1.png", 0.5)
-    monkeypatch.setattr(photographs, "near_duplicates", lambda *_: NearDuplicates((pair,), (), 16, 16))
+    monkeypatch.setattr("tools.benchmarks.joined_parts.near_duplicates", lambda *_: NearDuplicates((pair,), (), 16, 16))
     data, weights = write_photographs(tmp_path, 6, {"spot": 2}), write_weights(tmp_path / "w.safetensors")
     met = contest_from_folder(data, BACKBONE, weights, INPUT_PX, tmp_path, Console(quiet=True))
     parts = [photo.part_id for photo in met.dataset.photos]
@@ -222,21 +229,17 @@ def test_parts_that_look_alike_are_one(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert parts.count("good-00") == 4
 
 
-def test_an_input_that_no_network_takes_is_refused(tmp_path: Path) -> None:
+def test_an_input_size_that_is_no_multiple_of_32_is_refused(tmp_path: Path) -> None:
     refused = CliRunner().invoke(main, ["accuracy", "--data", str(tmp_path), "--input-px", "100"])
     assert refused.exit_code == 2
     assert "multiple of 32" in refused.output
 
 
-def test_masks_lie_where_the_letterboxed_part_does(tmp_path: Path) -> None:
-    dataset = dataset_from_folder(write_photographs(tmp_path, 5, {"spot": 1}))
-    contest = contest_from_folder(
-        tmp_path, BACKBONE, write_weights(tmp_path / "w.safetensors"), INPUT_PX, tmp_path, Console(quiet=True)
-    )
-    inputs = np.load(contest.inputs)
-    for place, shown in enumerate(dataset.photos):
-        truth = truth_of_photo(shown, contest.geometry)
-        part = inputs[place, ..., 0][truth.window]
+def test_masks_follow_the_letterboxed_part(shared_contest: Contest) -> None:
+    inputs = np.load(shared_contest.inputs)
+    for index, shown in enumerate(shared_contest.dataset.photos):
+        truth = truth_of_photo(shown, shared_contest.geometry)
+        part = inputs[index, ..., 0][truth.window]
         assert part.shape == (45, INPUT_PX)  # 56 x 80 px, letterboxed
         assert truth.defect is not None
         assert truth.defect.any() == (shown.label == "spot")

@@ -1,4 +1,4 @@
-"""The demonstration's child processes: none outlives it, whatever they do and whenever it is stopped."""
+"""The demonstration's child processes: none outlives it, whatever it does and whenever it is stopped."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def ignore(_command: list[str]) -> None:
     """No terminal to print command lines on."""
 
 
-def test_a_command_that_ends_well_is_run_and_one_that_fails_is_named() -> None:
+def test_a_command_is_run_and_a_failing_one_is_named() -> None:
     announced: list[list[str]] = []
     with Children(announced.append) as children:
         children.run([sys.executable, "-c", "pass"])
         assert announced == [[sys.executable, "-c", "pass"]]
-        with pytest.raises(click.ClickException, match="ended with 3"):
+        with pytest.raises(click.ClickException, match="failed with exit status 3"):
             children.run([sys.executable, "-c", "raise SystemExit(3)"])
 
 
@@ -47,7 +47,7 @@ def test_output_goes_into_the_log(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == "hello\n"
 
 
-def test_a_child_that_asks_for_time_gets_it(tmp_path: Path) -> None:
+def test_a_child_gets_time_to_clean_up(tmp_path: Path) -> None:
     polite = (
         "import signal, sys, time\n"
         "def leave(*_):\n time.sleep(0.3); print('tidied', flush=True); sys.exit(0)\n"
@@ -73,7 +73,7 @@ def test_leaving_kills_a_stubborn_child_and_its_child(monkeypatch: pytest.Monkey
     assert alive_with_mark(mark) == []
 
 
-def test_what_a_finished_child_left_behind_is_ended_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_left_by_a_finished_child_are_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     mark = new_mark()
     monkeypatch.setenv(MARK, mark)
     forking = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"
@@ -83,7 +83,7 @@ def test_what_a_finished_child_left_behind_is_ended_too(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_the_wait_and_the_old_handler_returns(number: signal.Signals) -> None:
+def test_a_signal_ends_the_wait_and_the_old_handler_is_restored(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with pytest.raises(Stopped) as caught, Children(ignore) as children:  # noqa: PT012  (the block is what is tested)
         process = children.start([sys.executable, "-c", "import time; time.sleep(60)"])

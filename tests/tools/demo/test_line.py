@@ -1,4 +1,4 @@
-"""The demonstration's line on a tiny bundle: real broker, daemon and live view; stopped, it leaves nothing."""
+"""The demonstration's line on a tiny bundle: real broker, daemon and live view; it leaves nothing when stopped."""
 
 from __future__ import annotations
 
@@ -70,20 +70,23 @@ def test_every_part_of_the_line_gets_one_result(tmp_path: Path) -> None:
     assert "mosquitto" in announced[0][0]
 
 
-def test_a_daemon_that_cannot_start_is_told_with_its_last_words(tmp_path: Path) -> None:
+def test_a_daemon_that_cannot_start_is_reported_with_its_last_log_lines(tmp_path: Path) -> None:
     setup = tiny_setup(tmp_path, parts=2, rate="max")
     (setup.bundle / "model.onnx").write_bytes(b"changed")
-    with pytest.raises(click.ClickException, match=r"(?s)ended with 2.*model\.onnx"), Children(ignore) as children:
+    with (
+        pytest.raises(click.ClickException, match=r"(?s)exit status 2.*model\.onnx"),
+        Children(ignore) as children,
+    ):
         run_line(children, PROCUNIT, setup, 2)
 
 
-def test_a_broker_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broker_that_does_not_answer_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tools.demo.broker._START_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(click.ClickException, match="not confirm"):
         Subscriber(silent.getsockname()[1], "a/b")
 
 
-def test_a_broker_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_broker_that_does_not_start_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tools.demo.broker._CONFIG", "listener {port} {host}\nnonsense true\n")
     with pytest.raises(click.ClickException, match="did not start"), Children(ignore) as children:
         start_broker(children, tmp_path / "broker")

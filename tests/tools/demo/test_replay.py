@@ -1,4 +1,4 @@
-"""The demonstration's replay list holds never-trained photographs alone, and its folder is not somebody else's."""
+"""The demonstration replays only photographs not used for training, and empties only its own folder."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_only_seeded_photographs_are_replayed_and_no_copy_of_a_taught_one(run: Path) -> None:
+def test_only_reserved_photographs_are_replayed_and_no_copy_of_a_taught_one(run: Path) -> None:
     parts = parts_from_run(run, seed=8)
     assert sorted(Path(part.file).stem for part in parts) == [f"g{i}" for i in range(8)] + [f"s{i}" for i in range(3)]
     assert {part.truth for part in parts} == {"good", "scratch"}
     assert all(part.file == str(run / "data" / part.truth / f"{part.part_id[5:]}.png") for part in parts)
 
 
-def test_a_run_without_seeded_photographs_is_told(run: Path) -> None:
+def test_a_run_without_reserved_photographs_is_reported(run: Path) -> None:
     record = read_record(run, TRAIN_FILE, TrainRecord)
     taught = tuple(photo for photo in record.photos if photo.role != "seed")
     write_record(run, TRAIN_FILE, record.model_copy(update={"photos": taught}))
@@ -72,7 +72,7 @@ def test_the_list_is_what_the_replay_camera_reads(run: Path) -> None:
     assert [(str(row.image), row.part_id) for row in rows] == [(part.file, part.part_id) for part in parts]
 
 
-def test_the_work_folder_is_made_and_emptied_again(tmp_path: Path) -> None:
+def test_the_work_folder_is_created_and_emptied_next_time(tmp_path: Path) -> None:
     out = tmp_path / "work" / "demo"
     prepare_folder(out, None)
     (out / "old").mkdir()
@@ -80,9 +80,9 @@ def test_the_work_folder_is_made_and_emptied_again(tmp_path: Path) -> None:
     assert [path.name for path in out.iterdir()] == [".procunit-demo"]
 
 
-def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_left_unchanged(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(click.ClickException, match="no demonstration made"):
+    with pytest.raises(click.ClickException, match="not from a demonstration"):
         prepare_folder(tmp_path, None)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
@@ -90,18 +90,18 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
 def test_photographs_inside_the_work_folder_are_not_deleted(tmp_path: Path) -> None:
     prepare_folder(tmp_path, None)
     (tmp_path / "parts").mkdir()
-    with pytest.raises(click.ClickException, match="holds the photographs"):
+    with pytest.raises(click.ClickException, match="contains the photographs"):
         prepare_folder(tmp_path, tmp_path / "parts")
     assert (tmp_path / "parts").is_dir()
 
 
 @pytest.mark.parametrize("rate", ["max", "120", "0.5", "60000"])
-def test_rates(rate: str) -> None:
+def test_valid_rates(rate: str) -> None:
     context = click.Context(click.Command("demo"))
     assert check_rate(context, click.Option(["--rate"]), rate) == rate
 
 
 @pytest.mark.parametrize("rate", ["", "fast", "0", "-3", "nan", "1e3", "60001", "1.2.3"])
-def test_rates_that_are_none(rate: str) -> None:
-    with pytest.raises(click.BadParameter, match="parts a minute"):
+def test_invalid_rates_are_refused(rate: str) -> None:
+    with pytest.raises(click.BadParameter, match="parts per minute"):
         check_rate(click.Context(click.Command("demo")), click.Option(["--rate"]), rate)

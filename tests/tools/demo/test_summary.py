@@ -1,4 +1,4 @@
-"""The closing summary's figures, from results made by the product's own payload code."""
+"""The figures of the summary, from results made by the product's own payload code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tools.demo.summary import (
     delivery_of,
     distinct_results,
     false_alarms,
-    first_name,
+    first_reason,
     rows_by_truth,
     stage_percentiles,
 )
@@ -74,7 +74,7 @@ def result(
     )
 
 
-def test_one_result_a_trigger_holds_and_repeats_are_allowed() -> None:
+def test_one_result_per_trigger_holds_and_repeats_are_allowed() -> None:
     received = [result(1), result(2), result(2), result(3)]
     delivery = delivery_of(received, 3)
     assert delivery == Delivery(3, 4, 3, 1, (), (), (), ())
@@ -92,7 +92,7 @@ def test_one_result_a_trigger_holds_and_repeats_are_allowed() -> None:
         ([], 1, {"missing": (1,)}),
     ],
 )
-def test_a_broken_promise_is_seen(received: list[Result], triggers: int, broken: dict[str, tuple[int, ...]]) -> None:
+def test_a_broken_promise_is_found(received: list[Result], triggers: int, broken: dict[str, tuple[int, ...]]) -> None:
     delivery = delivery_of(received, triggers)
     found = {name: getattr(delivery, name) for name in ("missing", "doubled", "conflicting", "strange")}
     assert {name: values for name, values in found.items() if values} == broken
@@ -100,7 +100,7 @@ def test_a_broken_promise_is_seen(received: list[Result], triggers: int, broken:
 
 
 @given(st.lists(st.integers(1, 12), max_size=40), st.integers(1, 12))
-def test_the_promise_holds_exactly_when_every_trigger_was_seen(counters: list[int], triggers: int) -> None:
+def test_the_promise_holds_exactly_if_every_trigger_has_a_result(counters: list[int], triggers: int) -> None:
     delivery = delivery_of([result(counter) for counter in counters], triggers)
     assert delivery.holds == (set(counters) == set(range(1, triggers + 1)))
     assert delivery.results + delivery.repeats == delivery.messages == len(counters)
@@ -122,7 +122,7 @@ def test_verdicts_and_names_are_counted_by_truth() -> None:
     assert (scratch.truth, scratch.verdicts, scratch.called) == ("scratch", {Verdict.REJECT: 1}, {"scratch": 1})
 
 
-def test_a_part_is_called_by_the_type_farthest_beyond_its_threshold() -> None:
+def test_the_first_reason_is_the_type_farthest_above_its_threshold() -> None:
     def reason(name: str | None, score: float, threshold: float) -> WhyPayload:
         scorer: Literal["head", "anomaly"] = "head" if name else "anomaly"
         return WhyPayload(
@@ -131,10 +131,10 @@ def test_a_part_is_called_by_the_type_farthest_beyond_its_threshold() -> None:
 
     flagged = result(1, Verdict.REVIEW, named="x")
     why = (reason("dent", 0.97, 0.9), reason("scratch", 0.9, 0.1), reason(None, 99.0, 1.0))
-    assert first_name(flagged.model_copy(update={"why": why})) == "scratch"
-    assert first_name(flagged.model_copy(update={"why": why[2:]})) == "anomaly"
-    assert first_name(result(1)) is None
-    assert first_name(result(1, Verdict.NOT_INSPECTED)) is None
+    assert first_reason(flagged.model_copy(update={"why": why})) == "scratch"
+    assert first_reason(flagged.model_copy(update={"why": why[2:]})) == "anomaly"
+    assert first_reason(result(1)) is None
+    assert first_reason(result(1, Verdict.NOT_INSPECTED)) is None
 
 
 def test_false_alarms_leave_out_what_was_not_inspected() -> None:
@@ -152,7 +152,7 @@ def test_a_good_part_flagged_in_one_of_its_photographs_is_one_false_alarm() -> N
     assert (alarms.good_parts, alarms.flagged_parts) == (1, 1)
 
 
-def test_no_good_part_no_false_alarms() -> None:
+def test_without_good_parts_there_is_no_false_alarm_rate() -> None:
     assert false_alarms([result(2)], TRUTHS) is None
     assert false_alarms([result(1, Verdict.NOT_INSPECTED)], TRUTHS) is None
 
@@ -175,7 +175,7 @@ def report(received: list[Result], triggers: int, budget: Budget | None) -> Repo
         alarms=false_alarms(results, TRUTHS),
         budget=budget,
         latency=stage_percentiles(received),
-        places={"bundle": Path("work/bundle")},
+        paths={"bundle": Path("work/bundle")},
     )
 
 
@@ -186,25 +186,25 @@ def printed(made: Report) -> str:
     return " ".join(console.file.getvalue().split())
 
 
-def test_the_report_tells_a_kept_promise() -> None:
+def test_the_summary_reports_a_kept_promise() -> None:
     budget = Budget(false_alarm_rate=0.5, confidence=0.9, good_parts=40, flagged_parts=1)
     text = printed(report([result(1), result(2, Verdict.REVIEW, named="scratch"), result(3)], 3, budget))
-    assert "none missing, none twice" in text
+    assert "exactly one result for every trigger" in text
     assert "0 of 2 good parts = 0.0%" in text
-    assert "compatible with the budget: at most 50.0% with 90% confidence" in text
+    assert "within the budget of at most 50.0% (with 90% confidence)" in text
     assert "work/bundle" in text
 
 
-def test_the_report_tells_a_broken_promise_and_a_missing_budget() -> None:
+def test_the_summary_reports_a_broken_promise_and_a_missing_budget() -> None:
     text = printed(report([result(1), result(1, Verdict.REJECT)], 3, None))
     assert "NOT EQUAL" in text
     assert "missing: 2, such as 2, 3" in text
     assert "conflicting: 1, such as e-1" in text
-    assert "none missing" not in text
-    assert "has no budget" in text
+    assert "exactly one result" not in text
+    assert "has no false-alarm budget" in text
 
 
-def test_too_many_false_alarms_are_told() -> None:
+def test_too_many_false_alarms_are_reported() -> None:
     budget = Budget(false_alarm_rate=0.01, confidence=0.9, good_parts=300, flagged_parts=1)
     flagged = [result(counter, Verdict.REVIEW) for counter in (1, 3, 5)]
     assert "above the budget" in printed(report(flagged, 5, budget))

@@ -1,4 +1,4 @@
-"""The fuzz drill runs, reaches what it is aimed at, and notices what it is there to notice."""
+"""The fuzz drill runs, reaches both readers and detects a changed decision."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_a_short_run_reaches_both_readers() -> None:
         assert outcome in result.output
 
 
-def test_a_decision_that_was_changed_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_decision_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.commands.table.CommandKind.signed", False)
     with pytest.raises(AssertionError, match="without a key"):
         drill_fuzz.Desk().take(b'{"cmdId": "disarm", "args": {}}', random.Random(1))  # noqa: S311  (no secret)

@@ -1,4 +1,4 @@
-"""The drills' counting finds what is missing, out of order and repeated."""
+"""The drills' counting finds missing, reordered and repeated results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tools.drills.mqtt.count import count_of
         ([1, 3, 2, 3], [4], 1, 1, False),
     ],
 )
-def test_what_a_receiver_would_hold_against_the_device(
+def test_missing_reordered_and_repeated_results_are_counted(
     numbers: list[int], missing: list[int], out_of_order: int, duplicates: int, passed: bool
 ) -> None:
     count = count_of(numbers, 4)

@@ -1,4 +1,4 @@
-"""`make bench-peers`: our PatchCore beside anomalib's, on the same points and photographs, in one run.
+"""`make bench-peers`: compares our PatchCore with anomalib's on the same points and photographs, in one run.
 
-anomalib lives in an environment of its own, so the sides talk through files; both are judged by the same code.
+anomalib needs its own environment, so the two sides exchange files; both are evaluated by the same code.
 """

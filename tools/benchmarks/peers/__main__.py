@@ -26,33 +26,34 @@ _MULTIPLE_PX = 32
 
 @click.group()
 def main() -> None:
-    """Our PatchCore beside anomalib's."""
+    """Compare our PatchCore with anomalib's."""
 
 
 @main.command()
 def coreset() -> None:
-    """Race both sides' greedy k-center over the same points; ours alone over a million."""
+    """Time both sides' greedy k-center on the same points, and ours alone on a million."""
     with TemporaryDirectory(prefix="bench-peers-") as directory:
         laps = [lap for heat in HEATS for lap in laps_of_heat(heat, Path(directory))]
     click.echo(heading("python -m tools.benchmarks.peers coreset"))
     click.echo(table_from_rows(race_rows(laps)))
     click.echo(
-        f"Drawn clusters of {FEATURES} features, float32. Each lap is a process of its own, on all cores; the sides "
-        "take turns. Seconds are the choice alone, anomalib's random projection in it as by default. Peak MB is the "
-        "process's with the points. Covering radii are over all points, in all features, in float64: smaller is better."
+        f"Random clusters of {FEATURES} features, float32. Each lap is a separate process on all cores; the sides take "
+        "turns. Seconds are for the selection only, including anomalib's default random projection. Peak MB is that of "
+        "the process, points included. The covering radius is over all points and features in float64 (smaller is "
+        "better)."
     )
 
 
 @main.command()
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of good/ and one folder a type.")
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder: good/ and one folder per type.")
 @click.option(
-    "--input-px", type=click.IntRange(64), default=INPUT_PX, show_default=True, help="Side, a multiple of 32."
+    "--input-px", type=click.IntRange(64), default=INPUT_PX, show_default=True, help="Input side, a multiple of 32."
 )
-@click.option("--folds", type=click.IntRange(1, FOLDS), default=FOLDS, show_default=True, help="How many are run.")
+@click.option("--folds", type=click.IntRange(1, FOLDS), default=FOLDS, show_default=True, help="How many folds to run.")
 def accuracy(data: Path, input_px: int, folds: int) -> None:
-    """Judge a labelled folder by both sides: same backbone, same weights, same input tensors.
+    """Evaluate both sides on a labelled folder: same backbone, same weights, same input tensors.
 
-    What is known so far is told on stderr, after each contestant and each fold.
+    Intermediate results are printed on stderr after each contestant and each fold.
     """
     if input_px % _MULTIPLE_PX:
         raise click.BadParameter(f"must be a multiple of {_MULTIPLE_PX}", param_hint="--input-px")
@@ -85,17 +86,17 @@ def _settings(contest: Contest, folds: int) -> str:
     layers = " and ".join(layers_of_backbone(contest.weights.backbone))
     parts = len({photo.part_id for photo in contest.dataset.photos})
     return (
-        f"{contest.weights.backbone} ({contest.weights.source}), {contest.geometry.input_width_px} px, letterboxed, in "
-        f"all. {parts} parts: the {contest.given_parts} of the folder, joined where photographs look alike "
-        f"(`training/near_duplicates.py`). {folds} of {FOLDS} folds over the good ones (seed {SEED}): the bank is made "
-        "of the others', judged are its own and all defect parts, with all their photographs, good ones of defect "
-        "parts excepted; a part's score is the mean of its photographs'. Banks are made of **one** photograph of each "
-        f"of at most {MAX_PEER_PHOTOS} good parts, as anomalib's choice of rows takes hours on a CPU otherwise, except "
-        "where all are named, which anomalib is given only on a GPU. "
+        f"{contest.weights.backbone} ({contest.weights.source}), {contest.geometry.input_width_px} px, letterboxed. "
+        f"{parts} parts: the {contest.given_parts} parts of the folder, joined if their photographs look alike "
+        f"(`training/near_duplicates.py`). {folds} of {FOLDS} folds over the good parts (seed {SEED}): the bank is "
+        "made from the good parts of the other folds; the fold's good parts and all defect parts are scored, with all "
+        "their photographs except good ones of defect parts. A part's score is the mean over its photographs. Banks "
+        f"use **one** photograph of each of at most {MAX_PEER_PHOTOS} good parts, because anomalib's coreset otherwise "
+        'takes hours on a CPU; rows named "all photographs" use all, for anomalib only on a GPU. '
         f"anomalib: its PatchcoreModel, pooling and maps, {layers} at their native grid; by default "
-        f"{DEFAULTS.share:.0%} of the patches and {DEFAULTS.neighbours} neighbours, at our settings as many rows as "
-        "ours and 1 neighbour. Ours: `procunit export`'s ONNX graph in ONNX Runtime, FP32. Pixel AUROC is over the "
-        "parts' pixels at the input's size, the mean of the folds."
+        f"{DEFAULTS.share:.0%} of the patches and {DEFAULTS.neighbours} neighbours, with our settings as many rows as "
+        "ours and 1 neighbour. Ours: the ONNX graph of `procunit export` in ONNX Runtime, FP32. Pixel AUROC is over "
+        "the parts' pixels at the input size, averaged over the folds."
     )
 
 

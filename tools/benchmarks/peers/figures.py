@@ -1,6 +1,6 @@
-"""From scores and maps to figures by part, alike for every contestant.
+"""From scores and maps to figures per part, in the same way for every contestant.
 
-A good part's score comes from the fold that left it out; a defect part is judged in every fold and gets the mean.
+A good part's score comes from the fold that left it out; a defect part is scored in every fold, and the mean counts.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ FALSE_ALARM_RATES = (0.01, 0.05)
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """`scores` float64 [photographs], `maps` float32 [photographs, H, W] at the input's size, and what gave them."""
+class Scored:
+    """`scores` float64 [photographs], `maps` float32 [photographs, H, W] at the input size, and their origin."""
 
     scores: Values
     maps: NDArray[np.float32]
@@ -33,7 +33,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class FoldResult:
-    """A contestant in one fold: the score of each judged place, and the AUROC over pixels."""
+    """A contestant in one fold: the score of each photograph by index, and the pixel AUROC."""
 
     contestant: str
     ran_on: str
@@ -45,7 +45,7 @@ class FoldResult:
 
 @dataclass(frozen=True, slots=True)
 class Auc:
-    """AUROC by part with its 95 % bootstrap interval, each None where there are too few parts."""
+    """AUROC by part with its 95 % bootstrap interval, each None if there are too few parts."""
 
     value: float | None
     ci95: tuple[float, float] | None
@@ -53,7 +53,7 @@ class Auc:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """A contestant over all folds; bank sizes and `pixel_auc` are the folds' means."""
+    """A contestant over all folds; bank sizes and `pixel_auc` are means over the folds."""
 
     contestant: str
     ran_on: str
@@ -64,18 +64,18 @@ class Accuracy:
     escapes: tuple[float | None, ...]
 
 
-def result_from_judged(name: str, contest: Contest, fold: Fold, bank: Sequence[int], judged: Judged) -> FoldResult:
-    """What is kept of a fold; the maps are not."""
+def result_from_scores(name: str, contest: Contest, fold: Fold, bank: Sequence[int], scored: Scored) -> FoldResult:
+    """The figures that are kept of a fold, without the maps."""
     photos = contest.dataset.photos
-    truths = [truth_of_photo(photos[place], contest.geometry) for place in fold.judged]
-    scores = dict(zip(fold.judged, judged.scores.tolist(), strict=True))
-    return FoldResult(name, judged.ran_on, len(bank), judged.bank_rows, scores, pixel_auc(judged.maps, truths))
+    truths = [truth_of_photo(photos[index], contest.geometry) for index in fold.scored]
+    scores = dict(zip(fold.scored, scored.scores.tolist(), strict=True))
+    return FoldResult(name, scored.ran_on, len(bank), scored.bank_rows, scores, pixel_auc(scored.maps, truths))
 
 
 def pixel_auc(maps: NDArray[np.float32], truths: Sequence[Truth]) -> float | None:
-    """The chance that a defect's pixel lies higher than a clean one, a tie counting half; exact.
+    """The exact chance that a defect pixel scores higher than a clean one; a tie counts half.
 
-    Pixels of parts alone, clean ones of defect photographs among them; None where either kind is missing.
+    Only pixels of parts count, including the clean ones of defect photographs; None if either kind is missing.
     """
     defect, clean = [np.zeros(0, np.float32)], [np.zeros(0, np.float32)]
     for anomaly_map, truth in zip(maps, truths, strict=True):
@@ -83,7 +83,7 @@ def pixel_auc(maps: NDArray[np.float32], truths: Sequence[Truth]) -> float | Non
             shown = anomaly_map[truth.window]
             defect.append(shown[truth.defect])
             clean.append(shown[~truth.defect])
-    positive = np.sort(np.concatenate(defect))  # searched for in order, which reads memory in order
+    positive = np.sort(np.concatenate(defect))  # sorted queries read memory in order
     negative = np.sort(np.concatenate(clean))
     if not positive.size or not negative.size:
         return None
@@ -92,7 +92,7 @@ def pixel_auc(maps: NDArray[np.float32], truths: Sequence[Truth]) -> float | Non
 
 
 def accuracy_from_results(results: Sequence[FoldResult], photos: Sequence[Photo]) -> Accuracy:
-    """One contestant's figures over its folds."""
+    """One contestant's figures over all folds."""
     good = part_scores(results, photos, {GOOD})
     types = sorted({photo.label for photo in photos} - {GOOD})
     by_type = {name: part_scores(results, photos, {name}) for name in types}
@@ -110,10 +110,10 @@ def accuracy_from_results(results: Sequence[FoldResult], photos: Sequence[Photo]
 
 
 def part_scores(results: Sequence[FoldResult], photos: Sequence[Photo], labels: set[str]) -> Values:
-    """A score a part, float64 [parts]: the mean over its judged photographs with such a label, and over folds."""
+    """One score per part, float64 [parts]: the mean over its photographs with such a label, and over folds."""
     parts: dict[str, list[float]] = {}
     for result in results:
-        for place, score in result.scores.items():
-            if photos[place].label in labels:
-                parts.setdefault(photos[place].part_id, []).append(score)
+        for index, score in result.scores.items():
+            if photos[index].label in labels:
+                parts.setdefault(photos[index].part_id, []).append(score)
     return np.array([np.mean(scores) for scores in parts.values()], np.float64)

@@ -1,4 +1,4 @@
-"""One lap of the coreset race, in a process of its own and in the environment of the side that runs it.
+"""One lap of the coreset race, in a separate process in the environment of its side.
 
 python -m tools.benchmarks.peers.lap ours|anomalib POINTS.npy COUNT SEED CHOSEN.npy
 
@@ -22,7 +22,7 @@ _PACKAGES = {"ours": "procunit-edge", "anomalib": "anomalib"}
 
 
 def main() -> None:
-    """Choose, write the indices, tell how it went."""
+    """Choose the rows, write their indices, print the figures."""
     side, points_file, count, seed, chosen_file = sys.argv[1:]
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     points = torch.from_numpy(np.load(points_file))
@@ -42,7 +42,7 @@ def chosen_by_ours(points: Tensor, count: int, seed: int) -> list[int]:
 
 
 def chosen_by_anomalib(points: Tensor, count: int, seed: int) -> list[int]:
-    """Indices of `count` points [n, D], by anomalib's own class with what it does by default."""
+    """Indices of `count` points [n, D], by anomalib's own class with its defaults."""
     from anomalib.models.components import KCenterGreedy  # type: ignore[import-not-found]  # noqa: PLC0415
 
     torch.manual_seed(seed)
@@ -52,7 +52,7 @@ def chosen_by_anomalib(points: Tensor, count: int, seed: int) -> list[int]:
 
 
 def _peak_mb() -> float:
-    """The most memory that this process ever held; getrusage would count its parent's."""
+    """Peak memory of this process in MB; getrusage would include its parent's."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.partition("VmHWM:")[2].split()[0]) / 1e3
 

@@ -2,8 +2,8 @@
 
 python -m tools.benchmarks.peers.patchcore_anomalib TASK.json
 
-Runs in anomalib's environment, so it imports nothing of ours, and on a CUDA GPU where there is one. Prints the bank's
-rows, what it ran on and whether that is a GPU, as JSON.
+Runs in anomalib's environment, so it imports nothing of this project. Uses a CUDA GPU if there is one. Prints the
+number of bank rows, what it ran on and whether that is a GPU, as JSON.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PHOTOGRAPHS_AT_ONCE = 4
 
 
 def main() -> None:
-    """Make the bank of the task's `bank` photographs, judge those of `judged`, write scores and maps."""
+    """Build the bank from the task's `bank` photographs, score those of `scored`, write scores and maps."""
     task = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.manual_seed(_SEED)
@@ -48,7 +48,7 @@ def main() -> None:
             model(photographs.to(model.memory_bank.device))
         model.subsample_embedding(task["share"])
         model.eval()
-        for photographs in batches(inputs, task["judged"], task):
+        for photographs in batches(inputs, task["scored"], task):
             found = model(photographs.to(model.memory_bank.device))
             scores.append(found.pred_score.flatten().double().cpu())
             maps.append(found.anomaly_map[:, 0].cpu())
@@ -58,14 +58,14 @@ def main() -> None:
     print(json.dumps({"rows": len(model.memory_bank), "ran_on": ", ".join(ran_on), "on_gpu": on_gpu}))
 
 
-def batches(inputs: NDArray[np.uint8], places: list[int], task: dict[str, Any]) -> Iterator[Tensor]:
-    """The photographs in a few at a time, as the network takes them: RGB [N, 3, H, W] of grey or BGR [N, H, W, C].
+def batches(inputs: NDArray[np.uint8], indices: list[int], task: dict[str, Any]) -> Iterator[Tensor]:
+    """The photographs in small batches as the network's input: RGB [N, 3, H, W] from grey or BGR [N, H, W, C].
 
-    Normalised by the backbone's own mean and spread.
+    Normalised with the backbone's mean and standard deviation.
     """
     mean, std = (255 * torch.tensor(task[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
-    for start in range(0, len(places), _PHOTOGRAPHS_AT_ONCE):
-        image_u8 = inputs[places[start : start + _PHOTOGRAPHS_AT_ONCE]]
+    for start in range(0, len(indices), _PHOTOGRAPHS_AT_ONCE):
+        image_u8 = inputs[indices[start : start + _PHOTOGRAPHS_AT_ONCE]]
         pixels = torch.from_numpy(image_u8.astype(np.float32)).permute(0, 3, 1, 2)
         yield (pixels.flip(1) - mean) / std
 

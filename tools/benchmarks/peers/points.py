@@ -1,4 +1,4 @@
-"""What the coreset race is run on, and how its outcome is judged."""
+"""The points of the coreset race, and the exact covering radius."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 FEATURES = 184
-"""As many as EfficientNet-B3 has at strides 8 and 16 together."""
+"""The number of EfficientNet-B3's features at strides 8 and 16 together."""
 _CLUSTERS = 100
 _SEED = 0
 _POINTS_AT_ONCE = 100_000
-_JUDGED_AT_ONCE = 1024
+_POINTS_PER_BLOCK = 1024
 
 
 def write_points(path: Path, count: int) -> None:
-    """Write `count` drawn points float32 [count, FEATURES] as .npy: clusters of many sizes and widths.
+    """Write `count` random points float32 [count, FEATURES] as .npy: clusters of many sizes and widths.
 
-    Like a trunk's features, they vary much in a few directions and little in most.
+    Like a trunk's features, they vary a lot in a few directions and little in most.
     """
     draw = np.random.default_rng(_SEED)
     deviations = (np.arange(1, FEATURES + 1) ** -0.5).astype(np.float32)
@@ -40,8 +40,8 @@ def exact_radius(points: NDArray[np.float32], chosen: NDArray[np.int64]) -> floa
     rows = points[chosen].astype(np.float64)
     half_squares = 0.5 * np.einsum("md,md->m", rows, rows)
     radius = 0.0
-    for start in range(0, len(points), _JUDGED_AT_ONCE):
-        block = points[start : start + _JUDGED_AT_ONCE].astype(np.float64)
+    for start in range(0, len(points), _POINTS_PER_BLOCK):
+        block = points[start : start + _POINTS_PER_BLOCK].astype(np.float64)
         winners = rows[(block @ rows.T - half_squares).argmax(1)]
         radius = max(radius, float(np.linalg.norm(block - winners, axis=1).max()))
     return radius

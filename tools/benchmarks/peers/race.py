@@ -1,4 +1,4 @@
-"""The coreset race: both sides choose among the same points, in turn, and every outcome is judged in float64."""
+"""The coreset race: both sides select from the same points in turn; each covering radius is computed in float64."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tools.benchmarks.peers.points import exact_radius, write_points
 
 @dataclass(frozen=True, slots=True)
 class Heat:
-    """So many laps of each side over the same points; the seed counts up from 0 with the laps."""
+    """Laps of each side over the same points; the seeds are 0, 1, 2, ..."""
 
     points: int
     rows: int
@@ -31,7 +31,7 @@ HEATS = (
 
 @dataclass(frozen=True, slots=True)
 class Lap:
-    """How one side did: its time, its process's peak memory with the points in it, and what it chose."""
+    """One side's lap: its time, the peak memory of its process with the points, and its covering radius."""
 
     side: Side
     version: str
@@ -43,7 +43,7 @@ class Lap:
 
 
 def laps_of_heat(heat: Heat, directory: Path) -> Iterator[Lap]:
-    """Run a heat, the sides taking turns; `directory` holds the points meanwhile.
+    """Run a heat with alternating sides; the points are stored in `directory`.
 
     Raises:
         ProcunitError: a side could not run.
@@ -53,7 +53,9 @@ def laps_of_heat(heat: Heat, directory: Path) -> Iterator[Lap]:
     points = np.load(points_file, mmap_mode="r")
     for seed in range(heat.laps):
         for side in heat.sides:
-            told = json.loads(run_side(side, "lap", side, points_file, str(heat.rows), str(seed), chosen_file))
+            figures = json.loads(run_side(side, "lap", side, points_file, str(heat.rows), str(seed), chosen_file))
             chosen = np.load(chosen_file)
             radius = exact_radius(points, chosen)
-            yield Lap(side, told["version"], heat.points, len(chosen), told["seconds"], told["peak_mb"], radius)
+            yield Lap(
+                side, figures["version"], heat.points, len(chosen), figures["seconds"], figures["peak_mb"], radius
+            )

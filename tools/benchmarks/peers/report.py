@@ -1,4 +1,4 @@
-"""Markdown for the terminal: what was measured, on what, and by which command."""
+"""Markdown for the terminal: results, machine, versions and command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PACKAGES = ("procunit-edge", "torch", "timm", "onnxruntime", "numpy")
 
 
 def heading(command: str) -> str:
-    """Date, machine and our versions."""
+    """Command, date, machine and package versions."""
     day = datetime.datetime.now(datetime.timezone.utc).date()
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     return (
@@ -32,7 +32,7 @@ def table_from_rows(rows: Sequence[Sequence[str]]) -> str:
 
 
 def race_rows(laps: Sequence[Lap]) -> list[tuple[str, ...]]:
-    """A table's rows, the first of them its heading: one for each side of each heat."""
+    """Table rows, heading first: one for each side of each heat."""
     grouped: dict[tuple[int, Side], list[Lap]] = {}
     for lap in laps:
         grouped.setdefault((lap.points, lap.side), []).append(lap)
@@ -46,7 +46,7 @@ def race_rows(laps: Sequence[Lap]) -> list[tuple[str, ...]]:
 
 
 def accuracy_rows(accuracies: Sequence[Accuracy]) -> list[tuple[str, ...]]:
-    """A table's rows, the first of them its heading: AUROC by part of each type and contestant."""
+    """Table rows, heading first: AUROC by part of each type and contestant."""
     rows: list[tuple[str, ...]] = [("AUROC by part (95 %)", *(a.contestant for a in accuracies))]
     for name in accuracies[0].aucs:
         rows.append((name, *(auc_text(a.aucs[name]) for a in accuracies)))
@@ -54,7 +54,7 @@ def accuracy_rows(accuracies: Sequence[Accuracy]) -> list[tuple[str, ...]]:
 
 
 def contestant_rows(accuracies: Sequence[Accuracy]) -> list[tuple[str, ...]]:
-    """A table's rows, the first of them its heading: what each contestant had, pixels and escapes."""
+    """Table rows, heading first: each contestant's bank, pixel AUROC and escapes."""
     rates = (f"escapes at {rate:.0%}" for rate in FALSE_ALARM_RATES)
     rows: list[tuple[str, ...]] = [("contestant", "ran on", "bank photographs", "bank rows", "pixel AUROC", *rates)]
     for a in accuracies:
@@ -65,7 +65,7 @@ def contestant_rows(accuracies: Sequence[Accuracy]) -> list[tuple[str, ...]]:
 
 
 def auc_text(found: Auc) -> str:
-    """AUROC and its interval, a dash where there are too few parts."""
+    """AUROC and its interval; a dash if there are too few parts."""
     if found.value is None:
         return "-"
     interval = f" ({found.ci95[0]:.2f} to {found.ci95[1]:.2f})" if found.ci95 else ""

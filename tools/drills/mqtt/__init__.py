@@ -1,1 +1,1 @@
-"""Long drills of the way to the broker: kills, partitions, loss, an outage, a slow link, and what inspection feels."""
+"""Long drills of the broker connection: kills, partitions, loss, an outage, a slow link, effect on inspection."""

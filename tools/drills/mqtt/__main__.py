@@ -1,4 +1,4 @@
-"""Drills of the way to the broker. `python -m tools.drills.mqtt` runs all in their long form, `--short` in minutes.
+"""Drills of the broker connection. `python -m tools.drills.mqtt` runs all at full length, `--short` in minutes.
 
 Exits with 1 if one fails.
 """
@@ -29,13 +29,13 @@ IN_LAB = {"partitions", "loss", "slow_link"}
 
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(list(DRILLS)))
-@click.option("--short", is_flag=True, help="A few seconds a drill.")
+@click.option("--short", is_flag=True, help="A few seconds per drill.")
 def main(names: tuple[str, ...], short: bool) -> None:
-    """Run the drills NAMES, or all of them; one line a figure."""
+    """Run the drills NAMES, or all of them; prints one line per result."""
     failed = False
     for name in names or DRILLS:
         if name in IN_LAB and (needs := lab_missing()):
-            click.echo(f"skipped {name}: needs {needs}")
+            click.echo(f"skipped {name}: it needs {needs}")
             continue
         started_s = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="procunit-drill-") as folder:

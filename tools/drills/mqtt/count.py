@@ -1,15 +1,17 @@
-"""What a receiver makes of results that came through a drill: missing, out of order, repeated."""
+"""Counts the results that a receiver got during a drill: missing, out of order, repeated."""
 
 from __future__ import annotations
 
 import json
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 from edge.contract.topics import DeviceSettings
 from edge.frames.store import FrameStore
@@ -35,7 +37,7 @@ class Figure:
 
 @dataclass
 class Count:
-    """Results as they came, counted by number; `replayed` is how many had to be asked for again."""
+    """Received results, counted by their number; `replayed` is how many had to be requested again."""
 
     stored: int
     received: int = 0
@@ -45,19 +47,19 @@ class Count:
 
     @property
     def duplicates(self) -> int:
-        """Results that came more than once."""
+        """How many results were received more than once."""
         return self.received - (self.stored - len(self.missing))
 
-    def figure(self, drill: str, text: str, further: bool = True, most_duplicates: float | None = None) -> Figure:
-        """The drill's line; `further` is what it asks for besides, `most_duplicates` a limit other than 1 %."""
+    def figure(self, drill: str, text: str, condition: bool = True, most_duplicates: float | None = None) -> Figure:
+        """The drill's result; `condition` is an additional condition, `most_duplicates` replaces the limit of 1 %."""
         most = MOST_DUPLICATES * self.stored if most_duplicates is None else most_duplicates
         fine = not self.missing and not self.out_of_order and self.duplicates <= most
-        said = (
+        summary = (
             f"{self.stored} results, {len(self.missing)} missing, {self.out_of_order} out of order, "
             f"{self.duplicates} repeated ({self.duplicates / max(self.stored, 1):.2%}), "
-            f"{self.replayed} replayed that the broker had lost or the receiver missed; {text}"
+            f"{self.replayed} replayed after a loss at broker or receiver; {text}"
         )
-        return Figure(drill, said, fine and further)
+        return Figure(drill, summary, fine and condition)
 
 
 def numbers_of(messages: list[Received]) -> list[int]:
@@ -66,15 +68,15 @@ def numbers_of(messages: list[Received]) -> list[int]:
 
 
 def count_of(numbers: list[int], stored: int) -> Count:
-    """Count by the numbers that came."""
+    """Count the received numbers against `stored` results."""
     first = list(dict.fromkeys(numbers))
     out_of_order = sum(later < earlier for earlier, later in pairwise(first))
     missing = sorted(set(range(1, stored + 1)) - set(first))
     return Count(stored, len(numbers), missing, out_of_order)
 
 
-def ask_again(outbox: Outbox, missing: list[int]) -> None:
-    """Replay what is missing, gap by gap, as a receiver would ask for it."""
+def request_missing(outbox: Outbox, missing: list[int]) -> None:
+    """Request the missing results gap by gap, as a receiver would."""
     gaps: list[list[int]] = []
     for seq in missing:
         if gaps and gaps[-1][1] == seq - 1:
@@ -88,29 +90,42 @@ def ask_again(outbox: Outbox, missing: list[int]) -> None:
 
 
 def store(outbox: Outbox, seq: int) -> None:
-    """Store one result of a common size that knows when it was made."""
+    """Store one result of typical size, with its creation time."""
     outbox.open_trigger(Trigger(seq, f"f{seq}", None, seq, "2026-01-01T00:00:00Z", 0, None))
     body = {"seq": seq, "backfill": False, "at": time.monotonic(), "fill": "x" * 1000}
     outbox.close_trigger(seq, json.dumps(body, separators=(",", ":")).encode())
 
 
-class Steady:
-    """Stores results at a steady rate on a thread of its own; `stored` is how many so far."""
+BackgroundT = TypeVar("BackgroundT", bound="Background")
 
-    def __init__(self, outbox: Outbox, per_s: float) -> None:
-        self.stored = 0
-        self._outbox = outbox
-        self._interval_s = 1 / per_s
+
+class Background(ABC):
+    """Runs `_run` in a thread during the block, until `_stopping` is set."""
+
+    def __init__(self) -> None:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> Steady:
+    def __enter__(self: BackgroundT) -> BackgroundT:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
         self._thread.join()
+
+    @abstractmethod
+    def _run(self) -> None: ...
+
+
+class Steady(Background):
+    """Stores results at a steady rate in a thread; `stored` is the number so far."""
+
+    def __init__(self, outbox: Outbox, per_s: float) -> None:
+        super().__init__()
+        self.stored = 0
+        self._outbox = outbox
+        self._interval_s = 1 / per_s
 
     def _run(self) -> None:
         due_s = time.monotonic()
@@ -123,7 +138,7 @@ class Steady:
 
 @contextmanager
 def publishing(outbox: Outbox, host: str, port: int, frames: FrameStore | None = None) -> Iterator[Publisher]:
-    """A started publisher."""
+    """A publisher that runs during the block."""
     publisher = Publisher(outbox, frames, MqttSettings(host=host, port=port), DEVICE)
     publisher.start()
     try:
@@ -133,7 +148,7 @@ def publishing(outbox: Outbox, host: str, port: int, frames: FrameStore | None =
 
 
 def wait_until_sent(outbox: Outbox, timeout_s: float) -> bool:
-    """Wait until nothing waits; False when that took too long."""
+    """Wait until the outbox is empty; False after the timeout."""
     deadline_s = time.monotonic() + timeout_s
     while time.monotonic() < deadline_s:
         if outbox.flush(5) and not outbox.backlog() and not outbox.replayed(None, 1):

@@ -1,4 +1,4 @@
-"""What inspection feels of the broker: frame to verdict with a healthy, a dead, a slow and a flooding one."""
+"""Does the broker affect inspection? Frame-to-verdict time with a healthy, a dead, a slow and a flooding broker."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FLOOD_TOPIC = b"demo/edge-1/v1/cmd/status"
 
 
 def inspection(folder: Path, short: bool) -> list[Figure]:
-    """Alternating blocks of the real daemon, one kind of broker after the other."""
+    """Run the daemon in alternating blocks, one for each kind of broker."""
     parts = 60 if short else 400
     p99_ms: dict[str, list[float]] = {kind: [] for kind in ("healthy", "dead", "slow", "flooding")}
     for block in range(2 if short else BLOCKS):
@@ -55,15 +55,15 @@ def _p99_ms(folder: Path, port: int, parts: int) -> float:
     try:
         times_ms = _inspect_ms(device.folder / "state" / OUTBOX_FILE, parts, 60 + parts / 10)
     finally:
-        daemon.kill()  # what a slow broker has not taken yet does not matter here
+        daemon.kill()  # results not yet sent to a slow broker do not matter here
         daemon.wait()
     if len(times_ms) != parts:
-        raise RuntimeError(f"{len(times_ms)} of {parts} parts were judged:\n{device.said}")
+        raise RuntimeError(f"{len(times_ms)} of {parts} parts were inspected:\n{device.said}")
     return float(np.quantile(times_ms, 0.99))
 
 
 def _inspect_ms(outbox: Path, parts: int, timeout_s: float) -> list[float]:
-    """The parts' times, as soon as all are in the outbox."""
+    """The parts' inspection times, as soon as all results are in the outbox."""
     deadline_s = time.monotonic() + timeout_s
     rows: list[tuple[bytes]] = []
     while len(rows) < parts and time.monotonic() < deadline_s:
@@ -88,7 +88,7 @@ def _broker(kind: str, folder: Path) -> Iterator[int]:
 
 @contextmanager
 def _flooding_broker() -> Iterator[int]:
-    """A process that answers every CONNECT with an acceptance and messages without end."""
+    """A process that accepts every CONNECT and then sends messages without end."""
     port = free_port()
     process = subprocess.Popen([sys.executable, "-m", "tools.drills.mqtt.inspection", str(port)])
     try:

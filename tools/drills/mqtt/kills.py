@@ -1,4 +1,4 @@
-"""SIGKILL: of the daemon, of the broker, of both; and an hour without a broker."""
+"""SIGKILL of the daemon, of the broker and of both; and an hour without a broker."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tools.drills.mqtt.count import (
     Count,
     Figure,
     Steady,
-    ask_again,
     count_of,
     numbers_of,
     outbox_in,
     publishing,
+    request_missing,
     store,
     wait_until_sent,
 )
@@ -30,15 +30,15 @@ _SETTLE_S = 20.0
 
 
 def daemon_kills(folder: Path, short: bool) -> Figure:
-    """The real daemon, killed at random moments while it inspects; the last run goes to the end."""
+    """Kill the daemon at random moments while it inspects; the last run completes."""
     kills = 3 if short else 100
     with running_broker(folder) as broker:
-        count = _daemon_under_fire(folder, broker, kills, lambda _: None)
+        count = _kill_daemon_repeatedly(folder, broker, kills, lambda _: None)
     return count.figure("daemon_kills", f"{kills} SIGKILLs of the daemon")
 
 
 def both_kills(folder: Path, short: bool) -> Figure:
-    """The daemon and the broker killed in turn."""
+    """Kill the broker and then the daemon, again and again."""
     kills = 3 if short else 50
 
     def kill_broker(broker: Broker) -> None:
@@ -46,11 +46,11 @@ def both_kills(folder: Path, short: bool) -> Figure:
         broker.start()
 
     with running_broker(folder) as broker:
-        count = _daemon_under_fire(folder, broker, kills, kill_broker)
+        count = _kill_daemon_repeatedly(folder, broker, kills, kill_broker)
     return count.figure("both_kills", f"{kills} SIGKILLs each of daemon and broker")
 
 
-def _daemon_under_fire(folder: Path, broker: Broker, kills: int, meanwhile: Callable[[Broker], None]) -> Count:
+def _kill_daemon_repeatedly(folder: Path, broker: Broker, kills: int, meanwhile: Callable[[Broker], None]) -> Count:
     parts = 30 * (kills + 1)
     device = new_device(folder / "device", broker.port, parts)
     device.camera["parts_per_min"] = PARTS_PER_MIN
@@ -77,7 +77,7 @@ def _daemon_under_fire(folder: Path, broker: Broker, kills: int, meanwhile: Call
 
 
 def _settled(device: Device, broker: Broker, subscriber: Subscriber) -> Count:
-    """Count at the end, and again after the gaps were asked for."""
+    """Count the results at the end, and again after the missing ones were requested."""
     with Outbox(device.folder / "state" / OUTBOX_FILE) as outbox, publishing(outbox, broker.host, broker.port):
         wait_until_sent(outbox, _SETTLE_S)
         return _count_with_gaps_filled(outbox, subscriber, outbox.next_seq() - 1)
@@ -88,7 +88,7 @@ def _count_with_gaps_filled(outbox: Outbox, subscriber: Subscriber, stored: int)
     first = count_of(numbers_of(subscriber.messages), stored)
     if not first.missing:
         return first
-    ask_again(outbox, first.missing)
+    request_missing(outbox, first.missing)
     wait_until_sent(outbox, _SETTLE_S)
     _wait_quiet(subscriber)
     last = count_of(numbers_of(subscriber.messages), stored)
@@ -104,7 +104,7 @@ def _wait_quiet(subscriber: Subscriber) -> None:
 
 
 def broker_kills(folder: Path, short: bool) -> Figure:
-    """The broker killed while results come at a steady rate; it forgets what it had not written."""
+    """Kill the broker while results are sent at a steady rate; it loses what it had not written to disk."""
     kills = 3 if short else 50
     draw = random.Random(5)  # noqa: S311  (moments to kill at, the same in every run)
     with (
@@ -126,7 +126,7 @@ def broker_kills(folder: Path, short: bool) -> Figure:
 
 
 def outage(folder: Path, short: bool) -> Figure:
-    """An hour's results are stored without a broker, then sent while new ones come."""
+    """Store the results of an hour without a broker, then start the broker and send them."""
     waiting = 2000 if short else 36_000
     broker = Broker(folder)
     with outbox_in(folder) as outbox, publishing(outbox, broker.host, broker.port):

@@ -1,6 +1,6 @@
-"""A network of one's own: the broker in a network namespace, whose link to the device can be broken in every way.
+"""A test network: the broker runs in a network namespace, and its link to the device can be disturbed.
 
-Needs root, iproute2 and nftables. The subscriber has a link of its own, which stays whole.
+Needs root, iproute2 and nftables. The subscriber has a second link, which is never disturbed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PORT = 1883
 
 
 class Lab:
-    """A broker at BROKER:PORT; its link to this side is `pcd0`."""
+    """A broker at BROKER:PORT; the device's end of the link is the interface `pcd0`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -57,37 +57,37 @@ class Lab:
         self._clean()
 
     def subscriber(self) -> Subscriber:
-        """A receiver on the whole link."""
+        """A receiver on the undisturbed link."""
         return Subscriber(_Address(WATCHER, PORT))
 
     def drop(self) -> None:
-        """Nothing passes, in either direction."""
+        """Drop all packets in both directions."""
         self._rule("from_device", 'iifname "pcb0" drop')
         self._rule("to_device", 'oifname "pcb0" drop')
 
     def black_hole(self) -> None:
-        """What the device sends arrives; no answer does."""
+        """Let packets from the device pass, but drop all answers."""
         self._rule("to_device", 'oifname "pcb0" drop')
 
     def reset(self) -> None:
-        """Every packet of the device is answered with a TCP reset."""
+        """Answer every packet of the device with a TCP reset."""
         self._rule("from_device", 'iifname "pcb0" tcp dport 1883 reject with tcp reset')
 
     def lose(self, percent: int) -> None:
-        """So many packets of a hundred are lost in each direction."""
+        """Lose this percentage of packets in each direction."""
         self._rule("from_device", f'iifname "pcb0" numgen random mod 100 < {percent} drop')
         self._rule("to_device", f'oifname "pcb0" numgen random mod 100 < {percent} drop')
 
     def unplug(self) -> None:
-        """The cable is out, on the broker's side."""
+        """Take the link down on the broker's side."""
         _inside("ip", "link", "set", "pcb0", "down")
 
     def slow(self, rate: str) -> None:
-        """What the device sends passes at this rate."""
+        """Limit packets from the device to this rate."""
         _run("tc", "qdisc", "add", "dev", "pcd0", "root", "tbf", "rate", rate, "burst", "16kb", "latency", "400ms")
 
     def heal(self) -> None:
-        """Everything passes again."""
+        """Let everything pass again."""
         for chain in ("from_device", "to_device"):
             _inside("nft", f"flush chain inet drill {chain}")
         _inside("ip", "link", "set", "pcb0", "up")
@@ -101,7 +101,7 @@ class Lab:
 
 
 def lab_missing() -> str:
-    """What a lab needs and is not here; empty if it can be built."""
+    """What is missing for the test network, as text; empty if nothing is."""
     tools = [name for name in ("ip", "nft", "tc", "mosquitto") if shutil.which(name) is None]
     needs = (["root"] if os.geteuid() else []) + tools
     return ", ".join(needs)

@@ -1,9 +1,8 @@
-"""Links that break, lose packets or are slow, in a network of their own."""
+"""Links that break, lose packets or are slow, in a separate test network."""
 
 from __future__ import annotations
 
 import json
-import threading
 import time
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from edge.mqtt.publisher import Publisher
 from tests.support.broker import Subscriber
 from tools.drills.mqtt.count import (
     MOST_DUPLICATES,
+    Background,
     Figure,
     Steady,
     count_of,
@@ -33,22 +33,13 @@ RESULT_WITHIN_S = 1.0
 _FRAMES_PER_S = 15
 
 
-class Latencies:
-    """Notes for each result how long after it was stored it first arrived."""
+class Latencies(Background):
+    """Records for each result the time from storing it to its first arrival."""
 
     def __init__(self, subscriber: Subscriber) -> None:
+        super().__init__()
         self.seconds: dict[int, float] = {}
         self._subscriber = subscriber
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Latencies:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self._thread.join()
 
     def _run(self) -> None:
         seen = 0
@@ -61,12 +52,12 @@ class Latencies:
             seen = len(messages)
 
     def share(self, share: float) -> float:
-        """This share of the results was there after so many seconds."""
+        """Seconds after which this share of the results had arrived."""
         return float(np.quantile(list(self.seconds.values()), share))
 
 
 def partitions(folder: Path, short: bool) -> list[Figure]:
-    """Each kind of partition while results come, the silent ones long enough to be found."""
+    """Each kind of partition while results are sent, long enough to be detected."""
     figures, faults = [], 0
     with Lab(folder) as lab, lab.subscriber() as subscriber, outbox_in(folder) as outbox:
         with publishing(outbox, BROKER, PORT) as publisher, Steady(outbox, RESULTS_PER_S) as steady:
@@ -80,7 +71,7 @@ def partitions(folder: Path, short: bool) -> list[Figure]:
                     back_s = _until(publisher, connected=True)
                     faults += 1
                     time.sleep(1 if short else 40)
-                text = f"{fault.__name__}: found after {found_s:.1f} s, linked again {back_s:.1f} s after it ended"
+                text = f"{fault.__name__}: detected after {found_s:.1f} s, reconnected {back_s:.1f} s after it ended"
                 figures.append(Figure("partitions", text, found_s <= FOUND_WITHIN_S and back_s < 20))
         wait_until_sent(outbox, 60)
         time.sleep(1.0)
@@ -90,7 +81,7 @@ def partitions(folder: Path, short: bool) -> list[Figure]:
 
 
 def loss(folder: Path, short: bool) -> Figure:
-    """5 % of the packets lost in each direction."""
+    """Lose 5 % of the packets in each direction."""
     with Lab(folder) as lab, lab.subscriber() as subscriber, outbox_in(folder) as outbox:
         lab.lose(5)
         with Latencies(subscriber) as latencies, publishing(outbox, BROKER, PORT):
@@ -100,14 +91,14 @@ def loss(folder: Path, short: bool) -> Figure:
             time.sleep(1.0)
         count = count_of(numbers_of(subscriber.messages), steady.stored)
     return count.figure(
-        "loss", f"5 % loss, {latencies.share(0.5):.3f} s in the median, {latencies.share(0.99):.2f} s p99"
+        "loss", f"5 % loss, latency p50 {latencies.share(0.5):.3f} s, p99 {latencies.share(0.99):.2f} s"
     )
 
 
 def slow_link(folder: Path, short: bool) -> Figure:
-    """1 Mbit/s while large frames queue: results must not wait for them."""
+    """1 Mbit/s while large frames are queued: results must not wait for them."""
     noise = np.random.default_rng(1).integers(0, 256, (1200, 1600), np.uint8)
-    pixels = np.asarray(cv2.GaussianBlur(noise, (0, 0), 1.5), np.uint8)  # about as large a JPEG as of a textured part
+    pixels = np.asarray(cv2.GaussianBlur(noise, (0, 0), 1.5), np.uint8)  # a JPEG as large as of a textured part
     with (
         Lab(folder) as lab,
         lab.subscriber() as subscriber,
@@ -127,7 +118,7 @@ def slow_link(folder: Path, short: bool) -> Figure:
             sent = publisher.state.frames_sent
         count = count_of(numbers_of(subscriber.messages), steady.stored)
     worst_s = latencies.share(1.0)
-    text = f"1 Mbit/s, {sent} frames meanwhile: p99 {latencies.share(0.99):.2f} s, worst {worst_s:.2f} s"
+    text = f"1 Mbit/s, {sent} frames sent: latency p99 {latencies.share(0.99):.2f} s, worst {worst_s:.2f} s"
     return count.figure("slow_link", text, worst_s <= RESULT_WITHIN_S and sent > 0 and queued)
 
 
