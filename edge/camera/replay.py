@@ -5,7 +5,6 @@ The counter is the 1-based row number. Opened again after a restart, the replay 
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from dataclasses import dataclass
@@ -21,8 +20,7 @@ from edge.image_file import IMAGE_SUFFIXES, read_image
 from edge.messages import Frame
 from edge.settings_section import ExistingPath, StrictNumber
 from edge.system.clock import utc_now
-
-_NEEDED_COLUMNS = frozenset({"file", "part_id"})
+from edge.system.csv_file import CsvRow, table_from_csv
 
 
 class ReplaySettings(CameraSettings):
@@ -133,19 +131,8 @@ def replay_rows_from_csv(path: Path) -> tuple[ReplayRow, ...]:
     Raises:
         ProcunitError: the list cannot be read, or a line of it is faulty.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            columns = set(reader.fieldnames or ())
-            if not columns >= _NEEDED_COLUMNS:
-                raise ProcunitError(
-                    f"has the columns {', '.join(sorted(columns)) or '(none)'}",
-                    where=str(path),
-                    remedy="The first line must name file and part_id; arrival_s may follow",
-                )
-            rows = tuple(_row(fields, f"{path}:{reader.line_num}", path.parent) for fields in reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ProcunitError(f"cannot be read: {error}", where=str(path)) from error
+    table = table_from_csv(path, needed=("file", "part_id"), optional=("arrival_s",))
+    rows = tuple(_replay_row(row, path.parent) for row in table.rows)
     if not rows:
         raise ProcunitError("lists no part", where=str(path))
     for number, (before, after) in enumerate(pairwise(rows), start=2):
@@ -154,18 +141,17 @@ def replay_rows_from_csv(path: Path) -> tuple[ReplayRow, ...]:
     return rows
 
 
-def _row(fields: dict[str, str | None], where: str, folder: Path) -> ReplayRow:
-    file = fields.get("file")
+def _replay_row(row: CsvRow, folder: Path) -> ReplayRow:
+    file, text = row.cells["file"], row.cells.get("arrival_s")
     if not file:
-        raise ProcunitError("no file is named", where=where)
-    text = fields.get("arrival_s")
+        raise ProcunitError("no file is named", where=row.where, remedy="Fill the cell or remove the line")
     try:
         arrival_s = float(text) if text else None
     except ValueError:
         arrival_s = math.nan
     if arrival_s is not None and not 0 <= arrival_s < math.inf:
-        raise ProcunitError(f"arrival_s is {text!r}", where=where, remedy="Give seconds from the start, 0 or more")
-    return ReplayRow(folder / file, fields.get("part_id") or None, arrival_s)
+        raise ProcunitError(f"arrival_s is {text!r}", where=row.where, remedy="Give seconds from the start, 0 or more")
+    return ReplayRow(folder / file, row.cells["part_id"] or None, arrival_s)
 
 
 def _schedule(rows: tuple[ReplayRow, ...], settings: ReplaySettings) -> list[float]:
