@@ -81,7 +81,8 @@ def _checked_columns(
             raise ProcunitError(f"the column {named} appears twice", where=where, remedy="Keep one of them")
     if not set(needed) <= set(columns):
         plural = "s" if len(needed) > 1 else ""
-        further = f"; {', '.join(optional)} may follow" if optional else ""
+        others = ", ".join(name for name in optional if name not in needed)
+        further = f"; {others} may follow" if others else ""
         raise ProcunitError(
             f"has the columns {', '.join(header) or '(none)'}, but needs the column{plural} {' and '.join(needed)}",
             where=where,
