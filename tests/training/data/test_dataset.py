@@ -54,7 +54,7 @@ def test_parts_csv_names_the_parts_and_changes_the_hash(folder: Path) -> None:
         ("name,part\nx,y\n", "columns file and part_id"),
         ("file,part_id\ngood/a.png,\n", r"parts\.csv:2: part_id is empty"),
         ("file,part_id\ngood/zzz.png,T1\n", r"parts\.csv:2: names good/zzz\.png, which is not there"),
-        ("file,part_id\ngood/a.png,T1\ngood/a.png,T2\n", r"parts\.csv:3: good/a\.png stands on line 2 already"),
+        ("file,part_id\ngood/a.png,T1\ngood/a.png,T2\n", r"parts\.csv:3: good/a\.png is on line 2 already"),
         ("file,part_id,label\ngood/a.png,T1,\nscratch/c.png,T1,good\n", "labelled 'good', but lies in the folder 'scr"),
         (
             "file,part_id,defect_type\ngood/a.png,T1,dent\n",
