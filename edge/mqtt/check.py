@@ -20,7 +20,7 @@ from edge.mqtt.connection import Acknowledged, Connected, Connection, Ended, Sub
 from edge.mqtt.frame_sender import MAX_FRAME_BYTES
 from edge.mqtt.settings import MqttSettings
 from edge.mqtt.tls import context_from_settings, text_from_os_error
-from edge.system.clock import ClockState, clock_state
+from edge.system.clock import EARLIEST_CREDIBLE_S, ClockState, clock_state
 
 PUBLISHED = tuple(re.sub(r"\{\w+\}", "check", topic.suffix) for topic in TOPICS if topic.direction == "out")
 SUBSCRIBED = tuple(re.sub(r"\{\w+\}", "+", topic.suffix) for topic in TOPICS if topic.direction == "in")
@@ -30,7 +30,6 @@ CLIENT_ID_SUFFIX = "-check"
 
 _ANSWER_S = 5.0
 _SOON = timedelta(days=30)
-_CREDIBLE_SINCE = datetime(2024, 1, 1, tzinfo=timezone.utc)
 _REFUSED = 0x80
 
 _Answer = TypeVar("_Answer", Connected, Acknowledged, Subscribed)
@@ -71,7 +70,7 @@ def check(settings: MqttSettings, device: str, root: str) -> Iterator[Finding]:
 
 def _clock(state: ClockState, now: datetime) -> Finding:
     shown = f"{now:%Y-%m-%d %H:%M:%S} UTC"
-    if now < _CREDIBLE_SINCE:
+    if now.timestamp() < EARLIEST_CREDIBLE_S:
         remedy = "Set the clock (timedatectl set-ntp true): certificates are not valid yet at this time"
         return Finding("clock", "failed", f"{shown} cannot be", remedy)
     if state.max_error_ms is None:
