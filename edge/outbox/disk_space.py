@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from edge.system.clock import EARLIEST_CREDIBLE_S
+
 RETAINED_BYTES = 1 << 30
 RETAINED_S = 7 * 24 * 3600
 """Acknowledged messages are kept, for a replay, until they are that old or the database is that large."""
@@ -33,7 +35,6 @@ _FILLER_BYTES = 2 << 20
 _FREE_BYTES = 4 << 20  # inside the file, while the disk is nearly full
 _MEBIBYTE = 1 << 20
 _UNLIMITED_PAGES = 1_073_741_823
-_CLOCK_IS_SET_S = 1_704_067_200  # 2024-01-01: an earlier time comes from a device that does not know it yet
 _ROW_OVERHEAD = 1.35
 """Bytes in the file a byte of payload: rows do not fill pages of 4 KB, and indexes (measured at 1 KB)."""
 
@@ -169,7 +170,7 @@ class DiskSpace:
     def _oldest_settled_s(self) -> float:
         """When the oldest message was settled; never, if it is pending or the device did not know the time."""
         row = self._db.execute("SELECT settled_s FROM messages ORDER BY message_id LIMIT 1").fetchone()
-        return float(row[0]) if row and row[0] and row[0] >= _CLOCK_IS_SET_S else math.inf
+        return float(row[0]) if row and row[0] and row[0] >= EARLIEST_CREDIBLE_S else math.inf
 
     def _trim(self, settled_before_s: float = math.inf) -> bool:
         """Delete those of the oldest messages that were settled before a time; False if there are none."""
