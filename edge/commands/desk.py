@@ -42,13 +42,13 @@ _logger = logging.getLogger(__name__)
 
 
 class SeenCommands(Protocol):
-    """Remembers signed commands until they expire, also over a restart (the outbox does)."""
+    """Remembers signed commands until they expire, also across a restart (`edge.outbox.command_memory`)."""
 
-    def seen_command(self, cmd_id: str) -> bool:
-        """Whether it was carried out before."""
+    def seen(self, cmd_id: str) -> bool:
+        """Whether the command is remembered."""
 
-    def remember_command(self, cmd_id: str, expires_at: datetime) -> None:
-        """Recognise it from now on; a ProcunitError says that there is no room."""
+    def remember(self, cmd_id: str, expires_at: datetime) -> None:
+        """Remember the command from now on; raises ProcunitError if too many are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ class CommandDesk:
         self._check_times(command, signed=signed)
         if kind.name not in self._allowed:
             raise _RefusedError(Refusal.NOT_ALLOWED, f"the device's settings do not allow {kind.name!r}")
-        if command.cmd_id in self._recent or self._memory.seen_command(command.cmd_id):
+        if command.cmd_id in self._recent or self._memory.seen(command.cmd_id):
             became = self._recent.get(command.cmd_id, "before the device was started")
             raise _RefusedError(Refusal.DUPLICATE, f"a command with this cmdId came before ({became})")
         if signed:
@@ -177,7 +177,7 @@ class CommandDesk:
         """A signed command for good: it could be played back. Others in memory: their sender could change the id."""
         if signed and command.expires_at is not None:
             expires_at = datetime.fromtimestamp(unix_s_from_utc(command.expires_at), timezone.utc)
-            self._memory.remember_command(command.cmd_id, expires_at)
+            self._memory.remember(command.cmd_id, expires_at)
         self._recent[command.cmd_id] = "not finished"
         if len(self._recent) > _REMEMBERED:
             self._recent.popitem(last=False)

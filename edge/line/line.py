@@ -113,7 +113,7 @@ def line_from_settings(
         device,
         allowed=settings.commands.allowed,
         keys=command_keys,
-        memory=outbox,
+        memory=outbox.command_memory,
         actions=actions_of_line(
             outbox=outbox,
             frames=frames,

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -90,7 +89,7 @@ class Outbox:
         self.epoch, self.set_aside = self._database.epoch, self._database.set_aside
         self._reader_lock = threading.Lock()
         self._writer = OutboxWriter(self._database, self.wakeup)
-        self._commands = CommandMemory(self._reader, self._writer)
+        self.command_memory = CommandMemory(self._reader, self._writer)
 
     @property
     def error(self) -> Exception | None:
@@ -210,18 +209,6 @@ class Outbox:
         """The broker has this result of a replay and all before it; returns at once."""
         if message.replay_id is not None and message.seq is not None:
             self._writer.hand_in(partial(_advance_replay, message.replay_id, message.seq))
-
-    def seen_command(self, cmd_id: str) -> bool:
-        """Whether this command was carried out before, as far as it could come again."""
-        return self._commands.seen(cmd_id)
-
-    def remember_command(self, cmd_id: str, expires_at: datetime) -> None:
-        """Recognise this command until it expires, also after a restart; `expires_at` knows its time zone.
-
-        Raises:
-            ProcunitError: too many commands that have not expired are remembered.
-        """
-        self._commands.remember(cmd_id, expires_at)
 
     def close(self) -> None:
         """Commit what was handed in (one last try if writing fails at present) and close the database."""

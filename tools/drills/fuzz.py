@@ -89,11 +89,11 @@ class Desk:
             now_s=lambda: NOW_S,
         )
 
-    def seen_command(self, cmd_id: str) -> bool:
+    def seen(self, cmd_id: str) -> bool:
         """Nothing is remembered: every input gets as far as it can."""
         return not cmd_id
 
-    def remember_command(self, cmd_id: str, expires_at: datetime) -> None:
+    def remember(self, cmd_id: str, expires_at: datetime) -> None:
         """Nothing is remembered."""
 
     def take(self, data: bytes, rng: random.Random) -> str:

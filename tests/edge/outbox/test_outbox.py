@@ -319,15 +319,15 @@ def test_a_command_is_remembered_until_it_expires_also_after_a_restart(
     monkeypatch.setattr(outbox_commands, "MAX_COMMANDS", 2)
     path, now = tmp_path / "o.sqlite", datetime.now(timezone.utc)
     with Outbox(path) as outbox:
-        assert not outbox.seen_command("c1")
-        outbox.remember_command("c1", now + timedelta(hours=1))
-        assert outbox.seen_command("c1")
-        outbox.remember_command("c2", now - timedelta(seconds=1))
-        outbox.remember_command("c3", now + timedelta(hours=1))
+        assert not outbox.command_memory.seen("c1")
+        outbox.command_memory.remember("c1", now + timedelta(hours=1))
+        assert outbox.command_memory.seen("c1")
+        outbox.command_memory.remember("c2", now - timedelta(seconds=1))
+        outbox.command_memory.remember("c3", now + timedelta(hours=1))
         with pytest.raises(ProcunitError, match="wait for their expiry"):
-            outbox.remember_command("c4", now + timedelta(hours=1))
+            outbox.command_memory.remember("c4", now + timedelta(hours=1))
     with Outbox(path) as outbox:
-        assert [outbox.seen_command(cmd_id) for cmd_id in ("c1", "c2", "c3", "c4")] == [True, False, True, False]
+        assert [outbox.command_memory.seen(cmd_id) for cmd_id in ("c1", "c2", "c3", "c4")] == [True, False, True, False]
 
 
 _VICTIM = textwrap.dedent(
