@@ -23,6 +23,9 @@ MAX_PAYLOAD_BYTES = 16_000
 """No result or event is larger: brokers and an MES take it anywhere."""
 _KEPT_TYPES, _KEPT_REASONS = 8, 4
 
+SHOWN_VERDICTS = (Verdict.REJECT, Verdict.REVIEW)
+"""Verdicts whose frames are published with the result."""
+
 ReviewAction = Literal["divert", "hold", "pass_and_flag"]
 """What happens at the line to a part whose verdict is `review`."""
 
@@ -227,7 +230,7 @@ class Metrics(Payload):
 
 def shows_frame(decision: Decision) -> bool:
     """Whether the frame is published too: what a person will look at, or what was rejected."""
-    return decision.verdict in (Verdict.REJECT, Verdict.REVIEW) or decision.audit
+    return decision.verdict in SHOWN_VERDICTS or decision.audit
 
 
 def event_from_fault(
