@@ -19,6 +19,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from edge.contract.encoding import clean_text
+from edge.contract.payloads import SHOWN_VERDICTS
 from edge.errors import ProcunitError
 from edge.frames.image import record_from_png
 from edge.system.files import write_whole
@@ -32,7 +33,7 @@ LOW_DISK_BYTES = 128 << 20
 _Key = tuple[bool, str]
 """Whether a file is at model resolution, and its name: the same wherever it is moved to."""
 _NAME = re.compile(r"([0-9a-f]+-[0-9]+)\.([a-z_]+)(?:\.([0-9a-f]{16}))?\.png")
-_AUDIT, _SHOWN = "audit", ("review", "reject")
+_AUDIT = "audit"
 
 
 class Worth(IntEnum):
@@ -247,7 +248,7 @@ def _frame_from_path(path: Path, size_bytes: int) -> StoredFrame | None:
     if path.parent.name == PINNED:
         worth = Worth.PINNED
     else:
-        worth = Worth.SHOWN if decided in _SHOWN else Worth.AUDIT if decided == _AUDIT else Worth.PASS
+        worth = Worth.SHOWN if decided in SHOWN_VERDICTS else Worth.AUDIT if decided == _AUDIT else Worth.PASS
     return StoredFrame(result_id, path, size_bytes, worth, part)
 
 

@@ -21,16 +21,12 @@ from edge.frames.heatmap import relevance_from_scores
 from edge.frames.image import (
     Record,
     frame_at_model_resolution,
-    heatmap_from_file,
-    jpeg_from_file,
     png_from_pixels,
     png_with_map,
 )
 from edge.frames.labels import checked_label
 from edge.geometry import Geometry
 from edge.messages import Inspection, PinAnswer, PixelArray, Scores, Verdict
-
-__all__ = ["FrameStore", "StoredFrame", "heatmap_from_frame", "jpeg_from_frame"]
 
 MAX_WAITING_BYTES = 64 << 20
 """Pixels that may wait for the disk; frames of plain passes get half of it."""
@@ -245,26 +241,6 @@ class FrameStore:
             return
         if not answer.pinned:
             _logger.warning("the label of %s is lost: its frame was not written, or there is no room", result_id)
-
-
-def jpeg_from_frame(frame: StoredFrame, max_bytes: int) -> bytes | None:
-    """The frame as a JPEG of 8 bits, re-encoded and then scaled down until it fits; None if it never does.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no image.
-    """
-    return jpeg_from_file(frame.path, max_bytes)
-
-
-def heatmap_from_frame(frame: StoredFrame, max_bytes: int) -> bytes | None:
-    """Where the frame's scores come from, over the frame, as a JPEG; None if that is not known or never fits.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no image.
-    """
-    return heatmap_from_file(frame.path, max_bytes)
 
 
 def _record(inspection: Inspection, result_id: str, bundle_id: str | None) -> Record:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from edge.contract.topics import JSON, RESULT_LAST, STATUS
 from edge.fault_board import put_event
 from edge.faults import FaultId
-from edge.frames.store import FrameStore, StoredFrame
+from edge.frames.files import StoredFrame
+from edge.frames.store import FrameStore
 from edge.mqtt.backoff import Backoff
 from edge.mqtt.best_effort import BestEffortQueue
 from edge.mqtt.client import LinkError

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from edge.contract.encoding import frame_topic, heatmap_topic
 from edge.contract.topics import JPEG
-from edge.frames.store import FrameStore, StoredFrame, heatmap_from_frame, jpeg_from_frame
+from edge.frames.files import StoredFrame
+from edge.frames.image import heatmap_from_file, jpeg_from_file
+from edge.frames.store import FrameStore
 from edge.mqtt.connection import Connection
 
 _MARGIN_BYTES = 4096
@@ -89,7 +91,7 @@ class FrameSender:
 def _jpegs(frame: StoredFrame, max_bytes: int) -> tuple[bytes | None, bytes | None]:
     """The photograph and its heatmap, either None if it cannot be had or is too large."""
     try:
-        jpeg, heatmap = jpeg_from_frame(frame, max_bytes), heatmap_from_frame(frame, max_bytes)
+        jpeg, heatmap = jpeg_from_file(frame.path, max_bytes), heatmap_from_file(frame.path, max_bytes)
     except (OSError, ValueError) as error:
         _logger.warning("frame %s cannot be published: %s", frame.path, error)
         return None, None
