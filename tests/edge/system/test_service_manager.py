@@ -54,7 +54,7 @@ def test_without_a_manager_nothing_is_sent() -> None:
 
 def test_a_manager_that_is_gone_is_a_warning_not_an_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ServiceNotifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("judging parts")
-    assert "cannot be told READY=1" in caplog.text
+    assert "cannot send READY=1" in caplog.text
 
 
 @pytest.mark.parametrize(
