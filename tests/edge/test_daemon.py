@@ -39,7 +39,7 @@ def test_a_replay_gives_every_part_its_verdict_in_order_and_ends(device: Device,
     assert [e.fault for e in events_of(messages)] == [FaultId.CAMERA_ENDED]
     lines = device.said.splitlines()
     assert len(lines) < 12
-    for said in ("bundle tiny version 1", "golden gate", f"results go to {ROOT}/result", "every message is sent"):
+    for said in ("bundle tiny version 1", "golden gate", f"results go to {ROOT}/result", "all messages were sent"):
         assert any(said in line for line in lines)
 
 
@@ -209,13 +209,13 @@ def test_once_the_rate_is_known_it_says_how_long_results_are_kept(
     with caplog.at_level(logging.INFO):
         assert run_daemon(settings_of(device)) == 0
     (said,) = [record.getMessage() for record in caplog.records if "for a replay" in record.getMessage()]
-    assert re.fullmatch(r"at \S+ parts a second, acknowledged results are kept for a replay for \d\.\d days", said)
+    assert re.fullmatch(r"at \S+ parts per second, acknowledged results are kept for \d\.\d days for a replay", said)
 
 
 def test_a_faulty_list_of_photographs_stops_the_start(device: Device) -> None:
     (device.folder / "line.csv").write_text("picture\n")
     device.camera["path"] = "line.csv"
     started_s = time.monotonic()
-    with pytest.raises(ProcunitError, match="must name file and part_id"):
+    with pytest.raises(ProcunitError, match="needs the columns file and part_id"):
         run_daemon(settings_of(device))
     assert time.monotonic() - started_s < 5

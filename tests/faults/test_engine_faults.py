@@ -120,7 +120,7 @@ def test_an_engine_that_fails_the_gate_is_replaced_and_a_truncated_one_is_built_
     assert code == 0
     assert [r.not_inspected for r in results] == [None] * 8
     (fallback,) = (e for e in events if e.fault is FaultId.ENGINE_FALLBACK)
-    assert fallback.detail.startswith("fp32 judges; fp16: it does not judge as the bundle's reference did")
+    assert fallback.detail.startswith("fp32 is in use; fp16: it does not judge as the bundle's reference did")
     for plan in (device.folder / "state" / "engines").glob("*/engine-0.plan"):
         os.truncate(plan, 1000)
     double = PlanDouble()

@@ -175,11 +175,11 @@ def test_ids_that_find_no_part_are_told_and_make_room() -> None:
     part_ids.claim(by_window("W", 0, 1))
     refused = part_ids.claim(by_counter("X", 1))
     assert refused is not None
-    assert "already wait" in refused
+    assert "wait for their parts already" in refused
     binding = part_ids.bind(1, at(5))
     assert binding.problem is not None
-    assert "'W' found no part in its window" in binding.problem
-    assert "'P0' found no part with counter 10000" in binding.problem
+    assert "'W': no part came in its window" in binding.problem
+    assert "'P0': no part with counter 10000 came" in binding.problem
     assert part_ids.claim(by_counter("P2", 2)) is None
     too_far = part_ids.claim(by_counter("P9", 5000))
     assert too_far is not None

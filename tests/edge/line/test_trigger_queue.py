@@ -44,21 +44,21 @@ def test_nothing_in_time_is_none() -> None:
 def test_only_frames_take_room() -> None:
     trigger_queue = TriggerQueue(1)
     trigger_queue.put(trigger(1, frame=False))
-    assert trigger_queue.has_room()
+    assert trigger_queue.has_free_slot()
     trigger_queue.put(trigger(2))
-    assert not trigger_queue.has_room()
-    assert not trigger_queue.wait_for_room(0.01)
+    assert not trigger_queue.has_free_slot()
+    assert not trigger_queue.wait_for_free_slot(0.01)
     trigger_queue.take(0)
-    assert not trigger_queue.has_room()
+    assert not trigger_queue.has_free_slot()
     trigger_queue.take(0)
-    assert trigger_queue.wait_for_room(0)
+    assert trigger_queue.wait_for_free_slot(0)
 
 
 def test_room_is_announced_to_a_waiting_giver() -> None:
     trigger_queue = TriggerQueue(1)
     trigger_queue.put(trigger(1))
     threading.Timer(0.05, trigger_queue.take, (0,)).start()
-    assert trigger_queue.wait_for_room(5)
+    assert trigger_queue.wait_for_free_slot(5)
 
 
 @pytest.mark.parametrize(("age_s", "in_time"), [(0.0, True), (0.15, True), (0.3, False)])
@@ -123,7 +123,7 @@ def test_a_giver_and_a_taker_pass_every_trigger_once_in_order(frames: list[bool]
     taker = threading.Thread(target=take_all)
     taker.start()
     for seq, wants_frame in enumerate(frames):
-        trigger_queue.put(trigger(seq, frame=wants_frame and trigger_queue.wait_for_room(5)))
+        trigger_queue.put(trigger(seq, frame=wants_frame and trigger_queue.wait_for_free_slot(5)))
     trigger_queue.close()
     taker.join(5)
     assert taken == list(enumerate(frames))
