@@ -141,7 +141,7 @@ def test_on_a_full_disk_results_go_into_the_reserve_then_in_place_of_acknowledge
         hand_in_results(outbox, 401, 2000)
         wait_until(lambda: outbox.error is not None and outbox.backlog() > 300)
         assert "full" in str(outbox.error)
-        assert "MB set aside" in str(outbox.shortage)
+        assert "MB of reserved space" in str(outbox.shortage)
         time.sleep(0.2)
         states = stored(path)
         assert {state for _, state in states} == {"pending"}

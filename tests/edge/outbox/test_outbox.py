@@ -324,7 +324,7 @@ def test_a_command_is_remembered_until_it_expires_also_after_a_restart(
         assert outbox.command_memory.seen("c1")
         outbox.command_memory.remember("c2", now - timedelta(seconds=1))
         outbox.command_memory.remember("c3", now + timedelta(hours=1))
-        with pytest.raises(ProcunitError, match="wait for their expiry"):
+        with pytest.raises(ProcunitError, match="are remembered that have not expired"):
             outbox.command_memory.remember("c4", now + timedelta(hours=1))
     with Outbox(path) as outbox:
         assert [outbox.command_memory.seen(cmd_id) for cmd_id in ("c1", "c2", "c3", "c4")] == [True, False, True, False]
