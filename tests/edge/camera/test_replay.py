@@ -124,7 +124,7 @@ def test_an_unreadable_photograph_costs_its_own_frame_alone(photos: Path, conten
         ("", "has the columns \\(none\\)"),
         ("file;part_id\n0.png;A\n", "has the columns file;part_id"),
         ("file,part_id\n", "lists no part"),
-        ("file,part_id\n0.png,A\n,B\n", "line.csv:3: no file is named"),
+        ("file,part_id\n0.png,A\n,B\n", "line.csv:3: the cell `file` is empty"),
         ("file,part_id,arrival_s\n0.png,A,soon\n", "line.csv:2: arrival_s is 'soon'"),
         ("file,part_id,arrival_s\n0.png,A,nan\n", "line.csv:2: arrival_s is 'nan'"),
         ("file,part_id,arrival_s\n0.png,A,-1\n", "line.csv:2: arrival_s is '-1'"),
@@ -143,5 +143,5 @@ def test_listed_needs_an_arrival_of_every_part(photos: Path) -> None:
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ProcunitError, match="holds no image"):
+    with pytest.raises(ProcunitError, match="contains no image"):
         camera(tmp_path)

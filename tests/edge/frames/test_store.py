@@ -217,7 +217,7 @@ def test_on_a_nearly_full_disk_new_frames_take_the_place_of_old_ones(
             put(store, seq, Verdict.PASS)
         monkeypatch.setattr(frame_files, "LOW_DISK_BYTES", 1 << 62)
         put(store, 6, Verdict.PASS)
-        assert "take the place of old ones" in str(store.error)
+        assert "new frames replace old ones" in str(store.error)
         assert {"ring/abc-5.pass.png", "ring/abc-6.pass.png"} <= names(tmp_path)
         assert len(names(tmp_path)) <= 5
     with open_store(tmp_path / "empty") as store:
