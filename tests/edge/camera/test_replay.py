@@ -72,11 +72,11 @@ def test_a_folder_is_replayed_by_name_each_image_a_part(photos: Path) -> None:
 
 
 @pytest.mark.parametrize(("after", "counters"), [(None, [1, 2, 3]), (0, [1, 2, 3]), (2, [3]), (3, []), (9, [])])
-def test_after_a_restart_it_goes_on_with_the_next_row(photos: Path, after: int | None, counters: list[int]) -> None:
+def test_after_a_restart_it_continues_with_the_next_row(photos: Path, after: int | None, counters: list[int]) -> None:
     assert [a.counter for a in all_arrivals(camera(photos, after))] == counters
 
 
-def test_a_rate_spaces_the_parts_and_does_not_wait_for_whoever_is_late(photos: Path) -> None:
+def test_a_rate_spaces_the_parts_and_does_not_wait_for_a_late_reader(photos: Path) -> None:
     replay = camera(photos, parts_per_min=600)
     assert not replay.self_paced
     assert replay.wait_arrival(1.0) is not None
@@ -103,7 +103,7 @@ def test_it_may_hold_at_the_end(photos: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n" + b"\0" * 40, None])
-def test_an_unreadable_photograph_costs_its_own_frame_alone(photos: Path, content: bytes | None) -> None:
+def test_an_unreadable_photograph_affects_only_its_own_frame(photos: Path, content: bytes | None) -> None:
     (photos / "1.png").unlink()
     if content is not None:
         (photos / "1.png").write_bytes(content)
