@@ -164,4 +164,4 @@ def test_without_a_gpu_the_real_daemon_publishes_the_build_then_that_it_cannot_i
     states = [json.loads(m.payload) for m in messages if m.topic == f"{ROOT}/status"]
     assert {state["state"] for state in states} <= {"starting", "offline"}
     assert len(list((device.folder / "state" / "engines").glob("*/engine-0.plan"))) == 2
-    assert not any(message.startswith(("READY", "WATCHDOG")) for message in manager.heard)
+    assert not any(message.startswith(("READY", "WATCHDOG")) for message in manager.received)
