@@ -1,4 +1,4 @@
-"""Exact one-sided binomial bounds (Clopper and Pearson, Biometrika 26, 1934), without scipy on the device."""
+"""Exact one-sided binomial bounds (Clopper and Pearson, Biometrika 26, 1934), without scipy, which the device lacks."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ _BISECTIONS = 60
 
 
 def lower_bound(hits: int, trials: int, confidence: float) -> float:
-    """The rate below which `hits` of `trials` or more has a chance under 1 - confidence; 0 without trials."""
+    """The rate below which `hits` or more of `trials` has a probability under 1 - confidence; 0 without trials."""
     if hits == 0:
         return 0.0
     return _root(lambda rate: 1.0 - _cdf(hits - 1, trials, rate) - (1.0 - confidence))
 
 
 def upper_bound(hits: int, trials: int, confidence: float) -> float:
-    """The rate above which `hits` of `trials` or fewer has a chance under 1 - confidence; 1 without trials."""
+    """The rate above which `hits` or fewer of `trials` has a probability under 1 - confidence; 1 without trials."""
     if hits == trials:
         return 1.0
     return _root(lambda rate: (1.0 - confidence) - _cdf(hits, trials, rate))
 
 
 def trials_needed(rate: float, confidence: float) -> int:
-    """Trials without a single hit that bring `upper_bound` down to `rate`."""
-    trials, chance = 0, 1.0
-    while chance > 1.0 - confidence:
-        chance *= 1.0 - rate
+    """How many trials without a hit bring `upper_bound` down to `rate`."""
+    trials, probability = 0, 1.0
+    while probability > 1.0 - confidence:
+        probability *= 1.0 - rate
         trials += 1
     return trials
 
 
 def _cdf(hits: int, trials: int, rate: float) -> float:
-    """The chance of `hits` or fewer, rate in (0, 1); by logarithms, as binomial coefficients outgrow floats."""
+    """The probability of `hits` or fewer, rate in (0, 1); in logarithms, as binomial coefficients exceed floats."""
     log_rate, log_rest, log_orders = log(rate), log1p(-rate), lgamma(trials + 1)
     return sum(
         exp(log_orders - lgamma(k + 1) - lgamma(trials - k + 1) + k * log_rate + (trials - k) * log_rest)

@@ -1,9 +1,9 @@
-"""The daemon: what is started in which order, and how it stops.
+"""The daemon: in which order its parts start, and in which order they stop.
 
-Threads: capture (camera -> hand-over), inspect (makes and owns the engine), outbox and frames (write to the disk),
-publisher, commands, and the main thread, which supervises. The publisher runs before there is an engine, so that a
-plant sees a build that takes minutes. The order of stopping follows the data: capture first, the outbox last, so that
-every trigger that was taken in leaves with its result.
+Threads: capture (camera -> trigger queue), inspect (makes and owns the engine), outbox and frames (write to the disk),
+publisher, commands, and the main thread, which supervises. The publisher starts before the engine is made, so that the
+plant can follow an engine build that takes minutes. Stopping follows the data, capture first and the outbox last, so
+that every trigger accepted gets its result.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from edge.system.stop_signals import StopSignals
 
 CAMERA_STOP_S = 5.0
 DRAIN_S = 10.0
-"""How long what waits in the hand-over may take to be judged when the daemon stops."""
+"""When the daemon stops: how long the inspection of the triggers still in the queue may take."""
 FLUSH_S = 5.0
 PUBLISH_STOP_S = 5.0
 STALLED_S = 5.0
-"""At the end of a replay the daemon waits for the broker as long as it takes something at least this often."""
+"""At the end of a replay the daemon gives up sending after this long without an acknowledgement by the broker."""
 
 _logger = logging.getLogger(__name__)
 
 
 def run_daemon(settings: Settings, engine_opener: OpenEngine = open_engine) -> int:
-    """Inspect until a signal, or the end of a replay; returns the exit code, 1 if something failed on the way.
+    """Inspect until a signal or the end of a replay; returns the exit code, 1 after a failure.
 
     Call it from the main thread: it handles SIGTERM and SIGINT.
 
     Raises:
-        ProcunitError: it cannot start; a person must act.
+        ProcunitError: it cannot start until a person corrects something.
     """
     notifier = ServiceNotifier()
     with ExitStack() as stack:
@@ -75,10 +75,10 @@ def run_daemon(settings: Settings, engine_opener: OpenEngine = open_engine) -> i
 
 
 def _run(line: Line, notifier: ServiceNotifier, signals: StopSignals, root: str) -> Reason:
-    """Start the line, the camera last, and watch it until it is time to stop.
+    """Start the line, the camera last, and supervise it until it must stop.
 
     Raises:
-        ProcunitError: the camera's settings cannot work.
+        ProcunitError: the camera cannot work with its settings.
     """
     supervisor = Supervisor(line, notifier)
     line.publisher.start()
@@ -96,7 +96,7 @@ def _run(line: Line, notifier: ServiceNotifier, signals: StopSignals, root: str)
 
 
 def _bundle_or_event(settings: BundleSettings, board: FaultBoard) -> tuple[Bundle, tuple[TrustedKey, ...]]:
-    """The bundle in use, and every key that the device trusts."""
+    """Open the bundle; returns it with every key that the device trusts, or reports BUNDLE_REFUSED and raises."""
     try:
         keys = trusted_keys_from_files(settings.trusted_keys, settings.demo_keys)
         bundle = open_bundle(settings.path, keys)
@@ -127,26 +127,26 @@ def _wait_until_sent(line: Line, signals: StopSignals) -> None:
 
 
 def _stop(line: Line) -> bool:
-    """Stop in the order of the data; False if a trigger may be left open, which becomes `not_inspected: restart`."""
+    """Stop in the order of the data; False if a trigger may be left open, to become `not_inspected: restart`."""
     line.inspector.keeper.cancel()
     if not line.capture.stop(CAMERA_STOP_S):
-        _logger.error("the camera does not let go and is left behind")
+        _logger.error("the camera did not close within %.0f s; stopping without it", CAMERA_STOP_S)
     line.trigger_queue.close()
     drained = line.inspector.join(DRAIN_S)
     if not drained:
-        _logger.error("inspection does not end; the parts left open become `not_inspected: restart`")
+        _logger.error("inspection did not end within %.0f s; open parts become `not_inspected: restart`", DRAIN_S)
     written = line.outbox.flush(FLUSH_S)
     if not written:
-        _logger.error("results cannot be written to the disk")
+        _logger.error("results could not be written to the disk within %.0f s", FLUSH_S)
     line.publisher.stop(PUBLISH_STOP_S)
     line.outbox.flush(FLUSH_S)
-    _tell_summary(line)
+    _log_summary(line)
     return drained and written
 
 
-def _tell_summary(line: Line) -> None:
+def _log_summary(line: Line) -> None:
     verdicts = line.inspector.verdicts
     counts = ", ".join(f"{count} {verdict.value}" for verdict, count in sorted(verdicts.items())) or "none"
     left = line.outbox.backlog()
-    kept = f"{left} messages are kept and sent at the next start" if left else "every message is sent"
-    _logger.info("stopped after %d parts (%s); %s", sum(verdicts.values()), counts, kept)
+    unsent = f"{left} messages are kept and sent after the next start" if left else "all messages were sent"
+    _logger.info("stopped after %d parts (%s); %s", sum(verdicts.values()), counts, unsent)

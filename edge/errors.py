@@ -1,4 +1,4 @@
-"""The one exception whose text is meant for a person, and how a file's problem is put into words."""
+"""`ProcunitError`, the exception whose text is meant for people, and the text of a validation error."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pydantic import ValidationError
 
 
 class ProcunitError(Exception):
-    """A problem a person can act on: what happened, where, and what to do about it.
+    """A problem that a person can solve: what happened, where (file, line, key), and what to do (remedy).
 
-    The command line prints it without a traceback and exits with 2.
+    The command line prints it without a traceback and exits with code 2.
     """
 
     def __init__(self, what: str, *, where: str | None = None, remedy: str | None = None) -> None:
@@ -23,7 +23,7 @@ class ProcunitError(Exception):
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first of a file's problems in one phrase: its key and what is wrong with it."""
+    """The first problem of a validation error in one phrase: the key and what is wrong with it."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"]) or "(whole file)"
     return f"key {key}: {first['msg']}"

@@ -1,4 +1,4 @@
-"""Which faults are active: every beginning and end is one line of the log, every beginning an event on the wire."""
+"""The active faults of the device: logs when a fault begins and ends, and publishes an event when it begins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edge.outbox.outbox import Outbox
 from edge.system.clock import utc_now
 
 QUIET_S = 10.0
-"""A fault of single parts is over when this long no part has shown it."""
+"""A fault that concerns single parts ends when it has not been reported for this long."""
 
 _LASTING = frozenset(
     {
@@ -27,6 +27,7 @@ _LASTING = frozenset(
         FaultId.DISK_LOW,
     }
 )
+"""Faults of the device rather than of single parts: they stay active until `FaultBoard.end`."""
 _LEVELS: dict[Severity, int] = {
     "info": logging.INFO,
     "warning": logging.WARNING,
@@ -37,7 +38,7 @@ _logger = logging.getLogger(__name__)
 
 
 def put_event(outbox: Outbox, device: str, fault_id: FaultId, detail: str) -> None:
-    """Store the event that tells of a fault."""
+    """Store the event for a fault in the outbox."""
     event = event_from_fault(fault_id, detail, device=device, epoch=outbox.epoch, created_at_utc=utc_now())
     outbox.put_event(bytes_from_payload(event))
 
@@ -49,9 +50,9 @@ class _Active:
 
 
 class FaultBoard:
-    """Active faults of one device; any thread may report.
+    """Active faults of one device; any thread may call.
 
-    A fault that is reported again while it is active makes no further event.
+    Reporting a fault that is already active only renews it: no second event, no second log line.
     """
 
     def __init__(self, outbox: Outbox, device: str) -> None:
@@ -61,25 +62,25 @@ class FaultBoard:
         self._active: dict[FaultId, _Active] = {}
 
     def report(self, fault_id: FaultId, detail: str) -> None:
-        """The fault is there; `detail` is what the table of faults cannot know."""
+        """Begin or renew a fault; `detail` completes the fixed text of the fault table."""
         with self._lock:
-            known = fault_id in self._active
+            already_active = fault_id in self._active
             self._active[fault_id] = _Active(detail, time.monotonic())
-        if known:
+        if already_active:
             return
         fault = FAULTS[fault_id]
         _logger.log(_LEVELS[fault.severity], "%s: %s (%s) %s", fault_id.value, fault.text, detail, fault.action)
         put_event(self._outbox, self._device, fault_id, detail)
 
     def end(self, fault_id: FaultId) -> None:
-        """The fault is over, if it was there."""
+        """End a fault; does nothing if it is not active."""
         with self._lock:
             ended = self._active.pop(fault_id, None)
         if ended is not None:
             _logger.info("%s: over", fault_id.value)
 
     def end_quiet(self) -> None:
-        """End the faults of single parts that nobody has reported for a while."""
+        """End the faults that concern single parts and were not reported for `QUIET_S`."""
         before_monotonic_s = time.monotonic() - QUIET_S
         with self._lock:
             quiet = [
@@ -91,6 +92,6 @@ class FaultBoard:
             self.end(fault_id)
 
     def active(self) -> tuple[FaultId, ...]:
-        """The faults that are there now, the oldest first."""
+        """The active faults, the oldest first."""
         with self._lock:
             return tuple(self._active)

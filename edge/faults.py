@@ -1,4 +1,4 @@
-"""Every fault of the device in one table: id, severity, text for a technician, what to do. Code raises ids."""
+"""The table of all faults: id, severity, what happened and what to do, written for a technician. Code uses the ids."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from enum import Enum
 from typing import Literal
 
 Severity = Literal["info", "warning", "error", "critical"]
-"""info: for the record; warning: parts are still judged; error: some are not; critical: none are."""
+"""info: for the record; warning: parts are still inspected; error: some are not; critical: none are."""
 
 
 class FaultId(str, Enum):
-    """The name of a fault on the wire and in logs."""
+    """The name of a fault in events and logs."""
 
     BUNDLE_REFUSED = "bundle_refused"
     BANK_REFUSED = "bank_refused"
@@ -44,7 +44,7 @@ class FaultId(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What a technician is told of a fault."""
+    """What a technician reads: `text` is what happened, `action` what to do."""
 
     fault_id: FaultId
     severity: Severity
@@ -60,22 +60,22 @@ FAULTS = _table(
     Fault(
         FaultId.BUNDLE_REFUSED,
         "critical",
-        "The bundle cannot be used; no part is judged.",
-        "Read the detail; copy the bundle again or trust the key that signed it, then check it with "
-        "`procunit bundle verify`.",
+        "The bundle cannot be used; no part is inspected.",
+        "Read the detail. Copy the bundle again, or add the key that signed it to the trusted keys; then check it "
+        "with `procunit bundle verify`.",
     ),
     Fault(
         FaultId.BANK_REFUSED,
         "warning",
-        "A version of the memory bank cannot be used; parts are judged by the last good one before it.",
-        "Read the detail; `procunit bank show` tells what is in use. Go back with `procunit bank undo`, or grow the "
-        "bank again.",
+        "A version of the memory bank cannot be used; parts are inspected with the last usable version before it.",
+        "Read the detail; `procunit bank show` shows the version in use. Go back with `procunit bank undo`, or grow "
+        "the bank again.",
     ),
     Fault(
         FaultId.BANK_CHANGED,
         "info",
-        "Another version of the memory bank judges from the next part on.",
-        "Nothing to do; the event is the record of who changed it.",
+        "Another version of the memory bank is used from the next part on.",
+        "Nothing to do; this event records who made the change.",
     ),
     Fault(
         FaultId.CAMERA_ENDED,
@@ -86,141 +86,148 @@ FAULTS = _table(
     Fault(
         FaultId.CAMERA_FAILED,
         "error",
-        "The camera gives no frames.",
-        "Check its cable, its power and the camera section of the configuration.",
+        "The camera delivers no frames.",
+        "Check the camera's cable, its power supply and the camera section of the settings file.",
     ),
     Fault(
         FaultId.TRIGGERS_MISSED,
         "error",
-        "The line's counter shows parts that the device did not see; they are reported as not inspected.",
-        "If it was down or restarting, nothing more. Otherwise check the trigger cable and the camera's rate.",
+        "The line's counter shows parts that the device missed; they are reported as not inspected.",
+        "If the device was off or restarting, nothing to do. Otherwise check the trigger cable and the maximum frame "
+        "rate of the camera.",
     ),
     Fault(
         FaultId.BAD_FRAME,
         "error",
-        "A frame is no usable image; its part was not inspected.",
-        "Check the camera's pixel format and region; look at the frame's file if it repeats.",
+        "A frame is not a usable image; its part was not inspected.",
+        "Check the camera's pixel format and image region. If it happens again, look at the stored frame.",
     ),
     Fault(
         FaultId.OVERLOAD,
         "error",
-        "Parts come faster than they can be judged; some were not inspected.",
-        "Slow the line, or use a smaller input or a faster engine; check that the device is not throttled by heat.",
+        "Parts arrive faster than they can be inspected; some were not inspected.",
+        "Slow the line down, or use a smaller network input or a faster engine. Check that the device does not slow "
+        "down because it is too hot.",
     ),
     Fault(
         FaultId.ENGINE_FAILED,
         "error",
-        "The engine failed on a part, which was not inspected.",
-        "If it repeats, restart the device; then go back to the last good bundle.",
+        "The engine failed on a part; this part was not inspected.",
+        "If it happens again, restart the device. If that does not help, go back to the previous bundle.",
     ),
     Fault(
         FaultId.ENGINE_LOST,
         "error",
-        "The accelerator failed on a part, which was not inspected; the engine is opened anew.",
-        "If it repeats, check the power supply and the temperature of the device, then restart it.",
+        "The GPU failed on a part; this part was not inspected. The engine is opened again.",
+        "If it happens again, check the power supply and the temperature of the device, then restart it.",
     ),
     Fault(
         FaultId.ENGINE_DAMAGED,
         "warning",
-        "A stored engine cannot be used; it has been removed and is built again.",
-        "Nothing to do but wait for the build. If it repeats, check the disk that holds the state directory.",
+        "A stored engine could not be used; it was deleted and is built again.",
+        "Wait for the build to finish. If it happens again, check the disk of the state directory.",
     ),
     Fault(
         FaultId.ENGINE_FALLBACK,
         "warning",
-        "The engine in use is not the wanted one, which cannot be built or does not judge as it should.",
-        "Parts are judged correctly, perhaps more slowly. Read the detail; set engine.precision to what is in use, or "
-        "have the bundle exported again.",
+        "The device uses another engine than the settings ask for, because that one cannot be built or gives wrong "
+        "results on the golden frames.",
+        "Parts are inspected correctly, perhaps more slowly. Read the detail. Set engine.precision to the precision "
+        "in use, or have the bundle exported again.",
     ),
     Fault(
         FaultId.ENGINE_UNAVAILABLE,
         "critical",
-        "The device cannot inspect: no engine of the bundle can be had that judges as it should.",
-        "Read the detail, which names the cause and its remedy; then restart the device.",
+        "No part is inspected: no engine of the bundle can be built, or none gives the right results on the golden "
+        "frames.",
+        "Read the detail: it names the cause and the remedy. Then restart the device.",
     ),
     Fault(
         FaultId.RESTARTED,
         "warning",
-        "The device stopped without notice; parts it had not judged are reported as not inspected.",
-        "Check the power supply and the log of the last minutes before the stop.",
+        "The device stopped without a proper shutdown; parts in progress are reported as not inspected.",
+        "Check the power supply, and the log of the last minutes before the stop.",
     ),
     Fault(
         FaultId.THREAD_FAILED,
         "critical",
-        "A part of the program ended unexpectedly; the device restarts itself.",
-        "If it repeats, send the log to support.",
+        "A thread of the program ended unexpectedly; the program restarts itself.",
+        "If it happens again, send the log to support.",
     ),
     Fault(
         FaultId.OUTBOX_FAILED,
         "critical",
-        "Results cannot be written to disk; they are kept in memory until it works again.",
-        "Check free space and health of the disk that holds the state directory. Do not switch the device off.",
+        "Results cannot be written to the disk; they are kept in memory until writing works again.",
+        "Do not switch the device off. Check free space and health of the disk of the state directory.",
     ),
     Fault(
         FaultId.OUTBOX_SET_ASIDE,
         "error",
-        "The database of results was damaged and has been set aside; a new one (new epoch) is in use.",
-        "Keep the file named in the detail: results not yet sent may be recovered from it. Check the disk.",
+        "The database of results is damaged and was moved aside; a new database (new epoch) is in use.",
+        "Keep the file named in the detail: unsent results may be recovered from it. Check the disk.",
     ),
     Fault(
         FaultId.FRAMES_FAILED,
         "warning",
-        "Image files cannot be written; results are not affected.",
-        "Check free space and permissions of the frames directory.",
+        "Image files cannot be written as they should; results are not affected.",
+        "Read the detail; check free disk space and the permissions of the frames directory.",
     ),
     Fault(
         FaultId.BROKER_UNREACHABLE,
         "warning",
-        "There is no link to the broker; results are kept and sent later, in order.",
-        "Check the network, the broker and the mqtt section of the configuration.",
+        "There is no connection to the broker; results are kept and sent later, in order.",
+        "Check the network, the broker and the mqtt section of the settings file; `procunit mqtt check` tests each "
+        "step.",
     ),
     Fault(
         FaultId.MESSAGE_QUARANTINED,
         "error",
-        "The broker refused a message; it is kept on the device and the following ones are sent.",
-        "Check the broker's access rules and its size limit for the device's topics.",
+        "The broker refused a message; the message is kept on the device and the following ones are sent.",
+        "Check the broker's access rules and size limit for the topics of this device.",
     ),
     Fault(
         FaultId.COMMAND_RUN,
         "info",
         "A command was carried out.",
-        "Nothing to do; the event is the record of who asked for what.",
+        "Nothing to do; this event records who sent which command.",
     ),
     Fault(
         FaultId.COMMAND_REFUSED,
         "warning",
         "A command was not carried out.",
-        "Read the detail. If nobody at the plant sent it, check who may publish below the device's cmd/ topics.",
+        "Read the detail. If nobody at the plant sent the command, check who may publish to the cmd/ topics of the "
+        "device.",
     ),
     Fault(
         FaultId.PART_ID_UNBOUND,
         "warning",
-        "A part id and its part did not find each other; the result has no part id.",
-        "Read the detail; check that part ids are sent with the right counter or time, before the verdict.",
+        "A part id could not be assigned to a part; the result has no part id.",
+        "Read the detail. Check that part ids are sent with the right counter or time, and before the verdict.",
     ),
     Fault(
         FaultId.COMMAND_FLOOD,
         "warning",
-        "Commands come faster than they can be looked at; some were dropped. Inspection and results are not affected.",
-        "Find who publishes below the device's cmd/ topics, and who may; commands are taken again after a minute.",
+        "Commands arrive faster than they can be processed; some were dropped. Inspection and results are not "
+        "affected.",
+        "Find out who publishes to the cmd/ topics of the device. Commands are accepted again after a minute.",
     ),
     Fault(
         FaultId.DISARMED,
         "critical",
-        "The device is disarmed by a signed command; no part is judged.",
-        "Nothing, if that is wanted. Otherwise have whoever holds the key send the command `arm`.",
+        "The device was disarmed by a signed command; no part is inspected.",
+        "If this is intended, nothing to do. Otherwise ask the holder of the key to send the command `arm`.",
     ),
     Fault(
         FaultId.ORDER_DROPPED,
         "warning",
-        "A change that a signed command had made is not in force any more.",
-        "Read the detail; if the change is still wanted, have it signed for the bundle in use and send it again.",
+        "A change made by a signed command is no longer in force.",
+        "Read the detail. If the change is still wanted, have it signed for the bundle in use and send it again.",
     ),
     Fault(
         FaultId.DISK_LOW,
         "error",
-        "The disk is nearly full; results go on into room set aside.",
-        "Free space on the state directory's disk.",
+        "The disk is nearly full; results are stored in space reserved for this case.",
+        "Free space on the disk of the state directory.",
     ),
 )
-"""One entry for every id."""
+"""Exactly one entry per fault id."""

@@ -1,4 +1,8 @@
-"""Regions, ignored areas and where they lie: models of the manifest, no opencv."""
+"""Which rectangles of a frame are inspected, what is ignored in them, and where each lies on its network input tile.
+
+`Region` and `Geometry` are models of the bundle manifest, in fractions of the frame, so that they fit frames of any
+resolution. `placements` turns them into pixels. Preprocessing and drawing build on it; this module needs no OpenCV.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +15,9 @@ from edge.record import Record
 
 MAX_POLYGONS, MAX_POLYGON_POINTS = 64, 256
 
-
 Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False, strict=True)]
-
-
 Point = tuple[Fraction, Fraction]
-"""x and y in fractions of the frame's width and height, (0, 0) its upper left corner."""
-
-
+"""x and y in fractions of the frame's width and height; (0, 0) is the upper left corner."""
 Polygon = Annotated[tuple[Point, ...], Field(min_length=3, max_length=MAX_POLYGON_POINTS)]
 
 
@@ -37,12 +36,12 @@ class Region(Record):
         return self
 
     def in_words(self) -> str:
-        """Where it lies, in fractions of the frame."""
+        """Its extent in fractions of the frame, for messages."""
         return f"x {self.x:.3g} to {self.x + self.width:.3g}, y {self.y:.3g} to {self.y + self.height:.3g}"
 
 
 class Geometry(Record):
-    """How a frame becomes the network's input: regions, each letterboxed onto one tile, and what is ignored in them."""
+    """How a frame becomes network input: each region is letterboxed onto one tile; `ignored` polygons are left out."""
 
     input_height_px: Annotated[int, Field(ge=64, le=2048, multiple_of=32)] = 320
     input_width_px: Annotated[int, Field(ge=64, le=2048, multiple_of=32)] = 320
@@ -60,7 +59,7 @@ class Geometry(Record):
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where one region lies in the frame and where its scaled copy lies on the tile, all in pixels."""
+    """Where a region lies in the frame, and where its scaled copy lies on the tile; all in pixels."""
 
     frame_x_px: int
     frame_y_px: int
@@ -73,7 +72,7 @@ class Placement:
 
 
 def placements(frame_height_px: int, frame_width_px: int, geometry: Geometry) -> tuple[Placement, ...]:
-    """One placement a region: letterboxed (aspect ratio kept), centred on the tile."""
+    """One placement per region: letterboxed (aspect ratio kept) and centred on the tile."""
     result = []
     for region in geometry.regions:
         x, y = round(region.x * frame_width_px), round(region.y * frame_height_px)

@@ -1,4 +1,8 @@
-"""An image file as pixels."""
+"""Reading an image file as pixels, with limits on file size and number of pixels.
+
+Import this module before anything decodes an image with OpenCV: it sets OpenCV's limit on pixels (2^27), which OpenCV
+reads once.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import os
 from pathlib import Path
 from typing import cast
 
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 27))  # read once, when OpenCV decodes its first image
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 27))  # OpenCV reads it at its first decoding
 
 import cv2
 import numpy as np
@@ -16,16 +20,14 @@ from edge.messages import PixelArray
 from edge.preprocess import MIN_SIDE_PX
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-
-
 MAX_IMAGE_BYTES = 256 << 20
 
 
 def read_image(path: Path) -> PixelArray:
-    """Decode an image file as it was stored: grey, BGR or BGRA, 8 or 16 bits a channel.
+    """Decode an image file as it was stored: grey, BGR or BGRA, 8 or 16 bits per channel.
 
     Raises:
-        ProcunitError: it cannot be read, is no image, or has a side under 32 px.
+        ProcunitError: it cannot be read, is larger than `MAX_IMAGE_BYTES`, is no image, or has a side under 32 px.
     """
     try:
         if path.stat().st_size > MAX_IMAGE_BYTES:

@@ -1,6 +1,6 @@
-"""How the photographs look, apart from what is on them: brightness and sharpness, compared with those of good parts.
+"""Brightness and sharpness of a photograph, to be compared with those of good parts.
 
-Taken on the judged pixels of the tiles that the network sees, so that calibration and the device measure the same.
+Measured on the inspected pixels of the network's input tiles, so that calibration and device measure the same.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from edge.messages import PixelArray
 from edge.preprocess import tensor_from_pixels, unjudged_pixels
 
 _CROSS = np.asarray(cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)), np.uint8)
-"""The pixels that a pixel's Laplacian is made of."""
+"""The neighbourhood of a pixel that its Laplacian depends on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Imaging:
-    """Mean grey level (0 to 255) and variance of the Laplacian (grey levels squared), means over the tiles."""
+    """Mean grey level (0 to 255) and variance of the Laplacian (grey levels squared), averaged over the tiles."""
 
     brightness: float
     sharpness: float
 
 
 def imaging_from_pixels(pixels: PixelArray, geometry: Geometry) -> Imaging:
-    """Brightness and sharpness of one frame, of what is judged of it.
+    """Brightness and sharpness of the inspected pixels of one frame.
 
     Raises:
         ProcunitError: the frame is no usable image, or a region is wholly ignored.
@@ -38,10 +38,10 @@ def imaging_from_pixels(pixels: PixelArray, geometry: Geometry) -> Imaging:
     brightness, sharpness = [], []
     for tile_u8, tile_unjudged, p in zip(tiles_u8, unjudged, placements(height_px, width_px, geometry), strict=True):
         inner = slice(p.tile_y_px, p.tile_y_px + p.tile_height_px), slice(p.tile_x_px, p.tile_x_px + p.tile_width_px)
-        part_u8, judged_u8 = tile_u8[inner], (~tile_unjudged[inner]).view(np.uint8)
-        brightness.append(float(cv2.mean(part_u8, judged_u8)[0]))
-        # Where an ignored pixel begins the Laplacian would see the edge of its filling.
-        clear_of_ignored_u8 = cv2.erode(judged_u8, _CROSS)
+        part_u8, inspected_u8 = tile_u8[inner], (~tile_unjudged[inner]).view(np.uint8)
+        brightness.append(float(cv2.mean(part_u8, inspected_u8)[0]))
+        # The Laplacian beside an ignored pixel would measure the edge of its filling.
+        clear_of_ignored_u8 = cv2.erode(inspected_u8, _CROSS)
         _, deviation = cv2.meanStdDev(cv2.Laplacian(part_u8, cv2.CV_64F), mask=clear_of_ignored_u8)
         sharpness.append(float(deviation[0, 0]) ** 2)
     return Imaging(float(np.mean(brightness)), float(np.mean(sharpness)))

@@ -1,6 +1,6 @@
-"""All that stages exchange: frozen dataclasses, in the order in which a part meets them.
+"""What the stages exchange: frozen dataclasses, in the order in which a part passes through them.
 
-Durations come from the monotonic clock in nanoseconds or milliseconds; records carry UTC in ISO 8601.
+Durations are measured with the monotonic clock, in nanoseconds or milliseconds; records carry UTC in ISO 8601.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class NotInspected(str, Enum):
 
 
 Authority = Literal["review", "demo_reject", "reject"]
-"""What a defect type's score may do: send to review, reject in a demo-signed bundle, reject."""
+"""What a score above its threshold may cause: review, reject in a demo-signed bundle only, reject."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One photograph of one part as it left the camera.
+    """One photograph of one part as the camera delivered it.
 
     `pixels` is [H, W] grey or [H, W, 3] BGR or [H, W, 4] BGRA, uint8 or full-scale uint16.
-    `counter` is the camera's or the line's own running number of triggers, the proof that none was missed.
+    `counter` is the running number of triggers, counted by the camera or the line; a gap shows missed parts.
     """
 
     frame_id: str
@@ -58,9 +58,9 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """A part that passed the camera: written to the journal under `seq` before anything else happens to it.
+    """A part at the camera; written to the outbox's journal under `seq` before anything else happens to it.
 
-    `frame` is None, and `not_inspected` says why, when the part cannot be served.
+    If the part cannot be inspected, `frame` is None and `not_inspected` is the reason.
     """
 
     seq: int
@@ -75,10 +75,10 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What both scorers say of one frame, tiles merged.
+    """The scores of one frame by both scorers: the maximum over its N tiles, and their maps.
 
     `type_scores` are sigmoids in [0, 1] in the bundle's order of types; `defect_maps` [N, T, h, w] (logits) and
-    `anomaly_map` [N, h, w] (distances) are on the grid of each tile.
+    `anomaly_map` [N, h, w] (distances) have one value per patch of each tile.
     """
 
     type_scores: tuple[float, ...]
@@ -89,7 +89,7 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """One reason of a decision: which scorer, which type, which threshold, what authority."""
+    """One reason for a decision: scorer, defect type, score, threshold and authority; None where it does not apply."""
 
     scorer: Literal["head", "anomaly", "system"]
     defect_type: str | None
@@ -101,7 +101,7 @@ class Why:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The verdict on one part and every reason for it; `audit` marks a pass drawn for a person's second look."""
+    """The verdict on one part and every reason for it; `audit` marks a pass drawn at random for a second look."""
 
     verdict: Verdict
     why: tuple[Why, ...]
@@ -111,7 +111,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where a part's time went, in milliseconds; `queue_ms` is the wait between capture and inspection."""
+    """Milliseconds that each stage took; `queue_ms` is the wait between trigger and inspection."""
 
     queue_ms: float = 0.0
     preprocess_ms: float = 0.0
@@ -120,13 +120,13 @@ class Timings:
 
     @property
     def inspect_ms(self) -> float:
-        """Frame in memory to verdict, without queueing."""
+        """From the frame in memory to the verdict, without `queue_ms`."""
         return self.preprocess_ms + self.engine_ms + self.decide_ms
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """A trigger with its verdict: what goes to the outbox."""
+    """A trigger with its decision; stored in the outbox as a result."""
 
     trigger: Trigger
     decision: Decision
@@ -137,9 +137,9 @@ class Inspection:
 
 @dataclass(frozen=True, slots=True)
 class PinAnswer:
-    """What became of a label: frames that are pinned now, that will be when they are written, and without room.
+    """Number of frames that a label pinned, will pin once they are written, or could not pin because the quota is full.
 
-    All zero: no frame of that part or result is there any more.
+    All zero if no frame of that part or result is stored any more.
     """
 
     pinned: int = 0

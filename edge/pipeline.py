@@ -1,4 +1,4 @@
-"""THE data path: trigger -> frame -> tensor -> scores -> decision -> inspection, which the daemon stores."""
+"""THE data path: trigger -> frame -> tensor -> scores -> decision -> inspection. The daemon stores the inspection."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from edge.system.clock import elapsed_ms, utc_now
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What judging a part needs: the engine, the bundle's geometry, the policy in force, and a source of audit draws.
+    """All that inspecting a part needs: engine, geometry, policy, and the random numbers for audits.
 
-    `draw` gives uniform numbers in [0, 1).
+    `draw` returns uniform numbers in [0, 1).
     """
 
     engine: Engine
@@ -29,7 +29,7 @@ class Pipeline:
     draw: Callable[[], float] = random.random
 
     def inspect(self, trigger: Trigger) -> Inspection:
-        """The verdict on one trigger; whatever happens to the part, there is exactly one."""
+        """Return the one inspection of this trigger; every failure becomes a `not_inspected` decision."""
         queue_ms = elapsed_ms(trigger.triggered_monotonic_ns)
         frame = trigger.frame
         if frame is None:

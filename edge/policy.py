@@ -1,4 +1,4 @@
-"""(scores, policy) -> decision; pure. The rules of authority live here and nowhere else."""
+"""Pure function (scores, policy) -> decision, and the rules for which defect types may reject (their authority)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from edge.bundle.manifest import DefectType, Manifest, ScoreLimit
 from edge.messages import Authority, Decision, NotInspected, Scores, Verdict, Why
 
 MIN_IMAGES, MIN_PARTS = 30, 10
-"""Labelled images, and distinct parts among them, below which no type may reject."""
+"""A defect type with fewer labelled images, or fewer distinct parts among them, may not reject."""
 MIN_TARGET_DETECTION, MAX_TARGET_FALSE_REJECT, MIN_CONFIDENCE = 0.70, 0.05, 0.95
-"""The weakest targets a seeded run may be held to; a plant may demand more, never less."""
+"""The weakest targets for a seeded run; a plant may demand more, never less."""
 
 
 @dataclass(frozen=True, slots=True)
 class TypePolicy:
-    """One defect type as the daemon judges it."""
+    """Threshold and authority of one defect type."""
 
     name: str
     limit: ScoreLimit
@@ -26,17 +26,17 @@ class TypePolicy:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Every threshold and authority in force; `anomaly` is None in a bundle that has no good parts to compare with."""
+    """All thresholds and authorities in force; `anomaly` is None if the bundle has no memory bank of good parts."""
 
     types: tuple[TypePolicy, ...]
     anomaly: ScoreLimit | None
     audit_rate: float = 0.0
 
 
-def earned_authority(  # noqa: PLR0911  (one return a rule)
+def earned_authority(  # noqa: PLR0911  (one return per rule)
     defect_type: DefectType, *, demo_key: bool
 ) -> tuple[Authority, str]:
-    """What the evidence of a type supports, recomputed from raw counts, and the reason in words."""
+    """The authority that the evidence for a type supports, recomputed from raw counts, and the reason as text."""
     if defect_type.images < MIN_IMAGES or defect_type.parts < MIN_PARTS:
         return "review", (
             f"{defect_type.images} images of {defect_type.parts} parts; {MIN_IMAGES} images of {MIN_PARTS} parts needed"
@@ -67,7 +67,7 @@ def earned_authority(  # noqa: PLR0911  (one return a rule)
 
 
 def policy_from_manifest(manifest: Manifest, *, demo_key: bool, audit_rate: float = 0.0) -> Policy:
-    """The policy that a bundle's evidence supports: a claim beyond it is cut back to what was earned."""
+    """The policy that a bundle's evidence supports; an authority that differs from the earned one becomes review."""
     types = []
     for defect_type in manifest.types:
         earned, _ = earned_authority(defect_type, demo_key=demo_key)
@@ -77,15 +77,15 @@ def policy_from_manifest(manifest: Manifest, *, demo_key: bool, audit_rate: floa
 
 
 def policy_without_authority(types: tuple[DefectType, ...], anomaly: ScoreLimit | None) -> Policy:
-    """The policy in which every type may only ask for review: what golden frames are judged by."""
+    """A policy in which every type has the authority `review`; used for golden frames."""
     return Policy(tuple(TypePolicy(t.name, t.limit, "review") for t in types), anomaly)
 
 
 def decide(scores: Scores, policy: Policy, audit_draw: float) -> Decision:
-    """The verdict on one part.
+    """Decide on one part.
 
-    `audit_draw` is uniform in [0, 1): a pass is marked for audit when it falls below the policy's audit rate.
-    A score that is no finite number is an engine's fault, never a pass.
+    `audit_draw` is uniform in [0, 1): a pass is marked for audit if it is below the policy's audit rate.
+    A score that is not finite is an engine failure, never a pass.
     """
     if len(scores.type_scores) != len(policy.types):
         return not_inspected(NotInspected.ENGINE, "the engine's number of scores differs from the bundle's types")
@@ -98,21 +98,21 @@ def decide(scores: Scores, policy: Policy, audit_draw: float) -> Decision:
     if policy.anomaly is not None and scores.anomaly_score >= policy.anomaly.threshold:
         text = f"unlike the good parts: {scores.anomaly_score:.3f} >= {policy.anomaly.threshold:.3f}; to a person"
         why.append(Why("anomaly", None, scores.anomaly_score, policy.anomaly.threshold, "review", text))
-    why.sort(key=lambda reason: reason.authority == "review")  # what decided comes first
+    why.sort(key=lambda reason: reason.authority == "review")  # rejecting reasons first
     if why:
         return Decision(Verdict.REVIEW if why[0].authority == "review" else Verdict.REJECT, tuple(why))
     return Decision(Verdict.PASS, (), audit=audit_draw < policy.audit_rate)
 
 
 def not_inspected(reason: NotInspected, text: str) -> Decision:
-    """The decision on a part that could not be judged."""
+    """The decision for a part that could not be inspected."""
     return Decision(Verdict.NOT_INSPECTED, (Why("system", None, None, None, None, text),), reason)
 
 
 def alarm_margin(scores: Scores, types: tuple[ScoreLimit, ...], anomaly: ScoreLimit | None) -> float:
-    """All scores as one number: the largest distance of any score from the good parts' centre, in spreads.
+    """All scores as one number: the largest distance of any score above the good parts' centre, in spreads.
 
-    The false-alarm budget is set on it, so that it holds for all scores together.
+    The false-alarm budget is set on this number, so that it holds for all scores together.
     """
     margins = [
         (logit(score) - limit.center) / limit.spread for score, limit in zip(scores.type_scores, types, strict=True)
@@ -123,7 +123,7 @@ def alarm_margin(scores: Scores, types: tuple[ScoreLimit, ...], anomaly: ScoreLi
 
 
 def logit(score: float) -> float:
-    """The inverse of the sigmoid, held within +-36 where float64 still tells scores apart."""
+    """The inverse of the sigmoid, clipped to +-36, where float64 still resolves scores."""
     clipped = min(max(score, 2.4e-16), 1.0 - 2.4e-16)
     return math.log(clipped / (1.0 - clipped))
 

@@ -1,7 +1,7 @@
 """Frame to uint8 tensor, from the manifest's geometry alone; the only preprocessing in the project.
 
-Nothing here looks at an image's own statistics, so training, calibration and the device cannot drift apart. What is not
-judged, be it left free by letterboxing or ignored by the geometry, is one grey that no pixel of a part has
+Nothing here depends on an image's own statistics, so training, calibration and the device cannot drift apart. Pixels
+that are not inspected (letterbox padding and ignored areas) get one grey value that no pixel of a part has
 (docs/decisions/0017).
 """
 
@@ -19,14 +19,15 @@ from edge.geometry import Geometry, Placement, Polygon, Region, placements
 from edge.messages import PixelArray
 
 MIN_SIDE_PX = 32
-"""Below this a photograph cannot show a defect; it is a bad frame, not a good part."""
+"""A smaller photograph cannot show a defect: it is a bad frame, not a good part."""
 
 PADDING_U8 = 114
-"""Grey of what letterboxing leaves free; a constant scored better than mirroring (docs/decisions/0002)."""
+"""Grey value of letterbox padding; a constant scored better than mirroring (docs/decisions/0002)."""
 
 PATCH_PX = 16
-"""Side of a patch on a tile: both scorers' maps are on this grid."""
+"""Side of one patch of a tile; the maps of both scorers have one value per patch."""
 
+_SHARE_GRID_PX = 4096
 _SUBPIXEL_BITS = 4
 _FARTHEST_SUBPIXEL = 1 << 30
 _PADDING_BGR_U8 = np.full(3, PADDING_U8, np.uint8)
@@ -36,11 +37,11 @@ Pixel = TypeVar("Pixel", bound=np.generic)
 
 
 def tensor_from_pixels(pixels: PixelArray, geometry: Geometry) -> NDArray[np.uint8]:
-    """uint8 [N, H, W, C], one tile a region, C grey or BGR.
+    """Preprocess a frame: uint8 [N, H, W, C], one tile per region, C = 1 (grey) or 3 (BGR).
 
-    Full-scale uint16 is brought to 8 bits, alpha is dropped, grey and colour are converted to what the bundle was
-    taught with. What letterboxing leaves free and what is ignored is filled with one constant grey (`PADDING_U8`); a
-    pixel of the part that is just this grey becomes one level darker.
+    Full-scale uint16 is converted to 8 bits, alpha is dropped, grey and colour are converted to the channels the bundle
+    was trained with. Padding and ignored pixels get the grey `PADDING_U8`; a pixel of the part that has exactly this
+    grey becomes one level darker.
 
     Raises:
         ProcunitError: the frame is no image, a side is under 32 px, or a region is wholly ignored.
@@ -60,7 +61,7 @@ def tensor_from_pixels(pixels: PixelArray, geometry: Geometry) -> NDArray[np.uin
 
 
 def frame_u8_from_pixels(pixels: PixelArray, channels: int) -> NDArray[np.uint8]:
-    """The whole frame with 8 bits a channel: [H, W] for one channel, [H, W, 3] BGR for three.
+    """The whole frame with 8 bits per channel: [H, W] for one channel, [H, W, 3] BGR for three.
 
     Raises:
         ProcunitError: the frame is no image, or a side is under 32 px.
@@ -70,10 +71,10 @@ def frame_u8_from_pixels(pixels: PixelArray, channels: int) -> NDArray[np.uint8]
 
 @lru_cache(maxsize=8)
 def unjudged_pixels(frame_height_px: int, frame_width_px: int, geometry: Geometry) -> NDArray[np.bool_]:
-    """The pixels of the tiles that are padding or ignored in frames of this size: [N, H, W], read-only.
+    """Mask [N, H, W], read-only, of tile pixels that are padding or ignored, for frames of this size.
 
     Raises:
-        ProcunitError: nothing is left of a region.
+        ProcunitError: a region is wholly ignored.
     """
     unjudged = np.ones((len(geometry.regions), *_tile_shape(geometry)), np.bool_)
     for tile, p in zip(unjudged, placements(frame_height_px, frame_width_px, geometry), strict=True):
@@ -84,32 +85,32 @@ def unjudged_pixels(frame_height_px: int, frame_width_px: int, geometry: Geometr
         if tile.all():
             raise ProcunitError(
                 f"region {number} ({region.in_words()}) is wholly ignored",
-                remedy="Take the region out of the geometry or ignore less of it",
+                remedy="Remove the region from the geometry or ignore less of it",
             )
     unjudged.flags.writeable = False
     return unjudged
 
 
 def judged_patches(tiles_u8: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which patches of tiles [N, H, W, C] have a pixel that is judged: [N, h, w]."""
+    """Mask [N, h, w] of the patches of tiles [N, H, W, C] that have at least one inspected pixel."""
     return patches_with_any((tiles_u8 != PADDING_U8).any(axis=3))
 
 
 def patches_with_any(pixels: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which patches hold at least one of the pixels [N, H, W]: [N, h, w]."""
+    """Mask [N, h, w] of the patches that contain at least one pixel set in [N, H, W]."""
     tiles, height_px, width_px = pixels.shape
     patches = pixels.reshape(tiles, height_px // PATCH_PX, PATCH_PX, width_px // PATCH_PX, PATCH_PX)
     return np.asarray(patches.any(axis=(2, 4)), np.bool_)
 
 
 def ignored_pixels(frame_height_px: int, frame_width_px: int, geometry: Geometry) -> NDArray[np.bool_]:
-    """The pixels of a frame that are ignored: [H, W]."""
+    """Mask [H, W] of the ignored pixels of a frame."""
     whole = Placement(0, 0, frame_width_px, frame_height_px, 0, 0, frame_width_px, frame_height_px)
     return _filled((frame_height_px, frame_width_px), geometry.ignored, frame_height_px, frame_width_px, whole)
 
 
 def mask_tiles(mask_u8: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.float32]:
-    """A mask [H, W] (over 127 = defect) through the frame's own geometry: float32 [N, H, W] in [0, 1], 0 where ignored.
+    """A defect mask [H, W] (over 127 = defect) as tiles: float32 [N, H, W] in [0, 1], 0 in padding and ignored areas.
 
     Raises:
         ProcunitError: a region is wholly ignored.
@@ -126,9 +127,9 @@ def mask_tiles(mask_u8: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.flo
 def frame_map_from_tile_maps(
     tile_maps: NDArray[np.float32], frame_height_px: int, frame_width_px: int, geometry: Geometry
 ) -> NDArray[np.float32]:
-    """Maps [N, h, w] of the tiles laid back onto the frame: float32 [H, W], the highest where regions overlap.
+    """Merge the tiles' maps [N, h, w] into one map of the frame: float32 [H, W], the maximum where regions overlap.
 
-    What is ignored or in no region has the lowest value.
+    Pixels that are ignored or in no region get the lowest value.
     """
     lowest = np.float32(tile_maps.min()) if tile_maps.size else np.float32(0)
     merged = np.full((frame_height_px, frame_width_px), lowest, np.float32)
@@ -139,6 +140,27 @@ def frame_map_from_tile_maps(
         np.maximum(window, region, out=window)
     merged[ignored_pixels(frame_height_px, frame_width_px, geometry)] = lowest
     return merged
+
+
+def areas_in_words(geometry: Geometry) -> str:
+    """Regions and ignored share as one line of text."""
+    share = ignored_share(geometry)
+    if geometry.regions == (Region(),):
+        regions = "the whole frame"
+    else:
+        listed = "; ".join(f"{number}: {region.in_words()}" for number, region in enumerate(geometry.regions, start=1))
+        regions = f"{len(geometry.regions)} region{'s' if len(geometry.regions) > 1 else ''} ({listed})"
+    return f"{regions}, {share:.1%} of it ignored" if geometry.ignored else f"{regions}, nothing ignored"
+
+
+def ignored_share(geometry: Geometry) -> float:
+    """Share of the regions' area that is ignored, 0 to 1; independent of the frame's size and shape."""
+    inspected = np.zeros((_SHARE_GRID_PX, _SHARE_GRID_PX), np.bool_)
+    for p in placements(*inspected.shape, geometry):
+        inspected[p.frame_y_px : p.frame_y_px + p.frame_height_px, p.frame_x_px : p.frame_x_px + p.frame_width_px] = (
+            True
+        )
+    return float(ignored_pixels(*inspected.shape, geometry)[inspected].mean())
 
 
 def _eight_bit(pixels: PixelArray) -> NDArray[np.uint8]:
@@ -153,7 +175,7 @@ def _eight_bit(pixels: PixelArray) -> NDArray[np.uint8]:
     if pixels.dtype == np.uint16:
         return np.asarray(cv2.convertScaleAbs(pixels, alpha=1 / 257), np.uint8)
     if pixels.dtype != np.uint8:
-        raise ProcunitError(f"a frame of type {pixels.dtype} is neither 8 nor 16 bits a channel")
+        raise ProcunitError(f"a frame of type {pixels.dtype} has neither 8 nor 16 bits per channel")
     return pixels.astype(np.uint8, copy=False)
 
 
@@ -170,7 +192,7 @@ def _channels(frame_u8: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
 
 
 def _scaled(frame_u8: NDArray[np.uint8], p: Placement) -> NDArray[np.uint8]:
-    """The region of a frame, grey or BGR, at its size on the tile."""
+    """The region cut from a frame, grey or BGR, scaled to its size on the tile."""
     region_u8 = _in_frame(frame_u8, p)
     if (p.tile_width_px, p.tile_height_px) == (p.frame_width_px, p.frame_height_px):
         return region_u8
@@ -180,7 +202,7 @@ def _scaled(frame_u8: NDArray[np.uint8], p: Placement) -> NDArray[np.uint8]:
 
 
 def _keep_padding_grey_free(part_u8: NDArray[np.uint8]) -> None:
-    """Make the part's pixels that are just the padding grey, in all channels, one level darker."""
+    """Make pixels that equal the padding grey in all channels one level darker, in place."""
     if part_u8.ndim == 2:
         part_u8 -= part_u8 == PADDING_U8
         return
@@ -191,14 +213,14 @@ def _keep_padding_grey_free(part_u8: NDArray[np.uint8]) -> None:
 def _filled(
     shape: tuple[int, ...], polygons: tuple[Polygon, ...], frame_height_px: int, frame_width_px: int, p: Placement
 ) -> NDArray[np.bool_]:
-    """The pixels of a tile of this shape [H, W] that lie in a polygon or on its outline."""
+    """Mask of the pixels of a tile of this shape [H, W] that lie in a polygon or on its outline."""
     filled_u8 = np.zeros(shape, np.uint8)
-    # From the region's own fractions, so that a frame scaled down has the very same pixels ignored.
+    # Computed in fractions of the region, so that the same pixels are ignored in a frame that was scaled down.
     start = (p.frame_x_px / frame_width_px, p.frame_y_px / frame_height_px)
     per_region = (frame_width_px / p.frame_width_px, frame_height_px / p.frame_height_px)
     for polygon in polygons:
         points_px = (np.array(polygon) - start) * per_region * (p.tile_width_px, p.tile_height_px)
-        points_px += (p.tile_x_px - 0.5, p.tile_y_px - 0.5)  # OpenCV counts from the middle of the first pixel
+        points_px += (p.tile_x_px - 0.5, p.tile_y_px - 0.5)  # in OpenCV (0, 0) is the centre of the first pixel
         subpixels = np.rint(points_px * (1 << _SUBPIXEL_BITS)).clip(-_FARTHEST_SUBPIXEL, _FARTHEST_SUBPIXEL)
         cv2.fillPoly(filled_u8, [subpixels.astype(np.int32)], 1.0, shift=_SUBPIXEL_BITS)
     return filled_u8.view(np.bool_)
@@ -209,34 +231,10 @@ def _tile_shape(geometry: Geometry) -> tuple[int, int]:
 
 
 def _inner(tile: NDArray[Pixel], p: Placement) -> NDArray[Pixel]:
-    """The part of a tile that shows its region."""
+    """View of a tile without its padding."""
     return tile[p.tile_y_px : p.tile_y_px + p.tile_height_px, p.tile_x_px : p.tile_x_px + p.tile_width_px]
 
 
 def _in_frame(frame: NDArray[Pixel], p: Placement) -> NDArray[Pixel]:
-    """The part of a frame that is a tile's region."""
+    """View of a frame that is the tile's region."""
     return frame[p.frame_y_px : p.frame_y_px + p.frame_height_px, p.frame_x_px : p.frame_x_px + p.frame_width_px]
-
-
-_SHARE_GRID_PX = 4096
-
-
-def areas_in_words(geometry: Geometry) -> str:
-    """Regions and ignored share in one line."""
-    share = ignored_share(geometry)
-    if geometry.regions == (Region(),):
-        regions = "the whole frame"
-    else:
-        listed = "; ".join(f"{number}: {region.in_words()}" for number, region in enumerate(geometry.regions, start=1))
-        regions = f"{len(geometry.regions)} region{'s' if len(geometry.regions) > 1 else ''} ({listed})"
-    return f"{regions}, {share:.1%} of it ignored" if geometry.ignored else f"{regions}, nothing ignored"
-
-
-def ignored_share(geometry: Geometry) -> float:
-    """How much of the regions' area is ignored, 0 to 1; no frame's size or shape changes it."""
-    inspected = np.zeros((_SHARE_GRID_PX, _SHARE_GRID_PX), np.bool_)
-    for p in placements(*inspected.shape, geometry):
-        inspected[p.frame_y_px : p.frame_y_px + p.frame_height_px, p.frame_x_px : p.frame_x_px + p.frame_width_px] = (
-            True
-        )
-    return float(ignored_pixels(*inspected.shape, geometry)[inspected].mean())

@@ -1,4 +1,4 @@
-"""The base of every model that is read from a file or a message: frozen, and without unknown keys."""
+"""The base class of all models read from files or messages: frozen, unknown keys refused."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Record(BaseModel):
-    """Data that somebody else may have written: a key that the model does not know is refused, never ignored."""
+    """Data from outside the program; an unknown key is an error, never ignored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,4 +1,4 @@
-"""What every section of the settings file is made of: strict frozen models and paths relative to the file."""
+"""Building blocks for the sections of the settings file: a strict frozen model, numbers, and checked paths."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from edge.record import Record
 
 
 class Section(Record, allow_inf_nan=False):
-    """A section of the settings file: unknown keys are refused, values do not change once read."""
+    """Base class of the sections of the settings file; refuses unknown keys, infinity and NaN."""
 
 
 Integer = Annotated[int, Field(strict=True)]
-"""A whole number: YAML's `yes` is not 1, and a text is no number."""
+"""A whole number; YAML's `yes` and quoted text are refused."""
 StrictNumber = Annotated[float, Field(strict=True)]
-"""A number: YAML's `yes` is not 1, and a text is no number."""
+"""A number; YAML's `yes` and quoted text are refused."""
 
 
 def text_of_integer(value: object) -> object:
-    """A whole number as its text, for a choice of texts some of which YAML reads as numbers."""
+    """Turn a whole number into text: for a choice of texts, some of which YAML reads as numbers."""
     return str(value) if type(value) is int else value
 
 
-def _from_the_files_folder(path: Path, info: ValidationInfo) -> Path:
+def _relative_to_settings(path: Path, info: ValidationInfo) -> Path:
     return Path(info.context["folder"]) / path if info.context else path
 
 
 def _existing(path: Path) -> Path:
-    if not os.path.exists(path):  # where Path.exists raises for a name that is too long
+    if not os.path.exists(path):  # Path.exists would raise for a name that is too long
         raise PydanticCustomError("no_such_path", "there is no {path}", {"path": str(path)})
     if not os.access(path, os.R_OK):
         raise PydanticCustomError(
@@ -65,10 +65,10 @@ def _secret(path: Path) -> Path:
     return path
 
 
-FilePath = Annotated[Path, AfterValidator(_from_the_files_folder)]
-"""A path; a relative one starts at the settings file's folder (the validation context's `folder`)."""
+FilePath = Annotated[Path, AfterValidator(_relative_to_settings)]
+"""A path; a relative one is relative to the settings file (`folder` of the validation context)."""
 ExistingPath = Annotated[FilePath, AfterValidator(_existing)]
 ExistingFile = Annotated[ExistingPath, AfterValidator(_file)]
 ExistingFolder = Annotated[ExistingPath, AfterValidator(_folder)]
 SecretFile = Annotated[ExistingFile, AfterValidator(_secret)]
-"""A file that holds a secret and is closed to other users."""
+"""A file with a secret, which other users must not be able to read."""

@@ -1,13 +1,38 @@
-"""What lies in the state directory, by name and lifetime."""
+"""Names of the entries in the state directory (`state_dir` of the settings): who writes each, what its loss costs.
+
+One device owns the directory. Only entries named here are created in it.
+"""
 
 from __future__ import annotations
 
+OUTBOX_FILE = "outbox.db"
+"""SQLite database of triggers, results, events and remembered commands; written by `edge.outbox`.
+
+Beside it lie `outbox.db-wal` and `-shm` (SQLite's), `.lock`, `.ballast`, and `.damaged-N` for a database set aside.
+Deleting it loses every result that is not yet sent, starts a new epoch at sequence number 1, and lets a signed
+command that has not expired run a second time.
+"""
+
+FRAMES_FOLDER = "frames"
+"""PNG files of inspected parts within `frames.quota_mb`; written by `edge.frames`.
+
+Deleting it loses the frames not yet published and the labelled frames kept for the next training, but no result.
+"""
+
 BANK_FOLDER = "bank"
+"""Signed versions of the memory bank grown on this device; written by `procunit bank`, read by `edge.bank`.
 
+Deleting it returns the device to the memory bank of its bundle.
+"""
 
-OUTBOX_FILE, FRAMES_FOLDER = "outbox.db", "frames"
-"""What lies in the state directory, beside what `edge.line.line` names."""
+ENGINES_FOLDER = "engines"
+"""Cache of engines built for this GPU; written by `edge.engine.cache`.
 
+Deleting it loses nothing: the next start builds the engine again, which may take minutes.
+"""
 
-ENGINES_FOLDER, ORDERS_FILE = "engines", "orders.json"
-"""What lies in the state directory, beside the outbox and the frames."""
+ORDERS_FILE = "orders.json"
+"""The signed commands in force (armed or not, thresholds); written by `edge.commands.rules_in_force`.
+
+Deleting it returns the device to the thresholds of its bundle, armed.
+"""

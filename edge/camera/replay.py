@@ -1,11 +1,10 @@
-"""Photographs replayed as if their parts came down the line: a folder, or a list in CSV form.
+"""The replay camera: photographs of a folder or a CSV list, replayed as if their parts passed on the line.
 
-The counter is the 1-based row number. Opened again after a restart, the replay goes on with the row after the last one.
+The counter is the 1-based row number. After a restart the replay continues with the row after the last counter.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from dataclasses import dataclass
@@ -21,8 +20,7 @@ from edge.image_file import IMAGE_SUFFIXES, read_image
 from edge.messages import Frame
 from edge.settings_section import ExistingPath, StrictNumber
 from edge.system.clock import utc_now
-
-_NEEDED_COLUMNS = frozenset({"file", "part_id"})
+from edge.system.csv_file import CsvRow, table_from_csv
 
 
 class ReplaySettings(CameraSettings):
@@ -47,7 +45,7 @@ class ReplaySettings(CameraSettings):
 
 @dataclass(frozen=True, slots=True)
 class ReplayRow:
-    """One part of the list; `arrival_s` counts from the start of the list."""
+    """One part of the list; `arrival_s` is seconds from the start of the list, None if not listed."""
 
     image: Path
     part_id: str | None
@@ -58,7 +56,7 @@ class ReplayCamera:
     """Photographs from the disk as a FrameSource.
 
     Raises:
-        ProcunitError: the folder holds no image, or the list is faulty; the text names the line.
+        ProcunitError: the folder contains no image, or the list is faulty; the text names the line.
     """
 
     settings_model: ClassVar[type[CameraSettings]] = ReplaySettings
@@ -75,7 +73,7 @@ class ReplayCamera:
         self._started_s = time.monotonic()
 
     def wait_arrival(self, timeout_s: float) -> Arrival | None:
-        """The next part when it is due; see `FrameSource`."""
+        """Wait for the next part; see `FrameSource`."""
         if self._next == len(self._rows):
             if not self._hold:
                 raise SourceEnded
@@ -89,11 +87,13 @@ class ReplayCamera:
         time.sleep(max(0.0, wait_s))
         self._next += 1
         row = self._rows[self._next - 1]
-        arrived_s = time.monotonic() if self.self_paced else due_s  # a line does not wait until it is looked at
+        arrived_s = (
+            time.monotonic() if self.self_paced else due_s
+        )  # on a real line a part arrives even if nobody waits for it
         return Arrival(str(self._next), row.part_id, self._next, utc_now(), int(arrived_s * 1e9))
 
     def read_frame(self, arrival: Arrival) -> Frame:
-        """The photograph of this part; see `FrameSource`."""
+        """Read the photograph of this part; see `FrameSource`."""
         try:
             pixels = read_image(self._rows[arrival.counter - 1].image)
         except ProcunitError as error:
@@ -112,15 +112,15 @@ class ReplayCamera:
 
 
 def replay_rows_from_folder(folder: Path) -> tuple[ReplayRow, ...]:
-    """The images of a folder by name, each a part of its own.
+    """The images of a folder, sorted by name; each is one part.
 
     Raises:
-        ProcunitError: there is none.
+        ProcunitError: the folder has no image.
     """
     images = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
     if not images:
         raise ProcunitError(
-            "the folder holds no image",
+            "the folder contains no image",
             where=str(folder),
             remedy="Name a folder of images, or a CSV file that lists them",
         )
@@ -128,44 +128,34 @@ def replay_rows_from_folder(folder: Path) -> tuple[ReplayRow, ...]:
 
 
 def replay_rows_from_csv(path: Path) -> tuple[ReplayRow, ...]:
-    """The parts of a list in its order; files are relative to the list's folder, other columns (`truth`) are not read.
+    """The parts of a CSV list, in its order; files are relative to its folder, other columns (`truth`) are ignored.
 
     Raises:
-        ProcunitError: the list cannot be read, or a line of it is faulty.
+        ProcunitError: the list cannot be read, is empty, or a row is faulty.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            columns = set(reader.fieldnames or ())
-            if not columns >= _NEEDED_COLUMNS:
-                raise ProcunitError(
-                    f"has the columns {', '.join(sorted(columns)) or '(none)'}",
-                    where=str(path),
-                    remedy="The first line must name file and part_id; arrival_s may follow",
-                )
-            rows = tuple(_row(fields, f"{path}:{reader.line_num}", path.parent) for fields in reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ProcunitError(f"cannot be read: {error}", where=str(path)) from error
+    table = table_from_csv(path, needed=("file", "part_id"), optional=("arrival_s",))
+    rows = tuple(_replay_row(row, path.parent) for row in table.rows)
     if not rows:
-        raise ProcunitError("lists no part", where=str(path))
+        raise ProcunitError("lists no part", where=str(path), remedy="Add a line for each part")
     for number, (before, after) in enumerate(pairwise(rows), start=2):
         if before.arrival_s is not None and after.arrival_s is not None and after.arrival_s < before.arrival_s:
-            raise ProcunitError(f"part {number} arrives before the part above it", where=str(path))
+            raise ProcunitError(
+                f"part {number} arrives before the part above it", where=str(path), remedy="Sort by arrival_s"
+            )
     return rows
 
 
-def _row(fields: dict[str, str | None], where: str, folder: Path) -> ReplayRow:
-    file = fields.get("file")
+def _replay_row(row: CsvRow, folder: Path) -> ReplayRow:
+    file, text = row.cells["file"], row.cells.get("arrival_s")
     if not file:
-        raise ProcunitError("no file is named", where=where)
-    text = fields.get("arrival_s")
+        raise ProcunitError("the cell `file` is empty", where=row.where, remedy="Fill the cell or remove the line")
     try:
         arrival_s = float(text) if text else None
     except ValueError:
         arrival_s = math.nan
     if arrival_s is not None and not 0 <= arrival_s < math.inf:
-        raise ProcunitError(f"arrival_s is {text!r}", where=where, remedy="Give seconds from the start, 0 or more")
-    return ReplayRow(folder / file, fields.get("part_id") or None, arrival_s)
+        raise ProcunitError(f"arrival_s is {text!r}", where=row.where, remedy="Give seconds from the start, 0 or more")
+    return ReplayRow(folder / file, row.cells["part_id"] or None, arrival_s)
 
 
 def _schedule(rows: tuple[ReplayRow, ...], settings: ReplaySettings) -> list[float]:
@@ -179,6 +169,6 @@ def _schedule(rows: tuple[ReplayRow, ...], settings: ReplaySettings) -> list[flo
         raise ProcunitError(
             "parts_per_min is `listed`, but not every part has an arrival_s",
             where=str(settings.path),
-            remedy="Fill the column arrival_s, or give a number of parts a minute",
+            remedy="Fill the column arrival_s, or set parts_per_min to a number",
         )
     return [arrival_s - listed[0] for arrival_s in listed]

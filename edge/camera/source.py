@@ -1,4 +1,4 @@
-"""The FrameSource protocol: what the capture thread asks of a camera, and how a camera is found by its kind.
+"""The `FrameSource` protocol that a camera implements for the capture thread, and the registry of camera kinds.
 
 A camera is a class registered in the entry-point group `procunit.cameras`; its `settings_model` validates the
 `camera` section of the settings file.
@@ -20,26 +20,26 @@ ENTRY_POINT_GROUP = "procunit.cameras"
 
 
 class CameraError(Exception):
-    """The camera failed and must be opened again."""
+    """The camera failed; it must be closed and opened again."""
 
 
 class FrameError(Exception):
-    """The frame of one trigger is lost or unusable; the camera goes on."""
+    """The frame of one trigger is lost or unusable; the camera works on."""
 
 
 class SourceEnded(Exception):  # noqa: N818  (no error: a replay is over)
-    """No trigger will come any more."""
+    """There will be no further trigger."""
 
 
 class CameraSettings(Section):
-    """What every kind of camera has in common; each kind adds its own keys."""
+    """Settings common to all kinds of camera; each kind adds its keys."""
 
     kind: str = Field(title="Kind", description="Kind of camera, one of the installed kinds")
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A part at the camera, before its frame is read; `counter` is the running number that proves none was missed."""
+    """A part at the camera, before its frame is read; gaps in the running number `counter` show missed parts."""
 
     frame_id: str
     part_id: str | None
@@ -49,13 +49,13 @@ class Arrival:
 
 
 class FrameSource(Protocol):
-    """A camera at the line; owned by one thread."""
+    """An open camera; one thread owns it."""
 
     self_paced: bool
-    """True if the source waits for the inspection (a replay as fast as it goes) instead of a line that does not."""
+    """True if the source waits for the inspection (a replay at full speed); False on a line, which never waits."""
 
     def wait_arrival(self, timeout_s: float) -> Arrival | None:
-        """The next part, or None if none came in time.
+        """Wait for the next part; None if none came in time.
 
         Raises:
             CameraError: the camera must be opened again.
@@ -64,7 +64,7 @@ class FrameSource(Protocol):
         ...
 
     def read_frame(self, arrival: Arrival) -> Frame:
-        """The frame of the part that arrived last; not asked for when there is no room for it.
+        """Read the frame of the part that arrived last; not called if no frame slot is free.
 
         Raises:
             FrameError: this frame is lost; the next may be fine.
@@ -73,7 +73,7 @@ class FrameSource(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the camera."""
+        """Release the camera."""
         ...
 
 
@@ -82,28 +82,28 @@ class CameraType(Protocol):
 
     settings_model: ClassVar[type[CameraSettings]]
     simulated: ClassVar[bool]
-    """True if its parts do not pass a line: results say so."""
+    """True if its parts are not on a real line; every result is then marked as simulated."""
 
     def __call__(self, settings: CameraSettings, *, after_counter: int | None) -> FrameSource:
-        """Open the camera; `after_counter` is the counter of the last part before, if there was one.
+        """Open the camera; `after_counter` is the counter of the last part before, None if there was none.
 
         Raises:
-            ProcunitError: the settings cannot work; a person must act.
-            CameraError: it does not answer now; it may later.
+            ProcunitError: the camera cannot work with these settings.
+            CameraError: the camera does not answer now; opening it again may succeed.
         """
         ...
 
 
 def camera_kinds() -> tuple[str, ...]:
-    """The kinds of camera installed here, sorted."""
+    """The installed kinds of camera, sorted."""
     return tuple(sorted(_entry_points()))
 
 
 def camera_type_from_kind(kind: str) -> CameraType:
-    """The class of a kind of camera.
+    """The class for a kind of camera.
 
     Raises:
-        ProcunitError: there is no such kind, or what it needs is not installed.
+        ProcunitError: the kind does not exist, or a package that it needs is not installed.
     """
     entry_point = _entry_points().get(kind)
     if entry_point is None:
@@ -112,7 +112,7 @@ def camera_type_from_kind(kind: str) -> CameraType:
         camera_type: CameraType = entry_point.load()
     except ImportError as error:
         raise ProcunitError(
-            f"the camera kind {kind!r} cannot be loaded: {error}", remedy="Install what this camera needs"
+            f"the camera kind {kind!r} cannot be loaded: {error}", remedy="Install the package that this camera needs"
         ) from error
     return camera_type
 

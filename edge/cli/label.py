@@ -1,4 +1,4 @@
-"""`procunit label`: labels from a CSV file to a running device, as its command `label`."""
+"""`procunit label`: sends the labels of a CSV file to a running device, as commands `label`."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from edge.contract.topics import root_from_device
 from edge.errors import ProcunitError
 from edge.frames.labels import FrameLabel, labels_from_csv
 
-_SHOWN = 10
+_LISTED_PROBLEMS = 10
 
 
 @click.command()
 @click.argument("labels", type=click.Path(dir_okay=False, path_type=Path), metavar="CSV")
 @config_option("Settings of the device, or a copy of them with a user under mqtt who may send it commands.")
 def label(labels: Path, config: Path) -> None:
-    """Tell a running device what parts turned out to be: it keeps their frames for the next training.
+    """Send the true labels of parts to a running device, which keeps their frames for the next training.
 
     The first line of the file CSV is `part_id,label` or `result_id,label`; a label is `good` or a defect type. Parts
-    whose frames have made room for newer ones are named. A file may be sent again.
+    whose frames are no longer stored are listed. A file may be sent again.
 
     \b
     Examples:
@@ -34,24 +34,26 @@ def label(labels: Path, config: Path) -> None:
       procunit label cleared-alarms.csv --config /etc/procunit-edge/line-1.yaml
     """
     settings = settings_from_file(config)
-    found = labels_from_csv(labels)
-    frames, without = 0, []
+    frame_labels = labels_from_csv(labels)
+    frames, problems = 0, []
     with CommandClient(settings.mqtt, root_from_device(settings.device), "label") as device:
-        for one in track(found, "labels", transient=True, disable=not sys.stdout.isatty()):
-            reply = device.ask(_args(one))
+        for frame_label in track(frame_labels, "labels", transient=True, disable=not sys.stdout.isatty()):
+            reply = device.ask(_args(frame_label))
             if reply.outcome == "done":
                 frames += reply.count or 0
             elif reply.reason is Refusal.IMPOSSIBLE:
-                without.append(f"{one.part_id or one.result_id}: {reply.text}")
+                problems.append(f"{frame_label.part_id or frame_label.result_id}: {reply.text}")
             else:
-                raise ProcunitError(f"the device refuses the label: {reply.text}", where=str(labels))
-    click.echo(f"{len(found) - len(without)} of {len(found)} labels; {frames} frames are kept for training")
-    for line in without[:_SHOWN]:
+                raise ProcunitError(f"the device refused the label: {reply.text}", where=str(labels))
+    click.echo(
+        f"{len(frame_labels) - len(problems)} of {len(frame_labels)} labels; {frames} frames are kept for training"
+    )
+    for line in problems[:_LISTED_PROBLEMS]:
         click.echo(f"  {line}")
-    if len(without) > _SHOWN:
-        click.echo(f"  and {len(without) - _SHOWN} more")
+    if len(problems) > _LISTED_PROBLEMS:
+        click.echo(f"  and {len(problems) - _LISTED_PROBLEMS} more")
 
 
-def _args(one: FrameLabel) -> dict[str, object]:
-    name = {"partId": one.part_id} if one.part_id is not None else {"resultId": one.result_id}
-    return {"label": one.label, **name}
+def _args(frame_label: FrameLabel) -> dict[str, object]:
+    item = {"partId": frame_label.part_id} if frame_label.part_id is not None else {"resultId": frame_label.result_id}
+    return {"label": frame_label.label, **item}

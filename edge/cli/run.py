@@ -23,9 +23,9 @@ from edge.system.log import log_to_stderr
 def run(config: Path) -> None:
     """Inspect parts as they come, and send every verdict to the broker.
 
-    Runs until SIGTERM or Ctrl-C, or to the end of a replay. Exits with 0 then, with 2 if something must be corrected
-    before it can start, and with 1 if it failed and should be started again; without an engine that may judge it waits
-    a minute before that under systemd.
+    Runs until SIGTERM or Ctrl-C, or to the end of a replay; then exits with 0. Exits with 2 if something must be
+    corrected before it can start, and with 1 if it failed and should be started again. If no engine passes its check,
+    it waits a minute before that under systemd.
 
     \b
     Examples:
@@ -42,7 +42,7 @@ def run(config: Path) -> None:
 @click.command(name="check-config")
 @click.argument("config", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE")
 def check_config(config: Path) -> None:
-    """Check a settings file: every problem with its line and remedy, or the settings in force.
+    """Check a settings file: print every problem with its line and remedy, or the settings.
 
     \b
     Examples:

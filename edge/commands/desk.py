@@ -44,12 +44,12 @@ _logger = logging.getLogger(__name__)
 
 
 class SeenCommands(Protocol):
-    """Remembers signed commands until they expire, also across a restart; implemented by the outbox."""
+    """Remembers signed commands until they expire, also across a restart (`edge.outbox.command_memory`)."""
 
-    def seen_command(self, cmd_id: str) -> bool:
+    def seen(self, cmd_id: str) -> bool:
         """Whether the command was executed before."""
 
-    def remember_command(self, cmd_id: str, expires_at: datetime) -> None:
+    def remember(self, cmd_id: str, expires_at: datetime) -> None:
         """Remember the command until it expires; raises a ProcunitError if too many are remembered."""
 
 
@@ -143,7 +143,7 @@ class CommandDesk:
         self._check_times(command, signed=signed)
         if kind.name not in self._allowed:
             raise _RefusedError(Refusal.NOT_ALLOWED, f"the device's settings do not allow {kind.name!r}")
-        if command.cmd_id in self._recent or self._memory.seen_command(command.cmd_id):
+        if command.cmd_id in self._recent or self._memory.seen(command.cmd_id):
             earlier = self._recent.get(command.cmd_id, "before the device was started")
             raise _RefusedError(Refusal.DUPLICATE, f"a command with this cmdId was received before ({earlier})")
         if signed:
@@ -187,7 +187,7 @@ class CommandDesk:
         """
         if signed and command.expires_at is not None:
             expires_at = datetime.fromtimestamp(unix_s_from_utc(command.expires_at), timezone.utc)
-            self._memory.remember_command(command.cmd_id, expires_at)
+            self._memory.remember(command.cmd_id, expires_at)
         self._recent[command.cmd_id] = "not finished"
         if len(self._recent) > _REMEMBERED:
             self._recent.popitem(last=False)

@@ -23,6 +23,9 @@ MAX_PAYLOAD_BYTES = 16_000
 """Largest result or event; brokers and MES accept this size everywhere."""
 _KEPT_TYPES, _KEPT_REASONS = 8, 4
 
+SHOWN_VERDICTS = (Verdict.REJECT, Verdict.REVIEW)
+"""Verdicts whose frames are published with the result."""
+
 ReviewAction = Literal["divert", "hold", "pass_and_flag"]
 """What the line does with a part whose verdict is `review`."""
 
@@ -228,7 +231,7 @@ class Metrics(Payload):
 
 def shows_frame(decision: Decision) -> bool:
     """Whether the frame is published with the result: for rejected, review and audited parts."""
-    return decision.verdict in (Verdict.REJECT, Verdict.REVIEW) or decision.audit
+    return decision.verdict in SHOWN_VERDICTS or decision.audit
 
 
 def event_from_fault(

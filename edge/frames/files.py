@@ -1,8 +1,8 @@
-"""The files of the frame store: their names, what each is worth, and which goes when the quota is used up.
+"""The files of the frame store: names, folders, quota, and the order of eviction.
 
-`ring` holds every inspected frame at model resolution, `unsent` and `kept` whole frames that are still to be published
-and all others, `pinned` what the next training wants, each with a JSON file beside it. A file's name tells its result,
-what was decided and whose part it shows (a hash), so that the folder alone survives a restart.
+Folders: `ring` has every inspected frame at model resolution. `unsent` has frames at full resolution still to be
+published, `kept` the other frames at full resolution. `pinned` has frames for the next training, each with a JSON file.
+A file name contains result id, verdict and a hash of the part id, so that a restart needs nothing but the folders.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ from enum import IntEnum
 from pathlib import Path
 
 from edge.contract.encoding import clean_text
+from edge.contract.payloads import SHOWN_VERDICTS
 from edge.errors import ProcunitError
 from edge.frames.image import record_from_png
 from edge.system.files import write_whole
 
 RING, UNSENT, KEPT, PINNED = "ring", "unsent", "kept", "pinned"
 MAX_FRAMES = 100_000
-"""Files, whatever the quota: at two parts a second fourteen hours."""
+"""Limit on the number of files, whatever the quota: fourteen hours at two parts per second."""
 LOW_DISK_BYTES = 128 << 20
-"""With less free on the disk the store does not grow: new frames take the place of old ones, results go first."""
+"""With less free disk space the store does not grow: new frames replace old ones, to leave space for results."""
 
 _Key = tuple[bool, str]
-"""Whether a file is at model resolution, and its name: the same wherever it is moved to."""
+"""(is at model resolution, file name): identifies a file when it moves between folders."""
 _NAME = re.compile(r"([0-9a-f]+-[0-9]+)\.([a-z_]+)(?:\.([0-9a-f]{16}))?\.png")
-_AUDIT, _SHOWN = "audit", ("review", "reject")
+_AUDIT = "audit"
 
 
 class Worth(IntEnum):
-    """How much a frame tells; the least goes first."""
+    """Value of a frame; frames of lower value are evicted first."""
 
     PASS = 0
     AUDIT = 1
@@ -46,7 +47,7 @@ class Worth(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class StoredFrame:
-    """A frame on disk; `part` is a hash of its part's id, None if that is not known."""
+    """A frame on disk; `part` is a hash of the part id, None if the part has none."""
 
     result_id: str
     path: Path
@@ -56,23 +57,24 @@ class StoredFrame:
 
 
 def part_hash(part_id: str) -> str:
-    """What a file's name says of a part's id, which may hold anything; the same for the id as it was published."""
+    """Hash of a part id for file names, as the id may contain any character; equal for the id as it was published."""
     return hashlib.sha256(clean_text(part_id).encode()).hexdigest()[:16]
 
 
 def frame_name(result_id: str, decided: str, part_id: str | None) -> str:
-    """The file's name; `decided` is a verdict or `audit`."""
+    """The file name; `decided` is a verdict or `audit`."""
     return ".".join((result_id, decided, *([part_hash(part_id)] if part_id is not None else []), "png"))
 
 
 class FrameFiles:
-    """The files within `quota_bytes`; the caller sees to it that one thread at a time calls.
+    """The files within `quota_bytes`; not thread-safe, the caller holds a lock.
 
-    When they are too many, the oldest passes go first, then audits, then reviews and rejects; but what people look at
-    goes before passes where it takes more than half of what is not pinned, so that passes stay for a while, too.
+    Eviction: the oldest passes first, then audits, then reviews and rejects, then pinned frames. While audits, reviews
+    and rejects take more than half of the space that is not pinned, they are evicted before passes, so that passes are
+    kept for a while, too.
 
     Raises:
-        OSError: the folder cannot be made or read.
+        OSError: the folders cannot be created or read.
     """
 
     def __init__(self, directory: Path, quota_bytes: int) -> None:
@@ -88,7 +90,7 @@ class FrameFiles:
         self._evict(self._quota_bytes)
 
     def write(self, folder: str, name: str, png: bytes) -> StoredFrame:
-        """Write a file, in the place of older ones where it must be.
+        """Write a file; evict others if the quota or the disk requires it.
 
         Raises:
             OSError: it cannot be written.
@@ -106,34 +108,34 @@ class FrameFiles:
         write_whole(self._directory / folder / name, png, durable=False)
         frame = _frame_from_path(self._directory / folder / name, len(png))
         if frame is None:
-            raise ValueError(f"{name} is no name of a frame")
-        self._take_out(frame)
+            raise ValueError(f"{name} is not a valid frame file name")
+        self._remove_entry(frame)
         self._add(frame)
         self._evict(limit_bytes)
         return frame
 
     @property
     def low_disk(self) -> ProcunitError | None:
-        """That the disk is nearly full."""
+        """The problem if the disk is nearly full, else None."""
         free_bytes = shutil.disk_usage(self._directory).free
         if free_bytes >= LOW_DISK_BYTES:
             return None
         return ProcunitError(
-            f"{free_bytes >> 20} MB are free on the disk; new frames take the place of old ones",
+            f"{free_bytes >> 20} MB are free on the disk; new frames replace old ones",
             where=str(self._directory),
-            remedy="Free some room",
+            remedy="Free some disk space",
         )
 
     def next_unsent(self) -> StoredFrame | None:
-        """The first file that is to be published."""
+        """The first file still to be published, or None."""
         return next(iter(self._unsent.values()), None)
 
     def send_again(self, frame: StoredFrame) -> None:
-        """Publish it behind all others; forgotten at a restart."""
+        """Queue the file for publishing, after all others; a restart forgets it."""
         self._unsent[_key(frame)] = frame
 
     def keep_sent(self, frame: StoredFrame) -> None:
-        """It is published: keep it as one of the others.
+        """Remove the file from those to be published, and keep it.
 
         Raises:
             OSError: it cannot be moved.
@@ -143,7 +145,7 @@ class FrameFiles:
             self._move(current, replace(current, path=self._directory / KEPT / current.path.name))
 
     def of_result(self, result_id: str) -> list[StoredFrame]:
-        """The best file of a result, or none."""
+        """The best file of a result: a list of one or none."""
         return self._best(lambda frame: frame.result_id == result_id)
 
     def of_part(self, part_id: str) -> list[StoredFrame]:
@@ -151,13 +153,13 @@ class FrameFiles:
         part = part_hash(part_id)
         return self._best(lambda frame: frame.part == part)
 
-    def has_room_to_pin(self, frame: StoredFrame) -> bool:
-        """Whether pinned frames, with this one, take at most half of the quota."""
+    def can_pin(self, frame: StoredFrame) -> bool:
+        """True if all pinned frames including this one take at most half of the quota."""
         pinned_already = frame.worth is Worth.PINNED
         return pinned_already or self._bytes[Worth.PINNED] + frame.size_bytes <= self._quota_bytes // 2
 
     def pin(self, frame: StoredFrame, label: str) -> StoredFrame | None:
-        """Keep a file for the next training, its record and the label beside it; None if it is gone.
+        """Move a file to `pinned` and write its record and label beside it; None if the file no longer exists.
 
         Raises:
             OSError: it cannot be written.
@@ -167,18 +169,18 @@ class FrameFiles:
             with frame.path.open("rb") as stream:
                 os.fsync(stream.fileno())
         except FileNotFoundError:
-            self._forget(frame)
+            self._delete(frame)
             return None
         target = self._directory / PINNED / frame.path.name
         beside = {"result_id": frame.result_id, **record, "label": label}
         write_whole(target.with_suffix(".json"), json.dumps(beside, indent=1).encode())
         return self._move(frame, replace(frame, path=target, worth=Worth.PINNED))
 
-    def _best(self, wanted: Callable[[StoredFrame], bool]) -> list[StoredFrame]:
+    def _best(self, matches: Callable[[StoredFrame], bool]) -> list[StoredFrame]:
         best: dict[str, StoredFrame] = {}
         for frames in self._frames.values():
-            for frame in filter(wanted, frames.values()):
-                if frame.result_id not in best or _value(frame) > _value(best[frame.result_id]):
+            for frame in filter(matches, frames.values()):
+                if frame.result_id not in best or _rank(frame) > _rank(best[frame.result_id]):
                     best[frame.result_id] = frame
         return list(best.values())
 
@@ -186,10 +188,10 @@ class FrameFiles:
         try:
             frame.path.rename(moved.path)
         except FileNotFoundError:
-            self._take_out(frame)
+            self._remove_entry(frame)
             return None
         if moved.worth is frame.worth:
-            self._frames[frame.worth][_key(frame)] = moved  # in its place: it is as old as before
+            self._frames[frame.worth][_key(frame)] = moved  # same position: its age is unchanged
         else:
             self._frames[frame.worth].pop(_key(frame))
             self._bytes[frame.worth] -= frame.size_bytes
@@ -204,26 +206,26 @@ class FrameFiles:
         if frame.path.parent.name == UNSENT:
             self._unsent[_key(frame)] = frame
 
-    def _take_out(self, frame: StoredFrame) -> None:
+    def _remove_entry(self, frame: StoredFrame) -> None:
         if self._frames[frame.worth].pop(_key(frame), None) is not None:
             self._bytes[frame.worth] -= frame.size_bytes
         self._unsent.pop(_key(frame), None)
 
-    def _forget(self, frame: StoredFrame) -> None:
+    def _delete(self, frame: StoredFrame) -> None:
         frame.path.unlink(missing_ok=True)
         if frame.worth is Worth.PINNED:
             frame.path.with_suffix(".json").unlink(missing_ok=True)
-        self._take_out(frame)
+        self._remove_entry(frame)
 
     def _evict(self, limit_bytes: int) -> None:
         while (sum(self._bytes.values()) > limit_bytes or self._count > MAX_FRAMES) and self._count:
-            self._forget(self._least())
+            self._delete(self._next_to_evict())
 
     @property
     def _count(self) -> int:
         return sum(len(frames) for frames in self._frames.values())
 
-    def _least(self) -> StoredFrame:
+    def _next_to_evict(self) -> StoredFrame:
         order = [Worth.PASS, Worth.AUDIT, Worth.SHOWN, Worth.PINNED]
         if self._bytes[Worth.AUDIT] + self._bytes[Worth.SHOWN] > (self._quota_bytes - self._bytes[Worth.PINNED]) // 2:
             order = [Worth.AUDIT, Worth.SHOWN, Worth.PASS, Worth.PINNED]
@@ -234,8 +236,8 @@ def _key(frame: StoredFrame) -> _Key:
     return frame.path.parent.name == RING, frame.path.name
 
 
-def _value(frame: StoredFrame) -> tuple[bool, bool]:
-    """Of several files of one result the pinned one is the best, then the whole one."""
+def _rank(frame: StoredFrame) -> tuple[bool, bool]:
+    """Rank of several files of one result: pinned is best, then full resolution."""
     return frame.worth is Worth.PINNED, frame.path.parent.name != RING
 
 
@@ -247,12 +249,12 @@ def _frame_from_path(path: Path, size_bytes: int) -> StoredFrame | None:
     if path.parent.name == PINNED:
         worth = Worth.PINNED
     else:
-        worth = Worth.SHOWN if decided in _SHOWN else Worth.AUDIT if decided == _AUDIT else Worth.PASS
+        worth = Worth.SHOWN if decided in SHOWN_VERDICTS else Worth.AUDIT if decided == _AUDIT else Worth.PASS
     return StoredFrame(result_id, path, size_bytes, worth, part)
 
 
 def _frames_on_disk(directory: Path) -> list[StoredFrame]:
-    """What an earlier run left, oldest first; half-written files are removed."""
+    """The files of an earlier run, oldest first; half-written files are deleted."""
     for partial in directory.rglob(".*.partial"):
         partial.unlink()
     found = []

@@ -1,4 +1,4 @@
-"""A frame as a file: PNG with a record of what was decided on it, at model resolution or as it was, and as a JPEG."""
+"""Frames as image files: PNG with a record of the decision, at full or at model resolution; JPEG for publishing."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from edge.preprocess import MIN_SIDE_PX, frame_u8_from_pixels, tensor_from_pixel
 
 MIN_JPEG_SIDE_PX = 64
 Record = dict[str, object]
-"""What goes with a frame into the training: part, result, verdict, scores, bundle, time; plain JSON."""
+"""Data stored in a frame's file for the next training: part, result, verdict, scores, bundle, time; JSON values."""
 
 _JPEG_QUALITIES = (90, 75, 50)
 _PNG_COMPRESSION = 1  # nearly as small as the default and several times as fast
 _PNG_HEADER_BYTES = 33  # the signature and the chunk IHDR
 _KEYWORD = b"procunit\0"
-_MAP_CHUNK = b"hmAp"  # of our own: readers of images pass over it
+_MAP_CHUNK = b"hmAp"  # a private chunk; image readers ignore it
 _PNG_END_BYTES = 12
 _MAX_RECORD_BYTES = 1 << 16
 
 
 def frame_at_model_resolution(pixels: PixelArray, geometry: Geometry) -> NDArray[np.uint8]:
-    """The whole frame, 8 bits, grey or BGR as the bundle has it, just so large that no region loses what the model saw.
+    """The whole frame, 8 bits, in the bundle's channels, scaled so that no region is smaller than the model saw it.
 
-    Where the model sees the whole frame, these are the very pixels of its tensor without the padding, and preprocessing
-    them again changes nothing. Ignored areas are kept: what is learned from the frame may ignore others.
+    If the model sees the whole frame as one region, these are exactly the pixels of its tensor without padding, and
+    preprocessing them again changes nothing. Ignored areas are kept, as a later bundle may ignore others.
 
     Raises:
         ProcunitError: the frame is no usable image.
@@ -56,7 +56,7 @@ def frame_at_model_resolution(pixels: PixelArray, geometry: Geometry) -> NDArray
 
 
 def png_from_pixels(pixels: PixelArray, record: Record) -> bytes:
-    """A lossless file that carries its record along, as a chunk tEXt.
+    """Encode as PNG (lossless), with the record in a tEXt chunk.
 
     Raises:
         cv2.error: the pixels are no image.
@@ -67,13 +67,13 @@ def png_from_pixels(pixels: PixelArray, record: Record) -> bytes:
 
 
 def png_with_map(png: bytes, relevance_u8: NDArray[np.uint8]) -> bytes:
-    """The same file, carrying the map of `heatmap.relevance_from_scores` along."""
+    """Add the map of `heatmap.relevance_from_scores` to a PNG file, as a private chunk."""
     chunk = _chunk(_MAP_CHUNK, cv2.imencode(".png", relevance_u8)[1].tobytes())
     return png[:-_PNG_END_BYTES] + chunk + png[-_PNG_END_BYTES:]
 
 
 def record_from_png(path: Path) -> Record:
-    """The record that a file carries; empty if it has none.
+    """The record in a PNG file; empty if it has none.
 
     Raises:
         OSError: the file cannot be read.
@@ -92,7 +92,7 @@ def record_from_png(path: Path) -> Record:
 
 
 def jpeg_from_file(path: Path, max_bytes: int) -> bytes | None:
-    """An image file as a JPEG of 8 bits, re-encoded and then scaled down until it fits; None if it never does.
+    """An image file as a JPEG of 8 bits; lower quality, then smaller, until it fits `max_bytes`. None if it never fits.
 
     Raises:
         OSError: the file cannot be read.
@@ -102,7 +102,7 @@ def jpeg_from_file(path: Path, max_bytes: int) -> bytes | None:
 
 
 def heatmap_from_file(path: Path, max_bytes: int) -> bytes | None:
-    """The frame under its map, as a JPEG in the same way; None also if the file carries no map.
+    """The frame with its map drawn over it, as `jpeg_from_file`; None also if the file has no map.
 
     Raises:
         OSError: the file cannot be read.
@@ -130,7 +130,7 @@ def jpeg_within(pixels: NDArray[np.uint8], max_bytes: int, qualities: Sequence[i
 
 
 def _map_chunk(png: bytes) -> bytes | None:
-    """The content of the file's chunk with the map."""
+    """The content of the map chunk, or None."""
     start = _PNG_HEADER_BYTES
     while start + _PNG_END_BYTES <= len(png):
         length, kind = struct.unpack(">I4s", png[start : start + 8])

@@ -1,23 +1,22 @@
-"""Labels from outside: what a downstream station, a customer or a second look found on parts, from a CSV file."""
+"""Labels from a CSV file: what a downstream station, a customer or a re-inspection found on parts."""
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge.bundle.manifest import MASKS, NAME_PATTERN
 from edge.errors import ProcunitError
+from edge.system.csv_file import table_from_csv
 
-MAX_CSV_BYTES = 16 << 20
-
+_ID_COLUMNS = ("part_id", "result_id")
 _REMEDY = "The first line is part_id,label or result_id,label; a label is `good` or a defect type"
 
 
 @dataclass(frozen=True, slots=True)
 class FrameLabel:
-    """What one part or one result really is: `good` or a defect type; one of the two ids is None."""
+    """The true class of one part or one result, `good` or a defect type; exactly one of the two ids is None."""
 
     part_id: str | None
     result_id: str | None
@@ -25,10 +24,10 @@ class FrameLabel:
 
 
 def checked_label(label: str) -> str:
-    """The label, if a class of the training can have that name.
+    """Return the label if it may name a class of the training data.
 
     Raises:
-        ProcunitError: it cannot.
+        ProcunitError: it may not.
     """
     if re.fullmatch(NAME_PATTERN, label) is None or label == MASKS:
         raise ProcunitError(
@@ -41,42 +40,30 @@ def labels_from_csv(path: Path) -> tuple[FrameLabel, ...]:
     """The labels of a file with the columns `part_id` or `result_id`, and `label`; other columns are ignored.
 
     Raises:
-        ProcunitError: the file, the line and the column that do not fit, and the remedy.
+        ProcunitError: the file cannot be read, or a row does not fit; the text names file, line, column and remedy.
     """
-    try:
-        if path.stat().st_size > MAX_CSV_BYTES:
-            raise ProcunitError(f"larger than {MAX_CSV_BYTES >> 20} MB", where=str(path), remedy="Split it")
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            return _labels(csv.DictReader(stream, strict=True), path)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ProcunitError(f"cannot be read: {error}", where=str(path), remedy="Save it as CSV in UTF-8") from error
-
-
-def _labels(reader: csv.DictReader[str], path: Path) -> tuple[FrameLabel, ...]:
-    columns = set(reader.fieldnames or ())
-    keys = columns & {"part_id", "result_id"}
-    if len(keys) != 1 or "label" not in columns:
-        raise ProcunitError(
-            "line 1: needs the column label and one of part_id and result_id", where=str(path), remedy=_REMEDY
-        )
-    key = keys.pop()
+    table = table_from_csv(path, needed=("label",), optional=_ID_COLUMNS)
+    keys = [column for column in _ID_COLUMNS if column in table.columns]
+    if len(keys) != 1:
+        raise ProcunitError("needs one of the columns part_id and result_id", where=f"{path}:1", remedy=_REMEDY)
+    (key,) = keys
     labels: dict[str, tuple[int, str]] = {}
-    for row in reader:
-        line = reader.line_num
+    for row in table.rows:
         for column in (key, "label"):
-            if not row[column]:
-                raise ProcunitError(f"line {line}, column {column}: is empty", where=str(path), remedy=_REMEDY)
+            if not row.cells[column]:
+                raise ProcunitError(f"column {column} is empty", where=row.where, remedy=_REMEDY)
         try:
-            label = checked_label(row["label"])
+            label = checked_label(row.cells["label"])
         except ProcunitError as error:
-            what = f"line {line}, column label: {error.what}"
-            raise ProcunitError(what, where=str(path), remedy=error.remedy) from error
-        first_line, known = labels.setdefault(row[key], (line, label))
-        if known != label:
+            raise ProcunitError(f"column label: {error.what}", where=row.where, remedy=error.remedy) from error
+        item_id = row.cells[key]
+        first_line, first_label = labels.setdefault(item_id, (row.line, label))
+        if first_label != label:
             raise ProcunitError(
-                f"line {line}, column label: {row[key]} is {label!r} here and {known!r} in line {first_line}",
-                where=str(path),
+                f"column label: {item_id} is {label!r} here and {first_label!r} in line {first_line}",
+                where=row.where,
                 remedy="Keep the line that is right",
             )
-    by_part = key == "part_id"
-    return tuple(FrameLabel(i if by_part else None, None if by_part else i, lab) for i, (_, lab) in labels.items())
+    if key == "part_id":
+        return tuple(FrameLabel(part_id, None, label) for part_id, (_, label) in labels.items())
+    return tuple(FrameLabel(None, result_id, label) for result_id, (_, label) in labels.items())

@@ -1,7 +1,7 @@
-"""Frames of inspected parts, written by a thread of their own: inspection never waits for their disk.
+"""The frame store: writes frames in its own thread, so that inspection never waits for the disk.
 
-Every inspected frame stays for a while at model resolution; what a person looks at, what was rejected and what could
-not be judged stays whole (PNG, lossless). The files and their quota are `frame_ring.py`.
+Every inspected frame is kept for a while at model resolution. Frames of reviewed, rejected, audited and uninspected
+parts are also kept at full resolution (PNG, lossless). `files.py` manages the files and their quota.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from edge.frames.heatmap import relevance_from_scores
 from edge.frames.image import (
     Record,
     frame_at_model_resolution,
-    heatmap_from_file,
-    jpeg_from_file,
     png_from_pixels,
     png_with_map,
 )
@@ -30,10 +28,8 @@ from edge.frames.labels import checked_label
 from edge.geometry import Geometry
 from edge.messages import Inspection, PinAnswer, PixelArray, Scores, Verdict
 
-__all__ = ["FrameStore", "StoredFrame", "heatmap_from_frame", "jpeg_from_frame"]
-
 MAX_WAITING_BYTES = 64 << 20
-"""Pixels that may wait for the disk; frames of plain passes get half of it."""
+"""Limit on pixels waiting for the disk; half of it for frames that are not published."""
 
 _logger = logging.getLogger(__name__)
 
@@ -53,10 +49,10 @@ class _WaitingFrame:
 class FrameStore:
     """The newest frames within `quota_bytes`, at the resolution of a bundle's geometry.
 
-    `error` is why frames cannot be written as they should at present, `dropped` counts those that came too fast.
+    While frames cannot be written as they should, `error` is the reason. `dropped` counts frames that came too fast.
 
     Raises:
-        ProcunitError: the folder cannot be made or read.
+        ProcunitError: the folder cannot be created or read.
     """
 
     def __init__(
@@ -72,9 +68,9 @@ class FrameStore:
         self._being_written: _WaitingFrame | None = None
         self._labels: dict[str, str] = {}
         self._closing = False
-        self._ring_lock = threading.Lock()
+        self._files_lock = threading.Lock()
         try:
-            self._ring = FrameFiles(directory, quota_bytes)
+            self._files = FrameFiles(directory, quota_bytes)
         except OSError as error:
             raise ProcunitError(
                 f"the frames' folder cannot be used: {error.strerror}",
@@ -85,9 +81,9 @@ class FrameStore:
         self._writer.start()
 
     def put(self, inspection: Inspection, result_id: str, *, snapshot: bool = False) -> bool:
-        """Hand an inspection's frame over; returns at once, False if there is none or no room to wait.
+        """Queue the frame of an inspection for writing; returns at once, False if it has none or the queue is full.
 
-        A `snapshot` is published whatever the verdict. The pixels are not copied and must not change afterwards.
+        A `snapshot` is published whatever the verdict. The pixels are not copied; do not change them afterwards.
         """
         frame, decision = inspection.trigger.frame, inspection.decision
         if frame is None:
@@ -103,9 +99,9 @@ class FrameStore:
             _record(inspection, result_id, self._bundle_id),
             inspection.scores if shown else None,
         )
-        room_bytes = MAX_WAITING_BYTES if shown else MAX_WAITING_BYTES // 2
+        limit_bytes = MAX_WAITING_BYTES if shown else MAX_WAITING_BYTES // 2
         with self._waiting_changed:
-            if self._waiting_bytes and self._waiting_bytes + frame.pixels.nbytes > room_bytes:
+            if self._waiting_bytes and self._waiting_bytes + frame.pixels.nbytes > limit_bytes:
                 self.dropped += 1
                 return False
             self._waiting.append(waiting)
@@ -114,52 +110,52 @@ class FrameStore:
         return True
 
     def next_unsent(self) -> StoredFrame | None:
-        """The oldest frame that is still to be published."""
-        with self._ring_lock:
-            return self._ring.next_unsent()
+        """The oldest frame still to be published, or None."""
+        with self._files_lock:
+            return self._files.next_unsent()
 
     def mark_sent(self, frame: StoredFrame) -> None:
-        """The frame is published, or never will be: it stays, as one of those kept."""
-        with self._ring_lock:
+        """Mark a frame as published (or as impossible to publish); its file is kept."""
+        with self._files_lock:
             try:
-                self._ring.keep_sent(frame)
+                self._files.keep_sent(frame)
             except OSError as error:
                 _logger.warning("frame %s cannot be moved: %s", frame.path, error)
 
     def resend(self, result_id: str) -> bool:
-        """Publish a result's frame again, whole if it is still there; False if there is none any more."""
-        with self._ring_lock:
-            frames = self._ring.of_result(result_id)
+        """Publish the frame of a result again, at full resolution if still stored; False if no file is left."""
+        with self._files_lock:
+            frames = self._files.of_result(result_id)
             for frame in frames:
-                self._ring.send_again(frame)
+                self._files.send_again(frame)
         return bool(frames)
 
     def pin_part(self, part_id: str, label: str) -> PinAnswer:
-        """Keep all frames of a part for the next training, as what the label says.
+        """Pin all frames of a part for the next training, with this label.
 
         Raises:
-            ProcunitError: that is no label, or the disk refuses.
+            ProcunitError: the label is not valid, or the disk fails.
         """
         part = part_hash(part_id)
-        return self._pin(checked_label(label), lambda ring: ring.of_part(part_id), lambda frame: frame.part == part)
+        return self._pin(checked_label(label), lambda files: files.of_part(part_id), lambda frame: frame.part == part)
 
     def pin_result(self, result_id: str, label: str) -> PinAnswer:
-        """Keep a result's frame for the next training, as what the label says.
+        """Pin the frame of a result for the next training, with this label.
 
         Raises:
-            ProcunitError: that is no label, or the disk refuses.
+            ProcunitError: the label is not valid, or the disk fails.
         """
         return self._pin(
-            checked_label(label), lambda ring: ring.of_result(result_id), lambda frame: frame.result_id == result_id
+            checked_label(label), lambda files: files.of_result(result_id), lambda frame: frame.result_id == result_id
         )
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until everything handed in is on disk or was given up; False when that took too long."""
+        """Wait until every queued frame is written or given up; False after the timeout."""
         with self._waiting_changed:
             return self._waiting_changed.wait_for(lambda: self._waiting_bytes == 0, timeout_s)
 
     def close(self) -> None:
-        """Write what waits and end the thread."""
+        """Write the queued frames and end the thread."""
         with self._waiting_changed:
             self._closing = True
             self._waiting_changed.notify_all()
@@ -175,20 +171,20 @@ class FrameStore:
         self,
         label: str,
         stored: Callable[[FrameFiles], list[StoredFrame]],
-        is_meant: Callable[[_WaitingFrame], bool],
+        matches: Callable[[_WaitingFrame], bool],
     ) -> PinAnswer:
         with self._waiting_changed:
             current = [self._being_written] if self._being_written else []
-            coming = [waiting.result_id for waiting in (*current, *self._waiting) if is_meant(waiting)]
+            coming = [waiting.result_id for waiting in (*current, *self._waiting) if matches(waiting)]
             self._labels.update(dict.fromkeys(coming, label))
         pinned = no_room = 0
-        with self._ring_lock:
+        with self._files_lock:
             try:
-                for frame in stored(self._ring):
+                for frame in stored(self._files):
                     if frame.result_id in coming:
                         continue
-                    if self._ring.has_room_to_pin(frame):
-                        pinned += self._ring.pin(frame, label) is not None
+                    if self._files.can_pin(frame):
+                        pinned += self._files.pin(frame, label) is not None
                     else:
                         no_room += 1
             except OSError as error:
@@ -201,7 +197,7 @@ class FrameStore:
         while (waiting := self._next_waiting()) is not None:
             try:
                 self._write(waiting)
-                self.error = self._ring.low_disk
+                self.error = self._files.low_disk
             except Exception as error:
                 if self.error is None:
                     _logger.exception("frame %s cannot be written", waiting.name)
@@ -233,38 +229,20 @@ class FrameStore:
                 height_px, width_px = pixels.shape[:2]
                 relevance_u8 = relevance_from_scores(waiting.scores, height_px, width_px, self._geometry)
                 png = png_with_map(png, relevance_u8)
-            with self._ring_lock:
-                self._ring.write(folder, waiting.name, png)
+            with self._files_lock:
+                self._files.write(folder, waiting.name, png)
 
     def _pin_late(self, result_id: str, label: str) -> None:
-        """Pin a frame whose label came before it was written."""
+        """Pin a frame whose label arrived before the frame was written."""
         try:
             answer = self.pin_result(result_id, label)
         except ProcunitError as error:
             _logger.warning("the label of %s is lost: %s", result_id, error)
             return
         if not answer.pinned:
-            _logger.warning("the label of %s is lost: its frame was not written, or there is no room", result_id)
-
-
-def jpeg_from_frame(frame: StoredFrame, max_bytes: int) -> bytes | None:
-    """The frame as a JPEG of 8 bits, re-encoded and then scaled down until it fits; None if it never does.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no image.
-    """
-    return jpeg_from_file(frame.path, max_bytes)
-
-
-def heatmap_from_frame(frame: StoredFrame, max_bytes: int) -> bytes | None:
-    """Where the frame's scores come from, over the frame, as a JPEG; None if that is not known or never fits.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no image.
-    """
-    return heatmap_from_file(frame.path, max_bytes)
+            _logger.warning(
+                "the label of %s is lost: its frame was not written, or the quota for pinned frames is full", result_id
+            )
 
 
 def _record(inspection: Inspection, result_id: str, bundle_id: str | None) -> Record:

@@ -1,4 +1,4 @@
-"""A running line takes another version of its memory bank into use: no restart, and no engine is built."""
+"""Puts another version of the memory bank into use while the line runs: no restart, no engine build."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _logger = logging.getLogger(__name__)
 
 
 class BankWatch:
-    """Looks whether another version is in use, and hands it to the inspection through the rules in force.
+    """Watches the bank store and passes a new version to the inspection through the rules in force.
 
-    The main thread calls `look`, often; `problem` says which version is refused and why.
+    The main thread calls `look` often. `problem` names the refused version and the reason, or is None.
     """
 
     def __init__(self, store: BankStore, rules_in_force: RulesInForce, board: FaultBoard) -> None:
@@ -27,7 +27,7 @@ class BankWatch:
         self.problem: str | None = None
 
     def look(self) -> None:
-        """Take what has changed since the last time; a version that may not judge leaves the one before in use."""
+        """Put a changed version into use; if it is refused, the version before stays in use."""
         stamp = self._store.stamp()
         if stamp == self._stamp:
             return
@@ -48,10 +48,10 @@ class BankWatch:
             return
         self._rules_in_force.use_bank(bank)
         self._board.end(FaultId.BANK_CHANGED)
-        self._board.report(FaultId.BANK_CHANGED, _in_words(usable, len(bank.rows)))
+        self._board.report(FaultId.BANK_CHANGED, _description(usable, len(bank.rows)))
 
 
-def _in_words(usable: UsableVersion, rows: int) -> str:
+def _description(usable: UsableVersion, rows: int) -> str:
     if usable.delta is None:
         return f"the bundle's own bank, {rows} rows"
     record = usable.delta.record

@@ -1,7 +1,7 @@
-"""The capture thread: camera -> sequence number, journalled at the trigger -> hand-over to inspection.
+"""The capture thread: camera -> sequence number, written to the journal -> trigger queue.
 
-Every part that the camera or its counter tells of gets exactly one sequence number, in order. A camera that fails is
-opened again, for as long as it takes.
+Every part that the camera reports, or whose number is missing between two counter values, gets exactly one sequence
+number, in order. A camera that fails is opened again until it works.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ from edge.messages import Frame, NotInspected, Trigger
 from edge.outbox.outbox import Outbox
 
 MAX_MISSED = 10_000
-"""Missed parts that get a result each; a larger jump of the counter is told by one event."""
+"""Missed parts get one result each up to this many; a larger jump of the counter is reported as one event."""
 
 _POLL_S = 0.2
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0
 _logger = logging.getLogger(__name__)
 
 OpenCamera = Callable[[int | None], FrameSource]
-"""Opens the camera after the part with this counter."""
+"""Opens the camera; the argument is the counter of the last part before, or None."""
 
 
 class Capture:
-    """Takes parts in from the camera, for as long as it runs.
+    """Puts every part of the camera into the trigger queue.
 
-    `deadline_s` is how old a trigger may be when its verdict is due; a source that waits for the inspection has none.
+    `deadline_s` is the age at which a waiting frame is dropped, because its verdict would be too late for the line; it
+    does not apply to a self-paced source.
     """
 
     def __init__(
@@ -49,13 +50,13 @@ class Capture:
         self._source: FrameSource | None = None
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
         self.ended = False
-        """Whether the camera said that no part will follow."""
+        """True once the source has reported that no part will follow."""
 
     def open(self) -> None:
-        """Open the camera for the first time, before the thread is started; one that does not answer is tried again.
+        """Open the camera for the first time, before `start`; if it does not answer, the thread tries again.
 
         Raises:
-            ProcunitError: its settings cannot work.
+            ProcunitError: the camera cannot work with its settings.
         """
         try:
             self._source = self._open_camera(self._last_counter)
@@ -68,11 +69,11 @@ class Capture:
 
     @property
     def running(self) -> bool:
-        """Whether the thread is there."""
+        """True while the thread runs."""
         return self._thread.is_alive()
 
     def stop(self, timeout_s: float) -> bool:
-        """Take no further part in; False if the camera did not let go in time."""
+        """Stop the thread and close the camera; False if that took longer than `timeout_s`."""
         self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
@@ -93,7 +94,7 @@ class Capture:
             except CameraError as error:
                 self._board.report(FaultId.CAMERA_FAILED, str(error))
             except Exception as error:
-                _logger.exception("the camera failed in a way it should not")
+                _logger.exception("the camera failed unexpectedly")
                 self._board.report(FaultId.CAMERA_FAILED, f"{type(error).__name__}: {error}")
             pause_s = _FIRST_PAUSE_S if self._last_counter != counter else min(2 * pause_s, _LONGEST_PAUSE_S)
             self._stopping.wait(pause_s)
@@ -103,7 +104,7 @@ class Capture:
         self._source = None
         try:
             while not self._stopping.is_set():
-                if source.self_paced and not self._trigger_queue.wait_for_room(_POLL_S):
+                if source.self_paced and not self._trigger_queue.wait_for_free_slot(_POLL_S):
                     continue
                 arrival = source.wait_arrival(_POLL_S)
                 self._board.end(FaultId.CAMERA_FAILED)
@@ -115,7 +116,7 @@ class Capture:
     def _take_part(self, source: FrameSource, arrival: Arrival) -> None:
         self._take_missed(arrival)
         trigger = self._journal(arrival, None)
-        if not self._trigger_queue.has_room():
+        if not self._trigger_queue.has_free_slot():
             self._trigger_queue.put(replace(trigger, not_inspected=NotInspected.OVERLOAD))
             return
         frame: Frame | None = None
@@ -128,15 +129,17 @@ class Capture:
             self._trigger_queue.put(served, None if source.self_paced else self._deadline_s)
 
     def _take_missed(self, arrival: Arrival) -> None:
-        """Give the parts that only the counter tells of their sequence numbers and results."""
+        """Give a sequence number and a result to each part that is missing between the last two counter values."""
         if self._last_counter is None:
             return
         missed = arrival.counter - self._last_counter - 1
         if missed < 0:
-            detail = f"the counter went back from {self._last_counter} to {arrival.counter}; parts between are unknown"
+            detail = (
+                f"the counter went back from {self._last_counter} to {arrival.counter}; parts in between are unknown"
+            )
             self._board.report(FaultId.TRIGGERS_MISSED, detail)
         elif missed > MAX_MISSED:
-            detail = f"the counter jumped from {self._last_counter} to {arrival.counter}; too far for a result a part"
+            detail = f"the counter jumped from {self._last_counter} to {arrival.counter}; too far to report each part"
             self._board.report(FaultId.TRIGGERS_MISSED, detail)
         elif missed > 0:
             self._board.report(FaultId.TRIGGERS_MISSED, f"{missed} parts before counter {arrival.counter}")

@@ -1,4 +1,4 @@
-"""What the daemon does for each command: the table of commands, joined to the parts of one running line."""
+"""What the daemon does for each command: connects the command table to the objects of a running line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def actions_of_line(
     metrics: DeviceMetrics,
     bundle: BundleRef,
 ) -> DeviceActions:
-    """The actions, each to be called by the commands' thread while the line runs."""
+    """The actions of one line; each is called by the commands thread while the line runs."""
 
     def report() -> DeviceReport:
         rules = rules_in_force.rules
@@ -52,7 +52,7 @@ def actions_of_line(
     def label(args: LabelArgs) -> PinAnswer:
         if args.part_id is not None:
             return frames.pin_part(args.part_id, args.label)
-        return frames.pin_result(args.result_id or "", args.label)  # the schema sees to it that one is given
+        return frames.pin_result(args.result_id or "", args.label)  # the schema requires one of the two
 
     return DeviceActions(
         report=report,

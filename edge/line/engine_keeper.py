@@ -1,4 +1,4 @@
-"""The engine of the inspect thread: made there and closed there, and made anew when the accelerator fails."""
+"""The engine of the inspect thread: opened and closed there, and opened again when the accelerator fails."""
 
 from __future__ import annotations
 
@@ -22,14 +22,18 @@ from edge.fault_board import FaultBoard
 from edge.faults import FaultId
 
 MAX_LOSSES, LOSS_WINDOW_S = 3, 600.0
-"""An accelerator that fails this often within this time is left to a restart of the whole program."""
+"""If the accelerator fails this often within this time, the program ends and is restarted instead."""
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What the keeper does before there is an engine: `progress` is the share done, if known; `step` changes always."""
+    """What is being done until the engine is ready.
+
+    `progress` is the share done, if known. `step` increases with every update, so that two activities with equal text
+    still differ.
+    """
 
     text: str
     progress: float | None = None
@@ -37,9 +41,10 @@ class Activity:
 
 
 class EngineKeeper:
-    """One bundle's engine, itself an `Engine`; but for `activity` and `cancel` it belongs to the inspect thread.
+    """The engine of one bundle; itself an `Engine`. The inspect thread owns it; others may use `activity` and `cancel`.
 
-    `beat` is called whenever making an engine has made progress. `lost` says that the accelerator failed: `renew` it.
+    `beat` is called at every progress of opening or building an engine. If `lost` is true, the accelerator has failed
+    and `renew` must be called.
     """
 
     def __init__(
@@ -55,7 +60,7 @@ class EngineKeeper:
         self._settings = settings
         self._cache_dir = cache_dir
         self._board = board
-        self._open_one = engine_opener
+        self._engine_opener = engine_opener
         self._beat = beat
         self._engine: Engine | None = None
         self._bank: NDArray[np.float32] | None = None
@@ -65,17 +70,17 @@ class EngineKeeper:
         self.activity = Activity("waiting for the engine")
 
     def cancel(self) -> None:
-        """End a build that is under way; any thread may ask."""
+        """Cancel a running build; any thread may call."""
         self._cancelled.set()
 
     def open(self) -> None:
-        """Make the engine, through the golden gate.
+        """Open or build the engine and check it with the golden frames.
 
         Raises:
-            EngineUnavailableError: no engine of the bundle may judge; the fault is reported.
-            BuildCancelledError: it was cancelled.
+            EngineUnavailableError: no engine of the bundle passes; the fault is reported.
+            BuildCancelledError: `cancel` was called.
         """
-        self._tell("opening the engine and showing it the golden frames")
+        self._set_activity("opening the engine and checking it with the golden frames")
         try:
             chosen = choose_engine(
                 self._bundle,
@@ -84,24 +89,24 @@ class EngineKeeper:
                 self._on_progress,
                 stopping=self._cancelled.is_set,
                 on_damage=self._on_damage,
-                engine_opener=self._open_one,
+                engine_opener=self._engine_opener,
             )
         except EngineUnavailableError as error:
             self._board.report(FaultId.ENGINE_UNAVAILABLE, str(error))
             raise
         self._engine, self.lost = chosen.engine, False
-        self._tell_choice(chosen)
+        self._report_choice(chosen)
         if self._bank is not None:
             chosen.engine.swap_bank(self._bank)
         self._beat()
 
     def renew(self) -> None:
-        """Close the lost engine and make it anew, from the cache if it is there; the golden gate comes first again.
+        """Close the lost engine and open it again, from the cache if possible; the golden frames are checked again.
 
         Raises:
             EngineLostError: it was lost too often.
-            EngineUnavailableError: no engine can be had any more.
-            BuildCancelledError: it was cancelled.
+            EngineUnavailableError: no engine of the bundle passes any more.
+            BuildCancelledError: `cancel` was called.
         """
         self.close()
         self._losses.append(time.monotonic())
@@ -110,7 +115,7 @@ class EngineKeeper:
         self.open()
 
     def infer(self, tiles_u8: NDArray[np.uint8]) -> Outputs:
-        """The outputs for tiles [N, H, W, C]; see `Engine`."""
+        """See `Engine.infer`; sets `lost` if the accelerator fails."""
         try:
             return self._opened.infer(tiles_u8)
         except EngineLostError as error:
@@ -118,9 +123,9 @@ class EngineKeeper:
             raise
 
     def swap_bank(self, bank: NDArray[np.float32]) -> None:
-        """Search in another bank [M, D + 1], also after the engine was made anew; see `Engine`.
+        """See `Engine.swap_bank`; the bank [M, D + 1] is kept for engines that are opened later.
 
-        An engine that is lost on the way is made anew with it.
+        If the accelerator fails meanwhile, `lost` is set and `renew` loads the bank.
         """
         try:
             self._opened.swap_bank(bank)
@@ -137,27 +142,27 @@ class EngineKeeper:
     @property
     def _opened(self) -> Engine:
         if self._engine is None:
-            raise EngineLostError("there is no engine")
+            raise EngineLostError("no engine is open")
         return self._engine
 
     def _lose(self, error: EngineLostError) -> None:
         self.lost = True
         self._board.report(FaultId.ENGINE_LOST, str(error))
 
-    def _tell_choice(self, chosen: ChosenEngine) -> None:
+    def _report_choice(self, chosen: ChosenEngine) -> None:
         kind = f"{self._settings.kind} {chosen.precision}"
         _logger.info("engine %s passes the golden gate: %s", kind, chosen.gate)
         if chosen.failed:
-            self._board.report(FaultId.ENGINE_FALLBACK, f"{chosen.precision} judges; {in_words(chosen.failed)}")
+            self._board.report(FaultId.ENGINE_FALLBACK, f"{chosen.precision} is in use; {in_words(chosen.failed)}")
         else:
             self._board.end(FaultId.ENGINE_FALLBACK)
 
     def _on_progress(self, progress: BuildProgress) -> None:
-        self._tell(f"building the engine, {progress.phase}", progress.fraction)
+        self._set_activity(f"building the engine, {progress.phase}", progress.fraction)
 
     def _on_damage(self, problem: str) -> None:
         self._board.report(FaultId.ENGINE_DAMAGED, problem)
 
-    def _tell(self, text: str, progress: float | None = None) -> None:
+    def _set_activity(self, text: str, progress: float | None = None) -> None:
         self.activity = Activity(text, progress, self.activity.step + 1)
         self._beat()

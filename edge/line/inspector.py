@@ -1,4 +1,4 @@
-"""The inspect thread: makes and owns the engine, takes triggers in order, hands each one's result to the outbox."""
+"""The inspect thread: opens and owns the engine, takes triggers in order, stores the result of each in the outbox."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ _FAULT_OF_REASON = {
 
 
 class Inspector:
-    """Judges triggers one after the other, with the engine that the pipeline has from the keeper.
+    """Inspects triggers one after the other; the engine of `pipeline` is `keeper`.
 
-    `ready` is set once the engine has passed the golden gate. `verdicts` counts what was decided since the start,
-    `latencies` has the times of inspected parts, `result_bytes` is the newest result's size.
-    `failed` tells that the thread ended unexpectedly, `unavailable` that it did because no engine can be had.
+    `ready` is true once the engine has passed the golden frames. `verdicts` counts the decisions since the start,
+    `latencies` has the timings of inspected parts, `result_bytes` is the size of the newest result.
+    `failed` is true if the thread ended unexpectedly; if that was for lack of an engine, `unavailable` is the error.
     """
 
     def __init__(
@@ -79,25 +79,25 @@ class Inspector:
         self.unavailable: EngineUnavailableError | None = None
 
     def start(self) -> None:
-        """Start the thread: it makes the engine, and ends when the hand-over is closed and empty."""
+        """Start the thread: it opens the engine, and ends when the trigger queue is closed and empty."""
         self._thread.start()
 
     @property
     def running(self) -> bool:
-        """Whether the thread is there."""
+        """True while the thread runs."""
         return self._thread.is_alive()
 
     def join(self, timeout_s: float) -> bool:
-        """Wait for the thread's end; False if that took too long."""
+        """Wait for the thread to end; False if it still runs after `timeout_s`."""
         self._thread.join(timeout_s)
         return not self.running
 
     def show_next(self) -> None:
-        """Publish the next part's photograph whatever its verdict; any thread may ask."""
+        """Publish the frame of the next part whatever its verdict; any thread may call."""
         self._snapshot.set()
 
     def close_interrupted(self, interrupted: list[OpenTrigger]) -> None:
-        """Give what a crash left open its result; called before the thread is started."""
+        """Give triggers that a crash left open their result `not_inspected: restart`; call it before `start`."""
         if not interrupted:
             return
         self._board.report(
@@ -121,19 +121,19 @@ class Inspector:
         try:
             self.keeper.open()
             self.ready = True
-            self._judge_all()
+            self._inspect_all()
         except BuildCancelledError:
-            _logger.info("the engine is not needed any more")
+            _logger.info("stopping: the engine build was cancelled")
         except EngineUnavailableError as error:
             self.failed, self.unavailable = True, error
         except Exception as error:
             self.failed = True
-            _logger.exception("inspection ended")
+            _logger.exception("the inspect thread failed")
             self._board.report(FaultId.THREAD_FAILED, f"inspect: {type(error).__name__}: {error}")
         finally:
             self.keeper.close()
 
-    def _judge_all(self) -> None:
+    def _inspect_all(self) -> None:
         while True:
             self.heartbeat.beat()
             try:
@@ -141,24 +141,24 @@ class Inspector:
             except Closed:
                 return
             if trigger is not None:
-                self._judge(trigger)
+                self._inspect_under_rules(trigger)
             if self.keeper.lost:
                 self.keeper.renew()
 
-    def _judge(self, trigger: Trigger) -> None:
-        """Close a trigger under the rules now in force; they change between two parts alone."""
-        rules, passed_unseen = self._rules_in_force.rules, trigger.not_inspected is NotInspected.DEVICE_DOWN
+    def _inspect_under_rules(self, trigger: Trigger) -> None:
+        """Close a trigger under the rules in force; rules change only between two parts."""
+        rules, missed = self._rules_in_force.rules, trigger.not_inspected is NotInspected.DEVICE_DOWN
         if rules.bank is not None and rules.bank is not self._bank:
             self._swap_bank(rules.bank)
         if rules.policy is not self._context.policy:
             self._pipeline = replace(self._pipeline, policy=rules.policy)
             self._context = replace(self._context, policy=rules.policy)
-        binding = self._part_ids.bind(trigger.counter, None if passed_unseen else trigger.triggered_at_utc)
+        binding = self._part_ids.bind(trigger.counter, None if missed else trigger.triggered_at_utc)
         if trigger.part_id is None:
             trigger = replace(trigger, part_id=binding.part_id)
             if binding.problem is not None:
                 self._board.report(FaultId.PART_ID_UNBOUND, binding.problem)
-        if not rules.armed and not passed_unseen:
+        if not rules.armed and not missed:
             trigger = replace(trigger, frame=None, not_inspected=NotInspected.DISARMED)
         self._close(trigger)
 
@@ -181,8 +181,8 @@ class Inspector:
         self.result_bytes = len(payload)
         if inspection.scores is not None:
             self.latencies.add(inspection.timings)
-        self._tell(inspection.decision)
+        self._report_fault(inspection.decision)
 
-    def _tell(self, decision: Decision) -> None:
+    def _report_fault(self, decision: Decision) -> None:
         if decision.not_inspected in _FAULT_OF_REASON and not self.keeper.lost:
             self._board.report(_FAULT_OF_REASON[decision.not_inspected], decision.why[0].text)

@@ -1,4 +1,4 @@
-"""How long each stage took for the newest parts."""
+"""Latency percentiles of each stage over the last minute."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from edge.messages import Timings
 
 WINDOW_S = 60.0
 MAX_PARTS = 6000
-"""Parts looked at, however fast the line is."""
+"""At most this many of the newest parts are kept."""
 
 _STAGES = tuple(StageLatencies.model_fields)
 
 
 class Latencies:
-    """The stages' times of inspected parts; one thread adds, any may ask."""
+    """The stage timings of inspected parts; one thread adds, any thread may read."""
 
     def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
         self._monotonic_s = monotonic_s
@@ -28,12 +28,12 @@ class Latencies:
         self._newest: deque[tuple[float, Timings]] = deque(maxlen=MAX_PARTS)
 
     def add(self, timings: Timings) -> None:
-        """A part was inspected."""
+        """Add the timings of an inspected part."""
         with self._lock:
             self._newest.append((self._monotonic_s(), timings))
 
     def percentiles(self) -> StageLatencies:
-        """p50 and p99 (nearest rank) a stage over the last minute; None without a part in it."""
+        """p50 and p99 (nearest rank) of each stage over the last minute; None if no part was inspected in it."""
         since_s = self._monotonic_s() - WINDOW_S
         with self._lock:
             newest = list(self._newest)

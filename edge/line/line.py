@@ -1,4 +1,4 @@
-"""Everything that runs between start and stop, made from the settings and joined."""
+"""Constructs everything that runs between start and stop from the settings, and connects it."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def line_from_settings(
     board: FaultBoard,
     engine_opener: OpenEngine,
 ) -> Line:
-    """A line that is not started; `keys` are all that the device trusts with bundles.
+    """Construct a line without starting it; `keys` are all keys that the device trusts for bundles.
 
     Raises:
-        ProcunitError: there is no such kind of camera, or a key of the bank's cannot be read.
+        ProcunitError: the kind of camera does not exist, or a bank key cannot be read.
     """
     camera_type = camera_type_from_kind(settings.camera.kind)
     device, root, manifest = settings.device.device, root_from_device(settings.device), bundle.manifest
@@ -113,7 +113,7 @@ def line_from_settings(
         device,
         allowed=settings.commands.allowed,
         keys=command_keys,
-        memory=outbox,
+        memory=outbox.command_memory,
         actions=actions_of_line(
             outbox=outbox,
             frames=frames,
@@ -142,7 +142,7 @@ def line_from_settings(
 def _bank_watch(
     settings: Settings, bundle: Bundle, keys: tuple[TrustedKey, ...], rules_in_force: RulesInForce, board: FaultBoard
 ) -> BankWatch | None:
-    """The watch over the grown bank, which has looked once; None where the bundle compares with no good parts."""
+    """The watch over the grown memory bank, after its first look; None if the bundle has no memory bank."""
     bank_keys = keys_for_bank(settings.bundle.bank_keys, keys, demo_bundle=bundle.signed_by.demo)
     if bundle.manifest.anomaly is None:
         return None

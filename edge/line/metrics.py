@@ -1,4 +1,4 @@
-"""How the device is doing, as numbers: what is published as metrics and reported by the command `status`."""
+"""The device's metrics: published regularly, and part of the reply to the command `status`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from edge.system.sensors import THERMAL_DIR, temperatures_c
 
 
 class DeviceMetrics:
-    """Reads the numbers of one device where they arise; any thread may ask.
+    """Collects the metrics of one device; any thread may call.
 
-    `state_dir` names the disk, `thermal_dir` holds the kernel's zones (`thermal_zone*/type` and `temp`).
+    Disk use is that of the disk of `state_dir`; `thermal_dir` holds the kernel's zones (`thermal_zone*/type` and
+    `temp`).
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class DeviceMetrics:
         self._started_monotonic_s = time.monotonic()
 
     def read(self) -> Metrics:
-        """The numbers now; `uptime_s` counts from the construction."""
+        """The current metrics; `uptime_s` counts from the construction of this object."""
         return Metrics(
             device=self._device,
             epoch=self._outbox.epoch,

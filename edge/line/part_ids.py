@@ -1,8 +1,8 @@
-"""Which part id belongs to which trigger: by the counter, or by a window of time; never by order.
+"""Assigns part ids to triggers: by the counter, or by a time window; never by order of arrival.
 
-An id that comes too late, twice or not at all costs its own part the id and no other part anything. A window is trusted
-only if it is shorter than the distance to the trigger before and holds one trigger and no other id's claim; whatever is
-left in doubt gets no id.
+A part id that arrives late, twice or never affects only its own part. A time window is used only if it is shorter than
+the time since the previous trigger, contains exactly one trigger, and no other part id claims that trigger; an
+ambiguous part gets no id.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from edge.contract.commands import PartIdArgs
 from edge.system.clock import unix_s_from_utc
 
 MAX_HELD = 1000
-"""Part ids that may wait for their trigger, and how far a counter may lie ahead of the newest trigger's."""
+"""Limit on waiting part ids, and on how far a counter may be ahead of the newest trigger's."""
 MAX_WINDOW_S, MAX_AHEAD_S = 60.0, 3600.0
-"""How long a window may be, and how far ahead of the newest trigger."""
+"""Limits on the length of a window, and on how far ahead of the newest trigger it may start."""
 
 _REMEMBERED_TRIGGERS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A trigger's part id; `problem` says why a part has none, and what ids found no part, in words."""
+    """The part id of a trigger. `problem` is text: why it has none, and which part ids matched no part; else None."""
 
     part_id: str | None
     problem: str | None
@@ -35,13 +35,13 @@ class _Window:
     part_id: str
     after_s: float
     before_s: float
-    spent: bool = False
+    used: bool = False
 
     @property
     def width_s(self) -> float:
         return self.before_s - self.after_s
 
-    def holds(self, time_s: float) -> bool:
+    def contains(self, time_s: float) -> bool:
         return self.after_s <= time_s <= self.before_s
 
 
@@ -53,16 +53,16 @@ class _Bound:
 
 
 class PartIds:
-    """Holds part ids until their trigger's result is made; any thread may call.
+    """Keeps part ids until the result of their trigger is made; any thread may call.
 
-    `last_counter` is that of the newest trigger before the start. A counter that goes back, or a clock that does,
-    makes it forget what it holds by counter or by time.
+    `last_counter` is the counter of the newest trigger before the start. If the counter goes back, the part ids claimed
+    by counter are dropped; if the clock goes back, those claimed by time window.
     """
 
     def __init__(self, last_counter: int | None = None) -> None:
         self._lock = threading.Lock()
         self._by_counter: dict[int, str | None] = {}
-        """None where two ids claim one counter."""
+        """The value is None if two part ids claim the counter."""
         self._windows: list[_Window] = []
         self._bound: deque[_Bound] = deque(maxlen=_REMEMBERED_TRIGGERS)
         self._newest = last_counter
@@ -70,11 +70,11 @@ class PartIds:
         self._in_use = False
 
     def claim(self, args: PartIdArgs) -> str | None:
-        """Take a part id in; returns why it will never find its part, or None if it is held (or was bound before)."""
+        """Register a part id; returns the reason if it is refused, None if it is kept (or was assigned before)."""
         with self._lock:
             self._in_use = True
             if len(self._by_counter) + len(self._windows) >= MAX_HELD:
-                return f"{MAX_HELD} part ids already wait for their parts"
+                return f"{MAX_HELD} part ids wait for their parts already"
             if args.counter is not None:
                 return self._claim_counter(args.part_id, args.counter)
             if args.after is None or args.before is None:  # ruled out by the schema
@@ -84,16 +84,16 @@ class PartIds:
             )
 
     def bind(self, counter: int, triggered_at_utc: str | None) -> Binding:
-        """The part id of a trigger: asked once a trigger, in their order, when its result is made.
+        """Assign a part id to a trigger; call it once per trigger, in order, when its result is made.
 
-        The time is None for a part that only the counter tells of.
+        `triggered_at_utc` is None for a missed part, known only from a gap in the counter.
         """
         time_s = None if triggered_at_utc is None else unix_s_from_utc(triggered_at_utc)
         with self._lock:
-            problems = self._forget_counters(counter)
+            problems = self._drop_passed_counters(counter)
             claims = {self._by_counter.pop(counter)} if counter in self._by_counter else set()
             if time_s is not None:
-                problems += self._forget_windows(time_s)
+                problems += self._drop_passed_windows(time_s)
                 claims |= self._claims_at(time_s)
                 self._newest_s = time_s
             part_id = claims.pop() if len(claims) == 1 else None
@@ -123,7 +123,7 @@ class PartIds:
         if window.width_s > MAX_WINDOW_S:
             return f"a window of {window.width_s:g} s; the longest is {MAX_WINDOW_S:g} s"
         for bound in self._bound:
-            if bound.time_s is not None and window.holds(bound.time_s):
+            if bound.time_s is not None and window.contains(bound.time_s):
                 late = f"too late: counter {bound.counter}, within this window, has its result already"
                 return None if bound.part_id == window.part_id else late
         if self._newest_s is not None and window.before_s < self._newest_s:
@@ -135,29 +135,29 @@ class PartIds:
             self._windows.append(window)
         return None
 
-    def _forget_counters(self, counter: int) -> list[str]:
+    def _drop_passed_counters(self, counter: int) -> list[str]:
         if self._newest is not None and counter <= self._newest and self._by_counter:
-            forgotten = [f"the counter went back; {len(self._by_counter)} part ids are forgotten"]
+            problems = [f"the counter went back; {len(self._by_counter)} part ids are dropped"]
             self._by_counter.clear()
-            return forgotten
+            return problems
         passed = [c for c in self._by_counter if not counter <= c <= counter + MAX_HELD]
-        return [f"part id {self._by_counter.pop(c)!r} found no part with counter {c}" for c in passed]
+        return [f"part id {self._by_counter.pop(c)!r}: no part with counter {c} came" for c in passed]
 
-    def _forget_windows(self, time_s: float) -> list[str]:
+    def _drop_passed_windows(self, time_s: float) -> list[str]:
         if self._newest_s is not None and time_s < self._newest_s and self._windows:
-            forgotten = [f"the clock went back; {len(self._windows)} part ids are forgotten"]
+            problems = [f"the clock went back; {len(self._windows)} part ids are dropped"]
             self._windows.clear()
-            return forgotten
+            return problems
         passed = [w for w in self._windows if w.before_s < time_s or w.after_s > time_s + MAX_AHEAD_S]
         self._windows = [w for w in self._windows if w not in passed]
-        return [f"part id {window.part_id!r} found no part in its window" for window in passed if not window.spent]
+        return [f"part id {window.part_id!r}: no part came in its window" for window in passed if not window.used]
 
     def _claims_at(self, time_s: float) -> set[str | None]:
-        """The ids whose windows hold this time, None among them if one of those may be another part's."""
+        """The part ids whose windows contain this time; includes None if such a window may mean another part."""
         claims: set[str | None] = set()
         for window in self._windows:
-            if window.holds(time_s):
+            if window.contains(time_s):
                 near = self._newest_s is not None and time_s - self._newest_s <= window.width_s
-                claims.add(None if window.spent or near else window.part_id)
-                window.spent = True
+                claims.add(None if window.used or near else window.part_id)
+                window.used = True
         return claims

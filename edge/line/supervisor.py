@@ -1,4 +1,4 @@
-"""What the main thread watches while the others work: faults, the watchdog, the status, and when to stop."""
+"""The main thread while the line runs: reports faults, feeds the watchdog, publishes status and metrics, stops."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from edge.system.service_manager import ServiceNotifier, WatchdogFeeder
 from edge.system.stop_signals import StopSignals
 
 LINK_PATIENCE_S = 3.0
-"""How long the broker may be away before it is a fault."""
+"""The broker may be disconnected this long before it is a fault."""
 START_STEP_S = 120.0
-"""The service manager's patience from one sign of progress to the next while the engine is made."""
+"""While the engine is made: the time that the service manager allows from one sign of progress to the next."""
 RETRY_PAUSE_S = 60.0
-"""Between a start without an engine and the next: a person can read why, and a build is not repeated all the time."""
+"""Pause before the restart of a device without an engine: time to read why, and builds are not repeated at once."""
 
 METRICS_INTERVAL_S = 10.0
 RATE_KNOWN_S = 60.0
-"""After this long the line's rate is known, and with it how long results are kept."""
+"""After this long the rate of the line is known, and thus how long results are kept."""
 
 _START_POLL_S = 0.1
 _logger = logging.getLogger(__name__)
 
 
 class Reason(Enum):
-    """Why the daemon stops."""
+    """The reason why the daemon stops."""
 
     SIGNAL = "a signal asked for it"
     END_OF_REPLAY = "the replay is over"
@@ -38,7 +38,7 @@ class Reason(Enum):
 
 
 class Supervisor:
-    """Watches one line for the main thread."""
+    """Supervises one line; the main thread calls."""
 
     def __init__(self, line: Line, notifier: ServiceNotifier) -> None:
         self._line = line
@@ -50,38 +50,38 @@ class Supervisor:
         self._running_since_s: float | None = None
 
     def wait_for_engine(self, signals: StopSignals) -> Reason | None:
-        """Tell how the engine comes along until it is ready (None), or until it is time to stop."""
-        told: Activity | None = None
+        """Report the progress of the engine until it is ready (None), or until the daemon must stop."""
+        reported: Activity | None = None
         inspector = self._line.inspector
         while inspector.running:
             if inspector.ready:
                 self._line.publisher.set_activity(None)
                 return None
             activity = inspector.keeper.activity
-            if activity != told:
-                self._tell_activity(activity)
-                told = activity
+            if activity != reported:
+                self._report_activity(activity)
+                reported = activity
             self._watch()
             if signals.wait(_START_POLL_S):
                 return Reason.SIGNAL
         return Reason.FAILURE
 
     def wait_before_retry(self, signals: StopSignals, problem: str) -> None:
-        """Without an engine: stay for a while where a manager would start the program again at once, and say why."""
+        """Without an engine: report why, and wait if a service manager would restart the program at once."""
         self._line.publisher.set_activity(f"cannot inspect: {problem}")
         if self._notifier.managed:
             self._notifier.extend(f"cannot inspect, next try in {RETRY_PAUSE_S:.0f} s: {problem}", 2 * RETRY_PAUSE_S)
             signals.wait(RETRY_PAUSE_S)
 
     def run(self, signals: StopSignals) -> Reason:
-        """Watch until it is time to stop."""
+        """Supervise until the daemon must stop."""
         line = self._line
         self._running_since_s = time.monotonic()
         while not signals.wait(self._feeder.interval_s):
             self._feeder.feed()
             self._watch()
-            self._tell_status()
-            self._tell_retention()
+            self._report_status()
+            self._log_retention_once()
             if line.inspector.failed:
                 return Reason.FAILURE
             if line.capture.ended:
@@ -93,14 +93,14 @@ class Supervisor:
                 return Reason.FAILURE
         return Reason.SIGNAL
 
-    def _tell_activity(self, activity: Activity) -> None:
+    def _report_activity(self, activity: Activity) -> None:
         share = "" if activity.progress is None else f" ({activity.progress:.0%})"
         self._notifier.extend(f"{activity.text}{share}", START_STEP_S)
-        shown = None if activity.progress is None else round(activity.progress, 2)
-        self._line.publisher.set_activity(activity.text, shown)
+        fraction = None if activity.progress is None else round(activity.progress, 2)
+        self._line.publisher.set_activity(activity.text, fraction)
 
     def _watch(self) -> None:
-        """Turn what the other threads say of themselves into faults, and publish metrics when they are due."""
+        """Turn the states of the other threads into faults, and publish metrics when they are due."""
         bank_watch = self._line.bank_watch
         if bank_watch is not None:
             bank_watch.look()
@@ -128,19 +128,19 @@ class Supervisor:
             self._linked_monotonic_s = now_s
         return link.detail if now_s - self._linked_monotonic_s > LINK_PATIENCE_S else None
 
-    def _tell_retention(self) -> None:
-        """Say once for how long results are kept at this line's rate."""
+    def _log_retention_once(self) -> None:
+        """Log once for how long results are kept at the rate of this line."""
         parts = sum(self._line.inspector.verdicts.values())
         if self._running_since_s is None or not parts:
             return
         running_s = time.monotonic() - self._running_since_s
         if running_s >= RATE_KNOWN_S:
             kept_s = retention_s(parts / running_s, self._line.inspector.result_bytes)
-            rate = f"{parts / running_s:.2g} parts a second"
-            _logger.info("at %s, acknowledged results are kept for a replay for %.1f days", rate, kept_s / 86_400)
+            rate = f"{parts / running_s:.2g} parts per second"
+            _logger.info("at %s, acknowledged results are kept for %.1f days for a replay", rate, kept_s / 86_400)
             self._running_since_s = None
 
-    def _tell_status(self) -> None:
+    def _report_status(self) -> None:
         parts = sum(self._line.inspector.verdicts.values())
         faults = ", ".join(fault_id.value for fault_id in self._line.board.active()) or "none"
         status = f"{parts} parts since the start, {self._line.outbox.backlog()} messages to send; faults: {faults}"

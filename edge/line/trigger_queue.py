@@ -1,6 +1,6 @@
-"""The bounded hand-over of triggers from capture to inspection, in the order of the triggers.
+"""The bounded queue of triggers from capture to inspection, in the order of the triggers.
 
-Frames are large, so only a few may wait. A trigger that finds no room passes as a marker without its frame: it keeps
+Frames are large, so only a few may wait. A trigger that finds no free frame slot is queued without its frame: it keeps
 its place in the order and becomes `not_inspected: overload`.
 """
 
@@ -14,15 +14,15 @@ from dataclasses import replace
 from edge.messages import NotInspected, Trigger
 
 MAX_WAITING = 20_000
-"""Triggers that may wait in all; a marker takes some hundred bytes."""
+"""Limit on waiting triggers, with and without frames; one without a frame takes some hundred bytes."""
 
 
 class Closed(Exception):  # noqa: N818  (no error: the last trigger has been taken)
-    """The hand-over was closed and is empty."""
+    """The queue is closed and empty."""
 
 
 class TriggerQueue:
-    """Room for `frame_slots` frames between one giver and one taker."""
+    """Queue with `frame_slots` slots for frames; one thread puts, one thread takes."""
 
     def __init__(self, frame_slots: int) -> None:
         self._frame_slots = frame_slots
@@ -31,21 +31,21 @@ class TriggerQueue:
         self._closed = False
         self._changed = threading.Condition()
 
-    def has_room(self) -> bool:
-        """Whether a frame may be put now; only the taker changes that, and only for the better."""
+    def has_free_slot(self) -> bool:
+        """True if a frame slot is free. Only `take` frees slots, so True stays true until the caller puts."""
         with self._changed:
             return self._frames < self._frame_slots
 
-    def wait_for_room(self, timeout_s: float) -> bool:
-        """Wait until a frame may be put; False if there is still no room."""
+    def wait_for_free_slot(self, timeout_s: float) -> bool:
+        """Wait for a free frame slot; False if there is none after `timeout_s`."""
         with self._changed:
             return self._changed.wait_for(lambda: self._frames < self._frame_slots, timeout_s)
 
     def put(self, trigger: Trigger, deadline_s: float | None = None) -> None:
-        """Hand a trigger over; one with a frame needs room, any other waits only behind `MAX_WAITING` others.
+        """Append a trigger; blocks while `MAX_WAITING` triggers wait. One with a frame needs a free slot.
 
-        A frame older than `deadline_s` when its turn comes is dropped, as its verdict would be too late; with None no
-        line is waiting for it.
+        `take` drops the frame if the trigger is then older than `deadline_s`, because its verdict would be too late.
+        None means no deadline.
         """
         with self._changed:
             self._changed.wait_for(lambda: len(self._waiting) < MAX_WAITING or self._closed)
@@ -54,7 +54,7 @@ class TriggerQueue:
             self._changed.notify_all()
 
     def take(self, timeout_s: float) -> Trigger | None:
-        """The next trigger in order, or None if none came in time; one that waited too long comes without its frame.
+        """Return the next trigger, without its frame if it is past its deadline; None if none came in time.
 
         Raises:
             Closed: there will be no further trigger.
@@ -67,16 +67,16 @@ class TriggerQueue:
             trigger, deadline_s = self._waiting.popleft()
             self._frames -= trigger.frame is not None
             self._changed.notify_all()
-        return _in_time(trigger, deadline_s)
+        return _without_late_frame(trigger, deadline_s)
 
     def close(self) -> None:
-        """No trigger follows; what waits may still be taken."""
+        """Declare that no trigger follows; those waiting can still be taken."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
 
-def _in_time(trigger: Trigger, deadline_s: float | None) -> Trigger:
+def _without_late_frame(trigger: Trigger, deadline_s: float | None) -> Trigger:
     age_s = (time.monotonic_ns() - trigger.triggered_monotonic_ns) / 1e9
     if trigger.frame is None or deadline_s is None or age_s <= deadline_s:
         return trigger

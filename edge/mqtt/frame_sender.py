@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge.contract.topics import FRAME_HEATMAP, FRAME_IMAGE, JPEG, Topic
-from edge.frames.store import FrameStore, StoredFrame, heatmap_from_frame, jpeg_from_frame
+from edge.frames.files import StoredFrame
+from edge.frames.image import heatmap_from_file, jpeg_from_file
+from edge.frames.store import FrameStore
 from edge.mqtt.connection import Connection
 
 FIRST_FRAME_BYTES = 64_000
@@ -99,7 +101,7 @@ class FrameSender:
 def _jpegs(frame: StoredFrame, max_bytes: int) -> tuple[bytes | None, bytes | None]:
     """The photograph and its heatmap; either is None if it cannot be read or is too large."""
     try:
-        jpeg, heatmap = jpeg_from_frame(frame, max_bytes), heatmap_from_frame(frame, max_bytes)
+        jpeg, heatmap = jpeg_from_file(frame.path, max_bytes), heatmap_from_file(frame.path, max_bytes)
     except (OSError, ValueError) as error:
         _logger.warning("frame %s cannot be published: %s", frame.path, error)
         return None, None

@@ -1,4 +1,4 @@
-"""Which commands were carried out: a command that comes a second time is recognised, also after a restart."""
+"""Remembers which commands were carried out, so that a repeated command is recognised, also after a restart."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from edge.errors import ProcunitError
 from edge.outbox.writer import OutboxWriter
 
 MAX_COMMANDS = 10_000
-"""Commands that are remembered until they expire; while there are as many, further ones are refused."""
+"""Limit on remembered commands that have not expired; beyond it, further commands are refused."""
 
 
 class CommandMemory:
-    """The commands that may still come again; any thread may call."""
+    """Ids of commands that have not expired; any thread may call."""
 
     def __init__(self, reader: sqlite3.Connection, writer: OutboxWriter) -> None:
         self._writer = writer
@@ -23,15 +23,17 @@ class CommandMemory:
         self._expires_s: dict[str, float] = dict(reader.execute("SELECT cmd_id, expires_s FROM commands").fetchall())
 
     def seen(self, cmd_id: str) -> bool:
-        """Whether it is remembered."""
+        """True if the command is remembered."""
         with self._lock:
             return cmd_id in self._expires_s
 
     def remember(self, cmd_id: str, expires_at: datetime) -> None:
-        """Remember it until it expires; from now on at once, on the disk with the next commit.
+        """Remember a command until it expires: in memory at once, on disk with the next commit.
+
+        `expires_at` has a time zone.
 
         Raises:
-            ProcunitError: too many commands that have not expired are remembered.
+            ProcunitError: `MAX_COMMANDS` commands that have not expired are remembered.
         """
         now_s = datetime.now(timezone.utc).timestamp()
         with self._lock:
@@ -41,7 +43,7 @@ class CommandMemory:
                 }
             if len(self._expires_s) >= MAX_COMMANDS:
                 raise ProcunitError(
-                    f"{MAX_COMMANDS} commands wait for their expiry",
+                    f"{MAX_COMMANDS} commands are remembered that have not expired",
                     remedy="Send fewer commands, or commands that expire sooner",
                 )
             self._expires_s[cmd_id] = expires_at.timestamp()

@@ -1,4 +1,4 @@
-"""The outbox's database file: schema, opening, one owner at a time, and setting a damaged one aside."""
+"""The database file of the outbox: schema, opening, locking, and moving a damaged file aside."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CREATE INDEX pending ON messages(message_id) WHERE state = 'pending';
 """
 """Schema 1."""
 
-_REPLAYS_COMMANDS_AND_ROOM = """
+_REPLAYS_COMMANDS_AND_FILLER = """
 ALTER TABLE messages ADD COLUMN created_at_utc TEXT NOT NULL DEFAULT '{now_utc}';
 ALTER TABLE messages ADD COLUMN settled_s INTEGER;
 CREATE TABLE replays (
@@ -43,16 +43,16 @@ CREATE TABLE replays (
 CREATE TABLE commands (cmd_id TEXT PRIMARY KEY, expires_s REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE filler (bytes BLOB NOT NULL);
 """
-"""Schema 2; `settled_s` is the unix time of the acknowledgement, unknown for rows that schema 1 settled."""
+"""Schema 2; `settled_s` is the Unix time of the acknowledgement, NULL for rows settled under schema 1."""
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Database:
-    """An open database: one connection for the thread that writes, one for reading.
+    """An open database with one connection for the writer thread and one for reading.
 
-    `epoch` is the random name that it got when it was created; `set_aside` is where a damaged predecessor was moved.
+    `epoch` is the random name given at its creation; `set_aside` is the new path of a damaged predecessor, or None.
     """
 
     path: Path
@@ -65,9 +65,9 @@ class Database:
     index_file: BinaryIO
 
     def close(self) -> None:
-        """Close it; the writer's connection last, which folds the write-ahead log into the file.
+        """Close the database, the writer's connection last: closing it copies the write-ahead log into the file.
 
-        The room of the log goes to the ballast, so that a full disk can be opened again.
+        The ballast file then takes the space of the log, so that the database can be opened again on a full disk.
         """
         self.reader.close()
         self.writer.close()
@@ -78,7 +78,7 @@ class Database:
 
 
 def open_database(path: Path) -> Database:
-    """Open or create the database; on a full disk with the room that an earlier run left as ballast.
+    """Open or create the database; on a full disk the ballast file of an earlier run is given up for it.
 
     Raises:
         ProcunitError: it cannot be opened, was made by another version, or another process owns it.
@@ -102,7 +102,7 @@ def open_database(path: Path) -> Database:
 
 
 def mark_damaged(path: Path) -> None:
-    """Have the database set aside at the next start: damage that was met while running may escape the check there."""
+    """Mark the database to be moved aside at the next start, as the check there may not find this damage."""
     _damage_marker(path).touch()
 
 
@@ -111,7 +111,7 @@ def _damage_marker(path: Path) -> Path:
 
 
 def _lock(path: Path) -> TextIO:
-    """A lock that ends with the process; a POSIX record lock, because a forked child must not inherit it."""
+    """Take a lock that ends with the process; a POSIX record lock, because a forked child must not inherit it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock_file = path.with_name(path.name + ".lock").open("w")
@@ -128,13 +128,13 @@ def _lock(path: Path) -> TextIO:
 
 
 def _open_or_set_aside(path: Path) -> tuple[sqlite3.Connection, Path | None]:
-    """The database, checked; a damaged one is moved out of the way and replaced by a new one."""
+    """Open and check the database; a damaged one is moved aside and replaced by a new one."""
     try:
         return _open(path), None
     except sqlite3.OperationalError:
         raise
     except sqlite3.DatabaseError as error:
-        _logger.error("%s is damaged (%s) and is set aside", path, error)  # noqa: TRY400  (handled here)
+        _logger.error("%s is damaged (%s); moving it aside", path, error)  # noqa: TRY400  (handled here)
     aside = next(free for n in count(1) if not (free := path.with_name(f"{path.name}.damaged-{n}")).exists())
     for suffix in ("", "-wal", "-shm"):
         part = path.with_name(path.name + suffix)
@@ -149,7 +149,7 @@ def _open(path: Path) -> sqlite3.Connection:
     try:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA secure_delete = OFF")  # overwriting what is trimmed would double its cost
+        db.execute("PRAGMA secure_delete = OFF")  # overwriting deleted rows would double the cost of trimming
         db.execute("PRAGMA temp_store = MEMORY")
         _check_and_migrate(db, path)
     except BaseException:
@@ -159,8 +159,8 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _check_and_migrate(db: sqlite3.Connection, path: Path) -> None:
-    met_damage = _damage_marker(path).exists()
-    verdict = "it was met while in use" if met_damage else db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    marked = _damage_marker(path).exists()
+    verdict = "found while in use" if marked else db.execute("PRAGMA quick_check(1)").fetchone()[0]
     if verdict != "ok":
         raise sqlite3.DatabaseError(verdict)
     version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -176,7 +176,7 @@ def _check_and_migrate(db: sqlite3.Connection, path: Path) -> None:
     if version == 0:
         _execute_all(db, _JOURNAL_AND_MESSAGES)
         db.execute("INSERT INTO journal VALUES (?, 0, NULL)", (secrets.token_hex(8),))
-    _execute_all(db, _REPLAYS_COMMANDS_AND_ROOM.format(now_utc=utc_now()))
+    _execute_all(db, _REPLAYS_COMMANDS_AND_FILLER.format(now_utc=utc_now()))
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     db.execute("COMMIT")
 

@@ -1,8 +1,21 @@
-"""DiskSpace for results: what is kept for a replay and for how long, and what lets the outbox write on a full disk.
+"""Disk space for results: how long they are kept for a replay, and how the outbox still writes on a full disk.
 
-A full disk lets SQLite grow neither its file nor its log. So the file holds filler, the log has its largest size from
-the start, and a ballast file holds the log's room between two runs. While the disk is nearly full the file does not
-grow: filler, and when that is used up the oldest acknowledged messages, are deleted for their pages.
+On a full disk SQLite can extend neither its file nor its log, so both are given their space in advance:
+
+    outbox.db          +-----------------------------+------------+-------------------+
+                       | messages                    | free pages | filler, 64 MB     |
+                       | acknowledged  |  pending    |            | 32 rows of 2 MB   |
+                       +-----------------------------+------------+-------------------+
+                         ^ given up second             ^ new        ^ given up first,
+                           (the oldest ones)             results      for its pages
+    outbox.db-wal      [ write-ahead log, 16 MB from the start ]
+    outbox.db-shm      [ index of the log, 128 KB ]
+    outbox.db.ballast  [ 17 MB: holds the space of the log between two runs ]
+
+While the disk is nearly full, outbox.db does not grow (max_page_count). When its free pages fall below 4 MB, filler is
+deleted, and when no filler is left, the oldest acknowledged messages. Pending messages are never deleted. SQLite
+deletes the log when it closes the database; a start on a nearly full disk deletes the ballast file to have that space
+again.
 """
 
 from __future__ import annotations
@@ -16,48 +29,49 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from edge.system.clock import EARLIEST_CREDIBLE_S
+
 RETAINED_BYTES = 1 << 30
 RETAINED_S = 7 * 24 * 3600
-"""Acknowledged messages are kept, for a replay, until they are that old or the database is that large."""
+"""Acknowledged messages are kept for a replay until they are this old or the database is this large."""
 RESERVE_BYTES = 64 << 20
-"""Filler in the database, brought in over the first 16 s: some 30,000 results, at two parts a second four hours."""
+"""Filler, written during the first 16 s: space for about 30,000 results, four hours at two parts per second."""
 LOW_DISK_BYTES = 64 << 20
-"""With less free on the disk the database does not grow."""
+"""With less free disk space the database does not grow."""
 LOG_BYTES = 16 << 20
-"""The write-ahead log: the 4 MB after which SQLite folds it into the database, and the largest transactions."""
+"""Write-ahead log: the 4 MB after which SQLite copies it into the database, plus the largest transactions."""
 BALLAST_BYTES = LOG_BYTES + (1 << 20)
 _INDEX_BYTES = 128 << 10  # enough for a log of 64 MB
 
 _TRIM_ROWS = 500
 _FILLER_BYTES = 2 << 20
-_FREE_BYTES = 4 << 20  # inside the file, while the disk is nearly full
+_FREE_BYTES = 4 << 20  # kept as free pages in the file while the disk is nearly full
 _MEBIBYTE = 1 << 20
 _UNLIMITED_PAGES = 1_073_741_823
-_CLOCK_IS_SET_S = 1_704_067_200  # 2024-01-01: an earlier time comes from a device that does not know it yet
 _ROW_OVERHEAD = 1.35
-"""Bytes in the file a byte of payload: rows do not fill pages of 4 KB, and indexes (measured at 1 KB)."""
+"""Bytes in the file per byte of payload: partly filled pages of 4 KB, and indexes (measured at 1 KB payload)."""
 
 
 def retention_s(results_per_s: float, result_bytes: float) -> float:
-    """For how long acknowledged results are kept at a line's rate: seven days, or until they fill the room."""
+    """How long acknowledged results are kept at this rate: seven days, or until they fill `RETAINED_BYTES`."""
     return min(RETAINED_S, RETAINED_BYTES / (results_per_s * result_bytes * _ROW_OVERHEAD))
 
 
 def disk_is_low(path: Path) -> bool:
-    """Whether the disk of the database is nearly full."""
+    """True if less than `LOW_DISK_BYTES` are free on the disk of the database."""
     return shutil.disk_usage(path.parent).free < LOW_DISK_BYTES
 
 
 def allocate_log(path: Path) -> None:
-    """Give the write-ahead log of an open database its room; zeros at its end are no part of it."""
+    """Allocate the write-ahead log of an open database; SQLite ignores the zeros at its end."""
     _allocate(path.with_name(path.name + "-wal"), LOG_BYTES)
 
 
 def allocate_index(path: Path) -> BinaryIO:
-    """Give the log's index its room; the file is to be closed after the database.
+    """Allocate the index of the log; close the returned file after the database.
 
-    SQLite maps it into memory and makes sure of one byte a page alone; where a disk of smaller blocks is full, touching
-    the rest kills the process (SIGBUS). Closing any file of it drops SQLite's locks on it (fcntl(2)).
+    SQLite maps the index into memory but writes only one byte per page in advance; on a full disk with smaller blocks,
+    touching the rest kills the process (SIGBUS). Closing any descriptor of the file drops SQLite's locks (fcntl(2)).
     """
     index = path.with_name(path.name + "-shm").open("r+b")
     with suppress(OSError):  # the disk is full already
@@ -66,12 +80,12 @@ def allocate_index(path: Path) -> BinaryIO:
 
 
 def keep_ballast(path: Path) -> None:
-    """Occupy room beside the database that the next start may need, as far as the disk has it."""
+    """Create the ballast file beside the database, as large as the disk allows."""
     _allocate(_ballast(path), BALLAST_BYTES)
 
 
 def release_ballast(path: Path) -> None:
-    """Free the room, if the disk is nearly full."""
+    """Delete the ballast file if the disk is nearly full."""
     if disk_is_low(path):
         _ballast(path).unlink(missing_ok=True)
 
@@ -85,16 +99,16 @@ def _allocate(path: Path, size: int) -> None:
     try:
         for start in range(0, size, _MEBIBYTE):
             os.posix_fallocate(descriptor, start, _MEBIBYTE)
-    except OSError:  # the disk is full: what there is, is taken
+    except OSError:  # the disk is full: keep what was allocated
         return
     finally:
         os.close(descriptor)
 
 
 class DiskSpace:
-    """The room of an open database, kept by the thread that writes to it; `file` is the database's own.
+    """Manages the space of an open database; only the writer thread calls. `file` is the open database file.
 
-    `shortage` says that the disk is nearly full, and for how much more there is room; None while it is not.
+    `shortage` is None, or while the disk is nearly full a text with the free and reserved space.
     """
 
     def __init__(self, path: Path, db: sqlite3.Connection, file: BinaryIO) -> None:
@@ -106,10 +120,10 @@ class DiskSpace:
         self._watch_disk()
 
     def tend(self) -> None:
-        """One step towards the right size; each is so small that a commit behind it hardly waits.
+        """Do one step of filling, releasing or trimming, short enough not to delay the next commit.
 
         Raises:
-            sqlite3.Error: it cannot be done now.
+            sqlite3.Error: the step is not possible now.
         """
         self._watch_disk()
         free_bytes = self._pragma("freelist_count") * self._page_bytes
@@ -124,13 +138,13 @@ class DiskSpace:
         elif self._oldest_settled_s() < time.time() - RETAINED_S:
             self._trim(int(time.time()) - RETAINED_S)
 
-    def make_room(self) -> bool:
-        """After a write for which there was no room: fold the log, give up filler or acknowledged messages.
+    def release_space(self) -> bool:
+        """After a write that found the disk full: copy the log into the file, delete filler or acknowledged messages.
 
-        Returns whether there were any.
+        Returns False if there was nothing to delete.
 
         Raises:
-            sqlite3.Error: not even that is possible now.
+            sqlite3.Error: this is not possible now.
         """
         self._watch_disk()
         self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
@@ -145,12 +159,12 @@ class DiskSpace:
         free_mb = shutil.disk_usage(self._path.parent).free >> 20
         reserve_mb = (self._filler_rows() * _FILLER_BYTES + self._pragma("freelist_count") * self._page_bytes) >> 20
         return (
-            f"{free_mb} MB are free on the disk of {self._path.parent}; results go on into {reserve_mb} MB set aside, "
-            "then in place of those already acknowledged"
+            f"{free_mb} MB are free on the disk of {self._path.parent}; results use {reserve_mb} MB of reserved space, "
+            "then replace those already acknowledged"
         )
 
     def _fill(self) -> None:
-        """More filler. The file has its blocks first, so that the log can be folded if the disk fills up meanwhile."""
+        """Add a row of filler; its blocks are allocated first, so that the log can be copied if the disk fills up."""
         size_bytes = self._pragma("page_count") * self._page_bytes + _FILLER_BYTES + _MEBIBYTE
         try:
             os.posix_fallocate(self._file.fileno(), 0, size_bytes)
@@ -167,12 +181,12 @@ class DiskSpace:
         return int(self._db.execute("SELECT COUNT(*) FROM filler").fetchone()[0])
 
     def _oldest_settled_s(self) -> float:
-        """When the oldest message was settled; never, if it is pending or the device did not know the time."""
+        """Unix time when the oldest message was settled; infinite if it is pending or the clock was not set."""
         row = self._db.execute("SELECT settled_s FROM messages ORDER BY message_id LIMIT 1").fetchone()
-        return float(row[0]) if row and row[0] and row[0] >= _CLOCK_IS_SET_S else math.inf
+        return float(row[0]) if row and row[0] and row[0] >= EARLIEST_CREDIBLE_S else math.inf
 
     def _trim(self, settled_before_s: float = math.inf) -> bool:
-        """Delete those of the oldest messages that were settled before a time; False if there are none."""
+        """Delete the oldest messages that were settled before this Unix time; False if there are none."""
         trimmed = self._db.execute(
             "DELETE FROM messages WHERE message_id IN (SELECT message_id FROM messages ORDER BY message_id LIMIT ?) "
             "AND state <> 'pending' AND coalesce(settled_s, 0) < ?",

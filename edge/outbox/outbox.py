@@ -1,9 +1,9 @@
-"""The outbox: every trigger, result and event on disk before anybody hears of it.
+"""The outbox: every trigger, result and event is on disk before it is published.
 
-SQLite in WAL mode with synchronous=FULL: what is committed survives SIGKILL and a power cut. One thread writes
-(`outbox_writer.py`), so that callers never wait. A trigger's journal row disappears in the transaction that stores its
-result: at any moment a journalled trigger is either open or has exactly one result. Nothing is given up before its
-acknowledgement; what is acknowledged stays for a replay (`outbox_room.py`).
+SQLite in WAL mode with synchronous=FULL: committed data survives SIGKILL and a power cut. One thread writes
+(`writer.py`), so that callers never wait. The transaction that stores a result deletes its trigger's journal row: at
+any moment a journalled trigger is either open or has exactly one result. No message is deleted before the broker has
+acknowledged it; acknowledged messages are kept for a replay (`disk_space.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -28,13 +27,13 @@ from edge.outbox.writer import OutboxWriter
 from edge.system.clock import utc_now
 
 MAX_REPLAYS = 16
-"""Replays that may wait at a time."""
+"""Limit on waiting replays."""
 
 _logger = logging.getLogger(__name__)
 
 
 class MessageKind(str, Enum):
-    """What a stored message is; also its topic below the device's root."""
+    """The kind of a stored message; also its topic below the device's root."""
 
     RESULT = "result"
     EVENT = "event"
@@ -42,7 +41,7 @@ class MessageKind(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class StoredMessage:
-    """A message as the publisher sends it; `topic` is what stands below the device's root.
+    """A message as the publisher sends it; `topic` is relative to the device's root.
 
     `replay_id` is set on a result that was acknowledged before and is sent again.
     """
@@ -58,7 +57,7 @@ class StoredMessage:
 
     @property
     def replayed(self) -> bool:
-        """Whether it was acknowledged before and is sent again."""
+        """True if it was acknowledged before and is sent again."""
         return self.replay_id is not None
 
 
@@ -76,8 +75,9 @@ class OpenTrigger:
 class Outbox:
     """The database of triggers and messages; one process owns it, any of its threads may call.
 
-    `epoch` is a random name, new whenever the database is created: with `seq` it names a result for good.
-    `set_aside` is where a damaged database was moved. `wakeup` is set when there is something new to send.
+    `epoch` is a random name, new whenever the database is created: (epoch, seq) identifies a result for ever.
+    `set_aside` is the path to which a damaged database was moved, or None. `wakeup` is set when there is something new
+    to send. `command_memory` remembers signed commands in the same database.
 
     Raises:
         ProcunitError: the database cannot be opened, was made by another version, or another process owns it.
@@ -90,20 +90,20 @@ class Outbox:
         self.epoch, self.set_aside = self._database.epoch, self._database.set_aside
         self._reader_lock = threading.Lock()
         self._writer = OutboxWriter(self._database, self.wakeup)
-        self._commands = CommandMemory(self._reader, self._writer)
+        self.command_memory = CommandMemory(self._reader, self._writer)
 
     @property
     def error(self) -> Exception | None:
-        """Why writing fails at present; what was handed in waits in memory and is tried again."""
+        """Why writing fails at present, or None; meanwhile writes wait in memory and are tried again."""
         return self._writer.error
 
     @property
     def shortage(self) -> str | None:
-        """That the disk is nearly full, and what is left for results; None while it is not."""
+        """While the disk is nearly full, a text with the space left for results; else None."""
         return self._writer.shortage
 
     def next_seq(self) -> int:
-        """The number of the next trigger: one above the highest that was ever committed; ask once, at start."""
+        """The number for the next trigger, one above the highest ever committed; call it once, at start."""
         return int(self._read("SELECT last_seq FROM journal")[0][0]) + 1
 
     def last_counter(self) -> int | None:
@@ -112,7 +112,7 @@ class Outbox:
         return None if counter is None else int(counter)
 
     def open_triggers(self) -> list[OpenTrigger]:
-        """Triggers without a result, oldest first: at start, what a crash left open."""
+        """Triggers without a result, oldest first; at start these are the ones that a crash left open."""
         rows = self._read("SELECT seq, frame_id, part_id, counter, triggered_at_utc FROM triggers ORDER BY seq")
         return [OpenTrigger(*row) for row in rows]
 
@@ -122,9 +122,9 @@ class Outbox:
         self._writer.hand_in(partial(_journal_trigger, row))
 
     def close_trigger(self, seq: int, payload: bytes) -> None:
-        """Store a trigger's result and take the trigger off the journal, in one transaction; returns at once.
+        """Store the result of a trigger and delete its journal row, in one transaction; returns at once.
 
-        A trigger that is not open keeps the result it has.
+        If the trigger is not open, its first result is kept and this one is dropped.
         """
         self._writer.hand_in(partial(_store_result, seq, payload, utc_now()))
 
@@ -133,11 +133,11 @@ class Outbox:
         self._writer.hand_in(partial(_store, MessageKind.EVENT, None, payload, utc_now()))
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until everything handed in before is committed; False when that took too long or the writer ended."""
+        """Wait until everything handed in before is committed; False after the timeout or if the writer has ended."""
         return self._writer.flush(timeout_s)
 
     def unacknowledged(self, after_id: int, limit: int) -> list[StoredMessage]:
-        """Messages still to be sent, in the order in which they were handed in."""
+        """Up to `limit` messages to be sent with ids above `after_id`, in the order of their storing."""
         rows = self._read(
             "SELECT message_id, kind, seq, topic, payload, created_at_utc FROM messages "
             "WHERE state = 'pending' AND message_id > ? ORDER BY message_id LIMIT ?",
@@ -146,37 +146,37 @@ class Outbox:
         return [self._message(row, None) for row in rows]
 
     def acknowledge(self, message_ids: Sequence[int]) -> None:
-        """The broker has these messages; returns at once."""
+        """Mark messages as acknowledged by the broker; returns at once."""
         now_s = int(time.time())
         self._writer.hand_in(partial(_settle, [("acknowledged", None, now_s, row) for row in message_ids]))
 
     def quarantine(self, message_id: int, reason: str) -> None:
-        """The broker will never take this message: keep it and its reason, send the next; returns at once."""
+        """Mark a message that the broker will never accept; it is kept with the reason, not sent. Returns at once."""
         self._writer.hand_in(partial(_settle, [("quarantined", reason, int(time.time()), message_id)]))
 
     def newest_id(self) -> int:
-        """The highest id that a message was given so far; what is stored later has a higher one, whatever the clock."""
+        """The highest message id so far; messages stored later have higher ids, whatever the clock does."""
         rows = self._read("SELECT seq FROM sqlite_sequence WHERE name = 'messages'")
         return int(rows[0][0]) if rows else 0
 
     def backlog(self) -> int:
-        """Messages still to be sent, without those of a replay."""
+        """Number of messages still to be sent, without those of a replay."""
         return self._writer.backlog
 
     def replay(self, epoch: str, first_seq: int, last_seq: int) -> int:
-        """Send acknowledged results again, from `first_seq` to `last_seq` and behind all that is new.
+        """Send acknowledged results from `first_seq` to `last_seq` again, after all new messages.
 
-        Returns how many results of that range are stored; it survives a restart.
+        Returns how many results of that range are stored. The replay continues after a restart.
 
         Raises:
-            ProcunitError: another epoch, an empty range, or too many replays wait.
+            ProcunitError: the epoch is another one, the range is empty, or too many replays wait.
         """
         if epoch != self.epoch:
             raise ProcunitError(f"epoch {epoch} is not stored here", remedy=f"Ask for results of epoch {self.epoch}")
         if first_seq > last_seq:
             raise ProcunitError(f"{first_seq} to {last_seq} is no range", remedy="Name the lower number first")
         if self._read("SELECT COUNT(*) FROM replays")[0][0] >= MAX_REPLAYS:
-            raise ProcunitError(f"{MAX_REPLAYS} replays wait already", remedy="Ask again when they are sent")
+            raise ProcunitError(f"{MAX_REPLAYS} replays wait already", remedy="Ask again when they are finished")
         within = "FROM messages WHERE kind = 'result' AND seq BETWEEN ? AND ?"
         stored, last_stored = self._read(f"SELECT COUNT(*), MAX(seq) {within}", (first_seq, last_seq))[0]
         if stored:
@@ -184,9 +184,9 @@ class Outbox:
         return int(stored)
 
     def replayed(self, after: StoredMessage | None, limit: int) -> list[StoredMessage]:
-        """Results to be sent again, one replay after the other, each by number.
+        """Up to `limit` results to be sent again, one replay after the other, each in the order of sequence numbers.
 
-        `after` is the last one that is already on its way; None begins behind the last acknowledged one.
+        `after` is the last result already in flight; None starts after the last acknowledged one.
         """
         for replay_id, next_seq, last_seq in self._read("SELECT replay_id, next_seq, last_seq FROM replays ORDER BY 1"):
             first_seq = next_seq
@@ -202,29 +202,17 @@ class Outbox:
             )
             if rows:
                 return [self._message(row, replay_id) for row in rows]
-            if first_seq == next_seq:  # nothing of it is stored any more
+            if first_seq == next_seq:  # none of its results is stored any more
                 self._writer.hand_in(partial(_advance_replay, replay_id, last_seq))
         return []
 
     def acknowledge_replayed(self, message: StoredMessage) -> None:
-        """The broker has this result of a replay and all before it; returns at once."""
+        """Mark this result of a replay and all before it as acknowledged; returns at once."""
         if message.replay_id is not None and message.seq is not None:
             self._writer.hand_in(partial(_advance_replay, message.replay_id, message.seq))
 
-    def seen_command(self, cmd_id: str) -> bool:
-        """Whether this command was carried out before, as far as it could come again."""
-        return self._commands.seen(cmd_id)
-
-    def remember_command(self, cmd_id: str, expires_at: datetime) -> None:
-        """Recognise this command until it expires, also after a restart; `expires_at` knows its time zone.
-
-        Raises:
-            ProcunitError: too many commands that have not expired are remembered.
-        """
-        self._commands.remember(cmd_id, expires_at)
-
     def close(self) -> None:
-        """Commit what was handed in (one last try if writing fails at present) and close the database."""
+        """Commit what was handed in (with one last try if writing fails) and close the database."""
         self._writer.close()
         self._database.close()
 
@@ -243,7 +231,7 @@ class Outbox:
             with self._reader_lock:
                 return self._reader.execute(sql, values).fetchall()
         except sqlite3.DatabaseError as error:
-            if type(error) is sqlite3.DatabaseError:  # corrupt; the subclasses are not
+            if type(error) is sqlite3.DatabaseError:  # a corrupt database; its subclasses mean other errors
                 self._writer.end_damaged(error)
             raise
 

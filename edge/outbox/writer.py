@@ -1,4 +1,4 @@
-"""The one thread that writes to the outbox's database: group commits, tried again for as long as the disk refuses."""
+"""The one thread that writes to the outbox database: group commits, repeated until the disk accepts them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edge.outbox.database import Database, mark_damaged
 from edge.outbox.disk_space import DiskSpace
 
 Write = Callable[[sqlite3.Connection], int]
-"""One change within a transaction; says by how many messages the backlog grew."""
+"""One change within a transaction; returns by how many messages the backlog grew."""
 
 _MAX_BATCH = 512
 _RETRY_S = 0.5
@@ -23,10 +23,10 @@ _logger = logging.getLogger(__name__)
 
 
 class OutboxWriter:
-    """Commits what is handed in, in that order; whatever came while it waited for the disk is one transaction.
+    """Commits writes in the order of `hand_in`; all that came during one commit form the next transaction.
 
-    `wakeup` is set when a commit brought something to send, `backlog` is the number of messages to send. `error` is
-    why writing fails at present; what was handed in waits in memory. A damaged database ends the thread.
+    `wakeup` is set when a commit added messages to send; `backlog` is their number. While writing fails, `error` is the
+    reason and the writes wait in memory. A damaged database ends the thread.
     """
 
     def __init__(self, database: Database, wakeup: threading.Event) -> None:
@@ -46,14 +46,14 @@ class OutboxWriter:
 
     @property
     def shortage(self) -> str | None:
-        """That the disk is nearly full, and what is left for results; None while it is not."""
+        """While the disk is nearly full, a text with the space left for results; else None."""
         return self._disk_space.shortage
 
     def hand_in(self, write: Write) -> None:
-        """Have a change committed; returns at once.
+        """Queue a change for the next commit; returns at once.
 
         Raises:
-            RuntimeError: the outbox is closed, or its writer ended.
+            RuntimeError: the outbox is closed, or its writer has ended.
         """
         with self._changed:
             if self._closing or self._ended:
@@ -63,14 +63,14 @@ class OutboxWriter:
             self._changed.notify_all()
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until everything handed in before is committed; False when that took too long or the writer ended."""
+        """Wait until everything handed in before is committed; False after the timeout or if the writer has ended."""
         with self._changed:
             target = self._handed_in
             self._changed.wait_for(lambda: self._committed >= target or self._ended, timeout_s)
             return self._committed >= target
 
     def end_damaged(self, error: sqlite3.DatabaseError) -> None:
-        """Damage was met while reading: take nothing more, so that the process restarts with a new database."""
+        """Stop after damage was found while reading, so that the process restarts with a new database."""
         mark_damaged(self._database.path)
         with self._changed:
             self.error = error
@@ -94,14 +94,14 @@ class OutboxWriter:
             self.error = error
             if type(error) is sqlite3.DatabaseError:  # corrupt; the subclasses are not
                 mark_damaged(self._database.path)
-            _logger.exception("the outbox's writer ended")
+            _logger.exception("the writer thread of the outbox failed")
         finally:
             with self._changed:
                 self._ended = True
                 self._changed.notify_all()
 
     def _next_batch(self) -> list[Write] | None:
-        """What waits, after a while possibly nothing; None at the end."""
+        """The waiting writes, possibly none after `_HOUSEKEEPING_S`; None once closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closing or self._ended, _HOUSEKEEPING_S)
             if self._closing and not self._waiting:
@@ -109,12 +109,12 @@ class OutboxWriter:
             return [self._waiting.popleft() for _ in range(min(len(self._waiting), _MAX_BATCH))]
 
     def _commit_patiently(self, batch: list[Write]) -> bool:
-        """Commit it, in smaller pieces if only they find room; False if the outbox closes before it was possible."""
+        """Commit until it succeeds, in smaller pieces on a full disk; False if the outbox closes before that."""
         size = len(batch)
         while batch:
             if self._commit(batch[:size]):
                 batch = batch[size:]
-            elif self._is_full and (self._made_room() or size > 1):
+            elif self._is_full and (self._released_space() or size > 1):
                 size = (size + 1) // 2
             elif self._closing or self._ended:
                 return False
@@ -145,13 +145,13 @@ class OutboxWriter:
 
     @property
     def _is_full(self) -> bool:
-        return "full" in str(self.error)  # the error's number is there from Python 3.11 on
+        return "full" in str(self.error)  # Python 3.11 and later have the error code
 
-    def _made_room(self) -> bool:
+    def _released_space(self) -> bool:
         try:
-            return self._disk_space.make_room()
+            return self._disk_space.release_space()
         except sqlite3.OperationalError as error:
-            _logger.debug("no room can be made: %s", error)
+            _logger.debug("no space can be released: %s", error)
             self._roll_back()
             return False
 
@@ -161,7 +161,7 @@ class OutboxWriter:
         try:
             self._disk_space.tend()
         except sqlite3.OperationalError as error:  # results come first; the next step may succeed
-            _logger.debug("the outbox's room cannot be kept: %s", error)
+            _logger.debug("the space of the outbox cannot be tended: %s", error)
             self._roll_back()
         self._next_housekeeping_s = time.monotonic() + _HOUSEKEEPING_S
 

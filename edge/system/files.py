@@ -1,4 +1,8 @@
-"""Files and directories that appear whole or not at all."""
+"""Atomic writes: a file or directory is written beside its place, flushed to disk, then renamed into place.
+
+A reader never sees half of it. A leftover of an interrupted write is a hidden
+`.NAME.partial`, which the next write of the same name removes.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,13 @@ from edge.errors import ProcunitError
 
 @contextmanager
 def new_directory(path: Path, *, replace: bool) -> Iterator[Path]:
-    """A directory that appears at `path` whole, or not at all: filled beside it, flushed to disk, then renamed.
+    """Yield an empty directory to fill; on exit it is flushed to disk and renamed to `path`.
 
-    With `replace` the old one is moved aside first and removed at the end; it is put back if the last step fails.
+    With `replace` an existing directory is moved aside first and deleted at the end; it is put back if the rename
+    fails.
 
     Raises:
-        ProcunitError: something is at `path` already and may not be replaced.
+        ProcunitError: `path` exists already and `replace` is false.
     """
     partial, aside = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.replaced")
     if aside.exists() and not path.exists():  # a power cut between the two renames
@@ -47,13 +52,13 @@ def new_directory(path: Path, *, replace: bool) -> Iterator[Path]:
 
 
 def write_whole(path: Path, data: bytes, *, durable: bool = True, mode: int = 0o666) -> None:
-    """Write a file whole or not at all: beside its place first, then renamed.
+    """Write or replace a file atomically.
 
-    With `durable` the content and the name are on the disk (fsync(2)) when it returns; without, a power cut may lose
-    the file, but never leaves half of it. `mode` are the permissions of a new file, before the umask.
+    With `durable` content and name are on the disk (fsync(2)) on return; without it a power cut may lose the file, but
+    never leaves half of it. `mode` is the permissions of the new file, before the umask.
 
     Raises:
-        OSError: the disk does not take it; the old file, if there is one, is as it was.
+        OSError: writing failed; an existing file is unchanged.
     """
     partial = path.with_name(f".{path.name}.partial")
     partial.unlink(missing_ok=True)
@@ -71,16 +76,16 @@ def write_whole(path: Path, data: bytes, *, durable: bool = True, mode: int = 0o
         sync(path.parent)
 
 
-def _flush(directory: Path) -> None:
-    for entry in directory.rglob("*"):
-        sync(entry)
-    sync(directory)
-
-
 def sync(path: Path) -> None:
-    """Have a file, or the names in a directory, on the disk (fsync(2))."""
+    """Flush a file, or the names in a directory, to the disk (fsync(2))."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _flush(directory: Path) -> None:
+    for entry in directory.rglob("*"):
+        sync(entry)
+    sync(directory)

@@ -1,4 +1,4 @@
-"""Logging to stderr in lines: with the time in a terminal, with the syslog priority where the journal reads them."""
+"""Logging to stderr: lines with the time in a terminal, with the syslog priority if the systemd journal reads them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PRIORITIES = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, loggin
 
 
 class JournalFormatter(logging.Formatter):
-    """Every line with its priority in front, as sd-daemon(3) has it; the journal adds the time."""
+    """Prefixes every line with its syslog priority, `<6>` (sd-daemon(3)); the journal adds the time."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record's lines, each with its prefix."""
@@ -20,7 +20,7 @@ class JournalFormatter(logging.Formatter):
 
 
 def log_to_stderr() -> None:
-    """Send everything from INFO on to stderr, for as long as the process lives."""
+    """Log everything from INFO up to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     if _is_journal(sys.stderr):
         handler.setFormatter(JournalFormatter("%(message)s"))
@@ -30,6 +30,6 @@ def log_to_stderr() -> None:
 
 
 def _is_journal(stream: TextIO) -> bool:
-    """Whether the journal reads this stream: JOURNAL_STREAM holds its device and inode (systemd.exec(5))."""
+    """True if the journal reads this stream: JOURNAL_STREAM is its device and inode (systemd.exec(5))."""
     status = os.fstat(stream.fileno())
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"

@@ -1,6 +1,7 @@
-"""What the board draws, where it tells: a Jetson by the power monitors on its rails, a discrete GPU by nvidia-smi.
+"""Power and temperatures of the board, read from sysfs; nvidia-smi for the power of a discrete GPU.
 
-Source: Jetson Linux Developer Guide, "Power and Performance": INA3221 (Orin) and INA238 (Thor) under /sys/class/hwmon.
+A sensor that cannot be read is None, never 0. Source for Jetson power: Jetson Linux Developer Guide, "Power and
+Performance": monitors INA3221 (Orin) and INA238 (Thor) under /sys/class/hwmon.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ import subprocess
 from pathlib import Path
 
 HWMON = Path("/sys/class/hwmon")
+THERMAL_DIR = Path("/sys/class/thermal")
+
 _MONITORS = frozenset({"ina3221", "ina238"})
 _WHOLE_BOARD = frozenset({"VDD_IN", "VIN"})
-"""Rails that feed all others; where there is none, the rails are added up."""
+"""Rails that feed all others; without one of them the rails are added up."""
 _CHANNELS = range(1, 4)
 _NVIDIA_SMI = ("nvidia-smi", "--id=0", "--query-gpu=power.draw", "--format=csv,noheader,nounits")
 _TIMEOUT_S = 5.0
 
 
 def power_w(hwmon: Path = HWMON) -> float | None:
-    """Watts drawn now: a Jetson's board, else the first discrete GPU; None where nothing tells."""
+    """Watts drawn now by the Jetson board, else by the first discrete GPU; None if no sensor is readable."""
     rails = _rails_w(hwmon)
     if rails:
         whole = [watts for label, watts in rails if label in _WHOLE_BOARD]
@@ -27,8 +30,20 @@ def power_w(hwmon: Path = HWMON) -> float | None:
     return _discrete_gpu_w()
 
 
+def temperatures_c(thermal_dir: Path) -> dict[str, float | None]:
+    """Degrees Celsius of each thermal zone, keyed by its type; None if its sensor cannot be read."""
+    found: dict[str, float | None] = {}
+    for zone in sorted(thermal_dir.glob("thermal_zone*")):
+        try:
+            name = (zone / "type").read_text(encoding="ascii", errors="replace").strip() or zone.name
+        except OSError:
+            name = zone.name
+        found[name if name not in found else f"{name} {zone.name}"] = _temperature_c(zone / "temp")
+    return found
+
+
 def _rails_w(hwmon: Path) -> list[tuple[str, float]]:
-    """Each rail's label and watts; a channel that is not connected or cannot be read is left out."""
+    """Label and watts of each rail; channels that are not connected or not readable are left out."""
     rails = []
     for monitor in sorted(hwmon.glob("hwmon*")):
         if _text(monitor / "name") not in _MONITORS:
@@ -55,9 +70,9 @@ def _discrete_gpu_w() -> float | None:
     if shutil.which(_NVIDIA_SMI[0]) is None:
         return None
     try:
-        said = subprocess.run(_NVIDIA_SMI, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True).stdout
-        return float(said)
-    except (OSError, subprocess.SubprocessError, ValueError):  # "[N/A]" where the GPU does not tell
+        output = subprocess.run(_NVIDIA_SMI, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True).stdout
+        return float(output)
+    except (OSError, subprocess.SubprocessError, ValueError):  # "[N/A]" from a GPU without a power sensor
         return None
 
 
@@ -76,23 +91,8 @@ def _number(path: Path) -> float | None:
         return None
 
 
-THERMAL_DIR = Path("/sys/class/thermal")
-
-
-def temperatures_c(thermal_dir: Path) -> dict[str, float | None]:
-    """The temperature of each thermal zone by its type, in degrees Celsius; None where a sensor does not answer."""
-    found: dict[str, float | None] = {}
-    for zone in sorted(thermal_dir.glob("thermal_zone*")):
-        try:
-            name = (zone / "type").read_text(encoding="ascii", errors="replace").strip() or zone.name
-        except OSError:
-            name = zone.name
-        found[name if name not in found else f"{name} {zone.name}"] = _temperature_c(zone / "temp")
-    return found
-
-
 def _temperature_c(file: Path) -> float | None:
     try:
         return int(file.read_text(encoding="ascii")) / 1000
-    except (OSError, ValueError):  # a zone that is powered down answers EAGAIN
+    except (OSError, ValueError):  # reading a powered-down zone gives EAGAIN
         return None

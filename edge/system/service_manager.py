@@ -1,6 +1,6 @@
-"""Whether the device makes progress, and how the service manager is told (sd_notify over NOTIFY_SOCKET).
+"""Progress and state of the daemon, reported to the service manager (systemd).
 
-The protocol is that of sd_notify(3), in plain Python: one datagram of KEY=VALUE lines to a unix socket.
+The protocol is sd_notify(3), in plain Python: datagrams of KEY=VALUE lines to the unix socket NOTIFY_SOCKET.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ _logger = logging.getLogger(__name__)
 
 
 class Heartbeat:
-    """Counts the steps of the thread that owns the engine; written by that thread alone.
+    """Step counter of the inspect thread, which alone writes it; the watchdog is fed while it increases.
 
-    Waiting for a part is a step, so an idle line is progress; being stuck in a call is none.
+    Waiting for a part counts as a step, so an idle line makes progress; a call that hangs does not.
     """
 
     def __init__(self) -> None:
         self.steps = 0
 
     def beat(self) -> None:
-        """One step is done."""
+        """Count one step."""
         self.steps += 1
 
 
 class ServiceNotifier:
-    """Tells the service manager of the state; without one (no NOTIFY_SOCKET) it tells nobody.
+    """Sends the daemon's state to the service manager; does nothing without one (no NOTIFY_SOCKET).
 
     A socket name that starts with `@` is in the abstract namespace (unix(7)).
     """
@@ -41,19 +41,19 @@ class ServiceNotifier:
 
     @property
     def managed(self) -> bool:
-        """Whether there is a manager, which starts the program again when it fails."""
+        """True if there is a service manager, which restarts the program when it fails."""
         return bool(self._address)
 
     def ready(self, status: str) -> None:
-        """Start-up is over."""
+        """Report that start-up is complete."""
         self._send(f"READY=1\nSTATUS={status}")
 
     def status(self, status: str) -> None:
-        """One line for `systemctl status`."""
+        """Set the status line that `systemctl status` shows."""
         self._send(f"STATUS={status}")
 
     def extend(self, status: str, seconds: float) -> None:
-        """The start, or the stop, goes on; the manager shall not lose patience for so many seconds from now."""
+        """Set the status and extend the start (or stop) timeout to `seconds` from now."""
         self._send(f"STATUS={status}\nEXTEND_TIMEOUT_USEC={seconds * 1e6:.0f}")
 
     def alive(self) -> None:
@@ -61,7 +61,7 @@ class ServiceNotifier:
         self._send("WATCHDOG=1")
 
     def stopping(self) -> None:
-        """The stop has begun."""
+        """Report that the stop has begun."""
         self._send("STOPPING=1")
 
     def _send(self, text: str) -> None:
@@ -72,13 +72,13 @@ class ServiceNotifier:
             try:
                 notify.sendto(text.encode(), self._address)
             except OSError as error:
-                _logger.warning("the service manager cannot be told %s: %s", text.splitlines()[0], error.strerror)
+                _logger.warning("cannot send %s to the service manager: %s", text.splitlines()[0], error.strerror)
 
 
 class WatchdogFeeder:
-    """Feeds the watchdog as long as the heartbeat goes on.
+    """Feeds the watchdog as long as the heartbeat advances.
 
-    `interval_s` is how often `feed` wants to be called: four times in the manager's patience (WATCHDOG_USEC) or more.
+    Call `feed` every `interval_s`: at least four times within the watchdog timeout (WATCHDOG_USEC).
     """
 
     def __init__(self, notifier: ServiceNotifier, heartbeat: Heartbeat) -> None:
@@ -88,14 +88,14 @@ class WatchdogFeeder:
         self._fed_at_step = -1
 
     def feed(self) -> None:
-        """Feed if there was a step since the last time."""
+        """Feed the watchdog if the heartbeat has advanced since the last call."""
         if self._heartbeat.steps != self._fed_at_step:
             self._fed_at_step = self._heartbeat.steps
             self._notifier.alive()
 
 
 def _watchdog_s(environment: Mapping[str, str]) -> float | None:
-    """The manager's patience in seconds (sd_watchdog_enabled(3)); None if it does not watch this process."""
+    """The watchdog timeout in seconds (sd_watchdog_enabled(3)); None if this process is not watched."""
     if environment.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     text = environment.get("WATCHDOG_USEC", "")

@@ -1,4 +1,4 @@
-"""Tensors of a safetensors file: numbers by name, and nothing that runs."""
+"""Reading a safetensors file: tensors by name; unlike pickle, the format cannot contain code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def tensors_from_file(path: Path) -> dict[str, NDArray[np.generic]]:
     """The tensors of a safetensors file, by name.
 
     Raises:
-        ProcunitError: it cannot be read, or is no such file.
+        ProcunitError: it cannot be read, or is no safetensors file.
     """
     try:
         data = path.read_bytes()
@@ -29,7 +29,7 @@ def tensors_from_bytes(data: bytes, where: str) -> dict[str, NDArray[np.generic]
     """The tensors of a safetensors file's content, by name.
 
     Raises:
-        ProcunitError: it is no such content.
+        ProcunitError: the content is no safetensors file.
     """
     try:
         return load_safetensors(data)

@@ -39,13 +39,13 @@ def test_the_daemon_judges_parts_without_them(tmp_path: Path, broker: Broker) ->
     with Subscriber(broker) as subscriber:
         process = device.start(sys.executable, "-c", code)
         try:
-            assert process.wait(20) == 0, device.said
+            assert process.wait(20) == 0, device.log_text
         finally:
             process.kill()
             process.wait()
         messages = subscriber.wait_for(lambda m: len(results_of(m)) == 10)
     assert [r.seq for r in results_of(messages)] == list(range(1, 11))
-    loaded = {name.partition(".")[0] for name in device.said.split("loaded ")[-1].split()}
+    loaded = {name.partition(".")[0] for name in device.log_text.split("loaded ")[-1].split()}
     assert "onnxruntime" in loaded
     assert not loaded & set(FORBIDDEN)
 

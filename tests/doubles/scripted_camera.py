@@ -1,6 +1,6 @@
-"""A test double of a hardware camera: does what its script says, with counters of its own, and fails on demand.
+"""A test double of a hardware camera: follows a script, with given counters, and fails on demand.
 
-It is found as a third party's camera would be, through the entry-point group `procunit.cameras`.
+It is found as a third-party camera would be, through the entry-point group `procunit.cameras`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Step = int | Literal["break", "bug", "lost", "late", "unreadable", "pause", "gat
 
 
 class ScriptedSettings(CameraSettings):
-    """Steps: a counter is a part; `lost`, `late` and `unreadable` concern the part that follows.
+    """Steps: a number is a part with this counter; `lost`, `late` and `unreadable` apply to the next part.
 
-    `break` and `bug` end the connection, with the error a camera should raise and with another one; at a `gate` no part
-    comes until `ScriptedCamera.gate` is set.
+    `break` raises the error that a camera should raise, `bug` another one; at a `gate` no part comes until
+    `ScriptedCamera.gate` is set.
     """
 
     kind: Literal["scripted"] = Field(title="Kind", description="A camera for tests")
@@ -33,7 +33,7 @@ class ScriptedSettings(CameraSettings):
 
 
 class ScriptedCamera:
-    """Plays the steps once in the process, over all its openings."""
+    """Runs through the steps once per process, across all its openings."""
 
     settings_model: ClassVar[type[CameraSettings]] = ScriptedSettings
     simulated: ClassVar[bool] = False
@@ -50,7 +50,7 @@ class ScriptedCamera:
         self._flags: set[Step] = set()
 
     def wait_arrival(self, timeout_s: float) -> Arrival | None:
-        """The next step."""
+        """Carry out the next step."""
         if self.step == len(self._steps):
             raise SourceEnded
         step = self._steps[self.step]
@@ -71,7 +71,7 @@ class ScriptedCamera:
         return None
 
     def read_frame(self, arrival: Arrival) -> Frame:
-        """A good part's frame, or what the script says of it."""
+        """The frame of a good part, unless the script says otherwise."""
         flags, self._flags = self._flags, set()
         if "lost" in flags:
             raise FrameError("half of the frame is missing")
@@ -85,7 +85,7 @@ class ScriptedCamera:
 
 
 def install(folder: Path) -> None:
-    """Make it known as an installed package would; `folder` must be on the import path."""
+    """Register the camera as an installed package would; `folder` must be on the import path."""
     package = folder / "scripted_camera-1.0.dist-info"
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: scripted-camera\nVersion: 1.0\n")

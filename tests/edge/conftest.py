@@ -1,4 +1,4 @@
-"""What the tests of the whole daemon, and of a memory bank that grows, start from."""
+"""Fixtures for the tests of the whole daemon and of a growing memory bank."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def device(tmp_path: Path) -> Device:
 
 @pytest.fixture
 def quick_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a broker nobody is waited for at the end."""
+    """Without a broker, the daemon does not wait at its end."""
     monkeypatch.setattr("edge.daemon.STALLED_S", 0.0)
     monkeypatch.setattr("edge.daemon.PUBLISH_STOP_S", 0.0)
     monkeypatch.setattr("edge.line.capture._FIRST_PAUSE_S", 0.02)
@@ -31,7 +31,7 @@ def quick_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def growing(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A bundle whose memory bank can grow; it is only read."""
+    """A bundle whose memory bank can grow; tests only read it."""
     tiny = build_tiny_bundle(tmp_path_factory.mktemp("growing"), grows=True)
     return open_bundle(tiny.path, (trusted_key_from_file(tiny.public_key, demo=True),))
 

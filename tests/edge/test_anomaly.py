@@ -1,4 +1,4 @@
-"""Distances to a bank, exact also where they are small, and the score that is made of them."""
+"""Distances of patches to a memory bank, exact also when small, and the score computed from them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from edge.anomaly import LEAST_DISTANCE, counted_patches, distances_to_rows, fol
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 1 << 30), rows=st.integers(1, 40), tiles=st.integers(1, 3))
-def test_each_patch_has_the_distance_to_the_row_that_is_nearest_in_its_reaches(
-    seed: int, rows: int, tiles: int
-) -> None:
+def test_each_patch_has_the_distance_to_the_row_nearest_in_reaches(seed: int, rows: int, tiles: int) -> None:
     numbers = np.random.default_rng(seed)
     features = numbers.normal(size=(rows, 5)).astype(np.float32)
     reaches = numbers.uniform(0.1, 10, rows).astype(np.float32)
@@ -27,7 +25,7 @@ def test_each_patch_has_the_distance_to_the_row_that_is_nearest_in_its_reaches(
     np.testing.assert_allclose(np.sqrt(np.maximum(squares, LEAST_DISTANCE**2)), expected, rtol=2e-3)
 
 
-def test_of_two_rows_as_far_the_one_that_reaches_farther_counts() -> None:
+def test_of_two_equally_far_rows_the_one_with_the_larger_reach_counts() -> None:
     rows = np.array([[0, 1], [4, 4]], np.float32)
     assert distances_to_rows(np.array([[2]], np.float32), rows)[0] == pytest.approx(0.5)
 

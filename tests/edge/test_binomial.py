@@ -1,4 +1,4 @@
-"""Clopper-Pearson bounds against published values and their own definition."""
+"""Clopper-Pearson bounds compared with published values and with their definition."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_none_flagged(trials: int, bound: float) -> None:
 
 
 def test_bounds_of_thousands_of_trials() -> None:
-    """Against scipy.stats.beta.ppf, where binomial coefficients no longer fit a float."""
+    """Against scipy.stats.beta.ppf, with numbers whose binomial coefficients exceed floats."""
     assert upper_bound(200, 5000, 0.95) == pytest.approx(0.0448621, abs=1e-7)
     assert lower_bound(4800, 5000, 0.95) == pytest.approx(0.9551379, abs=1e-7)
 

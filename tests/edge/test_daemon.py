@@ -1,4 +1,4 @@
-"""The daemon whole: real bundle, engine, outbox and broker; cameras and engines that fail are doubles."""
+"""The whole daemon: real bundle, engine, outbox and broker; cameras and engines that fail are test doubles."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def test_a_replay_gives_every_part_its_verdict_in_order_and_ends(device: Device,
     assert b'"stopped"' in states[-1]
     assert any(b'"running"' in state for state in states)
     assert [e.fault for e in events_of(messages)] == [FaultId.CAMERA_ENDED]
-    lines = device.said.splitlines()
+    lines = device.log_text.splitlines()
     assert len(lines) < 12
-    for said in ("bundle tiny version 1", "golden gate", f"results go to {ROOT}/result", "every message is sent"):
+    for said in ("bundle tiny version 1", "golden gate", f"results go to {ROOT}/result", "all messages were sent"):
         assert any(said in line for line in lines)
 
 
@@ -61,13 +61,13 @@ def test_without_a_broker_it_runs_on_and_delivers_later(device: Device, broker: 
     assert code == 0
 
 
-def test_results_that_nobody_took_are_kept_for_the_next_start(device: Device, quick_end: None) -> None:
+def test_unsent_results_are_kept_for_the_next_start(device: Device, quick_end: None) -> None:
     assert run_daemon(settings_of(device)) == 0
     results, _ = kept_in(device)
     assert [r.seq for r in results] == list(range(1, 21))
 
 
-def test_the_next_start_goes_on_after_the_last_part(device: Device, quick_end: None) -> None:
+def test_the_next_start_continues_after_the_last_part(device: Device, quick_end: None) -> None:
     assert run_daemon(settings_of(device)) == 0
     for name in ("98.png", "99.png"):
         (device.photos / name).write_bytes((device.photos / "00000.png").read_bytes())
@@ -77,7 +77,7 @@ def test_the_next_start_goes_on_after_the_last_part(device: Device, quick_end: N
     assert len({r.epoch for r in results}) == 1
 
 
-def test_two_daemons_cannot_share_a_state(device: Device) -> None:
+def test_two_daemons_cannot_share_a_state_directory(device: Device) -> None:
     device.camera["at_end"] = "hold"
     settings = settings_of(device)
     first = device.start()
@@ -91,7 +91,7 @@ def test_two_daemons_cannot_share_a_state(device: Device) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_in_good_order(device: Device, broker: Broker, number: signal.Signals) -> None:
+def test_a_signal_stops_the_daemon_in_order(device: Device, broker: Broker, number: signal.Signals) -> None:
     device.port = broker.port
     device.camera |= {"parts_per_min": 6000, "at_end": "hold"}
     device.sections["inspection"] = PATIENT
@@ -112,7 +112,7 @@ def test_a_signal_ends_it_in_good_order(device: Device, broker: Broker, number: 
     assert kept_in(device) == ([], [])
 
 
-def test_an_unreadable_photograph_costs_its_own_part_alone(device: Device, quick_end: None) -> None:
+def test_an_unreadable_photograph_affects_only_its_own_part(device: Device, quick_end: None) -> None:
     (device.photos / "00002.png").write_bytes(b"no image")
     assert run_daemon(settings_of(device)) == 0
     results, events = kept_in(device)
@@ -122,7 +122,7 @@ def test_an_unreadable_photograph_costs_its_own_part_alone(device: Device, quick
     assert "00002.png" in next(e.detail for e in events if e.fault is FaultId.BAD_FRAME)
 
 
-def test_a_line_that_is_too_fast_gets_overload_in_order_never_silence(device: Device, quick_end: None) -> None:
+def test_a_line_that_is_too_fast_gets_overload_results_in_order(device: Device, quick_end: None) -> None:
     device.camera["parts_per_min"] = 6000
     device.sections["inspection"] = {"frame_slots": 1}
     assert run_daemon(settings_of(device), Trouble(slow_s=0.05).open) == 0
@@ -141,7 +141,9 @@ def test_a_replay_at_full_speed_waits_for_the_inspection(device: Device, quick_e
     assert [r.not_inspected for r in results] == [None] * 20
 
 
-def test_when_inspection_dies_it_ends_for_a_restart_and_the_part_is_told(device: Device, quick_end: None) -> None:
+def test_when_the_inspect_thread_fails_the_daemon_exits_and_the_part_is_reported(
+    device: Device, quick_end: None
+) -> None:
     device.camera["parts_per_min"] = 6000
     device.sections["inspection"] = PATIENT
     assert run_daemon(settings_of(device), Trouble(dies_at=(3,)).open) == 1
@@ -155,7 +157,7 @@ def test_when_inspection_dies_it_ends_for_a_restart_and_the_part_is_told(device:
     assert "MemoryError" in events[0].detail
 
 
-def test_a_changed_bundle_is_refused_and_told(device: Device) -> None:
+def test_a_changed_bundle_is_refused_and_reported(device: Device) -> None:
     bank = device.folder / "bundle" / "bank.safetensors"
     data = bytearray(bank.read_bytes())
     data[-1] ^= 1
@@ -167,7 +169,7 @@ def test_a_changed_bundle_is_refused_and_told(device: Device) -> None:
     assert [e.fault for e in events] == [FaultId.BUNDLE_REFUSED]
 
 
-def test_an_engine_that_fails_the_golden_gate_judges_nothing(device: Device, quick_end: None) -> None:
+def test_an_engine_that_fails_the_golden_gate_inspects_nothing(device: Device, quick_end: None) -> None:
     trouble = Trouble(drift=1.0)
     assert run_daemon(settings_of(device), trouble.open) == 1
     results, events = kept_in(device)
@@ -177,7 +179,7 @@ def test_an_engine_that_fails_the_golden_gate_judges_nothing(device: Device, qui
     assert [engine.closed for engine in trouble.made] == [True]
 
 
-def test_a_damaged_outbox_is_set_aside_and_told(device: Device, quick_end: None) -> None:
+def test_a_damaged_outbox_is_set_aside_and_reported(device: Device, quick_end: None) -> None:
     assert run_daemon(settings_of(device)) == 0
     first, _ = kept_in(device)
     (device.folder / "state" / OUTBOX_FILE).write_bytes(b"\xff" * 8192)
@@ -189,7 +191,7 @@ def test_a_damaged_outbox_is_set_aside_and_told(device: Device, quick_end: None)
     assert "damaged" in events[0].detail
 
 
-def test_a_disk_that_is_nearly_full_is_told_and_results_go_on(
+def test_a_nearly_full_disk_is_reported_and_results_continue(
     device: Device, quick_end: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device.camera["parts_per_min"] = 480
@@ -201,7 +203,7 @@ def test_a_disk_that_is_nearly_full_is_told_and_results_go_on(
     assert [e.fault for e in events].count(FaultId.DISK_LOW) == 1
 
 
-def test_once_the_rate_is_known_it_says_how_long_results_are_kept(
+def test_once_the_rate_is_known_the_retention_is_logged(
     device: Device, quick_end: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("edge.line.supervisor.RATE_KNOWN_S", 0.6)
@@ -209,13 +211,13 @@ def test_once_the_rate_is_known_it_says_how_long_results_are_kept(
     with caplog.at_level(logging.INFO):
         assert run_daemon(settings_of(device)) == 0
     (said,) = [record.getMessage() for record in caplog.records if "for a replay" in record.getMessage()]
-    assert re.fullmatch(r"at \S+ parts a second, acknowledged results are kept for a replay for \d\.\d days", said)
+    assert re.fullmatch(r"at \S+ parts per second, acknowledged results are kept for \d\.\d days for a replay", said)
 
 
 def test_a_faulty_list_of_photographs_stops_the_start(device: Device) -> None:
     (device.folder / "line.csv").write_text("picture\n")
     device.camera["path"] = "line.csv"
     started_s = time.monotonic()
-    with pytest.raises(ProcunitError, match="must name file and part_id"):
+    with pytest.raises(ProcunitError, match="needs the columns file and part_id"):
         run_daemon(settings_of(device))
     assert time.monotonic() - started_s < 5

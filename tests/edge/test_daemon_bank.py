@@ -1,4 +1,4 @@
-"""A daemon whose memory bank is grown and taken back while it inspects."""
+"""The memory bank is grown and the growth undone while the daemon inspects."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def store_of(device: Device) -> Path:
 
 
 def put_in_use_by_a_stranger(device: Device) -> None:
-    """A version 2 that somebody with access to the disk, but without the key, made of version 1."""
+    """Forge version 2 from version 1, with access to the disk but without the key."""
     folder = store_of(device)
     shutil.copytree(folder / "0001", folder / "0002")
     record = {**json.loads((folder / "0002" / DELTA).read_bytes()), "version": 2}
@@ -65,7 +65,7 @@ def put_in_use_by_a_stranger(device: Device) -> None:
     (folder / "next").rename(folder / IN_USE)
 
 
-def test_a_false_alarm_is_cleared_while_parts_go_on_and_undo_brings_it_back(
+def test_a_false_alarm_is_cleared_while_parts_are_inspected_and_undo_brings_it_back(
     growing_device: Device, broker: Broker
 ) -> None:
     device = growing_device
@@ -75,7 +75,7 @@ def test_a_false_alarm_is_cleared_while_parts_go_on_and_undo_brings_it_back(
     device.write_settings()
 
     def results(version: int, count: int = 3) -> list[Result]:
-        """The results by one version of the bank, once there are some new ones."""
+        """Wait for new results made with this version of the bank; returns them."""
         seen = len(results_of(subscriber.messages))
         found = subscriber.wait_for(
             lambda m: len([r for r in results_of(m)[seen:] if r.bundle.bank_version == version]) >= count
@@ -123,15 +123,17 @@ def test_a_false_alarm_is_cleared_while_parts_go_on_and_undo_brings_it_back(
             assert (back.verdict, back.internal_configuration_id) == (Verdict.REVIEW, alarm.internal_configuration_id)
         finally:
             code = stop(process)
-        assert code == 0, device.said
+        assert code == 0, device.log_text
         every = results_of(subscriber.wait_for(lambda m: any(b'"stopped"' in r.payload for r in m)))
     assert [r.seq for r in every] == list(range(1, len(every) + 1))
     verdicts = {r.bundle.bank_version: {s.verdict for s in every if s.bundle == r.bundle} for r in every}
     assert verdicts == {0: {Verdict.REVIEW}, 1: {Verdict.PASS}}
-    assert device.said.count("passes the golden gate") == 1
+    assert device.log_text.count("passes the golden gate") == 1
 
 
-def test_after_a_restart_the_first_part_is_judged_by_the_grown_bank(growing_device: Device, quick_end: None) -> None:
+def test_after_a_restart_the_first_part_is_inspected_with_the_grown_bank(
+    growing_device: Device, quick_end: None
+) -> None:
     photograph(growing_device, [stained_image(1), good_image(2), stained_image(3)])
     add(growing_device, str(growing_device.photos / "00000.png"))
     assert run_daemon(settings_of(growing_device)) == 0
@@ -140,7 +142,9 @@ def test_after_a_restart_the_first_part_is_judged_by_the_grown_bank(growing_devi
     assert [e.fault for e in events].count(FaultId.BANK_CHANGED) == 1
 
 
-def test_a_damaged_version_leaves_the_bundles_own_bank_and_is_told(growing_device: Device, quick_end: None) -> None:
+def test_a_damaged_version_is_reported_and_the_bundles_own_bank_is_used(
+    growing_device: Device, quick_end: None
+) -> None:
     photograph(growing_device, [stained_image(1), good_image(2)])
     add(growing_device, str(growing_device.photos / "00000.png"))
     (store_of(growing_device) / "0001" / DELTA).write_bytes(b"")
@@ -151,7 +155,7 @@ def test_a_damaged_version_leaves_the_bundles_own_bank_and_is_told(growing_devic
 
 
 class LostWhileSwapping(TroubledEngine):
-    """The real engine, whose accelerator fails at the first swap of the bank: a test double."""
+    """Test double: the real engine, but the accelerator fails at the first swap of the bank."""
 
     lost = False
 
@@ -165,9 +169,7 @@ class LostWhileSwapping(TroubledEngine):
         return super().infer(tiles_u8)
 
 
-def test_an_engine_that_is_lost_while_the_bank_is_swapped_costs_one_part(
-    growing_device: Device, quick_end: None
-) -> None:
+def test_an_engine_lost_while_the_bank_is_swapped_costs_one_part(growing_device: Device, quick_end: None) -> None:
     photograph(growing_device, [stained_image(1)] * 4)
     add(growing_device, str(growing_device.photos / "00000.png"))
     trouble = Trouble()
@@ -188,7 +190,7 @@ def test_an_engine_that_is_lost_while_the_bank_is_swapped_costs_one_part(
     assert len(opened) == 2
 
 
-def test_a_key_of_the_bank_alone_releases_no_bundle(growing_device: Device) -> None:
+def test_a_bank_key_cannot_sign_a_bundle(growing_device: Device) -> None:
     keys = {"trusted_keys": ["line-bank.pub"], "bank_keys": ["demo-key.pub"]}
     growing_device.sections["bundle"] = {"path": "bundle", **keys}
     with pytest.raises(ProcunitError, match=r"not by any trusted key \(line-bank\.pub\)"):

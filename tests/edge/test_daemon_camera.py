@@ -1,4 +1,4 @@
-"""The daemon with a camera that fails, lies and comes back, as its script says."""
+"""The daemon with a scripted camera that fails, jumps its counter, and recovers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RunScript = Callable[..., tuple[list[Result], list[Event]]]
 
 @pytest.fixture
 def run_script(device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_end: None) -> RunScript:
-    """Runs the daemon on the scripted camera; gives every result and event that it made."""
+    """Fixture: run the daemon on the scripted camera; returns all its results and events."""
     install(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
 
@@ -42,7 +42,7 @@ def test_a_verdict_that_would_come_too_late_is_overload(run_script: RunScript) -
     assert [r.not_inspected for r in results] == [None, NotInspected.OVERLOAD, None]
 
 
-def test_a_camera_that_fails_is_opened_again_and_goes_on(run_script: RunScript) -> None:
+def test_a_camera_that_fails_is_opened_again(run_script: RunScript) -> None:
     results, events = run_script(1, "break", 2, "bug", 3, "unreadable", 4, 5)
     assert [(r.seq, r.counter) for r in results] == [(n, n) for n in range(1, 6)]
     assert [r.not_inspected for r in results] == [None, None, None, NotInspected.CAMERA, None]
@@ -55,20 +55,20 @@ def test_a_camera_that_fails_is_opened_again_and_goes_on(run_script: RunScript) 
     assert not any(r.is_simulated for r in results)
 
 
-def test_a_camera_that_is_absent_at_the_start_is_tried_again(run_script: RunScript) -> None:
+def test_a_camera_absent_at_the_start_is_tried_again(run_script: RunScript) -> None:
     results, events = run_script(1, 2, refusals=3)
     assert [r.seq for r in results] == [1, 2]
     assert [e.fault for e in events] == [FaultId.CAMERA_FAILED, FaultId.CAMERA_ENDED]
 
 
-def test_a_lost_frame_costs_its_own_part_alone(run_script: RunScript) -> None:
+def test_a_lost_frame_affects_only_its_own_part(run_script: RunScript) -> None:
     results, events = run_script(1, "lost", 2, 3)
     assert [r.not_inspected for r in results] == [None, NotInspected.CAMERA, None]
     assert ScriptedCamera.openings == [None]
     assert "half of the frame" in next(e.detail for e in events if e.fault is FaultId.BAD_FRAME)
 
 
-def test_parts_that_only_the_counter_saw_get_results_of_their_own(run_script: RunScript) -> None:
+def test_parts_missing_between_two_counter_values_get_results(run_script: RunScript) -> None:
     results, events = run_script(10, 11, 15, "break", 17)
     assert [(r.seq, r.counter) for r in results] == [(n, 9 + n) for n in range(1, 9)]
     missed = [r.counter for r in results if r.not_inspected is NotInspected.DEVICE_DOWN]
@@ -76,7 +76,7 @@ def test_parts_that_only_the_counter_saw_get_results_of_their_own(run_script: Ru
     assert "3 parts before counter 15" in [e.detail for e in events if e.fault is FaultId.TRIGGERS_MISSED]
 
 
-def test_parts_that_passed_while_it_was_down_get_results(run_script: RunScript) -> None:
+def test_parts_that_passed_while_the_device_was_down_get_results(run_script: RunScript) -> None:
     run_script(1, 2)
     ScriptedCamera.step = 0
     results, _ = run_script(5)

@@ -1,4 +1,4 @@
-"""Commands through a real broker to the whole daemon: what each does, and what is refused."""
+"""Commands sent through a real broker to the whole daemon: what each does, and which are refused."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def device(tmp_path: Path, broker: Broker) -> Device:
 
 @contextmanager
 def listening(broker: Broker, device: Device) -> Iterator[tuple[Subscriber, Plant]]:
-    """Somebody who hears everything, and the plant that sends commands."""
+    """A subscriber to everything, and a client that sends commands for the plant."""
     with Subscriber(broker) as subscriber, connected_plant(broker, ROOT, device.folder / "demo-key.pem") as plant:
         yield subscriber, plant
 
 
 @contextmanager
 def running(device: Device, plant: Plant, **camera: object) -> Iterator[None]:
-    """The daemon as a process that takes commands, stopped in good order."""
+    """Run the daemon as a process that accepts commands; stop it at the end."""
     device.camera |= camera
     device.write_settings()
     process = device.start()
@@ -55,7 +55,7 @@ def running(device: Device, plant: Plant, **camera: object) -> Iterator[None]:
         yield
     finally:
         code = stop(process)
-    assert code == 0, device.said
+    assert code == 0, device.log_text
 
 
 def payloads(messages: list[Received], suffix: str) -> list[bytes]:
@@ -66,7 +66,7 @@ def refusals(messages: list[Received]) -> list[Event]:
     return [event for event in events_of(messages) if event.fault is FaultId.COMMAND_REFUSED]
 
 
-def test_each_command_that_asks_or_tells_does_what_it_says(device: Device, broker: Broker) -> None:
+def test_each_unsigned_command_does_what_it_promises(device: Device, broker: Broker) -> None:
     with listening(broker, device) as (subscriber, plant), running(device, plant):
         results = results_of(subscriber.wait_for(lambda m: len(results_of(m)) == PARTS))
         shown = [r for r in results if r.image]
@@ -135,7 +135,7 @@ def test_a_snapshot_publishes_one_photograph_whatever_its_verdict(device: Device
 
 def test_signed_orders_hold_over_a_restart_until_they_are_changed(device: Device, broker: Broker) -> None:
     def next_result(subscriber: Subscriber) -> Result:
-        seen = len(results_of(subscriber.messages)) + 1  # one may have been on its way
+        seen = len(results_of(subscriber.messages)) + 1  # one may have been in flight
         return results_of(subscriber.wait_for(lambda m: len(results_of(m)) > seen))[-1]
 
     with listening(broker, device) as (subscriber, plant):
@@ -171,9 +171,7 @@ def test_signed_orders_hold_over_a_restart_until_they_are_changed(device: Device
         assert list(dict.fromkeys(states)) == ["starting", "running", "stopped"]
 
 
-def test_a_retained_command_and_one_that_the_plant_does_not_allow_are_refused_and_told(
-    device: Device, broker: Broker
-) -> None:
+def test_a_retained_and_a_disallowed_command_are_refused_and_reported(device: Device, broker: Broker) -> None:
     device.sections["commands"] = {"allowed": ["status"]}
     command = '{"cmdId": "kept", "args": {}}'
     publish.single(f"{ROOT}/cmd/snapshot", command, 1, True, broker.host, broker.port)
@@ -183,7 +181,7 @@ def test_a_retained_command_and_one_that_the_plant_does_not_allow_are_refused_an
         assert "retained" in told[0].detail
 
 
-def test_a_part_id_that_never_comes_costs_no_other_part_its_own(
+def test_a_missing_part_id_affects_no_other_part(
     device: Device, broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts, dropped = 200, 57
@@ -197,7 +195,7 @@ def test_a_part_id_that_never_comes_costs_no_other_part_its_own(
         for counter in range(1, parts + 1):
             if counter != dropped:
                 plant.send("part-id", {"partId": f"P{counter}", "counter": counter})
-                time.sleep(0.006)  # more than 200 a second are a flood
+                time.sleep(0.006)  # more than 200 per second are a flood
         subscriber.wait_for(lambda m: len(payloads(m, "cmd/part-id/reply/plant")) == parts - 1)
         ScriptedCamera.gate.set()
 

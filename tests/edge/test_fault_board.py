@@ -1,4 +1,4 @@
-"""Faults: one line and one event a beginning, one line an end."""
+"""Faults: one log line and one event at the beginning, one log line at the end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def events(outbox: Outbox) -> list[Event]:
     return [Event.model_validate_json(m.payload) for m in outbox.unacknowledged(0, 100)]
 
 
-def test_a_fault_that_stays_makes_one_event(outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_lasting_fault_makes_one_event(outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     board = FaultBoard(outbox, "edge-1")
     for attempt in range(3):
@@ -44,7 +44,7 @@ def test_a_fault_that_stays_makes_one_event(outbox: Outbox, caplog: pytest.LogCa
     assert caplog.records[0].levelno == logging.ERROR
 
 
-def test_faults_of_single_parts_end_when_it_is_quiet_lasting_ones_do_not(
+def test_faults_of_single_parts_end_after_a_quiet_time_lasting_ones_do_not(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     board = FaultBoard(outbox, "edge-1")

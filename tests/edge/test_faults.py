@@ -1,4 +1,4 @@
-"""The table of faults is complete and speaks to a technician."""
+"""The fault table is complete, with a text and an action for technicians."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def test_every_fault_has_one_entry_with_a_text_and_an_action(fault_id: FaultId) 
     assert fault.text != fault.action
 
 
-def test_ids_are_fit_for_topics_and_file_names() -> None:
+def test_ids_are_valid_in_topics_and_file_names() -> None:
     assert all(fault_id.value.replace("_", "").isalpha() and fault_id.value.islower() for fault_id in FaultId)

@@ -1,4 +1,4 @@
-"""Brightness and sharpness tell of what is judged, and of nothing else."""
+"""Brightness and sharpness are measured on the inspected pixels only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def grain(seed: int, height_px: int = 96, width_px: int = 128) -> np.ndarray:
     return np.random.default_rng(seed).integers(120, 200, (height_px, width_px), np.uint8)
 
 
-def test_without_padding_it_is_the_whole_tile() -> None:
+def test_without_padding_the_whole_tile_is_measured() -> None:
     tile_u8 = tensor_from_pixels(grain(0), GEOMETRY)[0, :, :, 0]
     imaging = imaging_from_pixels(grain(0), GEOMETRY)
     assert imaging.brightness == pytest.approx(tile_u8.mean())
@@ -32,12 +32,12 @@ def test_colour_is_measured_in_grey() -> None:
     assert imaging_from_pixels(pixels, colour) == imaging_from_pixels(grain(0), GEOMETRY)
 
 
-def test_padding_counts_for_nothing() -> None:
+def test_padding_is_not_measured() -> None:
     imaging = imaging_from_pixels(np.full((96, 40), 200, np.uint8), GEOMETRY)
     assert (imaging.brightness, imaging.sharpness) == (200, 0)
 
 
-def test_what_is_ignored_counts_for_nothing_nor_does_the_edge_of_its_filling() -> None:
+def test_ignored_pixels_and_the_edge_of_their_filling_are_not_measured() -> None:
     geometry = GEOMETRY.model_copy(update={"ignored": (LEFT_HALF,)})
     plain = np.full((96, 128), 200, np.uint8)
     assert (imaging_from_pixels(plain, geometry).brightness, imaging_from_pixels(plain, geometry).sharpness) == (200, 0)
@@ -48,7 +48,7 @@ def test_what_is_ignored_counts_for_nothing_nor_does_the_edge_of_its_filling() -
     assert imaging_from_pixels(one, GEOMETRY) != imaging_from_pixels(other, GEOMETRY)
 
 
-def test_each_region_counts_alike() -> None:
+def test_each_region_has_equal_weight() -> None:
     pixels = np.full((96, 128), 200, np.uint8)
     pixels[:, 32:] = 100
     regions = (Region(width=0.25), Region(x=0.25, width=0.75))

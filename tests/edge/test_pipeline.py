@@ -1,4 +1,4 @@
-"""Whatever happens to a part, there is exactly one verdict and it says why."""
+"""Whatever happens to a part, it gets exactly one verdict with a reason."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def trigger(pixels: PixelArray | None, reason: NotInspected | None = None) -> Tr
     return Trigger(7, "f1", "P1", 1, "2026-01-01T00:00:00Z", time.monotonic_ns(), frame, reason)
 
 
-def test_good_parts_pass_and_defects_do_what_their_type_may(pipeline: Pipeline) -> None:
+def test_good_parts_pass_and_defects_get_the_verdict_of_their_authority(pipeline: Pipeline) -> None:
     good = pipeline.inspect(trigger(good_image(1)))
     rejected = pipeline.inspect(trigger(defect_image(1, 0)))
     reviewed = pipeline.inspect(trigger(defect_image(1, 1)))
@@ -69,7 +69,7 @@ def test_without_the_demo_key_a_simulated_run_rejects_nothing(content: BundleCon
     assert pipeline.inspect(trigger(defect_image(1, 0))).decision.verdict is Verdict.REVIEW
 
 
-def test_a_trigger_without_a_frame_says_why(pipeline: Pipeline) -> None:
+def test_a_trigger_without_a_frame_has_its_reason_as_text(pipeline: Pipeline) -> None:
     for reason in NotInspected:
         inspection = pipeline.inspect(trigger(None, reason))
         assert inspection.decision.verdict is Verdict.NOT_INSPECTED
@@ -84,15 +84,15 @@ def test_a_bad_frame_is_not_inspected(pipeline: Pipeline) -> None:
     assert "64 x 20 px" in inspection.decision.why[0].text
 
 
-def test_an_engine_that_fails_costs_the_part_its_inspection_and_nothing_else(content: BundleContent) -> None:
+def test_an_engine_failure_makes_the_part_not_inspected_and_nothing_else(content: BundleContent) -> None:
     class FailingEngine:
-        """A double: no real engine fails on demand."""
+        """Test double: an engine that fails on demand."""
 
         def infer(self, tiles_u8: NDArray[np.uint8]) -> Outputs:
             raise EngineError("out of memory")
 
         def swap_bank(self, bank: NDArray[np.float32]) -> None:
-            """There is none."""
+            """No bank to swap."""
 
         def close(self) -> None:
             """Nothing to release."""
@@ -113,7 +113,7 @@ def test_tiles_are_merged_by_their_highest_score(content: BundleContent, engine:
     assert scores.anomaly_score == pytest.approx(float(both.anomaly_score.max()), rel=1e-5)
 
 
-def test_frames_of_other_kinds_and_sizes_are_judged(pipeline: Pipeline) -> None:
+def test_frames_of_other_kinds_and_sizes_are_inspected(pipeline: Pipeline) -> None:
     grey = good_image(1)
     for pixels in (
         np.repeat(grey[:, :, None], 3, axis=2),
@@ -133,7 +133,7 @@ def test_a_damaged_graph_and_a_foreign_bank_are_refused(tmp_path: Path, content:
         OrtEngine(content.graphs(), np.ones((5, 5), np.float32))
 
 
-def test_a_tile_of_the_wrong_size_is_the_engines_error(engine: OrtEngine) -> None:
+def test_a_tile_of_the_wrong_size_is_an_engine_error(engine: OrtEngine) -> None:
     with pytest.raises(EngineError):
         engine.infer(np.zeros((1, 32, 32, 1), np.uint8))
 

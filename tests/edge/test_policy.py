@@ -1,4 +1,4 @@
-"""The rules of decision and authority, none of which a score or a claim can get around."""
+"""The rules of decision and authority, which no score and no claim of a bundle can bypass."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_every_verdict_follows_from_its_reasons(
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_score_that_is_no_number_never_passes(bad: float) -> None:
+def test_a_score_that_is_not_finite_never_passes(bad: float) -> None:
     for broken in (scores((bad,), 0.0), scores((0.0,), bad)):
         decision = decide(broken, policy("reject"), 0.5)
         assert decision.verdict is Verdict.NOT_INSPECTED
@@ -95,7 +95,7 @@ def test_a_missing_score_never_passes() -> None:
     assert decide(scores((), 0.0), policy("review"), 0.5).verdict is Verdict.NOT_INSPECTED
 
 
-def test_audits_are_drawn_from_passes_alone_and_at_their_rate() -> None:
+def test_audits_are_drawn_from_passes_only_at_the_audit_rate() -> None:
     rule = policy("review", audit_rate=0.1)
     draws = np.random.default_rng(0).random(5000)
     audited = [decide(scores((0.1,), 0.0), rule, float(draw)) for draw in draws]
@@ -103,7 +103,7 @@ def test_audits_are_drawn_from_passes_alone_and_at_their_rate() -> None:
     assert not decide(scores((0.9,), 0.0), rule, 0.0).audit
 
 
-def test_without_good_parts_the_anomaly_score_is_not_judged() -> None:
+def test_without_an_anomaly_limit_the_anomaly_score_is_not_used() -> None:
     assert decide(scores((0.1,), 1e9), policy("review", anomaly=None), 0.5).verdict is Verdict.PASS
 
 
@@ -118,7 +118,7 @@ def test_without_good_parts_the_anomaly_score_is_not_judged() -> None:
     demo_key=st.booleans(),
     target=st.floats(0, 1),
 )
-def test_authority_needs_all_of_its_evidence(
+def test_authority_needs_all_required_evidence(
     images: int,
     parts: int,
     seed_parts: int,
@@ -149,7 +149,7 @@ def test_authority_needs_all_of_its_evidence(
         assert demo_key or not simulated
 
 
-def test_the_least_that_earns_authority() -> None:
+def test_the_least_evidence_that_earns_authority() -> None:
     run = seeded(parts=9, detected=9, good_parts=59)
     assert earned_authority(defect_type(30, 10, run), demo_key=False)[0] == "reject"
     for weaker in (

@@ -1,4 +1,4 @@
-"""Frames of every kind become the same tensor that training saw."""
+"""Frames of every kind become the same tensor as in training."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_any_frame_becomes_one_tile_of_the_input_size(height_px: int, width_px: 
     assert tensor_u8.flags.c_contiguous
 
 
-def test_a_frame_of_the_input_size_passes_unchanged_but_for_the_grey_of_padding() -> None:
+def test_a_frame_of_the_input_size_is_unchanged_except_for_the_padding_grey() -> None:
     frame = _ramp(96, 128)
     tile = tensor_from_pixels(frame, GREY)[0, :, :, 0]
     is_grey = frame == PADDING_U8
@@ -59,7 +59,7 @@ def test_a_frame_of_the_input_size_passes_unchanged_but_for_the_grey_of_padding(
     assert (frame[is_grey] == PADDING_U8).all(), "the camera's frame is not written to"
 
 
-def test_a_colour_is_the_grey_of_padding_in_all_channels_or_not_at_all() -> None:
+def test_a_colour_equals_the_padding_grey_only_if_all_channels_do() -> None:
     frame = np.full((96, 128, 3), PADDING_U8, np.uint8)
     frame[:48, :, 0] = 10
     tile = tensor_from_pixels(frame, BGR)[0]
@@ -76,7 +76,7 @@ def test_a_colour_is_the_grey_of_padding_in_all_channels_or_not_at_all() -> None
     grain=st.integers(0, 3),
     ignored=st.lists(polygons, max_size=3).map(tuple),
 )
-def test_a_patch_is_all_padding_grey_where_nothing_is_judged_and_nowhere_else(
+def test_exactly_the_uninspected_patches_are_all_padding_grey(
     height_px: int, width_px: int, channels: int, grey: int, grain: int, ignored: tuple[tuple[tuple[float, float], ...]]
 ) -> None:
     geometry = BGR.model_copy(update={"channels": channels, "ignored": ignored})
@@ -98,7 +98,7 @@ def test_padding_is_one_constant_whatever_the_frame_shows() -> None:
     assert (tall[:, p.tile_x_px + p.tile_width_px :] == PADDING_U8).all()
 
 
-def test_sixteen_bits_are_brought_to_eight_at_full_scale() -> None:
+def test_sixteen_bits_are_scaled_to_eight() -> None:
     frame = _ramp(96, 128)
     sixteen = frame.astype(np.uint16) * 257
     np.testing.assert_array_equal(tensor_from_pixels(sixteen, GREY), tensor_from_pixels(frame, GREY))
@@ -115,7 +115,7 @@ def test_alpha_is_dropped_and_grey_equals_grey_as_colour() -> None:
 
 
 @pytest.mark.parametrize("shape", [(31, 100), (100, 31), (100,), (64, 64, 2), (2, 64, 64, 3)])
-def test_what_is_no_usable_image_is_refused(shape: tuple[int, ...]) -> None:
+def test_an_unusable_image_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ProcunitError):
         tensor_from_pixels(np.zeros(shape, np.uint8), GREY)
 
@@ -156,7 +156,7 @@ def test_a_mask_lands_where_the_frame_does() -> None:
     assert tile[:, : p.tile_x_px].max() == 0
 
 
-def test_what_is_ignored_is_grey_and_takes_no_part_of_a_mask() -> None:
+def test_ignored_pixels_are_grey_and_never_in_a_mask() -> None:
     geometry = GREY.model_copy(update={"ignored": (UPPER_LEFT,)})
     frame = np.full((96, 128), 255, np.uint8)
     tile, mask = tensor_from_pixels(frame, geometry)[0, :, :, 0], mask_tiles(frame, geometry)[0]
@@ -202,7 +202,7 @@ def test_a_region_that_is_wholly_ignored_is_named() -> None:
         tensor_from_pixels(_ramp(96, 128), geometry)
 
 
-def test_a_map_shows_nothing_where_the_frame_is_ignored() -> None:
+def test_a_map_has_its_lowest_value_where_the_frame_is_ignored() -> None:
     geometry = Geometry(input_height_px=64, input_width_px=64, ignored=(UPPER_LEFT,))
     tile_map = np.full((1, 4, 4), 5, np.float32)
     tile_map[0, 3, 3] = 2
@@ -222,7 +222,7 @@ def test_a_map_shows_nothing_where_the_frame_is_ignored() -> None:
     ],
     ids=["two points", "too many", "too long", "no number", "outside"],
 )
-def test_polygons_are_bounded(ignored: tuple[tuple[tuple[float, float], ...], ...]) -> None:
+def test_the_number_of_polygons_and_points_is_limited(ignored: tuple[tuple[tuple[float, float], ...], ...]) -> None:
     with pytest.raises(ValidationError):
         Geometry(ignored=ignored)
 

@@ -1,4 +1,4 @@
-"""A full disk under the real outbox and the real daemon; needs root, for a disk of one's own."""
+"""The real outbox and the real daemon on a full disk; needs root, to mount a disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a
 
 @contextmanager
 def disk_of(size_mb: int, folder: Path) -> Iterator[Path]:
-    """A disk in memory."""
+    """Mount a disk in memory."""
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_mb}m", "tmpfs", str(folder)], check=True)
     try:
@@ -35,13 +35,13 @@ def disk_of(size_mb: int, folder: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 40 MB: always nearly full, so that the outbox has neither filler nor room to grow."""
+    """A disk of 40 MB: always nearly full, so that the outbox has neither filler nor space to grow."""
     with disk_of(40, tmp_path / "disk") as disk:
         yield disk
 
 
 def fill(folder: Path) -> None:
-    """Take every byte."""
+    """Fill the disk completely."""
     with (folder / "stuffing").open("ab", buffering=0) as stream:
         try:
             while True:
@@ -51,13 +51,13 @@ def fill(folder: Path) -> None:
 
 
 def put_result(outbox: Outbox, seq: int) -> bool:
-    """One trigger with its result; whether it is on the disk."""
+    """Store one trigger with its result; True if it got to the disk."""
     outbox.open_trigger(Trigger(seq, f"f{seq}", None, seq, "2026-01-01T00:00:00Z", 0, None))
     outbox.close_trigger(seq, bytes(500))
     return outbox.flush(2)
 
 
-def test_a_full_disk_is_opened_with_the_room_of_the_ballast(small_disk: Path) -> None:
+def test_on_a_full_disk_the_outbox_opens_with_the_space_of_the_ballast(small_disk: Path) -> None:
     path = small_disk / "outbox.db"
     with Outbox(path) as outbox:
         assert put_result(outbox, 1)
@@ -74,15 +74,15 @@ def test_a_full_disk_is_opened_with_the_room_of_the_ballast(small_disk: Path) ->
             assert outbox.error is None
 
 
-def test_the_log_s_index_has_its_room_before_the_disk_is_full(small_disk: Path) -> None:
+def test_the_index_of_the_log_is_allocated_before_the_disk_is_full(small_disk: Path) -> None:
     path = small_disk / "outbox.db"
     with Outbox(path):
         index = path.with_name("outbox.db-shm").stat()
-        assert index.st_blocks * 512 >= 128 << 10  # a page in memory without a block on the disk is a SIGBUS
+        assert index.st_blocks * 512 >= 128 << 10  # writing to a mapped page without a disk block raises SIGBUS
     assert not path.with_name("outbox.db-shm").exists()
 
 
-def test_a_disk_that_fills_up_under_the_filler_does_not_stop_the_log_from_being_folded(tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_during_filling_does_not_prevent_a_checkpoint(tmp_path: Path) -> None:
     with disk_of(160, tmp_path / "disk") as disk:
         database = open_database(disk / "outbox.db")
         room = DiskSpace(database.path, database.writer, database.database_file)
@@ -110,7 +110,7 @@ def test_without_the_ballast_a_full_disk_is_a_clear_error(small_disk: Path) -> N
         assert (outbox.backlog(), outbox.set_aside) == (1, None)
 
 
-def test_inspection_and_results_go_on_while_the_disk_is_full_and_after_a_start_on_it() -> None:
+def test_inspection_and_results_continue_on_a_full_disk_and_after_a_start_on_it() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tools.drills.disk", "--parts", "200"],
         cwd=REPOSITORY,

@@ -1,4 +1,4 @@
-"""The daemon and its engine: built while a plant looks on, lost, damaged, replaced, or not to be had at all.
+"""The daemon and its engine: built with published progress, lost, damaged, replaced, or unavailable.
 
 Builds are TensorRT-RTX's real ones on the CPU; where an engine has to run, a double named as such stands for the GPU.
 """
@@ -36,7 +36,7 @@ RTX: dict[str, object] = {"kind": "tensorrt_rtx", "precision": "fp16"}
 
 @pytest.fixture
 def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Device:
-    """A device with 8 photographs, a bundle in two precisions and no broker, for which nobody waits."""
+    """A device with 8 photographs, a bundle in two precisions and no broker."""
     monkeypatch.setattr("edge.daemon.STALLED_S", 0.0)
     monkeypatch.setattr("edge.daemon.PUBLISH_STOP_S", 0.0)
     device = new_device(tmp_path / "device", free_port(), 8, precisions=("fp16", "fp32"))
@@ -45,7 +45,7 @@ def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Device:
 
 
 def run(device: Device, opened: OpenEngine) -> tuple[int, list[Result], list[Event]]:
-    """The daemon's exit code, and what it would tell a broker in this run and those before."""
+    """Run the daemon; returns its exit code, and all unsent results and events of this and earlier runs."""
     device.write_settings()
     code = run_daemon(settings_from_file(device.config), opened)
     with Outbox(device.folder / "state" / OUTBOX_FILE) as outbox:
@@ -54,7 +54,7 @@ def run(device: Device, opened: OpenEngine) -> tuple[int, list[Result], list[Eve
     return code, results, [Event.model_validate_json(m.payload) for m in messages if m.topic == "event"]
 
 
-def test_a_lost_engine_costs_its_part_and_is_made_anew_by_the_thread_that_owns_it(device: Device) -> None:
+def test_a_lost_engine_costs_one_part_and_is_opened_again_by_the_thread_that_owns_it(device: Device) -> None:
     trouble = Trouble(lost_at=(3, 6))
     code, results, events = run(device, trouble.open)
     assert code == 0
@@ -68,7 +68,7 @@ def test_a_lost_engine_costs_its_part_and_is_made_anew_by_the_thread_that_owns_i
     assert set.union(*(engine.threads for engine in trouble.made)) == {"inspect"}
 
 
-def test_an_engine_that_is_lost_again_and_again_is_left_to_a_restart(device: Device) -> None:
+def test_an_engine_that_is_lost_repeatedly_ends_the_daemon_for_a_restart(device: Device) -> None:
     trouble = Trouble(lost_at=(2, 3, 4))
     code, results, events = run(device, trouble.open)
     assert code == 1
@@ -81,7 +81,7 @@ def test_an_engine_that_is_lost_again_and_again_is_left_to_a_restart(device: Dev
     assert [r.seq for r in results] == list(range(1, 9))
 
 
-def test_an_engine_that_cannot_be_had_again_ends_it_for_a_restart(device: Device) -> None:
+def test_an_engine_that_cannot_be_opened_again_ends_the_daemon_for_a_restart(device: Device) -> None:
     class Once(Trouble):
         def open(self, bundle: BundleContent, settings: EngineSettings, *_: object, **__: object) -> Engine:
             self.drift = float(len(self.made))
@@ -93,7 +93,7 @@ def test_an_engine_that_cannot_be_had_again_ends_it_for_a_restart(device: Device
 
 
 @pytest.mark.parametrize("says", [(), (PROGRESS,)], ids=["at its start", "in the middle"])
-def test_a_signal_during_the_build_ends_it_at_once_and_cleanly(
+def test_a_signal_during_the_build_ends_the_daemon_at_once_and_cleanly(
     device: Device, monkeypatch: pytest.MonkeyPatch, says: tuple[str, ...]
 ) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX has wheels for x86-64 alone")
@@ -120,7 +120,7 @@ def test_an_engine_that_fails_the_gate_is_replaced_and_a_truncated_one_is_built_
     assert code == 0
     assert [r.not_inspected for r in results] == [None] * 8
     (fallback,) = (e for e in events if e.fault is FaultId.ENGINE_FALLBACK)
-    assert fallback.detail.startswith("fp32 judges; fp16: its results differ from the bundle's reference")
+    assert fallback.detail.startswith("fp32 is in use; fp16: its results differ from the bundle's reference")
     for plan in (device.folder / "state" / "engines").glob("*/engine-0.plan"):
         os.truncate(plan, 1000)
     double = PlanDouble()
@@ -132,10 +132,10 @@ def test_an_engine_that_fails_the_gate_is_replaced_and_a_truncated_one_is_built_
     assert set.union(*(engine.threads for engine in double.made)) == {"inspect"}
 
 
-def test_without_a_gpu_the_real_daemon_builds_in_view_of_the_plant_then_says_that_it_cannot_inspect(
+def test_without_a_gpu_the_real_daemon_publishes_the_build_then_that_it_cannot_inspect(
     tmp_path: Path, broker: Broker
 ) -> None:
-    """`procunit run` as systemd starts it: progress and patience asked for, a status and an event, the retry paced."""
+    """`procunit run` under systemd: it reports progress, extends the timeout, publishes why, and delays the retry."""
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX has wheels for x86-64 alone")
     if Path("/dev/nvidia0").exists():
         pytest.skip("there is a GPU")
@@ -164,4 +164,4 @@ def test_without_a_gpu_the_real_daemon_builds_in_view_of_the_plant_then_says_tha
     states = [json.loads(m.payload) for m in messages if m.topic == f"{ROOT}/status"]
     assert {state["state"] for state in states} <= {"starting", "offline"}
     assert len(list((device.folder / "state" / "engines").glob("*/engine-0.plan"))) == 2
-    assert not any(message.startswith(("READY", "WATCHDOG")) for message in manager.heard)
+    assert not any(message.startswith(("READY", "WATCHDOG")) for message in manager.received)

@@ -1,4 +1,4 @@
-"""What networks and brokers do to a publisher: nothing missing, nothing out of order, few repetitions."""
+"""Network and broker faults: the publisher loses nothing, keeps the order, and repeats little."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.tcp_proxy import TcpProxy
 
 
 def repetitions(messages: list[Received]) -> int:
-    """Results that came more than once."""
+    """The number of repeated results."""
     numbers = [json.loads(m.payload)["seq"] for m in messages if m.topic == f"{ROOT}/result"]
     return len(numbers) - len(set(numbers))
 
@@ -40,7 +40,7 @@ def stall(proxy: TcpProxy) -> None:
 
 
 @pytest.mark.parametrize("fault", [reset, refuse, stall])
-def test_faults_of_the_link_cost_nothing(fault: Callable[[TcpProxy], None], broker: Broker, tmp_path: Path) -> None:
+def test_connection_faults_lose_nothing(fault: Callable[[TcpProxy], None], broker: Broker, tmp_path: Path) -> None:
     path = tmp_path / "o.sqlite"
     with (
         Outbox(path) as outbox,
@@ -59,8 +59,8 @@ def test_faults_of_the_link_cost_nothing(fault: Callable[[TcpProxy], None], brok
     assert quarantined(path) == []
 
 
-def test_a_black_hole_is_found_and_left(broker: Broker, tmp_path: Path) -> None:
-    """The proxy's kernel goes on to acknowledge bytes, so that TCP is content and only MQTT can tell."""
+def test_a_connection_without_answers_is_detected_and_closed(broker: Broker, tmp_path: Path) -> None:
+    """The kernel of the proxy still acknowledges bytes, so only MQTT keep-alive can detect the fault, not TCP."""
     with (
         Outbox(tmp_path / "o.sqlite") as outbox,
         Subscriber(broker) as subscriber,
@@ -78,7 +78,7 @@ def test_a_black_hole_is_found_and_left(broker: Broker, tmp_path: Path) -> None:
         assert sequence(subscriber.wait_for(lambda m: len(sequence(m)) == 5)) == [1, 2, 3, 4, 5]
 
 
-def test_a_slow_link_carries_everything_in_order(broker: Broker, tmp_path: Path) -> None:
+def test_a_slow_connection_delivers_everything_in_order(broker: Broker, tmp_path: Path) -> None:
     with (
         Outbox(tmp_path / "o.sqlite") as outbox,
         Subscriber(broker) as subscriber,
@@ -92,7 +92,7 @@ def test_a_slow_link_carries_everything_in_order(broker: Broker, tmp_path: Path)
         assert publisher.state.connections == 1
 
 
-def test_a_late_connack_is_waited_for_and_a_missing_one_is_not(
+def test_a_late_connack_is_accepted_and_a_missing_one_times_out(
     broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publisher_module, "CONNACK_TIMEOUT_S", 1.0)
@@ -110,7 +110,7 @@ def test_a_late_connack_is_waited_for_and_a_missing_one_is_not(
             wait_until(lambda: publisher.state.connected)
 
 
-def test_a_broker_that_lowers_its_limits_or_forgets_everything_is_followed(tmp_path: Path) -> None:
+def test_a_broker_that_lowers_its_limits_or_loses_its_sessions_is_handled(tmp_path: Path) -> None:
     path = tmp_path / "o.sqlite"
     with running_broker(tmp_path) as broker, Outbox(path) as outbox, publishing(outbox, broker.port) as publisher:
         put_results(outbox, 100)

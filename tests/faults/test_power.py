@@ -1,4 +1,4 @@
-"""Power cuts in mid-write: what was committed is there at the next start; needs root, for a disk to cut off."""
+"""Power cuts during writes: committed data is there at the next start; needs root, to cut off a disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the service manager hears of the real daemon: ready after the gate, alive in progress, silent when stuck."""
+"""Messages of the real daemon to the service manager: ready after the gate, watchdog fed only on progress."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def device(tmp_path: Path) -> Device:
     return new_device(tmp_path / "device", free_port(), 5)
 
 
-def test_ready_comes_after_the_gate_then_signs_of_life_then_stopping(manager: Manager, device: Device) -> None:
+def test_ready_is_sent_after_the_golden_gate_then_watchdog_then_stopping(manager: Manager, device: Device) -> None:
     device.camera |= {"parts_per_min": 600, "at_end": "hold"}
     device.write_settings()
     process = device.start(**manager.environment)
     try:
         assert "inspecting" in manager.listen_for("READY=1")
-        assert "golden gate" in device.said
-        assert any("golden frames" in message for message in manager.heard[:-1])
+        assert "golden gate" in device.log_text
+        assert any("golden frames" in message for message in manager.received[:-1])
         for _ in range(5):
             manager.listen_for("WATCHDOG=1", WATCHDOG_S)
         device.wait_for_log("broker_unreachable")
@@ -46,7 +46,7 @@ def test_ready_comes_after_the_gate_then_signs_of_life_then_stopping(manager: Ma
     manager.listen_for("STOPPING=1", 1)
 
 
-def test_ready_never_comes_when_the_bundle_is_refused(manager: Manager, device: Device) -> None:
+def test_ready_is_never_sent_when_the_bundle_is_refused(manager: Manager, device: Device) -> None:
     (device.folder / "bundle" / "manifest.sig").write_bytes(bytes(64))
     process = device.start(**manager.environment)
     try:
@@ -56,10 +56,10 @@ def test_ready_never_comes_when_the_bundle_is_refused(manager: Manager, device: 
         process.wait()
     while manager.listen(0.1) is not None:
         pass
-    assert not any(message.startswith(("READY", "WATCHDOG")) for message in manager.heard)
+    assert not any(message.startswith(("READY", "WATCHDOG")) for message in manager.received)
 
 
-def test_when_the_engine_hangs_the_watchdog_is_not_fed_and_sigabrt_tells_where(
+def test_when_the_engine_hangs_the_watchdog_is_not_fed_and_sigabrt_prints_the_stack(
     manager: Manager, device: Device
 ) -> None:
     device.camera["at_end"] = "hold"
@@ -70,22 +70,22 @@ def test_when_the_engine_hangs_the_watchdog_is_not_fed_and_sigabrt_tells_where(
         deadline = time.monotonic() + 2 * WATCHDOG_S
         while (left_s := deadline - time.monotonic()) > 0:
             manager.listen(left_s)
-        manager.heard.clear()
+        manager.received.clear()
         while manager.listen(2 * WATCHDOG_S) is not None:
             pass
-        assert "WATCHDOG=1" not in manager.heard
+        assert "WATCHDOG=1" not in manager.received
         assert process.poll() is None
         process.send_signal(signal.SIGABRT)
         assert process.wait(10) == -signal.SIGABRT
     finally:
         process.kill()
         process.wait()
-    assert "Fatal Python error: Aborted" in device.said
-    assert 'engines.py", line' in device.said
-    assert 'inspector.py", line' in device.said
+    assert "Fatal Python error: Aborted" in device.log_text
+    assert 'engines.py", line' in device.log_text
+    assert 'inspector.py", line' in device.log_text
 
 
-def test_a_lost_camera_does_not_stop_the_signs_of_life(manager: Manager, device: Device, tmp_path: Path) -> None:
+def test_a_lost_camera_does_not_stop_the_watchdog(manager: Manager, device: Device, tmp_path: Path) -> None:
     packages = tmp_path / "packages"
     packages.mkdir()
     install(packages)
@@ -97,7 +97,7 @@ def test_a_lost_camera_does_not_stop_the_signs_of_life(manager: Manager, device:
         device.wait_for_log("camera_failed")
         for _ in range(6):
             manager.listen_for("WATCHDOG=1", WATCHDOG_S)
-        assert any("camera_failed" in message for message in manager.heard)
+        assert any("camera_failed" in message for message in manager.received)
     finally:
         code = stop(process)
     assert code == 0

@@ -1,4 +1,4 @@
-"""Doubles of `procunit engine build`: programs of a few lines that say what they are told and end as they are told."""
+"""Test doubles of `procunit engine build`: small programs that print given lines and then run a statement."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ FAILURE = '{"error": "TensorRT ran out of memory", "where": "model.onnx", "remed
 HANGS = "import time; time.sleep(60)"
 
 
-def replace_child(monkeypatch: pytest.MonkeyPatch, folder: Path, *said: str, then: str = "") -> Path:
-    """Let a program build that says these lines and then runs a statement; gives the file of its process id."""
+def replace_child(monkeypatch: pytest.MonkeyPatch, folder: Path, *lines: str, then: str = "") -> Path:
+    """Replace the build by a program that prints these lines, then runs `then`; returns the file with its pid."""
     pid = folder / "child.pid"
     program = folder / "child.py"
     program.write_text(
         f"import os, signal, sys\nopen({str(pid)!r}, 'w').write(str(os.getpid()))\n"
-        f"for line in {said!r}:\n    print(line, flush=True)\n{then}\n"
+        f"for line in {lines!r}:\n    print(line, flush=True)\n{then}\n"
     )
     monkeypatch.setattr("edge.engine.build_child.PROCUNIT", (sys.executable, "-S", str(program)))
     return pid
 
 
 def is_running(pid: Path) -> bool:
-    """Whether the process whose id is in the file is there."""
+    """True if the process whose id is in the file still runs."""
     return Path(f"/proc/{pid.read_text()}").exists()

@@ -23,7 +23,7 @@ def _run_daemon(folder: Path, counts: dict[str, int]) -> int:
         device.write_settings()
         with counting(counts):
             code = device.run()
-    print(device.said, file=sys.stderr)
+    print(device.log_text, file=sys.stderr)
     return code
 
 

@@ -1,4 +1,4 @@
-"""A device of one's own for a test: a tiny bundle, photographs, a settings file, and the daemon as a real process."""
+"""A device for a test: a tiny bundle, photographs, a settings file, and the daemon as a real process."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ REPOSITORY = Path(__file__).parents[2]
 ROOT = "demo/edge-1/v1"
 STOP_TIMEOUT_S = 20.0
 PATIENT: dict[str, object] = {"frame_slots": 64, "deadline_s": 60}
-"""An `inspection` section with which a busy machine makes no part an overload."""
+"""An `inspection` section for tests on a busy machine: no part becomes `overload`."""
 
 
 @dataclass
 class Device:
-    """A device's folder: what its settings file names, and the processes started on it."""
+    """The folder of a device, with the files that its settings name; starts its processes."""
 
     folder: Path
     port: int
@@ -47,7 +47,7 @@ class Device:
 
     @property
     def log(self) -> Path:
-        """What the daemon said in all its runs."""
+        """The log file of all runs of the daemon."""
         return self.folder / "daemon.log"
 
     @property
@@ -81,7 +81,7 @@ class Device:
             )
 
     def run(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
-        """Run it until it ends by itself; returns the exit code."""
+        """Run the daemon until it ends by itself; returns the exit code."""
         process = self.start()
         try:
             return process.wait(timeout_s)
@@ -90,15 +90,15 @@ class Device:
             process.wait()
 
     def wait_for_log(self, text: str, timeout_s: float = STOP_TIMEOUT_S) -> None:
-        """Wait until the daemon has said something."""
+        """Wait until the log contains the text."""
         deadline = time.monotonic() + timeout_s
-        while text not in self.said:
-            assert time.monotonic() < deadline, f"never said {text!r}:\n{self.said}"
+        while text not in self.log_text:
+            assert time.monotonic() < deadline, f"not logged: {text!r}\n{self.log_text}"
             time.sleep(0.02)
 
     @property
-    def said(self) -> str:
-        """The log so far."""
+    def log_text(self) -> str:
+        """The content of the log so far."""
         return self.log.read_text() if self.log.exists() else ""
 
 
@@ -122,7 +122,7 @@ def new_device(
 
 
 def stop(process: subprocess.Popen[bytes]) -> int:
-    """Ask it to stop; returns its exit code."""
+    """Send SIGTERM; returns the exit code."""
     process.send_signal(signal.SIGTERM)
     try:
         return process.wait(STOP_TIMEOUT_S)
@@ -142,7 +142,7 @@ def events_of(messages: list[Received]) -> list[Event]:
 
 
 def distinct(results: list[Result]) -> list[Result]:
-    """What a receiver keeps that drops repetitions by (device, epoch, seq)."""
+    """The results without repetitions, as a receiver recognises them by (device, epoch, seq)."""
     first: dict[tuple[str, str, int], Result] = {}
     for result in results:
         first.setdefault((result.device, result.epoch, result.seq), result)
@@ -150,13 +150,13 @@ def distinct(results: list[Result]) -> list[Result]:
 
 
 def settings_of(device: Device) -> Settings:
-    """The settings as `procunit run` reads them, written first."""
+    """Write the settings file and read it as `procunit run` does."""
     device.write_settings()
     return settings_from_file(device.config)
 
 
 def kept_in(device: Device) -> tuple[list[Result], list[Event]]:
-    """What the outbox of a stopped device still has to send."""
+    """The unsent results and events in the outbox of a stopped device."""
     with Outbox(device.folder / "state" / OUTBOX_FILE) as outbox:
         assert outbox.open_triggers() == []
         messages = outbox.unacknowledged(0, 100_000)

@@ -1,4 +1,4 @@
-"""`procunit run` with an engine that hangs at the third part: a test double of a stuck accelerator.
+"""`procunit run` with an engine that hangs at the third part: a test double of a hanging accelerator.
 
 usage: python -m tests.support.hanging_daemon run --config FILE
 """

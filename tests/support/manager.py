@@ -1,4 +1,4 @@
-"""The service manager's end of sd_notify: a real unix socket that a daemon under test talks to."""
+"""The service manager's side of sd_notify: a real unix socket to which the daemon under test sends."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ WATCHDOG_S = 1.0
 
 
 class Manager:
-    """The service manager's end of the notify socket."""
+    """The receiving end of the notify socket; `received` has all messages so far."""
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
         self.environment = {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": str(int(WATCHDOG_S * 1e6))}
-        self.heard: list[str] = []
+        self.received: list[str] = []
 
     def listen(self, timeout_s: float) -> str | None:
-        """The next message, or None if none came in time."""
+        """Wait for the next message; None if none came in time."""
         self._socket.settimeout(timeout_s)
         try:
-            self.heard.append(self._socket.recv(4096).decode())
+            self.received.append(self._socket.recv(4096).decode())
         except TimeoutError:
             return None
-        return self.heard[-1]
+        return self.received[-1]
 
     def listen_for(self, text: str, timeout_s: float = 15.0) -> str:
-        """The first message from now on that starts with the text."""
+        """Wait for the next message that starts with the text."""
         deadline = time.monotonic() + timeout_s
-        while (left_s := deadline - time.monotonic()) > 0:
-            message = self.listen(left_s)
+        while (remaining_s := deadline - time.monotonic()) > 0:
+            message = self.listen(remaining_s)
             if message is not None and message.startswith(text):
                 return message
-        raise AssertionError(f"never heard {text}: {self.heard}")
+        raise AssertionError(f"no message {text}: {self.received}")
 
     def close(self) -> None:
         """Close the socket."""

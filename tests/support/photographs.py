@@ -16,14 +16,14 @@ from safetensors.torch import save_file
 BACKBONE = "test_efficientnet"
 """timm's smallest EfficientNet, 0.1 million weights."""
 HEIGHT_PX, WIDTH_PX = 56, 80
-"""Neither square nor the network's input: every photograph is scaled and padded."""
+"""Not square and not the network's input size: every photograph is scaled and padded."""
 _PHOTOS_PER_PART = 2
 
 
 def write_photographs(
     root: Path, good_parts: int, defect_parts: Mapping[str, int], *, masks: bool = True, colour: bool = False
 ) -> Path:
-    """`root` with two photographs a part: types in even places show a dark spot, in odd ones a bright line."""
+    """Write two photographs per part to `root`; the odd defect types show a dark spot, the even ones a bright line."""
     rows = []
     for place, (label, parts) in enumerate({"good": good_parts, **defect_parts}.items()):
         for part in range(parts):
@@ -40,18 +40,18 @@ def write_photographs(
 
 
 def write_weights(path: Path, backbone: str = BACKBONE) -> Path:
-    """The same drawn weights each time, as a safetensors file under timm's names."""
+    """Write random but reproducible weights as a safetensors file with timm's tensor names."""
     torch.manual_seed(0)
     save_file(timm.create_model(backbone, pretrained=False).state_dict(), path)
     return path
 
 
 def _photograph(seed: int, place: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    draw = np.random.default_rng(seed)
-    image = np.clip(draw.normal(110, 6, (HEIGHT_PX, WIDTH_PX)), 0, 255).astype(np.uint8)
+    rng = np.random.default_rng(seed)
+    image = np.clip(rng.normal(110, 6, (HEIGHT_PX, WIDTH_PX)), 0, 255).astype(np.uint8)
     mask = np.zeros_like(image)
     if place:
-        x, y = int(draw.integers(15, WIDTH_PX - 15)), int(draw.integers(15, HEIGHT_PX - 15))
+        x, y = int(rng.integers(15, WIDTH_PX - 15)), int(rng.integers(15, HEIGHT_PX - 15))
         if place % 2:
             cv2.circle(mask, (x, y), 7, 255.0, -1)
         else:

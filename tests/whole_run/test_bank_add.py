@@ -58,7 +58,7 @@ def verdicts(device: Device, broker: Broker) -> dict[str, Verdict]:
     for path in (device.folder / "state").glob("outbox.db*"):
         path.unlink()
     with Subscriber(broker, "+/+/v1/result") as subscriber:
-        assert device.run() == 0, device.said
+        assert device.run() == 0, device.log_text
         received = subscriber.wait_for(lambda messages: len(messages) >= len(FRAMES))
     results = [json.loads(message.payload) for message in received]
     return {name: Verdict(result["verdict"]) for name, result in zip(FRAMES, results, strict=True)}

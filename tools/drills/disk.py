@@ -102,7 +102,7 @@ def drill(parts: int) -> None:
             try:
                 passed = run(device, disk, subscriber, parts)
             except AssertionError as error:
-                raise click.ClickException(f"{error}\n{device.said[-3000:]}") from error
+                raise click.ClickException(f"{error}\n{device.log_text[-3000:]}") from error
     finally:
         shutil.rmtree(folder)
     sys.exit(0 if passed else 1)

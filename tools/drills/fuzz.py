@@ -89,11 +89,11 @@ class Desk:
             now_s=lambda: NOW_S,
         )
 
-    def seen_command(self, cmd_id: str) -> bool:
+    def seen(self, cmd_id: str) -> bool:
         """Report every command as new, so that every input is processed as far as possible."""
         return not cmd_id
 
-    def remember_command(self, cmd_id: str, expires_at: datetime) -> None:
+    def remember(self, cmd_id: str, expires_at: datetime) -> None:
         """Do not remember the command."""
 
     def take(self, data: bytes, rng: random.Random) -> str:

@@ -72,11 +72,11 @@ def test_a_folder_is_replayed_by_name_each_image_a_part(photos: Path) -> None:
 
 
 @pytest.mark.parametrize(("after", "counters"), [(None, [1, 2, 3]), (0, [1, 2, 3]), (2, [3]), (3, []), (9, [])])
-def test_after_a_restart_it_goes_on_with_the_next_row(photos: Path, after: int | None, counters: list[int]) -> None:
+def test_after_a_restart_it_continues_with_the_next_row(photos: Path, after: int | None, counters: list[int]) -> None:
     assert [a.counter for a in all_arrivals(camera(photos, after))] == counters
 
 
-def test_a_rate_spaces_the_parts_and_does_not_wait_for_whoever_is_late(photos: Path) -> None:
+def test_a_rate_spaces_the_parts_and_does_not_wait_for_a_late_reader(photos: Path) -> None:
     replay = camera(photos, parts_per_min=600)
     assert not replay.self_paced
     assert replay.wait_arrival(1.0) is not None
@@ -103,7 +103,7 @@ def test_it_may_hold_at_the_end(photos: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n" + b"\0" * 40, None])
-def test_an_unreadable_photograph_costs_its_own_frame_alone(photos: Path, content: bytes | None) -> None:
+def test_an_unreadable_photograph_affects_only_its_own_frame(photos: Path, content: bytes | None) -> None:
     (photos / "1.png").unlink()
     if content is not None:
         (photos / "1.png").write_bytes(content)
@@ -124,7 +124,7 @@ def test_an_unreadable_photograph_costs_its_own_frame_alone(photos: Path, conten
         ("", "has the columns \\(none\\)"),
         ("file;part_id\n0.png;A\n", "has the columns file;part_id"),
         ("file,part_id\n", "lists no part"),
-        ("file,part_id\n0.png,A\n,B\n", "line.csv:3: no file is named"),
+        ("file,part_id\n0.png,A\n,B\n", "line.csv:3: the cell `file` is empty"),
         ("file,part_id,arrival_s\n0.png,A,soon\n", "line.csv:2: arrival_s is 'soon'"),
         ("file,part_id,arrival_s\n0.png,A,nan\n", "line.csv:2: arrival_s is 'nan'"),
         ("file,part_id,arrival_s\n0.png,A,-1\n", "line.csv:2: arrival_s is '-1'"),
@@ -143,5 +143,5 @@ def test_listed_needs_an_arrival_of_every_part(photos: Path) -> None:
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ProcunitError, match="holds no image"):
+    with pytest.raises(ProcunitError, match="contains no image"):
         camera(tmp_path)

@@ -1,4 +1,4 @@
-"""`procunit label` where it cannot work; with a device it is tried in `test_daemon_commands.py`."""
+"""`procunit label` when it cannot work; `test_daemon_commands.py` tests it with a device."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ def labelled(folder: Path, port: int, rows: str = "P1,good\n") -> Result:
     return CliRunner().invoke(root, ["label", str(csv), "--config", str(device.config)])
 
 
-def test_without_a_broker_it_says_so(tmp_path: Path) -> None:
+def test_without_a_broker_there_is_a_clear_error(tmp_path: Path) -> None:
     said = labelled(tmp_path / "device", free_port())
     assert "the broker cannot be reached" in str(said.exception)
     assert "procunit mqtt check" in str(said.exception)
 
 
-def test_without_a_running_device_it_says_so(tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_running_device_there_is_a_clear_error(
+    tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("edge.commands.client.REPLY_TIMEOUT_S", 0.5)
     said = labelled(tmp_path / "device", broker.port)
     assert "no reply" in str(said.exception)
     assert "demo/edge-1/v1/cmd/label" in str(said.exception)
 
 
-def test_a_user_who_may_not_send_commands_is_told(tmp_path: Path, broker: Broker) -> None:
+def test_a_user_without_the_right_to_send_commands_gets_an_error(tmp_path: Path, broker: Broker) -> None:
     (tmp_path / "acl").write_text("topic read #\n")
     broker.stop()
     broker.forget(f"acl_file {tmp_path}/acl\n")

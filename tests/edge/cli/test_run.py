@@ -48,7 +48,7 @@ def test_an_engine_that_has_to_be_built_is_summed_up_with_its_precision(device: 
     assert "tensorrt, int8 first; built at the first start" in checked.stdout
 
 
-def test_every_problem_is_told_and_the_exit_code_is_2(device: Device) -> None:
+def test_every_problem_is_printed_and_the_exit_code_is_2(device: Device) -> None:
     device.config.write_text(device.config.read_text().replace("host:", "hots:").replace("threads: 1", "threads: -1"))
     checked = procunit("check-config", str(device.config))
     assert checked.returncode == 2
@@ -60,7 +60,7 @@ def test_every_problem_is_told_and_the_exit_code_is_2(device: Device) -> None:
     assert "Traceback" not in checked.stderr
 
 
-def test_run_refuses_the_same_file_with_the_same_words(device: Device) -> None:
+def test_run_refuses_the_same_file_with_the_same_text(device: Device) -> None:
     device.config.write_text(device.config.read_text().replace("host:", "hots:"))
     refused = procunit("run", "--config", str(device.config))
     assert refused.returncode == 2
@@ -68,7 +68,7 @@ def test_run_refuses_the_same_file_with_the_same_words(device: Device) -> None:
     assert not (device.folder / "state").exists()
 
 
-def test_a_bundle_that_nobody_trusts_is_one_clear_line(device: Device) -> None:
+def test_an_untrusted_bundle_is_one_clear_line(device: Device) -> None:
     (device.folder / "bundle" / "manifest.sig").write_bytes(bytes(64))
     refused = procunit("run", "--config", str(device.config))
     assert refused.returncode == 2
@@ -84,7 +84,7 @@ def test_help_has_examples(command: click.Command) -> None:
     assert "Examples:" in shown.output
 
 
-def test_in_the_journal_every_line_carries_its_priority(device: Device) -> None:
+def test_in_the_journal_every_line_has_its_priority(device: Device) -> None:
     (device.photos / "00000.png").write_bytes(b"no image")
     with device.log.open("wb") as log:
         status = os.fstat(log.fileno())
@@ -99,7 +99,7 @@ def test_in_the_journal_every_line_carries_its_priority(device: Device) -> None:
         finally:
             process.kill()
             process.wait()
-    assert {line[:3] for line in device.said.splitlines()} == {"<6>", "<4>", "<3>"}
+    assert {line[:3] for line in device.log_text.splitlines()} == {"<6>", "<4>", "<3>"}
 
 
 def test_a_traceback_keeps_its_priority_on_every_line() -> None:

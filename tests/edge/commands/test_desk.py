@@ -33,6 +33,7 @@ from edge.errors import ProcunitError
 from edge.faults import FaultId
 from edge.messages import PinAnswer
 from edge.mqtt.inlet import Incoming
+from edge.outbox.command_memory import CommandMemory
 from edge.outbox.outbox import Outbox
 from edge.system.clock import unix_s_from_utc, utc_from_unix_s
 from tests.contract.examples import example, request_examples
@@ -49,10 +50,10 @@ class Memory:
     def __init__(self) -> None:
         self.expires: dict[str, datetime] = {}
 
-    def seen_command(self, cmd_id: str) -> bool:
+    def seen(self, cmd_id: str) -> bool:
         return cmd_id in self.expires
 
-    def remember_command(self, cmd_id: str, expires_at: datetime) -> None:
+    def remember(self, cmd_id: str, expires_at: datetime) -> None:
         self.expires[cmd_id] = expires_at
 
 
@@ -60,7 +61,7 @@ class Memory:
 class Bench:
     """A desk that records the actions it called and the events it stored."""
 
-    memory: Memory | Outbox = field(default_factory=Memory)
+    memory: Memory | CommandMemory = field(default_factory=Memory)
     allowed: tuple[str, ...] = get_args(CommandName)
     now_s: float = NOW_S
     done: list[tuple[object, ...]] = field(default_factory=list)
@@ -284,9 +285,11 @@ def test_a_command_received_twice_is_executed_once() -> None:
 
 def test_a_signed_command_is_executed_once_even_across_a_restart(tmp_path: Path) -> None:
     with Outbox(tmp_path / "outbox.db") as outbox:
-        assert Bench(memory=outbox, now_s=NOW_S).send("disarm", signed("disarm")).outcome == "done"
+        assert Bench(memory=outbox.command_memory, now_s=NOW_S).send("disarm", signed("disarm")).outcome == "done"
     with Outbox(tmp_path / "outbox.db") as outbox:
-        assert refusal(Bench(memory=outbox, now_s=NOW_S), "disarm", signed("disarm")) is Refusal.DUPLICATE
+        assert (
+            refusal(Bench(memory=outbox.command_memory, now_s=NOW_S), "disarm", signed("disarm")) is Refusal.DUPLICATE
+        )
 
 
 @pytest.mark.parametrize("name", [kind.name for kind in COMMANDS.values() if kind.signed])

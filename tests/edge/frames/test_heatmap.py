@@ -1,4 +1,4 @@
-"""The heatmap points to the place that the scores come from, over the frame as it was."""
+"""The heatmap highlights the place that the scores come from, over the original frame."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ HEIGHT_PX, WIDTH_PX = 200, 400
 
 
 def scores_of(anomaly: NDArray[np.float32], types: int = 2) -> Scores:
-    """Two tiles; nothing is a defect but what the anomaly map says."""
+    """Scores of two tiles, with a given anomaly map and no defect in the type maps."""
     maps = np.full((2, types, 8, 8), -20, np.float32)
     return Scores((0.1, 0.9)[:types], float(anomaly.max()), maps, anomaly)
 
 
 def hottest(relevance_u8: NDArray[np.uint8]) -> tuple[float, float]:
-    """x and y of the highest place, in fractions of the frame."""
+    """x and y of the maximum, in fractions of the frame."""
     y, x = np.unravel_index(int(relevance_u8.argmax()), relevance_u8.shape)
     return float(x) / relevance_u8.shape[1], float(y) / relevance_u8.shape[0]
 
@@ -48,11 +48,11 @@ def test_the_strongest_types_map_counts_and_other_types_do_not() -> None:
     assert x < 0.5
 
 
-def test_ignored_areas_and_padding_show_nothing_and_do_not_count_as_the_lowest_value() -> None:
+def test_ignored_areas_and_padding_are_zero_and_do_not_count_as_the_lowest_value() -> None:
     left = ((0.0, 0.0), (0.25, 0.0), (0.25, 1.0), (0.0, 1.0))
     geometry = GEOMETRY.model_copy(update={"ignored": (left,)})
     anomaly = np.full((2, 8, 8), 7, np.float32)
-    anomaly[0, :, :4] = 0  # what is not searched for has no distance
+    anomaly[0, :, :4] = 0  # uninspected patches have distance 0
     anomaly[0, 5, 6] = 9
     scores = scores_of(anomaly)
     scores.defect_maps[0, :, :, :4] = 20
@@ -65,12 +65,12 @@ def test_ignored_areas_and_padding_show_nothing_and_do_not_count_as_the_lowest_v
     assert abs(y - 5.5 / 8) < 0.08
 
 
-def test_scores_that_are_no_numbers_still_give_a_map() -> None:
+def test_scores_that_are_not_finite_still_give_a_map() -> None:
     scores = scores_of(np.full((2, 8, 8), np.nan, np.float32))
     assert relevance_from_scores(scores, HEIGHT_PX, WIDTH_PX, GEOMETRY).max() == 0
 
 
-def test_a_file_carries_its_map_and_is_the_same_image(tmp_path: Path) -> None:
+def test_a_file_contains_its_map_and_is_the_same_image(tmp_path: Path) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (HEIGHT_PX, WIDTH_PX), np.uint8)
     relevance_u8 = np.zeros((64, 128), np.uint8)
     relevance_u8[:, :20] = 255

@@ -1,4 +1,4 @@
-"""A frame as a file: exact at model resolution, lossless with its record, and a JPEG that fits."""
+"""Frames as files: exact at model resolution, lossless with their record, and as a JPEG within a size limit."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_no_region_of_a_frame_at_model_resolution_is_smaller_than_its_tile() -> 
         assert max(p.frame_width_px, p.frame_height_px) >= 63
 
 
-def test_a_file_carries_its_record(tmp_path: Path) -> None:
+def test_a_file_contains_its_record(tmp_path: Path) -> None:
     record: dict[str, object] = {"part_id": "Teil 7 \U0001f600", "type_scores": [0.5, None]}
     path = tmp_path / "frame.png"
     path.write_bytes(png_from_pixels(noise(1, 40, 50), record))
@@ -111,5 +111,5 @@ def stored(folder: Path, pixels: PixelArray) -> Path:
 
 
 def noise(seed: int, *shape: int) -> NDArray[np.uint8]:
-    """Pixels that no encoder can make much smaller."""
+    """Random pixels, which no encoder compresses much."""
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)

@@ -1,4 +1,4 @@
-"""Labels from a CSV file: what is taken, and what is refused in which words."""
+"""Labels from a CSV file: what is accepted, and the error messages for what is refused."""
 
 from __future__ import annotations
 
@@ -21,34 +21,37 @@ def test_labels_by_part_or_by_result_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "problem"),
+    ("text", "line", "problem"),
     [
-        ("", "line 1: needs the column label"),
-        ("part_id,result_id,label\n", "line 1: needs"),
-        ("part_id,verdict\n1,good\n", "line 1: needs"),
-        ("part_id,label\n1,good\n,good\n", "line 3, column part_id: is empty"),
-        ("part_id,label\n1\n", "line 2, column label: is empty"),
-        ("part_id,label\n1,../x\n", "line 2, column label: '../x' is no label"),
-        ("part_id,label\n1,masks\n", "line 2, column label: 'masks' is no label"),
-        ("part_id,label\n1,good\n2,dent\n1,dent\n", "line 4, column label: 1 is 'dent' here and 'good' in line 2"),
-        ('part_id,label\n1,"good\n', "cannot be read"),
+        ("", 1, "needs the column label"),
+        ("part_id,result_id,label\n", 1, "needs"),
+        ("part_id,verdict\n1,good\n", 1, "needs"),
+        ("verdict,label\n1,good\n", 1, "needs one of the columns part_id and result_id"),
+        ("part_id,label\n1,good\n,good\n", 3, "column part_id is empty"),
+        ("part_id,label\n1\n", 2, "column label is empty"),
+        ("part_id,label\n1,../x\n", 2, "column label: '../x' is no label"),
+        ("part_id,label\n1,masks\n", 2, "column label: 'masks' is no label"),
+        ("part_id,label\n1,good\n2,dent\n1,dent\n", 4, "column label: 1 is 'dent' here and 'good' in line 2"),
+        ('part_id,label\n1,"good\n', 2, "cannot be read"),
     ],
 )
-def test_what_does_not_fit_is_told_with_file_line_column_and_remedy(tmp_path: Path, text: str, problem: str) -> None:
+def test_a_faulty_file_is_refused_with_file_line_column_and_remedy(
+    tmp_path: Path, text: str, line: int, problem: str
+) -> None:
     path = tmp_path / "labels.csv"
     path.write_text(text)
     with pytest.raises(ProcunitError) as caught:
         labels_from_csv(path)
     assert problem in caught.value.what
-    assert caught.value.where == str(path)
+    assert caught.value.where == f"{path}:{line}"
     assert caught.value.remedy
 
 
-def test_a_file_that_is_not_there_or_no_text_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_or_one_that_is_no_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ProcunitError, match="cannot be read"):
         labels_from_csv(tmp_path / "none.csv")
     (tmp_path / "x.csv").write_bytes(b"part_id,label\n\xff\xfe,good\n")
-    with pytest.raises(ProcunitError, match="cannot be read"):
+    with pytest.raises(ProcunitError, match=r"x\.csv:2: cannot be read"):
         labels_from_csv(tmp_path / "x.csv")
 
 

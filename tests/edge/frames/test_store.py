@@ -1,4 +1,4 @@
-"""The store of frames: what stays, what goes first, and what a broken disk does."""
+"""The frame store: what is kept, the order of eviction, and disk failures."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ QUOTA = 1 << 20
 
 
 def noise(seed: int, *shape: int) -> PixelArray:
-    """Pixels that no encoder can make much smaller."""
+    """Random pixels, which no encoder compresses much."""
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
 def inspection_of(
     pixels: PixelArray | None, verdict: Verdict, *, audit: bool = False, part_id: str | None = None
 ) -> Inspection:
-    """A verdict on a frame."""
+    """An inspection with this verdict and a frame."""
     frame = None if pixels is None else Frame("f", part_id, 1, NOW, 0, pixels)
     maps = np.zeros((1, 2, 4, 4), np.float32)
     scores = None if verdict is Verdict.NOT_INSPECTED else Scores((0.25, float("nan")), 3.5, maps, maps[:, 0])
@@ -44,7 +44,7 @@ def inspection_of(
 def put(
     store: FrameStore, seq: int, verdict: Verdict, pixels: PixelArray | None = None, part_id: str | None = None
 ) -> None:
-    """Store one frame: some 4 kB at model resolution, some 10 kB whole."""
+    """Store one frame: about 4 kB at model resolution, about 10 kB at full resolution."""
     taken = store.put(
         inspection_of(noise(seq, 100, 100) if pixels is None else pixels, verdict, part_id=part_id), f"abc-{seq}"
     )
@@ -58,11 +58,11 @@ def open_store(folder: Path, quota_bytes: int = QUOTA) -> FrameStore:
 
 
 def names(folder: Path) -> set[str]:
-    """Names of the files under a folder, with the folder that they are in."""
+    """Paths of all files below a folder, as FOLDER/NAME."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_whole_frames_come_back_lossless_and_say_what_they_are(tmp_path: Path) -> None:
+def test_full_resolution_frames_are_lossless_and_contain_their_record(tmp_path: Path) -> None:
     frames = {
         2: (noise(2, 50, 60, 3), Verdict.REJECT, "unsent/abc-2.reject.png"),
         3: (noise(3, 50, 60, 4), Verdict.REVIEW, "unsent/abc-3.review.png"),
@@ -92,7 +92,7 @@ def test_a_part_without_a_frame_stores_nothing(tmp_path: Path) -> None:
     assert names(tmp_path) == set()
 
 
-def test_frames_are_sent_oldest_first_and_stay_when_sent(tmp_path: Path) -> None:
+def test_frames_are_sent_oldest_first_and_kept_afterwards(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         put(store, 1, Verdict.PASS)
         put(store, 2, Verdict.REVIEW)
@@ -107,7 +107,7 @@ def test_frames_are_sent_oldest_first_and_stay_when_sent(tmp_path: Path) -> None
     assert names(tmp_path / "kept") == {"abc-2.review.png", "abc-3.reject.png"}
 
 
-def test_a_frame_is_sent_again_whole_as_long_as_it_is_there(tmp_path: Path) -> None:
+def test_a_frame_is_sent_again_at_full_resolution_while_stored(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         put(store, 1, Verdict.PASS)
         put(store, 2, Verdict.REVIEW)
@@ -123,7 +123,7 @@ def test_a_frame_is_sent_again_whole_as_long_as_it_is_there(tmp_path: Path) -> N
     assert names(tmp_path) == {"ring/abc-1.pass.png", "ring/abc-2.review.png", "kept/abc-2.review.png"}
 
 
-def test_the_oldest_pass_goes_first(tmp_path: Path) -> None:
+def test_the_oldest_pass_is_evicted_first(tmp_path: Path) -> None:
     with open_store(tmp_path, 39_000) as store:
         put(store, 1, Verdict.REVIEW)
         for seq in range(2, 11):
@@ -132,7 +132,7 @@ def test_the_oldest_pass_goes_first(tmp_path: Path) -> None:
     assert names(tmp_path) == {"unsent/abc-1.review.png", "ring/abc-1.review.png", *kept}
 
 
-def test_what_people_look_at_leaves_half_to_passes_and_audits_go_before_rejects(tmp_path: Path) -> None:
+def test_passes_keep_half_of_the_quota_and_audits_are_evicted_before_rejects(tmp_path: Path) -> None:
     with open_store(tmp_path, 60_000) as store:
         put(store, 1, Verdict.REJECT)
         assert store.put(inspection_of(noise(2, 100, 100), Verdict.PASS, audit=True), "abc-2")
@@ -147,7 +147,7 @@ def test_what_people_look_at_leaves_half_to_passes_and_audits_go_before_rejects(
         assert unsent.result_id == "abc-3"
 
 
-def test_a_restart_knows_what_was_stored_and_what_was_sent(tmp_path: Path) -> None:
+def test_a_restart_finds_stored_and_unsent_frames(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         for seq in (1, 2, 3):
             put(store, seq, Verdict.REJECT)
@@ -197,7 +197,7 @@ def test_frames_that_come_too_fast_are_dropped_passes_first(tmp_path: Path, monk
     assert names(tmp_path / "unsent") == {"abc-5.reject.png", "abc-6.reject.png"}
 
 
-def test_a_disk_that_cannot_be_written_is_told_and_recovers(tmp_path: Path) -> None:
+def test_an_unwritable_disk_is_reported_and_recovers(tmp_path: Path) -> None:
     with open_store(tmp_path / "frames") as store:
         shutil.rmtree(tmp_path / "frames")
         put(store, 1, Verdict.PASS)
@@ -209,15 +209,13 @@ def test_a_disk_that_cannot_be_written_is_told_and_recovers(tmp_path: Path) -> N
     assert names(tmp_path / "frames") == {"ring/abc-2.pass.png"}
 
 
-def test_on_a_nearly_full_disk_new_frames_take_the_place_of_old_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_on_a_nearly_full_disk_new_frames_replace_old_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_store(tmp_path) as store:
         for seq in range(1, 6):
             put(store, seq, Verdict.PASS)
         monkeypatch.setattr(frame_files, "LOW_DISK_BYTES", 1 << 62)
         put(store, 6, Verdict.PASS)
-        assert "take the place of old ones" in str(store.error)
+        assert "new frames replace old ones" in str(store.error)
         assert {"ring/abc-5.pass.png", "ring/abc-6.pass.png"} <= names(tmp_path)
         assert len(names(tmp_path)) <= 5
     with open_store(tmp_path / "empty") as store:
@@ -226,7 +224,7 @@ def test_on_a_nearly_full_disk_new_frames_take_the_place_of_old_ones(
         assert names(tmp_path / "empty") == set()
 
 
-def test_a_frame_larger_than_the_quota_is_told(tmp_path: Path) -> None:
+def test_a_frame_larger_than_the_quota_is_reported(tmp_path: Path) -> None:
     with open_store(tmp_path, 5_000) as store:
         put(store, 1, Verdict.REJECT)
         assert "does not fit the quota" in str(store.error)
@@ -234,7 +232,7 @@ def test_a_frame_larger_than_the_quota_is_told(tmp_path: Path) -> None:
         assert store.error is None
 
 
-def test_a_frame_that_no_file_can_hold_is_told(tmp_path: Path) -> None:
+def test_a_frame_that_cannot_be_encoded_is_reported(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         put(store, 1, Verdict.NOT_INSPECTED, np.zeros((10, 10, 7), np.uint8))
         assert store.error is not None
@@ -260,7 +258,7 @@ def test_a_folder_that_cannot_be_used_is_a_clear_error(tmp_path: Path) -> None:
         open_store(tmp_path / "file")
 
 
-def test_a_label_pins_every_frame_of_a_part_with_what_was_decided_on_it(tmp_path: Path) -> None:
+def test_a_label_pins_every_frame_of_a_part_with_its_record(tmp_path: Path) -> None:
     part_id = "Teil/7 \U0001f600 " + "x" * 300
     with open_store(tmp_path) as store:
         put(store, 1, Verdict.PASS, part_id=part_id)
@@ -296,7 +294,7 @@ def test_a_label_pins_every_frame_of_a_part_with_what_was_decided_on_it(tmp_path
     np.testing.assert_array_equal(pixels, noise(2, 100, 100))
 
 
-def test_pinned_frames_outlast_all_others_and_take_half_of_the_quota_at_most(tmp_path: Path) -> None:
+def test_pinned_frames_outlast_all_others_and_use_at_most_half_of_the_quota(tmp_path: Path) -> None:
     with open_store(tmp_path, 45_000) as store:
         for seq in (1, 2, 3):
             put(store, seq, Verdict.REJECT, part_id="p")
@@ -331,6 +329,6 @@ def test_a_label_that_comes_before_its_frame_is_written_waits_for_it(
     assert names(tmp_path / "ring") == set()
 
 
-def test_a_label_that_no_class_can_have_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_label_is_refused(tmp_path: Path) -> None:
     with open_store(tmp_path) as store, pytest.raises(ProcunitError, match="is no label"):
         store.pin_part("p", "../etc")

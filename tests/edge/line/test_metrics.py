@@ -1,4 +1,4 @@
-"""The numbers that a device gives of itself: percentiles over the last minute, temperatures that are not made up."""
+"""Metrics: latency percentiles over the last minute, temperatures only of readable sensors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_fast_line_does_not_fill_the_memory() -> None:
     assert latencies.percentiles().engine.p50_ms == 10 + MAX_PARTS / 2 - 1
 
 
-def test_temperatures_have_the_zones_names_and_a_silent_sensor_is_none(tmp_path: Path) -> None:
+def test_temperatures_have_the_names_of_their_zones_and_an_unreadable_sensor_is_none(tmp_path: Path) -> None:
     for number, (name, temp) in enumerate([("cpu-thermal", "51500\n"), ("gpu-thermal", None), ("cpu-thermal", "x")]):
         zone = tmp_path / f"thermal_zone{number}"
         zone.mkdir()

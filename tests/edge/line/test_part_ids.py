@@ -1,4 +1,4 @@
-"""Part ids and triggers: whatever is dropped, late or doubled costs its own part the id and no other part anything."""
+"""Part ids: one that is dropped, late or doubled affects only its own part."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def claim_of(part: int, *, windows: bool) -> PartIdArgs:
 
 @st.composite
 def lines(draw: st.DrawFn) -> list[tuple[str, int]]:
-    """What happens in which order: claims (dropped, repeated, early, late) among the triggers that were not missed."""
+    """A random order of events: claims (dropped, repeated, early, late) and the triggers that were not missed."""
     parts = list(range(1, draw(st.integers(1, 12)) + 1))
     missed = draw(st.sets(st.sampled_from(parts)))
     claims = draw(st.lists(st.sampled_from(parts), max_size=20))
@@ -50,7 +50,7 @@ def lines(draw: st.DrawFn) -> list[tuple[str, int]]:
 
 @pytest.mark.parametrize("windows", [False, True], ids=["counter", "window"])
 @given(line=lines())
-def test_every_bound_id_is_the_parts_own_and_every_claim_in_time_is_bound(
+def test_every_assigned_id_is_the_parts_own_and_every_claim_in_time_is_assigned(
     windows: bool, line: list[tuple[str, int]]
 ) -> None:
     part_ids = PartIds()
@@ -68,7 +68,7 @@ def test_every_bound_id_is_the_parts_own_and_every_claim_in_time_is_bound(
     claims=st.lists(st.tuples(st.integers(1, 4), st.integers(0, 40), st.integers(1, 30)), max_size=8),
     triggers=st.lists(st.integers(0, 60), min_size=1, max_size=8),
 )
-def test_whatever_the_windows_no_two_parts_get_one_id_and_a_doubtful_part_gets_none(
+def test_no_two_parts_get_the_same_id_and_an_ambiguous_part_gets_none(
     claims: list[tuple[int, int, int]], triggers: list[int]
 ) -> None:
     part_ids = PartIds()
@@ -86,7 +86,7 @@ def test_whatever_the_windows_no_two_parts_get_one_id_and_a_doubtful_part_gets_n
     assert len(bound) == len(set(bound))
 
 
-def test_a_dropped_claim_leaves_its_part_without_an_id_and_says_so() -> None:
+def test_a_dropped_claim_leaves_its_part_without_an_id_and_is_reported() -> None:
     part_ids = PartIds()
     for counter in (1, 3):
         assert part_ids.claim(by_counter(f"P{counter}", counter)) is None
@@ -96,7 +96,7 @@ def test_a_dropped_claim_leaves_its_part_without_an_id_and_says_so() -> None:
     assert "no part id arrived for counter 2" in bindings[1].problem
 
 
-def test_a_line_that_sends_no_part_ids_hears_nothing_of_them() -> None:
+def test_a_line_that_sends_no_part_ids_gets_no_problems() -> None:
     assert PartIds().bind(1, at(1)).problem is None
 
 
@@ -134,14 +134,14 @@ def test_a_second_trigger_in_a_window_gets_no_id() -> None:
     assert [part_ids.bind(n, at(n)).part_id for n in (1, 2)] == ["A", None]
 
 
-def test_a_window_that_reaches_back_to_the_trigger_before_is_not_trusted() -> None:
+def test_a_window_that_reaches_back_to_the_previous_trigger_is_not_used() -> None:
     part_ids = PartIds()
     part_ids.bind(1, at(1))
     part_ids.claim(by_window("A", 1.5, 3))
     assert part_ids.bind(2, at(2)).part_id is None
 
 
-def test_a_part_that_only_the_counter_tells_of_spends_no_window() -> None:
+def test_a_missed_part_uses_up_no_window() -> None:
     part_ids = PartIds()
     part_ids.claim(by_window("P2", 1.9, 2.1))
     assert part_ids.bind(1, None).part_id is None
@@ -168,18 +168,18 @@ def test_a_clock_that_goes_back_gives_no_id_from_before() -> None:
     assert part_ids.bind(3, at(101.2)).part_id is None
 
 
-def test_ids_that_find_no_part_are_told_and_make_room() -> None:
+def test_ids_that_match_no_part_are_reported_and_dropped() -> None:
     part_ids = PartIds()
     for n in range(MAX_HELD - 1):
         assert part_ids.claim(by_counter(f"P{n}", 10_000 + n)) is None
     part_ids.claim(by_window("W", 0, 1))
     refused = part_ids.claim(by_counter("X", 1))
     assert refused is not None
-    assert "already wait" in refused
+    assert "wait for their parts already" in refused
     binding = part_ids.bind(1, at(5))
     assert binding.problem is not None
-    assert "'W' found no part in its window" in binding.problem
-    assert "'P0' found no part with counter 10000" in binding.problem
+    assert "'W': no part came in its window" in binding.problem
+    assert "'P0': no part with counter 10000 came" in binding.problem
     assert part_ids.claim(by_counter("P2", 2)) is None
     too_far = part_ids.claim(by_counter("P9", 5000))
     assert too_far is not None

@@ -1,4 +1,4 @@
-"""The hand-over: order, bounds, markers and deadlines, with real threads."""
+"""The trigger queue: order, limits, triggers without frames, and deadlines, with real threads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def trigger(seq: int, *, frame: bool = True, age_s: float = 0.0) -> Trigger:
     return Trigger(seq, str(seq), None, seq, "", now_ns, pixels, None if frame else NotInspected.OVERLOAD)
 
 
-def test_triggers_come_out_in_their_order_then_closed() -> None:
+def test_triggers_are_taken_in_order_then_closed_is_raised() -> None:
     trigger_queue = TriggerQueue(2)
     trigger_queue.put(trigger(1))
     trigger_queue.put(trigger(2, frame=False))
@@ -35,30 +35,30 @@ def test_triggers_come_out_in_their_order_then_closed() -> None:
         trigger_queue.take(0)
 
 
-def test_nothing_in_time_is_none() -> None:
+def test_take_returns_none_after_the_timeout() -> None:
     started_s = time.monotonic()
     assert TriggerQueue(1).take(0.05) is None
     assert time.monotonic() - started_s >= 0.05
 
 
-def test_only_frames_take_room() -> None:
+def test_only_frames_use_slots() -> None:
     trigger_queue = TriggerQueue(1)
     trigger_queue.put(trigger(1, frame=False))
-    assert trigger_queue.has_room()
+    assert trigger_queue.has_free_slot()
     trigger_queue.put(trigger(2))
-    assert not trigger_queue.has_room()
-    assert not trigger_queue.wait_for_room(0.01)
+    assert not trigger_queue.has_free_slot()
+    assert not trigger_queue.wait_for_free_slot(0.01)
     trigger_queue.take(0)
-    assert not trigger_queue.has_room()
+    assert not trigger_queue.has_free_slot()
     trigger_queue.take(0)
-    assert trigger_queue.wait_for_room(0)
+    assert trigger_queue.wait_for_free_slot(0)
 
 
-def test_room_is_announced_to_a_waiting_giver() -> None:
+def test_a_freed_slot_wakes_a_waiting_putter() -> None:
     trigger_queue = TriggerQueue(1)
     trigger_queue.put(trigger(1))
     threading.Timer(0.05, trigger_queue.take, (0,)).start()
-    assert trigger_queue.wait_for_room(5)
+    assert trigger_queue.wait_for_free_slot(5)
 
 
 @pytest.mark.parametrize(("age_s", "in_time"), [(0.0, True), (0.15, True), (0.3, False)])
@@ -71,7 +71,7 @@ def test_a_frame_past_its_deadline_becomes_overload(age_s: float, in_time: bool)
     assert taken.not_inspected is (None if in_time else NotInspected.OVERLOAD)
 
 
-def test_without_a_line_no_frame_is_too_late() -> None:
+def test_without_a_deadline_no_frame_is_too_late() -> None:
     trigger_queue = TriggerQueue(2)
     trigger_queue.put(trigger(1, age_s=3600))
     taken = trigger_queue.take(0)
@@ -79,7 +79,7 @@ def test_without_a_line_no_frame_is_too_late() -> None:
     assert taken.frame is not None
 
 
-def test_a_marker_keeps_its_own_reason() -> None:
+def test_a_trigger_without_a_frame_keeps_its_reason() -> None:
     trigger_queue = TriggerQueue(1)
     now_ns = time.monotonic_ns() - 10**9
     trigger_queue.put(Trigger(1, "1", None, 1, "", now_ns, None, NotInspected.CAMERA), 0.1)
@@ -88,7 +88,7 @@ def test_a_marker_keeps_its_own_reason() -> None:
     assert taken.not_inspected is NotInspected.CAMERA
 
 
-def test_markers_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_triggers_without_frames_are_limited_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_WAITING", 3)
     trigger_queue = TriggerQueue(1)
 
@@ -107,7 +107,7 @@ def test_markers_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.booleans(), max_size=60), st.integers(1, 4))
-def test_a_giver_and_a_taker_pass_every_trigger_once_in_order(frames: list[bool], slots: int) -> None:
+def test_two_threads_pass_every_trigger_once_in_order(frames: list[bool], slots: int) -> None:
     trigger_queue = TriggerQueue(slots)
     taken: list[tuple[int, bool]] = []
 
@@ -123,7 +123,7 @@ def test_a_giver_and_a_taker_pass_every_trigger_once_in_order(frames: list[bool]
     taker = threading.Thread(target=take_all)
     taker.start()
     for seq, wants_frame in enumerate(frames):
-        trigger_queue.put(trigger(seq, frame=wants_frame and trigger_queue.wait_for_room(5)))
+        trigger_queue.put(trigger(seq, frame=wants_frame and trigger_queue.wait_for_free_slot(5)))
     trigger_queue.close()
     taker.join(5)
     assert taken == list(enumerate(frames))

@@ -1,4 +1,4 @@
-"""The outbox's room: what is kept of the acknowledged, and what a nearly full disk still takes."""
+"""Disk space of the outbox: how long acknowledged messages are kept, and results on a nearly full disk."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _tends_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def hand_in_results(outbox: Outbox, first_seq: int, last_seq: int) -> None:
-    """Results with their triggers, without waiting for the disk."""
+    """Hand in triggers with results, without waiting for the disk."""
     for seq in range(first_seq, last_seq + 1):
         outbox.open_trigger(Trigger(seq, f"f{seq}", None, seq, "2026-01-01T00:00:00Z", 0, None))
         outbox.close_trigger(seq, PAYLOAD)
@@ -40,7 +40,7 @@ def stored(path: Path) -> list[tuple[int, str]]:
 
 
 def page_count(path: Path) -> int:
-    """Pages of the database, those that are in the log alone included."""
+    """Pages of the database, including those that are only in the log."""
     with sqlite3.connect(path) as db:
         return int(db.execute("PRAGMA page_count").fetchone()[0])
 
@@ -52,7 +52,7 @@ def free_bytes(path: Path) -> int:
 
 
 def used_bytes(path: Path) -> int:
-    """Pages that hold something."""
+    """Pages in use."""
     return page_count(path) * PAGE_BYTES - free_bytes(path)
 
 
@@ -64,7 +64,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_acknowledged_results_make_room_when_the_database_is_large_and_pending_ones_never(
+def test_when_the_database_is_large_acknowledged_results_are_deleted_and_pending_ones_never(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(disk_space, "RETAINED_BYTES", 1_000_000)
@@ -98,9 +98,7 @@ def test_acknowledged_results_are_kept_for_seven_days(tmp_path: Path, monkeypatc
         wait_until(lambda: [seq for seq, _ in stored(path)] == [3, 4])
 
 
-def test_a_device_that_does_not_know_the_time_gives_up_nothing_by_age(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_device_with_an_unset_clock_deletes_nothing_by_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "o.sqlite"
     with Outbox(path) as outbox:
         hand_in_results(outbox, 1, 1)
@@ -113,7 +111,7 @@ def test_a_device_that_does_not_know_the_time_gives_up_nothing_by_age(
         assert stored(path) == [(1, "acknowledged")]
 
 
-def test_the_reserve_grows_to_its_size_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_filler_grows_to_its_full_size_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk_space, "RESERVE_BYTES", 6 << 20)
     path = tmp_path / "o.sqlite"
     with Outbox(path) as outbox:
@@ -123,7 +121,7 @@ def test_the_reserve_grows_to_its_size_on_the_disk(tmp_path: Path, monkeypatch: 
         assert outbox.shortage is None
 
 
-def test_on_a_full_disk_results_go_into_the_reserve_then_in_place_of_acknowledged_ones_then_wait(
+def test_on_a_full_disk_results_use_the_filler_then_replace_acknowledged_ones_then_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(disk_space, "RESERVE_BYTES", 2 << 20)
@@ -135,13 +133,13 @@ def test_on_a_full_disk_results_go_into_the_reserve_then_in_place_of_acknowledge
         assert outbox.shortage is None
         monkeypatch.setattr(disk_space, "LOW_DISK_BYTES", 1 << 62)
         wait_until(lambda: outbox.shortage is not None)
-        pages = page_count(path)  # some may be in the log alone: folding them in is no growth
+        pages = page_count(path)  # some may be only in the log: copying them into the file is not growth
         hand_in_results(outbox, 201, 400)
         assert outbox.flush(5)
         hand_in_results(outbox, 401, 2000)
         wait_until(lambda: outbox.error is not None and outbox.backlog() > 300)
         assert "full" in str(outbox.error)
-        assert "MB set aside" in str(outbox.shortage)
+        assert "MB of reserved space" in str(outbox.shortage)
         time.sleep(0.2)
         states = stored(path)
         assert {state for _, state in states} == {"pending"}
@@ -154,7 +152,7 @@ def test_on_a_full_disk_results_go_into_the_reserve_then_in_place_of_acknowledge
         assert [m.seq for m in outbox.unacknowledged(0, 5000)] == list(range(201, 2001))
 
 
-def test_the_log_and_the_ballast_hold_room_on_the_disk(tmp_path: Path) -> None:
+def test_the_log_and_the_ballast_are_allocated_on_the_disk(tmp_path: Path) -> None:
     path = tmp_path / "o.sqlite"
     ballast, log = tmp_path / "o.sqlite.ballast", tmp_path / "o.sqlite-wal"
     with Outbox(path):

@@ -1,4 +1,4 @@
-"""The outbox: nothing lost, nothing doubled, whatever stops the process."""
+"""The outbox: nothing is lost and nothing stored twice, whatever stops the process."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ REPOSITORY = Path(__file__).parents[3]
 
 
 def trigger(seq: int, counter: int | None = None) -> Trigger:
-    """A trigger without a frame, which is all that the journal keeps."""
+    """A trigger without a frame; the journal stores no frames."""
     return Trigger(seq, f"f{seq}", f"part-{seq}", seq if counter is None else counter, "2026-01-01T00:00:00Z", 0, None)
 
 
 def fill(outbox: Outbox, count: int, padding: bytes = b"") -> None:
-    """`count` triggers with results."""
+    """Store `count` triggers with results."""
     first = outbox.next_seq()
     for seq in range(first, first + count):
         outbox.open_trigger(trigger(seq))
@@ -43,7 +43,7 @@ def fill(outbox: Outbox, count: int, padding: bytes = b"") -> None:
 
 
 def stored_results(path: Path) -> list[int]:
-    """Numbers of all stored results, whatever their state, read past the outbox."""
+    """Sequence numbers of all stored results in any state, read directly from the file."""
     with sqlite3.connect(path) as db:
         return [row[0] for row in db.execute("SELECT seq FROM messages WHERE kind = 'result' ORDER BY seq")]
 
@@ -184,7 +184,7 @@ def test_a_database_of_schema_1_keeps_its_rows(tmp_path: Path) -> None:
     assert stored_results(path) == [1, 2, 3, 4]
 
 
-def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
+def test_an_unwritable_directory_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ProcunitError, match="cannot open the outbox"):
         Outbox(tmp_path / "file" / "o.sqlite")
@@ -204,7 +204,7 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
     assert "another process uses this outbox" in other.stderr
 
 
-def test_what_cannot_be_written_now_waits_and_is_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writes_that_fail_wait_and_are_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.outbox.database._BUSY_TIMEOUT_S", 0.05)
     monkeypatch.setattr(outbox_writer, "_RETRY_S", 0.05)
     path = tmp_path / "o.sqlite"
@@ -222,7 +222,7 @@ def test_what_cannot_be_written_now_waits_and_is_written_later(tmp_path: Path, m
         assert [m.payload for m in outbox.unacknowledged(0, 10)] == [b"kept"]
 
 
-def test_closing_while_the_disk_refuses_ends_without_a_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_while_the_disk_fails_leaves_no_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.outbox.database._BUSY_TIMEOUT_S", 0.05)
     monkeypatch.setattr(outbox_writer, "_MAX_BATCH", 1)
     path = tmp_path / "o.sqlite"
@@ -240,7 +240,7 @@ def test_closing_while_the_disk_refuses_ends_without_a_gap(tmp_path: Path, monke
         assert reopened.next_seq() == 1
 
 
-def test_a_dead_writer_is_told_and_takes_nothing_more(tmp_path: Path) -> None:
+def test_a_failed_writer_is_reported_and_accepts_nothing(tmp_path: Path) -> None:
     with Outbox(tmp_path / "o.sqlite") as outbox:
         outbox.open_trigger(trigger(1))
         outbox.open_trigger(trigger(1))
@@ -251,12 +251,12 @@ def test_a_dead_writer_is_told_and_takes_nothing_more(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("met_by", ["reading", "writing"])
-def test_damage_met_while_running_ends_the_outbox_and_is_set_aside_at_the_next_start(
+def test_damage_found_while_running_ends_the_outbox_and_the_next_start_sets_it_aside(
     tmp_path: Path, met_by: str
 ) -> None:
     path = tmp_path / "o.sqlite"
     with Outbox(path) as outbox:
-        fill(outbox, 1500, bytes(3000))  # more than a connection keeps in memory
+        fill(outbox, 1500, bytes(3000))  # more than the cache of a connection
     with Outbox(path) as outbox:
         old_epoch = outbox.epoch
         intact = path.read_bytes()
@@ -270,7 +270,7 @@ def test_damage_met_while_running_ends_the_outbox_and_is_set_aside_at_the_next_s
         assert "malformed" in str(outbox.error)
         with pytest.raises(RuntimeError, match="outbox is closed"):
             outbox.put_event(b"lost")
-    path.write_bytes(intact)  # what a check at the next start does not find
+    path.write_bytes(intact)  # the check at the next start finds no damage
     with Outbox(path) as outbox:
         assert outbox.set_aside == tmp_path / "o.sqlite.damaged-1"
         assert outbox.epoch != old_epoch
@@ -279,7 +279,7 @@ def test_damage_met_while_running_ends_the_outbox_and_is_set_aside_at_the_next_s
         assert outbox.set_aside is None
 
 
-def test_a_replay_is_refused_in_words_where_it_makes_no_sense(tmp_path: Path) -> None:
+def test_an_impossible_replay_is_refused_with_its_reason(tmp_path: Path) -> None:
     with Outbox(tmp_path / "o.sqlite") as outbox:
         fill(outbox, 20)
         outbox.acknowledge(range(1, 21))
@@ -295,7 +295,7 @@ def test_a_replay_is_refused_in_words_where_it_makes_no_sense(tmp_path: Path) ->
             outbox.replay(outbox.epoch, 1, 2)
 
 
-def test_replays_outlive_a_restart_and_follow_one_another(tmp_path: Path) -> None:
+def test_replays_survive_a_restart_and_follow_one_another(tmp_path: Path) -> None:
     path = tmp_path / "o.sqlite"
     with Outbox(path) as outbox:
         fill(outbox, 6)
@@ -319,15 +319,15 @@ def test_a_command_is_remembered_until_it_expires_also_after_a_restart(
     monkeypatch.setattr(outbox_commands, "MAX_COMMANDS", 2)
     path, now = tmp_path / "o.sqlite", datetime.now(timezone.utc)
     with Outbox(path) as outbox:
-        assert not outbox.seen_command("c1")
-        outbox.remember_command("c1", now + timedelta(hours=1))
-        assert outbox.seen_command("c1")
-        outbox.remember_command("c2", now - timedelta(seconds=1))
-        outbox.remember_command("c3", now + timedelta(hours=1))
-        with pytest.raises(ProcunitError, match="wait for their expiry"):
-            outbox.remember_command("c4", now + timedelta(hours=1))
+        assert not outbox.command_memory.seen("c1")
+        outbox.command_memory.remember("c1", now + timedelta(hours=1))
+        assert outbox.command_memory.seen("c1")
+        outbox.command_memory.remember("c2", now - timedelta(seconds=1))
+        outbox.command_memory.remember("c3", now + timedelta(hours=1))
+        with pytest.raises(ProcunitError, match="are remembered that have not expired"):
+            outbox.command_memory.remember("c4", now + timedelta(hours=1))
     with Outbox(path) as outbox:
-        assert [outbox.seen_command(cmd_id) for cmd_id in ("c1", "c2", "c3", "c4")] == [True, False, True, False]
+        assert [outbox.command_memory.seen(cmd_id) for cmd_id in ("c1", "c2", "c3", "c4")] == [True, False, True, False]
 
 
 _VICTIM = textwrap.dedent(
@@ -384,7 +384,7 @@ def test_sigkill_at_any_moment_leaves_every_journalled_trigger_open_or_with_one_
 
 
 class OutboxMachine(RuleBasedStateMachine):
-    """Any order of calls, with restarts in between, against a plain model."""
+    """Calls in any order, with restarts in between, compared with a simple model."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Power read from trees like the boards' own, and from an nvidia-smi that says what the real one does."""
+"""Power read from copies of the boards' sysfs trees, and from a script that prints what nvidia-smi does."""
 
 from __future__ import annotations
 
@@ -29,33 +29,33 @@ def no_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
 
 
-def test_an_orin_nx_tells_by_the_rail_that_feeds_the_others(tmp_path: Path) -> None:
+def test_orin_nx_power_is_that_of_the_rail_that_feeds_the_others(tmp_path: Path) -> None:
     rails = rail(1, "VDD_IN", 5000, 2400) | rail(2, "VDD_CPU_GPU_CV", 5000, 800) | rail(3, "VDD_SOC", 5000, 300)
     monitor(tmp_path, 0, "cpu_thermal", {"temp1_input": "45000", "in1_input": "1", "curr1_input": "1"})
     monitor(tmp_path, 1, "ina3221", rails | {"in7_label": "sum of shunt voltages", "in7_input": "7"})
     assert power_w(tmp_path) == pytest.approx(12.0)
 
 
-def test_an_agx_orin_tells_by_the_sum_of_its_rails(tmp_path: Path) -> None:
+def test_agx_orin_power_is_the_sum_of_its_rails(tmp_path: Path) -> None:
     monitor(tmp_path, 3, "ina3221", rail(1, "VDD_GPU_SOC", 20000, 500) | rail(2, "VDD_CPU_CV", 20000, 200))
     monitor(tmp_path, 4, "ina3221", rail(1, "VIN_SYS_5V0", 5000, 1000) | {"in2_label": "NC", "in2_input": "0"})
     assert power_w(tmp_path) == pytest.approx(10 + 4 + 5)
 
 
-def test_a_monitor_that_computes_watts_is_believed(tmp_path: Path) -> None:
+def test_watts_computed_by_the_monitor_are_used(tmp_path: Path) -> None:
     monitor(tmp_path, 0, "ina238", {"power1_input": "31500000", "in1_input": "20000", "curr1_input": "1"})
     assert power_w(tmp_path) == pytest.approx(31.5)
 
 
 @pytest.mark.parametrize("content", ["", "not a number"])
-def test_what_cannot_be_read_is_no_figure(tmp_path: Path, content: str) -> None:
+def test_an_unreadable_sensor_is_none(tmp_path: Path, content: str) -> None:
     monitor(tmp_path, 0, "ina3221", rail(1, "VDD_IN", 5000, 1000) | {"curr1_input": content})
     assert power_w(tmp_path) is None
     assert power_w(tmp_path / "nowhere") is None
 
 
 @pytest.mark.parametrize(("said", "watts"), [("echo 71.63", 71.63), ("echo '[N/A]'", None), ("exit 9", None)])
-def test_a_discrete_gpu_tells_through_nvidia_smi(tmp_path: Path, said: str, watts: float | None) -> None:
+def test_discrete_gpu_power_comes_from_nvidia_smi(tmp_path: Path, said: str, watts: float | None) -> None:
     script = tmp_path / "bin" / "nvidia-smi"
     script.parent.mkdir()
     script.write_text(f"#!/bin/sh\n{said}\n")

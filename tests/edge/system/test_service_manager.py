@@ -1,4 +1,4 @@
-"""sd_notify over real unix sockets, and the watchdog that is fed by progress alone."""
+"""sd_notify over real unix sockets, and the watchdog that is fed only on progress."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edge.system.service_manager import Heartbeat, ServiceNotifier, WatchdogFeed
 
 @pytest.fixture(params=["path", "abstract"])
 def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, socket.socket]]:
-    """What the service manager holds: the value of NOTIFY_SOCKET and the socket behind it."""
+    """The service manager's side: the value of NOTIFY_SOCKET and its socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.setblocking(False)
         name = f"procunit-{secrets.token_hex(4)}"
@@ -52,9 +52,9 @@ def test_without_a_manager_nothing_is_sent() -> None:
     assert not notifier.managed
 
 
-def test_a_manager_that_is_gone_is_a_warning_not_an_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_manager_is_only_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ServiceNotifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("judging parts")
-    assert "cannot be told READY=1" in caplog.text
+    assert "cannot send READY=1" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -68,11 +68,13 @@ def test_a_manager_that_is_gone_is_a_warning_not_an_end(tmp_path: Path, caplog: 
         ({}, None),
     ],
 )
-def test_the_managers_patience(environment: dict[str, str], watchdog_s: float | None) -> None:
+def test_the_watchdog_timeout_is_read_from_the_environment(
+    environment: dict[str, str], watchdog_s: float | None
+) -> None:
     assert ServiceNotifier(environment).watchdog_s == watchdog_s
 
 
-def test_the_watchdog_is_fed_once_a_step_and_never_without_one(manager: tuple[str, socket.socket]) -> None:
+def test_the_watchdog_is_fed_only_when_the_heartbeat_advances(manager: tuple[str, socket.socket]) -> None:
     address, listening = manager
     heartbeat = Heartbeat()
     feeder = WatchdogFeeder(ServiceNotifier({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "400000"}), heartbeat)

@@ -1,4 +1,4 @@
-"""Signals that ask to stop, sent to this very process."""
+"""Stop signals, sent to the test process itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edge.system.stop_signals import StopSignals
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_wakes_whoever_waits(number: signal.Signals) -> None:
+def test_a_signal_wakes_a_waiting_thread(number: signal.Signals) -> None:
     with StopSignals() as signals:
         assert not signals.wait(0.01)
         threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
@@ -29,7 +29,7 @@ def test_a_signal_before_the_wait_is_not_lost() -> None:
         assert signals.wait(0)
 
 
-def test_the_second_signal_is_not_held_back() -> None:
+def test_the_second_signal_ends_the_process() -> None:
     with StopSignals() as signals:
         os.kill(os.getpid(), signal.SIGINT)
         assert signals.wait(1)
@@ -38,7 +38,7 @@ def test_the_second_signal_is_not_held_back() -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_afterwards_the_process_is_as_before() -> None:
+def test_afterwards_the_default_handlers_are_restored() -> None:
     with StopSignals():
         assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

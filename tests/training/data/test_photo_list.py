@@ -125,7 +125,7 @@ def test_a_line_that_does_not_fit_is_refused(folder: Path, text: str, line: int 
 
 
 def test_what_is_neither_text_nor_there_is_refused(folder: Path) -> None:
-    with pytest.raises(ProcunitError, match=r"a\.png: cannot be read"):
+    with pytest.raises(ProcunitError, match=r"a\.png:1: cannot be read"):
         dataset_from_path(folder / "good/a.png")
     with pytest.raises(ProcunitError, match=r"no such folder.*or a CSV file"):
         dataset_from_path(folder / "nowhere.csv")

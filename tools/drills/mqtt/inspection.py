@@ -58,7 +58,7 @@ def _p99_ms(folder: Path, port: int, parts: int) -> float:
         daemon.kill()  # results not yet sent to a slow broker do not matter here
         daemon.wait()
     if len(times_ms) != parts:
-        raise RuntimeError(f"{len(times_ms)} of {parts} parts were inspected:\n{device.said}")
+        raise RuntimeError(f"{len(times_ms)} of {parts} parts were inspected:\n{device.log_text}")
     return float(np.quantile(times_ms, 0.99))
 
 

@@ -59,10 +59,10 @@ def _kill_daemon_repeatedly(folder: Path, broker: Broker, kills: int, meanwhile:
     draw = random.Random(4)  # noqa: S311  (moments to kill at, the same in every run)
     with Subscriber(broker) as subscriber:
         for _ in range(kills):
-            said = len(device.said)
+            said = len(device.log_text)
             process = device.start()
             try:
-                while "inspecting; results go" not in device.said[said:]:
+                while "inspecting; results go" not in device.log_text[said:]:
                     time.sleep(0.02)
                 time.sleep(draw.uniform(0.1, 1.2))
                 meanwhile(broker)
