@@ -88,9 +88,9 @@ def test_a_mask_of_another_shape_is_refused_when_it_is_read(folder: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
-        ("", 1, "the columns file and label are needed"),
+        ("", 1, "needs the columns file and label"),
         ("file;label\ngood/a.png;good\n", 1, "separated by commas"),
-        ("file,part_id\ngood/a.png,T1\n", 1, "the columns file and label are needed"),
+        ("file,part_id\ngood/a.png,T1\n", 1, "needs the columns file and label"),
         ("file,label,defect_type\ngood/a.png,good,good\n", 1, r"label \(or defect_type\) appears twice"),
         ("file,label,file\ngood/a.png,good,good/a.png\n", 1, "the column file appears twice"),
         ("file,label\ngood/a.png,good\n,good\n", 3, "file is empty"),
@@ -108,7 +108,7 @@ def test_a_mask_of_another_shape_is_refused_when_it_is_read(folder: Path) -> Non
         ("file,label\ngood,good\n", 2, "names good, which does not exist"),
         (f"file,label\n{'x' * 5000},good\n", 2, "which does not exist"),
         ("file,label\n", None, "lists no photograph"),
-        ('file,label\n"good/a.png,good\n', None, "cannot be read: unexpected end of data"),
+        ('file,label\n"good/a.png,good\n', 2, "cannot be read: unexpected end of data"),
         (
             "file,label\ngood/a.png,good\ngood/b.png,GOOD\n",
             None,
