@@ -51,7 +51,7 @@ class MqttSettings(Section):
         default=None, title="Client key", description="PEM file of its private key, not readable by other users"
     )
     keepalive_s: Annotated[Integer, Field(ge=2, le=600)] = Field(
-        default=5, title="Keep-alive", description="Keep-alive interval of MQTT in seconds, 2 to 600"
+        default=5, title="Keep-alive", description="Seconds without traffic after which a PINGREQ is sent, 2 to 600"
     )
     frames_per_min: Annotated[Integer, Field(ge=1, le=6000)] = Field(
         default=600, title="Frame rate", description="Maximum number of frames published per minute, 1 to 6000"
