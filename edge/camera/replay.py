@@ -34,7 +34,7 @@ class ReplaySettings(CameraSettings):
     parts_per_min: Annotated[StrictNumber, Field(gt=0, le=60_000)] | Literal["max", "listed"] = Field(
         default="max",
         title="Rate",
-        description="Parts a minute, `max` as fast as they can be inspected, `listed` as the column arrival_s says",
+        description="Parts per minute; `max`: as fast as they can be inspected; `listed`: by the column arrival_s",
     )
     at_end: Literal["stop", "hold"] = Field(
         default="stop",
@@ -87,9 +87,8 @@ class ReplayCamera:
         time.sleep(max(0.0, wait_s))
         self._next += 1
         row = self._rows[self._next - 1]
-        arrived_s = (
-            time.monotonic() if self.self_paced else due_s
-        )  # on a real line a part arrives even if nobody waits for it
+        # on a real line a part arrives when it is due, even if nobody waits for it
+        arrived_s = time.monotonic() if self.self_paced else due_s
         return Arrival(str(self._next), row.part_id, self._next, utc_now(), int(arrived_s * 1e9))
 
     def read_frame(self, arrival: Arrival) -> Frame:

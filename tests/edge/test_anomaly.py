@@ -42,9 +42,9 @@ def test_without_rows_every_patch_is_infinitely_far() -> None:
     assert np.isinf(distances_to_rows(np.zeros((2, 3, 4), np.float32), np.zeros((0, 5), np.float32))).all()
 
 
-@pytest.mark.parametrize(("judged", "counted"), [(1, 1), (32, 1), (33, 2), (64, 2), (400, 13)])
-def test_one_patch_in_32_is_counted(judged: int, counted: int) -> None:
-    assert counted_patches(judged) == counted
+@pytest.mark.parametrize(("inspected", "counted"), [(1, 1), (32, 1), (33, 2), (64, 2), (400, 13)])
+def test_one_patch_in_32_is_counted(inspected: int, counted: int) -> None:
+    assert counted_patches(inspected) == counted
 
 
 def test_the_score_is_the_mean_of_the_farthest_patches() -> None:

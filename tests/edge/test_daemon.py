@@ -39,8 +39,8 @@ def test_a_replay_gives_every_part_its_verdict_in_order_and_ends(device: Device,
     assert [e.fault for e in events_of(messages)] == [FaultId.CAMERA_ENDED]
     lines = device.log_text.splitlines()
     assert len(lines) < 12
-    for said in ("bundle tiny version 1", "golden gate", f"results go to {ROOT}/result", "all messages were sent"):
-        assert any(said in line for line in lines)
+    for text in ("bundle tiny version 1", "golden gate", f"results go to {ROOT}/result", "all messages were sent"):
+        assert any(text in line for line in lines)
 
 
 def test_without_a_broker_it_runs_on_and_delivers_later(device: Device, broker: Broker) -> None:
@@ -210,8 +210,8 @@ def test_once_the_rate_is_known_the_retention_is_logged(
     device.camera["parts_per_min"] = 1200
     with caplog.at_level(logging.INFO):
         assert run_daemon(settings_of(device)) == 0
-    (said,) = [record.getMessage() for record in caplog.records if "for a replay" in record.getMessage()]
-    assert re.fullmatch(r"at \S+ parts per second, acknowledged results are kept for \d\.\d days for a replay", said)
+    (message,) = [record.getMessage() for record in caplog.records if "for a replay" in record.getMessage()]
+    assert re.fullmatch(r"at \S+ parts per second, acknowledged results are kept for \d\.\d days for a replay", message)
 
 
 def test_a_faulty_list_of_photographs_stops_the_start(device: Device) -> None:

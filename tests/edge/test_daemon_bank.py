@@ -82,7 +82,7 @@ def test_a_false_alarm_is_cleared_while_parts_are_inspected_and_undo_brings_it_b
         )
         return [r for r in results_of(found) if r.bundle.bank_version == version]
 
-    def told(fault: FaultId, count: int = 1) -> list[Event]:
+    def reported(fault: FaultId, count: int = 1) -> list[Event]:
         found = subscriber.wait_for(lambda m: [e.fault for e in events_of(m)].count(fault) >= count)
         return [event for event in events_of(found) if event.fault is fault]
 
@@ -96,7 +96,7 @@ def test_a_false_alarm_is_cleared_while_parts_are_inspected_and_undo_brings_it_b
             assert "Version 1" in add(device, "--result", alarm.result_id)
 
             cleared = results(1)[0]
-            (changed,) = told(FaultId.BANK_CHANGED)
+            (changed,) = reported(FaultId.BANK_CHANGED)
             assert "version 1 by " in changed.detail
             assert "signed with line-bank.pub: 51" in changed.detail
             assert cleared.verdict is Verdict.PASS
@@ -110,7 +110,7 @@ def test_a_false_alarm_is_cleared_while_parts_are_inspected_and_undo_brings_it_b
             with connected_plant(broker, ROOT, device.folder / "line-bank.pem") as line_key:
                 assert line_key.ask("disarm", sign=True).reason is Refusal.SIGNATURE
             put_in_use_by_a_stranger(device)
-            (refused,) = told(FaultId.BANK_REFUSED)
+            (refused,) = reported(FaultId.BANK_REFUSED)
             assert "version 2: " in refused.detail
             assert "the signature is not by any trusted key" in refused.detail
             assert results(1)[-1].verdict is Verdict.PASS
@@ -118,7 +118,7 @@ def test_a_false_alarm_is_cleared_while_parts_are_inspected_and_undo_brings_it_b
             device.wait_for_log("bank_refused: over")
 
             assert "The bundle's own memory bank" in bank(device, "undo")
-            assert len(told(FaultId.BANK_CHANGED, 2)) == 2
+            assert len(reported(FaultId.BANK_CHANGED, 2)) == 2
             back = results_of(subscriber.messages)[-1] if results(0) else alarm
             assert (back.verdict, back.internal_configuration_id) == (Verdict.REVIEW, alarm.internal_configuration_id)
         finally:

@@ -103,10 +103,11 @@ def test_each_unsigned_command_does_what_it_promises(device: Device, broker: Bro
 
         labels = device.folder / "labels.csv"
         labels.write_text("part_id,label\n00007.png,good\n00008.png,dent\nnobody's,dent\n")
-        said = CliRunner().invoke(cli, ["label", str(labels), "--config", str(device.config)])
-        assert said.exit_code == 0
-        first_lines = "2 of 3 labels; 2 frames are kept for training\n  nobody's: no frame of this part is"
-        assert said.output.startswith(first_lines)
+        labelled = CliRunner().invoke(cli, ["label", str(labels), "--config", str(device.config)])
+        assert labelled.exit_code == 0
+        assert labelled.output.startswith(
+            "2 of 3 labels; 2 frames are kept for training\n  nobody's: no frame of it is"
+        )
         assert len(list((device.folder / "state/frames/pinned").glob("*.json"))) == 4
 
         assert "too late" in plant.ask("part-id", {"partId": "P1", "counter": 4}).text
@@ -117,8 +118,8 @@ def test_each_unsigned_command_does_what_it_promises(device: Device, broker: Bro
         assert Result.model_validate_json(last.payload).seq == PARTS
         metrics = [Metrics.model_validate_json(payload) for payload in payloads(subscriber.messages, "metrics")]
         assert metrics[0].device == "edge-1"
-        told = [event.command for event in events_of(subscriber.messages) if event.command]
-        assert {command.name for command in told} == {"status", "replay", "frame", "label", "part-id"}
+        recorded = [event.command for event in events_of(subscriber.messages) if event.command]
+        assert {command.name for command in recorded} == {"status", "replay", "frame", "label", "part-id"}
 
 
 def test_a_snapshot_publishes_one_photograph_whatever_its_verdict(device: Device, broker: Broker) -> None:
@@ -177,8 +178,8 @@ def test_a_retained_and_a_disallowed_command_are_refused_and_reported(device: De
     publish.single(f"{ROOT}/cmd/snapshot", command, 1, True, broker.host, broker.port)
     with listening(broker, device) as (subscriber, plant), running(device, plant):
         assert plant.ask("snapshot").reason is Refusal.NOT_ALLOWED
-        told = refusals(subscriber.wait_for(lambda m: len(refusals(m)) == 2))
-        assert "retained" in told[0].detail
+        refused = refusals(subscriber.wait_for(lambda m: len(refusals(m)) == 2))
+        assert "retained" in refused[0].detail
 
 
 def test_a_missing_part_id_affects_no_other_part(

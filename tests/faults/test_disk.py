@@ -85,12 +85,12 @@ def test_the_index_of_the_log_is_allocated_before_the_disk_is_full(small_disk: P
 def test_a_disk_that_fills_up_during_filling_does_not_prevent_a_checkpoint(tmp_path: Path) -> None:
     with disk_of(160, tmp_path / "disk") as disk:
         database = open_database(disk / "outbox.db")
-        room = DiskSpace(database.path, database.writer, database.database_file)
+        disk_space = DiskSpace(database.path, database.writer, database.database_file)
         database.writer.set_trace_callback(lambda sql: fill(disk) if "wal_checkpoint" in sql else None)
-        room.tend()
+        disk_space.tend()
         assert database.writer.execute("SELECT COUNT(*) FROM filler").fetchone() == (1,)
-        _, logged, folded = database.writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        assert folded == logged
+        _, logged, copied = database.writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        assert copied == logged
         database.close()
 
 

@@ -1,6 +1,6 @@
 """The daemon and its engine: built with published progress, lost, damaged, replaced, or unavailable.
 
-Builds are TensorRT-RTX's real ones on the CPU; where an engine has to run, a double named as such stands for the GPU.
+Builds are TensorRT-RTX's real ones on the CPU; where an engine has to run, a test double replaces the GPU.
 """
 
 from __future__ import annotations
@@ -92,12 +92,12 @@ def test_an_engine_that_cannot_be_opened_again_ends_the_daemon_for_a_restart(dev
     assert FaultId.ENGINE_UNAVAILABLE in [e.fault for e in events]
 
 
-@pytest.mark.parametrize("says", [(), (PROGRESS,)], ids=["at its start", "in the middle"])
+@pytest.mark.parametrize("lines", [(), (PROGRESS,)], ids=["at its start", "in the middle"])
 def test_a_signal_during_the_build_ends_the_daemon_at_once_and_cleanly(
-    device: Device, monkeypatch: pytest.MonkeyPatch, says: tuple[str, ...]
+    device: Device, monkeypatch: pytest.MonkeyPatch, lines: tuple[str, ...]
 ) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX has wheels for x86-64 alone")
-    pid = replace_child(monkeypatch, device.folder, *says, then=HANGS)
+    pid = replace_child(monkeypatch, device.folder, *lines, then=HANGS)
     device.sections["engine"] = RTX
 
     def interrupt() -> None:

@@ -20,18 +20,18 @@ def labelled(folder: Path, port: int, rows: str = "P1,good\n") -> Result:
 
 
 def test_without_a_broker_there_is_a_clear_error(tmp_path: Path) -> None:
-    said = labelled(tmp_path / "device", free_port())
-    assert "the broker cannot be reached" in str(said.exception)
-    assert "procunit mqtt check" in str(said.exception)
+    outcome = labelled(tmp_path / "device", free_port())
+    assert "no way to the broker" in str(outcome.exception)
+    assert "procunit mqtt check" in str(outcome.exception)
 
 
 def test_without_a_running_device_there_is_a_clear_error(
     tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edge.commands.client.REPLY_TIMEOUT_S", 0.5)
-    said = labelled(tmp_path / "device", broker.port)
-    assert "no reply" in str(said.exception)
-    assert "demo/edge-1/v1/cmd/label" in str(said.exception)
+    outcome = labelled(tmp_path / "device", broker.port)
+    assert "no reply" in str(outcome.exception)
+    assert "demo/edge-1/v1/cmd/label" in str(outcome.exception)
 
 
 def test_a_user_without_the_right_to_send_commands_gets_an_error(tmp_path: Path, broker: Broker) -> None:
@@ -39,5 +39,5 @@ def test_a_user_without_the_right_to_send_commands_gets_an_error(tmp_path: Path,
     broker.stop()
     broker.forget(f"acl_file {tmp_path}/acl\n")
     broker.start()
-    said = labelled(tmp_path / "device", broker.port)
-    assert "the broker refused it: Not authorized" in str(said.exception)
+    outcome = labelled(tmp_path / "device", broker.port)
+    assert "the broker refused it: Not authorized" in str(outcome.exception)

@@ -52,11 +52,11 @@ def test_every_problem_is_printed_and_the_exit_code_is_2(device: Device) -> None
     device.config.write_text(device.config.read_text().replace("host:", "hots:").replace("threads: 1", "threads: -1"))
     checked = procunit("check-config", str(device.config))
     assert checked.returncode == 2
-    told = checked.stderr.splitlines()
-    assert len(told) == 4
-    assert any("mqtt.hots: unknown key (it is '127.0.0.1'). Did you mean 'host'?" in line for line in told)
-    assert all(line.startswith(f"{device.config}:") for line in told[:3])
-    assert told[3] == f"procunit: {device.config}: 3 problems"
+    problems = checked.stderr.splitlines()
+    assert len(problems) == 4
+    assert any("mqtt.hots: unknown key (it is '127.0.0.1'). Did you mean 'host'?" in line for line in problems)
+    assert all(line.startswith(f"{device.config}:") for line in problems[:3])
+    assert problems[3] == f"procunit: {device.config}: 3 problems"
     assert "Traceback" not in checked.stderr
 
 

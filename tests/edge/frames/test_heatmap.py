@@ -58,8 +58,8 @@ def test_ignored_areas_and_padding_are_zero_and_do_not_count_as_the_lowest_value
     scores.defect_maps[0, :, :, :4] = 20
     relevance_u8 = relevance_from_scores(scores, HEIGHT_PX, WIDTH_PX, geometry)
     quarter = MAP_SIDE_PX // 4
-    assert relevance_u8[:, : quarter + 4].max() == 0, "nor does what is said of an ignored patch reach the part"
-    assert np.median(relevance_u8[:, quarter:]) == 0, "what is usual on the part lies at the lower end"
+    assert relevance_u8[:, : quarter + 4].max() == 0, "values of an ignored patch do not reach the part"
+    assert np.median(relevance_u8[:, quarter:]) == 0, "usual values on the part are near 0"
     x, y = hottest(relevance_u8)
     assert abs(x - 0.5 * 6.5 / 8) < 0.04
     assert abs(y - 5.5 / 8) < 0.08

@@ -54,10 +54,10 @@ def test_an_unreadable_sensor_is_none(tmp_path: Path, content: str) -> None:
     assert power_w(tmp_path / "nowhere") is None
 
 
-@pytest.mark.parametrize(("said", "watts"), [("echo 71.63", 71.63), ("echo '[N/A]'", None), ("exit 9", None)])
-def test_discrete_gpu_power_comes_from_nvidia_smi(tmp_path: Path, said: str, watts: float | None) -> None:
+@pytest.mark.parametrize(("command", "watts"), [("echo 71.63", 71.63), ("echo '[N/A]'", None), ("exit 9", None)])
+def test_discrete_gpu_power_comes_from_nvidia_smi(tmp_path: Path, command: str, watts: float | None) -> None:
     script = tmp_path / "bin" / "nvidia-smi"
     script.parent.mkdir()
-    script.write_text(f"#!/bin/sh\n{said}\n")
+    script.write_text(f"#!/bin/sh\n{command}\n")
     script.chmod(0o755)
     assert power_w(tmp_path) == watts

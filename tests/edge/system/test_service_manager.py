@@ -30,14 +30,14 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[st
 def test_each_call_is_one_datagram(manager: tuple[str, socket.socket]) -> None:
     address, listening = manager
     notifier = ServiceNotifier({"NOTIFY_SOCKET": address})
-    notifier.ready("judging parts")
+    notifier.ready("inspecting parts")
     notifier.status("camera lost")
     notifier.alive()
     notifier.stopping()
     notifier.extend("building the engine", 1.5)
     assert notifier.managed
     assert [listening.recv(4096) for _ in range(5)] == [
-        b"READY=1\nSTATUS=judging parts",
+        b"READY=1\nSTATUS=inspecting parts",
         b"STATUS=camera lost",
         b"WATCHDOG=1",
         b"STOPPING=1",
@@ -47,13 +47,13 @@ def test_each_call_is_one_datagram(manager: tuple[str, socket.socket]) -> None:
 
 def test_without_a_manager_nothing_is_sent() -> None:
     notifier = ServiceNotifier({})
-    notifier.ready("judging parts")
+    notifier.ready("inspecting parts")
     assert notifier.watchdog_s is None
     assert not notifier.managed
 
 
 def test_a_missing_manager_is_only_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    ServiceNotifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("judging parts")
+    ServiceNotifier({"NOTIFY_SOCKET": str(tmp_path / "missing")}).ready("inspecting parts")
     assert "cannot send READY=1" in caplog.text
 
 
