@@ -18,7 +18,7 @@ _ADDRESSES = ("socket.connect", "socket.sendto", "socket.sendmsg")
 
 def _hook(event: str, arguments: tuple[object, ...]) -> None:
     if event == "import" and arguments[0] in _IMPORTS:
-        line = [event, arguments[0], os.environ.get("ORT_DISABLE_TELEMETRY")]
+        line: list[object] = [event, arguments[0], os.environ.get("ORT_DISABLE_TELEMETRY")]
     elif event in _NAMES:
         line = [event, arguments[0]]
     elif event in _ADDRESSES:

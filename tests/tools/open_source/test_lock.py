@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
+import venv
+from importlib.metadata import distribution, version
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -110,17 +113,23 @@ def test_a_package_without_wheel_or_licence_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_bill_of_materials_follows_the_cyclonedx_schema(tmp_path: Path) -> None:
-    """Of this environment, by the command of `make sbom`, which makes one from the lock first."""
+    """Of an environment with one package, by the command of `make sbom`, which installs the whole lock."""
     pytest.importorskip("cyclonedx_py", reason="needs cyclonedx-bom (release extra)")
     validation = pytest.importorskip("cyclonedx.validation.json", reason="needs cyclonedx-python-lib[json-validation]")
     schema = pytest.importorskip("cyclonedx.schema")
-    output = tmp_path / "sbom.cdx.json"
-    command = [sys.executable, "-m", "cyclonedx_py", "environment", sys.executable, "--pyproject", "pyproject.toml"]
+    output, device = tmp_path / "sbom.cdx.json", tmp_path / "device"
+    venv.create(device)
+    metadata = distribution("click").locate_file(f"click-{version('click')}.dist-info")
+    shutil.copytree(str(metadata), next(device.glob("lib/python*/site-packages")) / Path(str(metadata)).name)
+    command = [sys.executable, "-m", "cyclonedx_py", "environment", str(device / "bin/python")]
+    command += ["--pyproject", "pyproject.toml"]
     command += ["--mc-type", "application", "--spec-version", "1.6", "--output-format", "JSON"]
     subprocess.run([*command, "--output-file", str(output)], cwd=REPOSITORY, check=True)
     validator = validation.JsonStrictValidator(schema.SchemaVersion.V1_6)
-    assert validator.validate_str(output.read_text()) is None
-    assert validator.validate_str(output.read_text().replace('"components"', '"parts"')) is not None
+    text = output.read_text()
+    assert validator.validate_str(text) is None
+    assert f"pkg:pypi/click@{version('click')}" in text
+    assert validator.validate_str(text.replace('"components"', '"parts"')) is not None
 
 
 def test_requirements_are_read_with_their_markers() -> None:
