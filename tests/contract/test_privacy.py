@@ -23,7 +23,6 @@ from edge.system.telemetry import SWITCHES
 from tests.support.broker import Broker, Subscriber
 from tests.support.device import PROCUNIT, REPOSITORY, new_device, results_of
 from tests.support.network import SocketPoller, WatchedChild, hexadecimal, namespace_problem, outgoing
-from tests.support.photographs import BACKBONE, write_weights
 from tests.support.tiny_run import build_tiny_run
 
 PARTS = 6
@@ -77,7 +76,7 @@ def test_the_daemon_connects_to_its_broker_alone(watched: WatchedChild, tmp_path
     assert watched.device_ids == []
 
 
-def test_the_kernel_counts_no_further_connection_of_the_daemon(
+def test_the_kernel_counts_no_other_connection_of_the_daemon(
     namespace: None, watched: WatchedChild, tmp_path: Path
 ) -> None:
     """One to the broker, one of paho-mqtt to itself: its thread waits on a loopback pair."""
@@ -114,6 +113,9 @@ def test_train_asks_the_hub_only_for_weights_that_it_was_not_given(
     watched: WatchedChild, tmp_path: Path, given: bool
 ) -> None:
     """The hub is a port that nobody serves, its cache is empty."""
+    pytest.importorskip("torch", reason="needs the offline set")
+    from tests.support.photographs import BACKBONE, write_weights
+
     file = write_weights(tmp_path / "weights.safetensors") if given else None
     backbone = BACKBONE if given else "efficientnet_b3"
     code = f"from pathlib import *\nfrom training.weights import trunk_weights\ntrunk_weights({backbone!r}, {file!r})"

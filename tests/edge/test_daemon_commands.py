@@ -106,7 +106,7 @@ def test_each_unsigned_command_does_what_it_promises(device: Device, broker: Bro
         labelled = CliRunner().invoke(cli, ["label", str(labels), "--config", str(device.config)])
         assert labelled.exit_code == 0
         assert labelled.output.startswith(
-            "2 of 3 labels; 2 frames are kept for training\n  nobody's: no frame of it is"
+            "2 of 3 labels; 2 frames are kept for training\n  nobody's: no frame of this part is"
         )
         assert len(list((device.folder / "state/frames/pinned").glob("*.json"))) == 4
 

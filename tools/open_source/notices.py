@@ -56,11 +56,8 @@ def notice_from_wheel(file: Path) -> Notice:
         names = sorted(wheel.namelist())
         metadata = next(entry for entry in names if entry.endswith(".dist-info/METADATA"))
         head = Parser().parsestr(wheel.read(metadata).decode(), headersonly=True)
-        texts = {
-            entry: wheel.read(entry).decode("utf-8", "replace").replace("\r\n", "\n").strip()
-            for entry in names
-            if _LICENCE_FILE.search(entry) and not entry.lower().endswith(_CODE)
-        }
+        files = [entry for entry in names if _LICENCE_FILE.search(entry) and not entry.lower().endswith(_CODE)]
+        texts = _distinct({file: wheel.read(file).decode("utf-8", "replace") for file in files})
     classifiers = [value for value in head.get_all("Classifier", []) if value.startswith(_CLASSIFIER)]
     stated = head.get("License") or ""
     licence = (
@@ -75,6 +72,14 @@ def notice_from_wheel(file: Path) -> Notice:
     return Notice(name, str(version), licence.strip(), homepage, texts)
 
 
+def _distinct(texts: dict[str, str]) -> dict[str, str]:
+    """Each text once, under the first of its file names."""
+    first: dict[str, str] = {}
+    for name, text in texts.items():
+        first.setdefault(text.replace("\r\n", "\n").strip(), name)
+    return {name: text for text, name in first.items()}
+
+
 def page_from_notices(notices: list[Notice]) -> str:
     """The whole page; a text appears once, however many packages have it, and a very long one is only named."""
     rows = [f"| {n.name} | {n.version} | {n.licence} |\n" for n in notices]
@@ -87,15 +92,15 @@ def _section(notice: Notice, shown: dict[str, str]) -> str:
     head = f"\n## {notice.name} {notice.version}\n\n{notice.licence}{link}\n"
     if not notice.texts:
         return f"{head}\nThe wheel has no licence file.\n"
-    return head + "".join(_licence_file(name, text, shown) for name, text in notice.texts.items())
+    return head + "".join(_licence_file(notice, name, text, shown) for name, text in notice.texts.items())
 
 
-def _licence_file(name: str, text: str, shown: dict[str, str]) -> str:
+def _licence_file(notice: Notice, name: str, text: str, shown: dict[str, str]) -> str:
     if len(text) > _LONGEST:
         return f"\n{name}: {len(text.splitlines())} lines, installed with the package.\n"
     if text in shown:
         return f"\n{name}: the same as {shown[text]}.\n"
-    shown[text] = name
+    shown[text] = f"{name} of {notice.name} {notice.version}"
     return f"\n{name}:\n\n````text\n{text}\n````\n"
 
 

@@ -21,7 +21,7 @@ def labelled(folder: Path, port: int, rows: str = "P1,good\n") -> Result:
 
 def test_without_a_broker_there_is_a_clear_error(tmp_path: Path) -> None:
     outcome = labelled(tmp_path / "device", free_port())
-    assert "no way to the broker" in str(outcome.exception)
+    assert "the broker cannot be reached" in str(outcome.exception)
     assert "procunit mqtt check" in str(outcome.exception)
 
 
