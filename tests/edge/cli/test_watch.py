@@ -379,7 +379,7 @@ def test_events_are_shown_with_their_text_and_detail() -> None:
     view = WatchView(10)
     event = event_from_fault(FaultId.OVERLOAD, "12 parts", device="edge-1", epoch="abc", created_at_utc="now")
     view.take(f"{ROOT}/event", bytes_from_payload(event), retained=False, now_monotonic_s=0.0)
-    assert "edge-1: error: Parts come faster" in shown(view)
+    assert "edge-1: error: Parts arrive faster" in shown(view)
     assert "12 parts" in shown(view)
 
 
