@@ -97,7 +97,7 @@ def own_bank(base: NDArray[np.float32], limit: ScoreLimit) -> GrownBank:
 
 
 def grow(current: GrownBank, frames: Sequence[GoodFrame], evidence: Evidence, bounds: Bounds) -> Growth:
-    """Add rows to the current bank until every frame is clear of the threshold.
+    """Add rows to the current bank until the score of every frame is below `bounds.goal`.
 
     Raises:
         ProcunitError: that takes too many rows, or a stored defect would be missed; the text names the frame.
@@ -166,7 +166,7 @@ def _good_distances(good: HeldOut, added: NDArray[np.float32], loss: float) -> N
 def _with_covering_rows(
     bank: GrownBank, frames: Sequence[GoodFrame], good: HeldOut, bounds: Bounds, loss: float
 ) -> tuple[GrownBank, list[int]]:
-    """The bank with rows added until every frame is clear of the threshold, and the frame index of each added row."""
+    """The bank with rows added until every score is below `bounds.goal`, and the frame index of each added row."""
     covered = float(np.median(good.distances[:, -1]))
     reach = np.median(bank.base[:, -1:], axis=0, keepdims=True).astype(np.float32)
     good_distances = _good_distances(good, bank.added, loss)

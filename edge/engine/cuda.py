@@ -2,8 +2,7 @@
 
 The primary context is shared with all other CUDA code of the process. It is current only inside `Cuda.current()`:
 pycuda aborts the process if a thread ends with a context on its stack, and frees an object only in the thread that made
-it.
-Source: pycuda 2026.1, src/cpp/cuda.hpp.
+it. Source: pycuda 2026.1, src/cpp/cuda.hpp.
 """
 
 from __future__ import annotations
