@@ -48,8 +48,8 @@ class PatchExtractor:
     def farthest(self, pixels: PixelArray, scores: Scores, *, of_highest_tile: bool) -> FarthestPatches:
         """A photograph's farthest patches, over all tiles or of the tile with the highest score.
 
-        A score from them is never too low for all tiles, because the smallest count of any tile is used, and never too
-        high for one.
+        A score from them is never too low for all tiles, because the smallest count of any tile is used, and exact for
+        one tile.
         """
         tiles_u8 = tensor_from_pixels(pixels, self._geometry)
         (maps,) = self._session.run([PATCHES_KEY], {"image": tiles_u8})

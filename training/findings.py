@@ -27,7 +27,7 @@ class CurvePoint:
 class Findings:
     """The training photographs and their cross-validated scores, each from a head fitted without the photograph's part.
 
-    `logits` float64 [n, T] are 0 at a type's operating point in training, NaN if no such head could be fitted;
+    `logits` float64 [n, T] are 0 where a miss and a false alarm weigh the same, NaN if no such head could be fitted;
     `unseen_map` returns a photograph's defect maps float32 [tiles, T, h, w], also logits, by its index in `photos`.
     `accuracy` is None for a type that could not be validated; `curves` hold a type's points by rising `photos`.
     """

@@ -80,7 +80,7 @@ def test_the_imaging_baseline_is_that_of_good_photographs(tmp_path: Path) -> Non
     assert imaging.sharpness == pytest.approx(cv2.Laplacian(good_image(0), cv2.CV_64F).var(), rel=0.1)
 
 
-def test_without_good_parts_thresholds_are_the_middle_and_it_is_said(tmp_path: Path) -> None:
+def test_without_good_parts_thresholds_are_the_middle_with_a_note(tmp_path: Path) -> None:
     run = build_tiny_run(tmp_path, good_parts=0)
     result = CliRunner().invoke(calibrate, [str(run.path)])
     assert "no good parts were held out" in result.output
@@ -98,7 +98,7 @@ def test_good_parts_alone_calibrate_the_anomaly_score(tmp_path: Path) -> None:
     assert record.anomaly.threshold > max(score.anomaly_score for score in record.scores)
 
 
-def test_the_command_says_what_was_asked_what_is_supported_and_what_it_takes(tmp_path: Path) -> None:
+def test_the_command_prints_the_requested_and_the_supported_budget_and_the_parts_needed(tmp_path: Path) -> None:
     run = build_tiny_run(tmp_path)
     output = CliRunner().invoke(calibrate, [str(run.path), "--budget", "0.01"]).output
     assert "asked: at most 1.00%" in output

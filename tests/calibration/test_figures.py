@@ -1,4 +1,4 @@
-"""Figures by part and by image from photographs judged by hand."""
+"""Figures by part and by image from photographs with given scores and verdicts."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_part_that_shows_two_types_counts_for_both_and_once_among_all_defects(
     assert figures.anomaly.auc == pytest.approx(5 / 6)
 
 
-def test_a_type_that_the_bundle_was_not_taught_has_an_anomaly_figure_alone() -> None:
+def test_a_type_unknown_to_the_bundle_has_only_an_anomaly_figure() -> None:
     figures = figures_from_inspected(_FOLDER, (), has_anomaly=True, unit_of=part_of).types["scratch"]
     assert figures.head_auc is None
     assert figures.head_auc_ci95 is None

@@ -1,4 +1,4 @@
-"""What a bundle keeps of the calibration's photographs: the farthest patches, and scores that err on one side alone."""
+"""Patches of calibration photographs in a bundle: the farthest ones, with scores that err only on the safe side."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def patches_of(tmp_path_factory: pytest.TempPathFactory) -> PatchExtractor:
 
 
 def _scores(seed: int) -> tuple[Scores, list[float]]:
-    """Scores with drawn distances, 0 where nothing is judged, and the score of each tile."""
+    """Scores with random distances, 0 at patches that are not inspected, and the score of each tile."""
     judged = judged_patches(tensor_from_pixels(PIXELS, TILES))
     distances = np.where(judged, np.random.default_rng(seed).gamma(2.0, 1.0, judged.shape), 0).astype(np.float32)
     of_tiles = [
-        score_from_distances(own[place], -(-int(place.sum()) // 32))
-        for own, place in zip(distances, judged, strict=True)
+        score_from_distances(of_tile[inspected], -(-int(inspected.sum()) // 32))
+        for of_tile, inspected in zip(distances, judged, strict=True)
     ]
     return Scores((), max(of_tiles), np.zeros((2, 0, GRID, GRID), np.float32), distances), of_tiles
 
@@ -107,7 +107,7 @@ def test_the_file_holds_both_kinds_in_their_order(good: int, defects: int) -> No
         patches, distances, counted = (tensors[name] for name in names)
         assert (patches.shape, distances.shape) == ((len(photographs), 4, FEATURES), (len(photographs), 4))
         assert counted.dtype == np.int32
-        for place, one in enumerate(photographs):
-            np.testing.assert_array_equal(patches[place], one.patches)
-            np.testing.assert_array_equal(distances[place], one.distances)
-            assert counted[place] == one.counted
+        for i, photo in enumerate(photographs):
+            np.testing.assert_array_equal(patches[i], photo.patches)
+            np.testing.assert_array_equal(distances[i], photo.distances)
+            assert counted[i] == photo.counted

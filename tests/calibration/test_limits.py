@@ -48,7 +48,7 @@ def test_true_false_alarm_rate_stays_within_the_claim_in_nearly_all_draws(asked_
 
 
 def test_in_sample_margins_would_break_the_claim_that_leave_one_out_margins_keep() -> None:
-    """Six parts and six scores: limits drawn by the part itself hide how far out it is."""
+    """Six parts and six scores: limits that include the part itself hide how far out it is."""
     rng = np.random.default_rng(3)
     line = _skewed_parts(rng, 20_000)
     held = {"in sample": 0, "left out": 0}

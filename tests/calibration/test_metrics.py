@@ -65,7 +65,7 @@ def test_agreement_counts_parts_with_more_than_one_photograph() -> None:
     assert agreement([["pass"], ["review"]]) is None
 
 
-def test_size_alone_finds_what_size_gives_away() -> None:
+def test_size_alone_predicts_defects_that_correlate_with_size() -> None:
     rng = np.random.default_rng(0)
     defective = np.arange(80) % 2 == 1
     sizes = np.stack([rng.integers(300, 340, 80), np.where(defective, 200, 300) + rng.integers(0, 40, 80)], axis=1)
@@ -75,15 +75,15 @@ def test_size_alone_finds_what_size_gives_away() -> None:
     assert auc(scores[defective], scores[~defective]) == 1.0
 
 
-def test_equal_sizes_give_nothing_away() -> None:
+def test_equal_sizes_predict_nothing() -> None:
     defective = np.arange(60) % 3 == 0
     scores = size_scores(np.full((60, 2), 320.0), defective, [str(index) for index in range(60)])
     assert scores is not None
     assert auc(scores[defective], scores[~defective]) == pytest.approx(0.5, abs=0.01)
 
 
-def test_size_alone_is_judged_on_parts_left_out() -> None:
-    """Every part has a size of its own, and random labels: within parts size tells all, across parts nothing."""
+def test_size_alone_is_cross_validated_by_part() -> None:
+    """Parts of unique sizes with random labels: size predicts labels within parts, but not across parts."""
     rng = np.random.default_rng(5)
     part_sizes, part_defective = rng.uniform(200, 600, (60, 2)), rng.random(60) < 0.5
     rows = np.repeat(np.arange(60), 4)

@@ -1,4 +1,4 @@
-"""`procunit seed run`: what seeded parts prove, and the bundle sealed again with the authority they give."""
+"""`procunit seed run`: results on seeded parts, and the bundle sealed again with the authority that they give."""
 
 from __future__ import annotations
 

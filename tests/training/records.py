@@ -1,4 +1,4 @@
-"""The record of a run that nobody made."""
+"""An invented run's record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Augmentation: what a defect's physics allows is drawn, and nothing beyond it."""
+"""Augmentation stays within what a defect's physics allows, and uses all of it."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_without_any_setting_the_pixels_are_the_photograph_s() -> None:
 def test_a_directional_type_never_turns_beyond_its_limit_bends_included(limit_deg: float, elastic: float) -> None:
     rng, frame = np.random.default_rng(0), line(180, 240)
     turns_deg = [from_level_deg(augmented(frame, None, directional(limit_deg, elastic), rng)[0]) for _ in range(60)]
-    assert max(turns_deg) <= limit_deg + 0.3, "a line of 120 px tells its angle within 0.3 degrees"
+    assert max(turns_deg) <= limit_deg + 0.3, "the angle of a line of 120 px is measured within 0.3 degrees"
     assert max(turns_deg) > 0.7 * limit_deg
 
 
@@ -149,10 +149,10 @@ def test_the_mask_moves_with_the_pixels(seed: int, x: float, y: float, elastic: 
     varied = varied.model_copy(update={"elastic": elastic})
     found, found_mask_u8 = augmented(pixels, mask_u8, varied, np.random.default_rng(seed))
     assert found_mask_u8 is not None
-    seen, told = found > 140, found_mask_u8 > 127
-    assert (seen & told).sum() / (seen | told).sum() > 0.8
+    visible, masked = found > 140, found_mask_u8 > 127
+    assert (visible & masked).sum() / (visible | masked).sum() > 0.8
     assert set(np.unique(found_mask_u8)) <= {0, 255}
-    assert found.min() > 40, "nothing but the part at the edges"
+    assert found.min() > 40, "the border shows the part, no constant wedge"
 
 
 @pytest.mark.parametrize("at", [(4, 4), (155, 4), (4, 115), (155, 115), (80, 3)])
@@ -236,7 +236,7 @@ def test_regions_and_ignored_areas_leave_a_part_where_it_is() -> None:
         assert augmentation_in_geometry(STILL, placed) == STILL
 
 
-def test_types_that_a_network_could_tell_by_their_turn_are_named() -> None:
+def test_types_that_a_network_could_recognize_by_their_rotation_are_named() -> None:
     safe_good = DatasetFile(augmentations={"pore": ISOTROPIC})
     types = ("crack", "pore")
     assert types_varied_beyond_good(safe_good, types, Geometry()) == ("pore",)
@@ -270,6 +270,6 @@ def test_a_reflection_is_never_the_photograph_and_its_mask_goes_with_it(mirrors:
     shown, mask_u8 = reflected(pixels, pixels + 100, mirrors, np.random.default_rng(seed))
     possible = {"horizontal": pixels[:, ::-1], "vertical": pixels[::-1]}
     wanted = [possible[mirror] for mirror in mirrors] + ([pixels[::-1, ::-1]] if len(mirrors) == 2 else [])
-    assert any(np.array_equal(shown, one) for one in wanted)
+    assert any(np.array_equal(shown, allowed) for allowed in wanted)
     assert mask_u8 is not None
     np.testing.assert_array_equal(mask_u8, shown + 100)

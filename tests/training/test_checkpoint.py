@@ -1,4 +1,4 @@
-"""A checkpoint says which run it is of, and is used with no other."""
+"""A checkpoint names its run, and cannot be used with another one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_same_run_gives_the_same_bytes(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "says"),
+    ("other", "message"),
     [
         ({"backbone": "efficientnet_b3"}, f"backbone {BACKBONE}, while {TRAIN_FILE} beside it has efficientnet_b3"),
         ({"types": ("line", "stain")}, f"types line, spot, while {TRAIN_FILE} beside it has line, stain"),
@@ -54,10 +54,10 @@ def test_the_same_run_gives_the_same_bytes(run: Path, tmp_path: Path) -> None:
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_a_checkpoint_of_another_run_is_refused_in_words(run: Path, other: dict[str, object], says: str) -> None:
+def test_a_checkpoint_of_another_run_is_refused(run: Path, other: dict[str, object], message: str) -> None:
     with pytest.raises(ProcunitError, match="the checkpoint of another run") as raised:
         model_from_checkpoint(run, RECORD.model_copy(update=other))
-    assert says in raised.value.what
+    assert message in raised.value.what
     assert raised.value.where == str(run / CHECKPOINT_FILE)
 
 
@@ -66,7 +66,7 @@ def test_a_moved_folder_and_a_renamed_product_are_still_the_same_run(run: Path) 
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
-def test_a_checkpoint_that_says_nothing_has_to_be_trained_again(run: Path, metadata: dict[str, str] | None) -> None:
+def test_a_checkpoint_without_origin_is_refused(run: Path, metadata: dict[str, str] | None) -> None:
     save_file(load_file(run / CHECKPOINT_FILE), run / CHECKPOINT_FILE, metadata)
     with pytest.raises(ProcunitError, match=r"does not name the run it belongs to.*`procunit train` again"):
         model_from_checkpoint(run, RECORD)

@@ -1,4 +1,4 @@
-"""What a photograph teaches: as the device sees it, and mirrored where the line could make that."""
+"""Training samples: photographs as the device sees them, and mirrored if the line could produce that."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from training.weights import trunk_weights
 QUIET = Console(quiet=True)
 
 
-def test_the_mirrored_photograph_is_taught_with_its_mask_and_never_in_place_of_it(tmp_path: Path) -> None:
+def test_the_mirrored_photograph_is_added_with_its_mask(tmp_path: Path) -> None:
     data = dataset_from_folder(write_photographs(tmp_path, 2, {"spot": 2}))
     geometry = Geometry(input_height_px=64, input_width_px=64, channels=1)
     model = InspectionModel(BACKBONE, 0, 1)
     model.trunk.load_state_dict(trunk_weights(BACKBONE, write_weights(tmp_path / "w.safetensors")).state)
     plain = samples_from_photos(model, data.photos, geometry, (), 0, QUIET)
-    taught = samples_from_photos(model, data.photos, geometry, ("horizontal",), 0, QUIET)
-    for photo, before, now in zip(data.photos, plain, taught, strict=True):
+    mirrored = samples_from_photos(model, data.photos, geometry, ("horizontal",), 0, QUIET)
+    for photo, before, now in zip(data.photos, plain, mirrored, strict=True):
         assert before.mirrored is None
         assert now.mirrored is not None
         assert torch.equal(now.patches, before.patches)

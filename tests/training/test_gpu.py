@@ -47,6 +47,6 @@ def test_features_are_the_cpu_s_and_stages_are_tuned(tmp_path: Path) -> None:
 
 
 def _check_alike(found: list[Sample], wanted: list[Sample]) -> None:
-    for one, other in zip(found, wanted, strict=True):
-        assert one.patches.device.type == "cpu"
-        torch.testing.assert_close(one.patches.float(), other.patches.float(), atol=0.02, rtol=0.02)
+    for sample, other in zip(found, wanted, strict=True):
+        assert sample.patches.device.type == "cpu"
+        torch.testing.assert_close(sample.patches.float(), other.patches.float(), atol=0.02, rtol=0.02)

@@ -1,4 +1,4 @@
-"""The discriminants: they find what differs, with masks and without, and fold into the head as they were."""
+"""The discriminants find the difference with and without masks, and the head computes the same."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def samples(*, good: int = 12, masked: bool = True) -> list[Sample]:
     return made
 
 
-def _strongest(taught: list[Sample], probe: Sample) -> Tensor:
-    return discriminants(taught, TYPES, scatter_from_samples(taught)).scores(probe)[0]
+def _strongest(made: list[Sample], probe: Sample) -> Tensor:
+    return discriminants(made, TYPES, scatter_from_samples(made)).scores(probe)[0]
 
 
 @pytest.mark.parametrize("masked", [True, False], ids=["masks", "no masks"])
 @pytest.mark.parametrize("good", [12, 0], ids=["good", "no good"])
-def test_each_type_is_told_from_the_other_and_from_good(masked: bool, good: int) -> None:
-    taught = samples(good=good, masked=masked)
-    crack, dent, fine = (_strongest(taught, sample(name, "new", 999)) for name in ("crack", "dent", "good"))
+def test_each_type_is_separated_from_the_other_and_from_good(masked: bool, good: int) -> None:
+    made = samples(good=good, masked=masked)
+    crack, dent, fine = (_strongest(made, sample(name, "new", 999)) for name in ("crack", "dent", "good"))
     assert crack[0] > max(dent[0], fine[0])
     assert dent[1] > max(crack[1], fine[1])
 
@@ -66,7 +66,7 @@ def test_photographs_of_one_part_share_its_weight() -> None:
     assert often.weight == pytest.approx(2.0)
 
 
-def test_covered_patches_are_no_clean_ones() -> None:
+def test_covered_patches_are_not_clean() -> None:
     marked = sample("crack", "c", 1)
     assert marked.coverage is not None
     clean = marked.patches[2:].double()
@@ -75,25 +75,25 @@ def test_covered_patches_are_no_clean_ones() -> None:
 
 
 def test_the_direction_is_fisher_s() -> None:
-    taught = samples()
-    scatter: Scatter = scatter_from_samples(taught)
+    made = samples()
+    scatter: Scatter = scatter_from_samples(made)
     mean = scatter.total / scatter.weight
     covariance = scatter.outer / scatter.weight - torch.outer(mean, mean)
-    shown = torch.stack([x.patches[:2].double().mean(0) for x in taught if x.label == "dent"]).mean(0)
+    shown = torch.stack([x.patches[:2].double().mean(0) for x in made if x.label == "dent"]).mean(0)
     wanted = torch.linalg.inv(covariance + 0.3 * covariance.diagonal().diag()) @ (shown - mean)
-    torch.testing.assert_close(discriminants(taught, TYPES, scatter).patch[1], wanted)
+    torch.testing.assert_close(discriminants(made, TYPES, scatter).patch[1], wanted)
 
 
 def test_a_type_without_photographs_scores_nothing() -> None:
-    taught = [x for x in samples() if x.label != "dent"]
-    scores = discriminants(taught, TYPES, scatter_from_samples(taught)).scores(sample("dent", "new", 5))
+    made = [x for x in samples() if x.label != "dent"]
+    scores = discriminants(made, TYPES, scatter_from_samples(made)).scores(sample("dent", "new", 5))
     assert scores[:, 1].tolist() == [0.0, 0.0]
     assert scores[0, 0] != 0
 
 
 def test_the_head_computes_what_was_fitted() -> None:
-    taught = samples()
-    found = discriminants(taught, TYPES, scatter_from_samples(taught))
+    made = samples()
+    found = discriminants(made, TYPES, scatter_from_samples(made))
     blend = Blend(*(torch.tensor(values, dtype=torch.float64) for values in ([0.5, 2.0], [1.0, 3.0], [-1.0, 0.25])))
     head, probe = head_from_discriminants(found, blend), sample("crack", "new", 7)
     outputs = head(probe.patches.float().t().reshape(1, FEATURES, 6, 6))
@@ -103,7 +103,7 @@ def test_the_head_computes_what_was_fitted() -> None:
     assert int(outputs.defect_maps[0, 0].flatten().argmax()) in (0, 1), "the map's peak is where the crack is"
 
 
-def test_one_noisy_patch_is_no_place() -> None:
+def test_one_noisy_patch_does_not_make_a_high_score() -> None:
     maps = torch.zeros(1, 2, 6, 6)
     maps[0, 0, 3, 3] = 4.0
     maps[0, 1, 2:4, 2:4] = 2.0
@@ -111,17 +111,17 @@ def test_one_noisy_patch_is_no_place() -> None:
 
 
 @pytest.mark.parametrize("parts", [3, 300])
-def test_few_parts_are_drawn_to_what_all_types_look_like(parts: int) -> None:
-    """Both types' photographs shift alike in feature 2, each in one of its own."""
+def test_types_with_few_parts_are_shrunk_to_the_common_mean(parts: int) -> None:
+    """Both types' photographs shift equally in feature 2, and each type in another feature."""
     draw = torch.Generator().manual_seed(0)
-    taught = [sample("good", f"g{i}", i) for i in range(300)]
+    made = [sample("good", f"g{i}", i) for i in range(300)]
     for column, name in enumerate(TYPES):
         for i in range(parts):
             context = 0.1 * torch.randn(FEATURES, generator=draw)
             context[column] += 1.0
             context[2] += 1.0
-            taught.append(replace(sample(name, f"{name}{i}", i), context=context))
-    crack, dent = discriminants(taught, TYPES, scatter_from_samples(taught)).context
+            made.append(replace(sample(name, f"{name}{i}", i), context=context))
+    crack, dent = discriminants(made, TYPES, scatter_from_samples(made)).context
     own, other, common = (float(crack[i] / crack[2]) for i in range(3))
     assert common == 1.0
     assert own + other == pytest.approx(1.0, abs=0.2), "what is pooled is the mean over both types"
@@ -130,7 +130,7 @@ def test_few_parts_are_drawn_to_what_all_types_look_like(parts: int) -> None:
     assert float(dent[1]) > float(dent[0])
 
 
-def test_a_mirrored_photograph_is_taught_as_another_of_its_part() -> None:
+def test_a_mirrored_photograph_counts_as_another_one_of_its_part() -> None:
     copies = []
     for x in samples():
         coverage = None if x.coverage is None else x.coverage.flip(0)

@@ -1,4 +1,4 @@
-"""The learning curve: what fewer photographs would have given, judged by parts that were not taught."""
+"""The learning curve: accuracy after training on fewer photographs, on held-out parts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MARKED = [0, 1, 2, 6, 7, 8]
 
 
 def _faint(seed: int) -> list[Sample]:
-    """Forty parts of a type that a few parts do not teach: its mark is as faint as what parts differ by anyway."""
+    """Forty parts of a type that needs many parts: its mark is as faint as the variation between parts."""
     draw = torch.Generator().manual_seed(seed)
     made = []
     for label, parts in (("good", 40), ("crack", 40)):
@@ -38,7 +38,7 @@ def _faint(seed: int) -> list[Sample]:
     return made
 
 
-def test_more_photographs_teach_more_and_points_rise_to_all_there_are() -> None:
+def test_accuracy_rises_with_the_number_of_photographs() -> None:
     points = learning_curves(_faint(0), ("crack",), 0, QUIET)["crack"]
     assert [point.photos for point in points] == [10, 20, 30, 50, 80]
     assert [point.parts for point in points] == [5, 10, 15, 25, 40]
@@ -46,14 +46,14 @@ def test_more_photographs_teach_more_and_points_rise_to_all_there_are() -> None:
     assert points[-1].auc > points[0].auc + 0.05
 
 
-def test_labels_that_mean_nothing_teach_nothing_however_many() -> None:
-    """Were a taught part judged, its own texture would tell it."""
+def test_meaningless_labels_stay_at_chance_for_any_number() -> None:
+    """If training parts were scored, their individual texture would reveal them."""
     made = _faint(1)
-    nothing = [replace(x, coverage=None) for x in made]
-    for x in nothing:
+    unmarked = [replace(x, coverage=None) for x in made]
+    for x in unmarked:
         if x.label == "crack":
             x.patches[MARKED, :4] -= 1.6
-    points = learning_curves(nothing, ("crack",), 0, QUIET)["crack"]
+    points = learning_curves(unmarked, ("crack",), 0, QUIET)["crack"]
     assert all(0.25 < point.auc < 0.75 for point in points)
 
 

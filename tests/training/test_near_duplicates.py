@@ -1,4 +1,4 @@
-"""Photographs of one part, told by rendered surfaces: whatever the camera did, and never by what all parts share."""
+"""Near-duplicates on rendered surfaces: found after any camera change, and never by what all parts share."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_design_that_all_parts_share_makes_them_no_duplicates(tmp_path: Path) 
     assert found_in(tmp_path).pairs == ()
 
 
-def test_photographs_join_in_groups_and_the_warning_tells_of_them(parts: Path) -> None:
+def test_photographs_are_grouped_and_the_warning_names_the_groups(parts: Path) -> None:
     for part, photographs in ((2, 3), (5, 2), (7, 2), (8, 2)):
         for again in range(1, photographs):
             write(parts / "dent", f"{part:02}-{again}.png", frame(surface(part), again, gain=0.9, x_px=3 * again))
@@ -128,7 +128,9 @@ def test_photographs_join_in_groups_and_the_warning_tells_of_them(parts: Path) -
     assert "part_id_pattern in dataset.yaml" in text
 
 
-def test_of_very_many_some_are_drawn_and_the_warning_says_so(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_too_many_photographs_some_are_drawn_and_the_warning_states_it(
+    parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for part in range(PARTS):
         write(parts / "dent", f"{part:02}.png", frame(surface(part), part))
     monkeypatch.setattr(module, "MAX_PHOTOS", 18)
@@ -175,7 +177,7 @@ def test_the_warning_shows_one_example_of_a_group() -> None:
 
 @pytest.fixture
 def split_parts(parts: Path) -> Path:
-    """Part ids that are wrong: 02 is three parts in the list, 05 two; 07 is one, photographed twice."""
+    """Wrong part ids: the list has three ids for part 02 and two for 05; 07 has one id and two photographs."""
     named = {f"good/{part:02}.png": f"T{part:02}" for part in range(PARTS)}
     for file, part, part_id in (("02-1", 2, "T90"), ("02-2", 2, "T91"), ("05-1", 5, "T92"), ("07-1", 7, "T07")):
         write(parts / "crack", f"{file}.png", frame(surface(part), int(part_id[1:]), gain=0.9, x_px=4))
@@ -185,7 +187,7 @@ def split_parts(parts: Path) -> Path:
     return parts
 
 
-def test_of_named_parts_only_photographs_of_different_ones_are_told(split_parts: Path) -> None:
+def test_with_named_parts_only_pairs_of_different_parts_are_reported(split_parts: Path) -> None:
     found = found_in(split_parts)
     assert found.groups == (("crack/02-1.png", "crack/02-2.png", "good/02.png"), ("crack/05-1.png", "good/05.png"))
     text = found.warning()
@@ -196,7 +198,7 @@ def test_of_named_parts_only_photographs_of_different_ones_are_told(split_parts:
     assert "07" not in text
 
 
-def test_part_ids_that_tell_all_parts_apart_are_no_warning(split_parts: Path) -> None:
+def test_right_part_ids_give_no_warning(split_parts: Path) -> None:
     right = {"T90": "T02", "T91": "T02", "T92": "T05"}
     text = (split_parts / PARTS_CSV).read_text()
     for wrong, part_id in right.items():
@@ -211,7 +213,7 @@ def test_joined_part_ids_are_proposed_and_can_be_copied_over(
     dataset, found = dataset_from_folder(split_parts), found_in(split_parts)
     run = tmp_path_factory.mktemp("run")
     joined = joined_parts(dataset, found)
-    assert {part: one for part, one in joined.items() if part != one} == {"T90": "T02", "T91": "T02", "T92": "T05"}
+    assert {part: new for part, new in joined.items() if part != new} == {"T90": "T02", "T91": "T02", "T92": "T05"}
     assert set(joined) == {photo.part_id for photo in dataset.photos}
     write_suggested(run, dataset, found)
     with (run / SUGGESTED_FILE).open(newline="") as stream:
@@ -225,7 +227,7 @@ def test_joined_part_ids_are_proposed_and_can_be_copied_over(
     assert found_in(split_parts).pairs == ()
 
 
-def test_a_proposal_stands_for_the_csv_of_a_dataset_with_masks(split_parts: Path) -> None:
+def test_a_proposal_can_replace_the_csv_of_a_dataset_with_masks(split_parts: Path) -> None:
     write(split_parts / "masks/crack", "05-1.png", np.full((HEIGHT_PX, WIDTH_PX), 255, np.uint8))
     dataset = dataset_from_folder(split_parts)
     write_suggested(split_parts, dataset, found_in(split_parts))
@@ -233,7 +235,7 @@ def test_a_proposal_stands_for_the_csv_of_a_dataset_with_masks(split_parts: Path
     assert [(p.file, p.label, p.mask) for p in of_csv.photos] == [(p.file, p.label, p.mask) for p in dataset.photos]
 
 
-def test_where_nothing_names_the_parts_a_group_s_first_file_does(parts: Path) -> None:
+def test_without_part_ids_the_first_file_of_a_group_names_the_part(parts: Path) -> None:
     write(parts / "crack", "again.png", frame(surface(3), 1))
     joined = joined_parts(dataset_from_folder(parts), found_in(parts))
     assert joined["good/03.png"] == joined["crack/again.png"] == "crack/again.png"

@@ -1,4 +1,4 @@
-"""The seeded set stays out of training by content, whatever is renamed, and says what does not fit."""
+"""The seeded set stays out of training by content, even after renaming, and conflicts are reported."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def seeded_in(split: Split) -> set[str]:
     return {part for part, side in split.sides.items() if side == "seed"}
 
 
-def test_what_is_written_is_read_from_the_run_and_from_the_file(tmp_path: Path) -> None:
+def test_a_set_is_read_back_from_the_run_and_from_the_file(tmp_path: Path) -> None:
     photos = photos_of(SHOWS)
     split = split_by_part(photos, 0)
     found = written(tmp_path / "run", photos, split)
@@ -84,7 +84,9 @@ def test_seeded_parts_stay_out_of_training_under_other_names_and_another_seed(tm
     earlier = written(tmp_path / "run", photos, first)
     renamed = [replace(p, file=f"{p.label}/new-{p.sha256[:9]}.png", part_id=f"new-{p.part_id}") for p in photos]
     second = split_by_part(renamed, seed, earlier)
-    assert seeded_in(second) == {f"new-{part}" for part in seeded_in(first)}, "as many as are wanted, so no others"
+    assert seeded_in(second) == {f"new-{part}" for part in seeded_in(first)}, (
+        "the set has as many as are needed, so no others are seeded"
+    )
 
 
 def test_one_seeded_photograph_seeds_its_whole_part_and_joined_parts() -> None:
@@ -110,18 +112,18 @@ def test_good_parts_of_the_set_count_among_the_seeded_ones() -> None:
     assert [list(split.sides.values()).count(side) for side in ("seed", "calibrate", "train")] == [4, 6, 10]
 
 
-def test_what_the_data_lacks_now_stays_in_the_set(tmp_path: Path) -> None:
+def test_photographs_that_are_not_in_the_data_stay_in_the_set(tmp_path: Path) -> None:
     photos = photos_of(SHOWS)
-    gone = photo("d99", "dent")
-    earlier = set_of(gone, photo("d3", "dent"))
+    absent = photo("d99", "dent")
+    earlier = set_of(absent, photo("d3", "dent"))
     split = split_by_part(photos, 0, earlier)
     assert "1 of the seeded set's 2 photographs are not in the data; they stay in the set" in split.notes
     later = written(tmp_path / "run", photos, split, earlier)
-    assert later.photos[gone.sha256].part_id == "d99"
+    assert later.photos[absent.sha256].part_id == "d99"
     assert photo("d3", "dent", copy=1).sha256 in later.photos, "the whole part"
 
 
-def test_a_part_that_only_shares_a_seeded_part_s_name_is_told() -> None:
+def test_a_part_that_only_shares_a_seeded_part_s_id_is_noted() -> None:
     photos = photos_of(SHOWS)
     other = replace(photo("d5", "dent"), sha256=content("another photograph"))
     split = split_by_part(photos, 0, set_of(other))
@@ -137,14 +139,14 @@ def test_another_label_than_in_the_set_is_refused() -> None:
     assert "correct it in the set, too" in str(raised.value.remedy)
 
 
-def test_a_set_of_all_parts_of_a_type_leaves_nothing_to_learn() -> None:
+def test_a_set_with_all_parts_of_a_type_is_refused() -> None:
     shows = {"d0": "dent", "d1": "dent", "d2": "dent", "g0": GOOD, "g1": GOOD}
     dents = [p for p in photos_of(shows) if p.label == "dent"]
     with pytest.raises(ProcunitError, match="contains all 3 parts of dent"):
         split_by_part(photos_of(shows), 0, set_of(*dents))
 
 
-def test_a_set_of_all_good_parts_leaves_no_threshold_and_says_so() -> None:
+def test_a_set_with_all_good_parts_leaves_no_threshold_with_a_note() -> None:
     photos = photos_of({f"g{i}": GOOD for i in range(3)})
     split = split_by_part(photos, 0, set_of(*photos))
     assert seeded_in(split) == {"g0", "g1", "g2"}
@@ -152,20 +154,20 @@ def test_a_set_of_all_good_parts_leaves_no_threshold_and_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("again", "says"),
+    ("again", "message"),
     [
         ({"part_id": "d9"}, "has the part id 'd9', that one 'd1'"),
         ({"label": GOOD}, "labelled 'good', that one 'dent'"),
     ],
 )
-def test_one_photograph_as_two_parts_or_with_two_labels_is_refused(again: dict[str, str], says: str) -> None:
+def test_one_photograph_as_two_parts_or_with_two_labels_is_refused(again: dict[str, str], message: str) -> None:
     photos = photos_of({"d1": "dent", "d2": "dent"})
     copy = replace(photos[0], file="z/copy.png", path=Path("data/z/copy.png"), **again)  # type: ignore[arg-type]
     with pytest.raises(ProcunitError) as raised:
         split_by_part([copy, *photos], 0)
     assert raised.value.where == "data/z/copy.png"
     assert "identical to data/dent/d1-0.png" in raised.value.what
-    assert says in raised.value.what
+    assert message in raised.value.what
     assert raised.value.remedy
 
 
@@ -176,7 +178,7 @@ def test_a_copy_within_a_part_does_no_harm() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content_of_file", "says"),
+    ("content_of_file", "message"),
     [
         (None, "no seeded set here"),
         ("", "not a seeded set"),
@@ -188,10 +190,10 @@ def test_a_copy_within_a_part_does_no_harm() -> None:
     ],
     ids=["missing", "empty", "list", "unknown key", "short hash", "number", "twice"],
 )
-def test_a_file_that_is_no_set_is_refused_by_name(tmp_path: Path, content_of_file: str | None, says: str) -> None:
+def test_a_file_that_is_not_a_set_is_refused(tmp_path: Path, content_of_file: str | None, message: str) -> None:
     if content_of_file is not None:
         (tmp_path / SEEDED_FILE).write_text(content_of_file)
-    with pytest.raises(ProcunitError, match=says) as raised:
+    with pytest.raises(ProcunitError, match=message) as raised:
         read_seeded(tmp_path)
     assert raised.value.where == str(tmp_path / SEEDED_FILE)
     assert raised.value.remedy

@@ -1,4 +1,4 @@
-"""Roles of parts: no part on two sides, seeded counts within bounds, the same draw for the same seed."""
+"""The split: no part on two sides, seeded counts within bounds, the same draw for the same seed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _photos(shows: dict[str, set[str]]) -> list[Photo]:
 
 
 @given(shows=shown, seed=st.integers(0, 5))
-def test_every_part_has_one_role_and_the_draw_repeats(shows: dict[str, set[str]], seed: int) -> None:
+def test_every_part_has_one_side_and_the_draw_is_repeatable(shows: dict[str, set[str]], seed: int) -> None:
     photos = _photos(shows)
     split = split_by_part(photos, seed)
     assert set(split.sides) == set(shows)
@@ -45,7 +45,7 @@ def test_every_part_has_one_role_and_the_draw_repeats(shows: dict[str, set[str]]
 
 
 @given(shows=shown, seed=st.integers(0, 5))
-def test_no_type_has_more_seeded_parts_than_wanted_and_enough_are_learned_from(
+def test_no_type_has_more_seeded_parts_than_wanted_and_enough_are_for_training(
     shows: dict[str, set[str]], seed: int
 ) -> None:
     sides = split_by_part(_photos(shows), seed).sides
@@ -75,7 +75,7 @@ def test_another_seed_draws_other_parts() -> None:
     assert split_by_part(photos, 0).sides != split_by_part(photos, 1).sides
 
 
-def test_notes_say_what_is_missing() -> None:
+def test_notes_name_missing_parts() -> None:
     few = split_by_part(_photos({str(i): {"dent"} for i in range(4)}), 0)
     assert few.notes == (
         "dent: 2 of 4 parts seeded, 5 are needed; photograph 3 more parts",

@@ -1,4 +1,4 @@
-"""`procunit train`: a folder becomes a RUN directory, or nothing at all."""
+"""`procunit train`: a data folder gives a complete RUN directory, or an error and no directory."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_ignored_areas_and_regions_of_the_folder_are_part_of_the_run(data: Path,
     assert record.geometry.mm_per_px == 0.05
     assert ignored_pixels(HEIGHT_PX, WIDTH_PX, record.geometry)[:9].all()
     assert not ignored_pixels(HEIGHT_PX, WIDTH_PX, record.geometry)[11:].any()
-    assert min(record.out_of_fold_auc.values()) > 0.9, "what is left of the defects is still learned"
+    assert min(record.out_of_fold_auc.values()) > 0.9, "the visible rest of the defects can still be learned"
 
 
 def test_pixels_of_an_ignored_area_do_not_change_the_trained_model(data: Path, weights: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def left_out(made: list[Sample], types: tuple[str, ...] = TYPES) -> OutOfFold:
 
 
 @pytest.mark.parametrize("good_parts", [3, 25, 90])
-def test_one_part_of_a_type_is_left_out_at_a_time_and_parts_stay_whole(good_parts: int) -> None:
+def test_a_fold_has_at_most_one_part_of_a_type_and_parts_stay_whole(good_parts: int) -> None:
     parts = {"good": good_parts, TYPES[0]: 10, TYPES[1]: 4}
     made = [sample(name, f"{name}{i % count}", i) for name, count in parts.items() for i in range(2 * count)]
     folds = folds_by_part(made, TYPES, 3)
@@ -36,7 +36,7 @@ def test_one_part_of_a_type_is_left_out_at_a_time_and_parts_stay_whole(good_part
         assert len({fold for x, fold in zip(made, folds, strict=True) if x.label == name}) == parts[name]
     good = [fold for x, fold in zip(made, folds, strict=True) if x.label == "good"]
     counts = [good.count(fold) for fold in set(folds)]
-    assert max(counts) - min(counts) <= 2, "dealt out evenly, two photographs a part"
+    assert max(counts) - min(counts) <= 2, "spread evenly, two photographs per part"
 
 
 def test_scores_out_of_fold_are_those_of_a_fit_without_the_part() -> None:
@@ -51,7 +51,7 @@ def test_scores_out_of_fold_are_those_of_a_fit_without_the_part() -> None:
 
 
 def _marked_parts(seed: int) -> list[Sample]:
-    """Parts that each carry a mark of their own and nothing of their label."""
+    """Parts that each have a unique mark, unrelated to their label."""
     draw = torch.Generator().manual_seed(seed)
     made = []
     for i in range(40):
@@ -61,8 +61,8 @@ def _marked_parts(seed: int) -> list[Sample]:
     return made
 
 
-def test_what_only_one_part_shows_is_no_merit() -> None:
-    """Marked parts that were learned from are told apart perfectly; parts left out are not."""
+def test_marks_unique_to_a_part_do_not_raise_the_cross_validated_auc() -> None:
+    """Training parts with unique marks are separated perfectly, held-out parts are not."""
     seen: list[float] = []
     unseen: list[float] = []
     for seed in range(8):

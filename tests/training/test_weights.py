@@ -1,4 +1,4 @@
-"""Weights of the trunk: the file that was named, checked, or nothing."""
+"""Weights of the trunk: the given file, checked, or an error."""
 
 from __future__ import annotations
 
@@ -75,9 +75,7 @@ def test_a_torch_file_that_holds_no_state_dict_is_refused(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "model_state_dict"])
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module.", "model."])
-def test_what_training_scripts_wrap_around_a_state_dict_is_taken_off(
-    tmp_path: Path, wrapper: str | None, prefix: str
-) -> None:
+def test_wrappers_of_training_scripts_are_removed(tmp_path: Path, wrapper: str | None, prefix: str) -> None:
     state = load_file(write_weights(tmp_path / "w.safetensors"))
     wrapped = OrderedDict((prefix + name, tensor) for name, tensor in state.items())
     torch.save({wrapper: wrapped, "epoch": 7, "optimizer": {"lr": 0.1}} if wrapper else wrapped, tmp_path / "w.pth")
@@ -99,7 +97,7 @@ def test_timm_s_own_state_dicts_of_b3_are_taken_by_name(tmp_path: Path, features
     assert all(torch.equal(tensor, state[name]) for name, tensor in found.state.items())
 
 
-def test_an_earlier_run_s_trunk_is_gone_on_with_and_what_it_saw_is_said(tmp_path: Path) -> None:
+def test_an_earlier_run_s_trunk_is_used_with_a_warning_about_its_photographs(tmp_path: Path) -> None:
     model = _earlier_run(tmp_path)
     found = trunk_weights(BACKBONE, tmp_path / CHECKPOINT_FILE)
     assert all(torch.equal(tensor, model.trunk.state_dict()[name]) for name, tensor in found.state.items())
@@ -114,7 +112,7 @@ def test_an_earlier_run_with_another_backbone_is_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", [CHECKPOINT_FILE, "w.pth"])
-def test_a_trunk_that_does_not_say_its_backbone_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_trunk_without_the_name_of_its_backbone_is_refused(tmp_path: Path, name: str) -> None:
     state = _earlier_run(tmp_path).state_dict()
     if name.endswith(".pth"):
         torch.save(state, tmp_path / name)
@@ -169,6 +167,6 @@ def test_the_packaged_weights_are_imagenet_s(monkeypatch: pytest.MonkeyPatch) ->
     edge = torch.zeros(1, 3, 64, 64)
     edge[..., 32:] = 1
     with torch.no_grad():
-        taught = trunk(edge)[0].flatten(2).std(2).mean()
-    assert taught > 0.05, "features of an edge are flat: the weights are not in their places"
+        variation = trunk(edge)[0].flatten(2).std(2).mean()
+    assert variation > 0.05, "features of an edge are flat: the weights are in the wrong tensors"
     assert trunk_weights(STAND_IN, None).warning is None

@@ -71,7 +71,7 @@ def test_a_cleared_false_alarm_passes_from_then_on_and_a_defect_does_not(folder:
     device.write_settings()
     assert verdicts(device, broker) == dict.fromkeys(FRAMES, Verdict.REVIEW)
     cleared = [folder / f"photos/{number}-{name}.png" for number, name in enumerate(STAINED, start=1)]
-    said = command("bank", "add", "--config", device.config, "--key", folder / "bank.pem", "--yes", *cleared)
-    assert "Version 1 of the memory bank is in use" in said
+    output = command("bank", "add", "--config", device.config, "--key", folder / "bank.pem", "--yes", *cleared)
+    assert "Version 1 of the memory bank is in use" in output
     after = verdicts(device, broker)
     assert after == {"spot": Verdict.REVIEW, **dict.fromkeys(STAINED, Verdict.PASS)}

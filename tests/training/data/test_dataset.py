@@ -1,4 +1,4 @@
-"""Labelled folders: what is read, and every way in which one can be wrong."""
+"""Labelled folders: reading valid ones, and every kind of error."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_the_pattern_finds_parts_in_the_files_names_across_labels(folder: Path) 
 
 
 @pytest.mark.parametrize("pattern", ["^(?P<part>T[0-9]+)", "^(?P<part>[0-9]*)"], ids=["none", "an empty one"])
-def test_a_photograph_whose_name_tells_no_part_is_named(folder: Path, pattern: str) -> None:
+def test_a_photograph_without_a_part_in_its_name_is_named(folder: Path, pattern: str) -> None:
     (folder / "dataset.yaml").write_text(f"part_id_pattern: '{pattern}'\n")
     with pytest.raises(ProcunitError, match=r"finds no part in the name of good/a\.png") as caught:
         dataset_from_folder(folder)
@@ -112,10 +112,10 @@ def test_parts_named_in_two_ways_are_refused(folder: Path) -> None:
     with pytest.raises(ProcunitError, match=r"parts\.csv names the parts, too\. Keep one of the two"):
         dataset_from_folder(folder)
     (folder / "dataset.yaml").write_text("augmentation: {scratch: {direction: isotropic}}\n")
-    assert dataset_from_folder(folder).has_parts, "a dataset.yaml that says nothing about parts"
+    assert dataset_from_folder(folder).has_parts, "a dataset.yaml without part_id_pattern"
 
 
-def test_labels_that_differ_in_capitals_only_are_refused(folder: Path) -> None:
+def test_labels_that_differ_only_in_case_are_refused(folder: Path) -> None:
     photo(folder / "Good/d.png")
     with pytest.raises(ProcunitError, match="'good' and 'Good' differ only in upper and lower case"):
         dataset_from_folder(folder)

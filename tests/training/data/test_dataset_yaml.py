@@ -1,4 +1,4 @@
-"""A data folder's `dataset.yaml`: what it says of each label, and every way to get it wrong."""
+"""A data folder's `dataset.yaml`: reading valid ones, and every kind of error."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def outcome(folder: Path) -> DatasetFile | ProcunitError:
         return error
 
 
-def test_a_folder_that_says_nothing_turns_nothing_far_and_mirrors_nothing(tmp_path: Path) -> None:
-    said = dataset_file_from_folder(tmp_path)
-    assert said.part_id_pattern is None
-    assert said.augmentation_of("crack") == said.augmentation_of("good") == SAFE_AUGMENTATION
+def test_without_a_file_augmentation_is_the_safe_default(tmp_path: Path) -> None:
+    found = dataset_file_from_folder(tmp_path)
+    assert found.part_id_pattern is None
+    assert found.augmentation_of("crack") == found.augmentation_of("good") == SAFE_AUGMENTATION
     assert SAFE_AUGMENTATION.in_words() == "directional, rotation within 5 degrees, brightness 10 %, contrast 10 %"
     assert read(tmp_path, "# nothing yet\n").augmentation_of("crack") == SAFE_AUGMENTATION
 
 
 def test_a_label_has_its_own_settings_else_the_default_ones(tmp_path: Path) -> None:
-    said = read(
+    found = read(
         tmp_path,
         "part_id_pattern: 'num_(?P<part>[0-9]+)'\n"
         "augmentation:\n"
@@ -62,11 +62,11 @@ def test_a_label_has_its_own_settings_else_the_default_ones(tmp_path: Path) -> N
         "    elastic: 0.02\n"
         "    brightness: 0\n",
     )
-    assert said.part_id_pattern == "num_(?P<part>[0-9]+)"
-    assert said.augmentation_of("pore") == said.augmentation_of("good") == ISOTROPIC
-    crack = said.augmentation_of("crack")
+    assert found.part_id_pattern == "num_(?P<part>[0-9]+)"
+    assert found.augmentation_of("pore") == found.augmentation_of("good") == ISOTROPIC
+    crack = found.augmentation_of("crack")
     assert (crack.rotation_deg, crack.mirrors, crack.elastic) == (7.5, ("vertical",), 0.02)
-    assert (crack.brightness, crack.contrast) == (0, 0.1), "nothing is taken over from default"
+    assert (crack.brightness, crack.contrast) == (0, 0.1), "no setting is inherited from default"
     assert crack.in_words() == (
         "directional, rotation within 7.5 degrees, mirrored top to bottom, elastic 2 %, brightness 0 %, contrast 10 %"
     )
@@ -74,10 +74,10 @@ def test_a_label_has_its_own_settings_else_the_default_ones(tmp_path: Path) -> N
 
 
 def test_a_label_without_photographs_is_named_with_those_that_have_some(tmp_path: Path) -> None:
-    said = read(tmp_path, "augmentation:\n  default: {direction: isotropic}\n  carck: {direction: isotropic}")
-    said.check_labels(["good", "carck"])
+    found = read(tmp_path, "augmentation:\n  default: {direction: isotropic}\n  carck: {direction: isotropic}")
+    found.check_labels(["good", "carck"])
     with pytest.raises(ProcunitError) as caught:
-        said.check_labels(["good", "pore", "crack"])
+        found.check_labels(["good", "pore", "crack"])
     assert str(caught.value) == (
         f"{tmp_path}/dataset.yaml:3: augmentation.carck: no photograph has the label 'carck'. "
         "Did you mean 'crack'? Labels here: crack, good, pore"
@@ -85,26 +85,26 @@ def test_a_label_without_photographs_is_named_with_those_that_have_some(tmp_path
 
 
 @pytest.mark.parametrize("key", ["hue", "saturation", "color", "colour", "colour_jitter", "Hue"])
-def test_changes_of_colour_are_refused_with_the_reason_wherever_they_are_asked_for(tmp_path: Path, key: str) -> None:
+def test_colour_augmentation_is_refused_with_the_reason_at_any_level(tmp_path: Path, key: str) -> None:
     for text, line in (
         (f"augmentation:\n  rust: {{direction: isotropic, {key}: 0.1}}", f"2: augmentation.rust.{key}"),
         (f"augmentation:\n  rust:\n    {key}: 0.1", f"3: augmentation.rust.{key}"),
         (f"augmentation:\n  {key}: 0.1", f"2: augmentation.{key}"),
         (f"\n{key}: 0.1", f"2: {key}"),
     ):
-        said = refused(tmp_path, text)
-        assert said.startswith(f"{tmp_path}/dataset.yaml:{line}: colour augmentation is refused: a defect's colour is")
-        assert "part of its physics (discoloration distinguishes a burn or rust from dirt)" in said
-        assert "camera and light at the line are fixed, and grey cameras see no colour (it is 0.1)" in said
+        found = refused(tmp_path, text)
+        assert found.startswith(f"{tmp_path}/dataset.yaml:{line}: colour augmentation is refused: a defect's colour is")
+        assert "part of its physics (discoloration distinguishes a burn or rust from dirt)" in found
+        assert "camera and light at the line are fixed, and grey cameras see no colour (it is 0.1)" in found
 
 
 def test_a_defect_type_may_be_one_of_colour(tmp_path: Path) -> None:
-    said = read(tmp_path, "augmentation:\n  discolouration: {direction: isotropic}")
-    assert said.augmentation_of("discolouration") == ISOTROPIC
+    found = read(tmp_path, "augmentation:\n  discolouration: {direction: isotropic}")
+    assert found.augmentation_of("discolouration") == ISOTROPIC
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "message"),
     [
         ("{}", "crack.direction: the key is missing. Isotropic defects may lie at any angle; directional"),
         ("{directon: isotropic}", "crack.directon: unknown key (it is 'isotropic'). Did you mean 'direction'?"),
@@ -133,14 +133,14 @@ def test_a_defect_type_may_be_one_of_colour(tmp_path: Path) -> None:
         ("", "augmentation.crack: no settings (it is empty)"),
     ],
 )
-def test_settings_that_do_not_fit_are_named_with_value_and_remedy(tmp_path: Path, settings: str, says: str) -> None:
-    said = refused(tmp_path, f"augmentation:\n  crack: {settings}")
-    assert said.startswith(f"{tmp_path}/dataset.yaml:2: augmentation.crack")
-    assert says in said
+def test_settings_that_do_not_fit_are_named_with_value_and_remedy(tmp_path: Path, settings: str, message: str) -> None:
+    found = refused(tmp_path, f"augmentation:\n  crack: {settings}")
+    assert found.startswith(f"{tmp_path}/dataset.yaml:2: augmentation.crack")
+    assert message in found
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         (
             "part_id_patern: x",
@@ -167,8 +167,8 @@ def test_settings_that_do_not_fit_are_named_with_value_and_remedy(tmp_path: Path
         ("augmentation: *all", "dataset.yaml:1: anchors and aliases"),
     ],
 )
-def test_keys_that_do_not_fit_are_named_with_value_and_remedy(tmp_path: Path, text: str, says: str) -> None:
-    assert says in refused(tmp_path, text)
+def test_keys_that_do_not_fit_are_named_with_value_and_remedy(tmp_path: Path, text: str, message: str) -> None:
+    assert message in refused(tmp_path, text)
 
 
 @pytest.mark.parametrize(
@@ -194,12 +194,12 @@ def test_a_pattern_of_the_usual_kind_is_taken(tmp_path: Path, pattern: str) -> N
 
 def test_the_file_that_an_engineer_copies_from_the_document_is_read(tmp_path: Path) -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", RETRAINING.read_text(encoding="utf-8"), re.DOTALL)
-    said = read(tmp_path, next(block for block in blocks if "augmentation:" in block))
-    assert said.part_id_pattern is not None
-    part = re.search(said.part_id_pattern, "T0415_cam2.png")
+    found = read(tmp_path, next(block for block in blocks if "augmentation:" in block))
+    assert found.part_id_pattern is not None
+    part = re.search(found.part_id_pattern, "T0415_cam2.png")
     assert part is not None
     assert part["part"] == "T0415"
-    assert {said.augmentation_of(label).direction for label in ("pore", "scoring")} == {"isotropic", "directional"}
+    assert {found.augmentation_of(label).direction for label in ("pore", "scoring")} == {"isotropic", "directional"}
 
 
 keys = st.sampled_from(["part_id_pattern", "augmentation", "default", "hue", *Augmentation.model_fields]) | st.text(
@@ -240,10 +240,10 @@ hostile = (
 def test_any_content_is_read_or_is_a_problem_of_this_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "dataset.yaml"
     path.write_bytes(content)
-    said = outcome(tmp_path)
-    if isinstance(said, ProcunitError):
-        assert str(said).startswith(str(path))
-        assert said.remedy
+    found = outcome(tmp_path)
+    if isinstance(found, ProcunitError):
+        assert str(found).startswith(str(path))
+        assert found.remedy
     else:
-        assert said.part_id_pattern is None or re.compile(said.part_id_pattern).groupindex.keys() == {"part"}
-        assert all(said.augmentation_of(label).in_words() for label in said.augmentations)
+        assert found.part_id_pattern is None or re.compile(found.part_id_pattern).groupindex.keys() == {"part"}
+        assert all(found.augmentation_of(label).in_words() for label in found.augmentations)

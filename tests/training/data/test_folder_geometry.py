@@ -1,4 +1,4 @@
-"""A data folder's `geometry.yaml` and `ignored.png`: what they say of a frame, and every way to get them wrong."""
+"""A data folder's `geometry.yaml` and `ignored.png`: reading valid ones, and every kind of error."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def black(height_px: int = 120, width_px: int = 160) -> NDArray[np.uint8]:
     return np.zeros((height_px, width_px), np.uint8)
 
 
-def test_a_folder_that_says_nothing_has_the_whole_frame_judged(tmp_path: Path) -> None:
+def test_without_files_the_whole_frame_is_inspected(tmp_path: Path) -> None:
     asked = read(tmp_path)
     assert asked == FolderGeometry(Geometry(), None)
     asked.check_frame(tmp_path / "good/a.png", 480, 640)
@@ -75,7 +75,7 @@ def test_every_key_is_taken_and_none_is_needed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("mm_per_px: 1\nregion: 5", "geometry.yaml:2: region: unknown key (it is 5). Did you mean 'regions'?"),
         (
@@ -108,9 +108,9 @@ def test_every_key_is_taken_and_none_is_needed(tmp_path: Path) -> None:
         ("#" * (MAX_BYTES + 1), "geometry.yaml:1: larger than 64 KB"),
     ],
 )
-def test_what_does_not_fit_is_named_with_its_value_and_a_remedy(tmp_path: Path, text: str, says: str) -> None:
+def test_invalid_keys_are_named_with_value_and_remedy(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "geometry.yaml").write_text(text)
-    assert says in refused(tmp_path)
+    assert message in refused(tmp_path)
 
 
 def test_the_file_that_an_engineer_copies_from_the_document_is_read(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_any_content_gives_a_geometry_or_a_problem_of_this_file(tmp_path: Path, 
         assert Geometry.model_validate_json(found.model_dump_json()) == found
 
 
-def test_what_is_painted_white_is_ignored_and_what_is_black_is_judged(tmp_path: Path) -> None:
+def test_white_areas_are_ignored_and_black_ones_inspected(tmp_path: Path) -> None:
     painted = black()
     painted[:40] = 255
     cv2.circle(painted, (100, 90), 15, 255.0, -1)
@@ -185,7 +185,7 @@ def test_what_is_painted_white_is_ignored_and_what_is_black_is_judged(tmp_path: 
 
 
 @pytest.mark.parametrize("scale", [2, 8])
-def test_a_black_part_on_a_white_background_stays_judged(tmp_path: Path, scale: int) -> None:
+def test_a_black_part_on_a_white_background_stays_inspected(tmp_path: Path, scale: int) -> None:
     """The commonest mask, and an area with a hole; with two holes of the part and a speck of dirt besides."""
     painted = np.full((60 * scale, 80 * scale), 255, np.uint8)
     cv2.circle(painted, (40 * scale, 30 * scale), 25 * scale, 0.0, -1)
@@ -262,7 +262,7 @@ def test_more_areas_than_a_geometry_may_have_are_refused(tmp_path: Path) -> None
     assert f"ignored.png: more than {MAX_POLYGONS} ignored areas" in refused(tmp_path)
 
 
-def test_a_sieve_is_refused_and_not_cut_for_ever(tmp_path: Path) -> None:
+def test_a_mask_with_too_many_holes_is_refused_in_finite_time(tmp_path: Path) -> None:
     painted = np.full((600, 600), 255, np.uint8)
     for number, (y_px, x_px) in enumerate(np.ndindex(29, 29)):
         painted[20 * y_px + 10 : 20 * y_px + 15, 20 * x_px + 7 * number % 15 : 20 * x_px + 7 * number % 15 + 5] = 0

@@ -1,4 +1,4 @@
-"""A dataset as one CSV file: the same photographs as their folder, and every line that can be wrong."""
+"""A dataset as one CSV file: the same photographs as in their folder, and every kind of invalid line."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ TEXTS = st.one_of(
 
 
 @given(content=TEXTS)
-def test_no_text_raises_anything_but_what_a_person_can_act_on(content: bytes) -> None:
+def test_any_content_is_read_or_gives_a_named_error(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, path = Path(name), Path(name) / "photos.csv"
         (folder / "good").mkdir()

@@ -1,4 +1,4 @@
-"""The records through which offline stages join."""
+"""The records that connect the offline stages."""
 
 from __future__ import annotations
 

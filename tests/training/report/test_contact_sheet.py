@@ -58,8 +58,8 @@ def test_colour_photographs_and_every_tile_of_regions_can_be_shown(tmp_path: Pat
     geometry = Geometry(
         input_height_px=64, input_width_px=96, channels=3, regions=(Region(width=0.5), Region(x=0.5, width=0.5))
     )
-    said = DatasetFile(augmentations={"spot": Augmentation(direction="isotropic")})
-    sheet_bgr_u8 = contact_sheet(photos, said, geometry, seed=0)
+    dataset_file = DatasetFile(augmentations={"spot": Augmentation(direction="isotropic")})
+    sheet_bgr_u8 = contact_sheet(photos, dataset_file, geometry, seed=0)
     assert (np.ptp(sheet_bgr_u8.astype(int), axis=2) > 30).mean() > 0.2
 
 
@@ -99,18 +99,18 @@ def test_a_csv_gives_the_sheet_of_its_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         ("augmentation: {spott: {direction: isotropic}}", "Did you mean 'spot'? Labels here: good, spot"),
         ("augmentation: {spot: {hue: 0.1}}", "augmentation.spot.hue: colour augmentation is refused"),
     ],
 )
-def test_nothing_is_written_where_the_file_does_not_fit(tmp_path: Path, content: str, says: str) -> None:
+def test_nothing_is_written_where_the_file_does_not_fit(tmp_path: Path, content: str, message: str) -> None:
     data = write_photographs(tmp_path / "data", 1, {"spot": 1})
     (data / "dataset.yaml").write_text(content)
     result = _preview(data, tmp_path / "sheet.png")
     assert isinstance(result.exception, ProcunitError)
-    assert says in str(result.exception)
+    assert message in str(result.exception)
     assert not (tmp_path / "sheet.png").exists()
 
 

@@ -1,4 +1,4 @@
-"""The training report: what it says, what it shows, and that it can load nothing."""
+"""The training report: its texts, its pictures, and that it can load nothing."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _maps(types: int, tiles: int = 1) -> Callable[[int], NDArray[np.float32]]:
 
 
 def findings_of(photos: Sequence[Photo], types: tuple[str, ...], seed: int = 0) -> Findings:
-    """Scores that tell each type, though not perfectly."""
+    """Scores that separate each type, though not perfectly."""
     logits = np.random.default_rng(seed).normal(-1, 1, (len(photos), len(types)))
     for place, photo in enumerate(photos):
         if photo.label in types:
@@ -153,10 +153,10 @@ def _page(photos: Sequence[Photo], findings: Findings, sheet_png: bytes | None =
     return page
 
 
-def test_a_page_says_everything_in_words_and_its_tags_balance(folder: Path) -> None:
+def test_a_page_has_all_texts_and_its_tags_balance(folder: Path) -> None:
     photos = photos_of(folder, ("crack",))
     page = _page(photos, replace(findings_of(photos, ("crack",)), notes=("two photographs are the same",)))
-    for said in (
+    for expected in (
         "Of 100 parts with this defect, about",
         "two photographs are the same",
         "12 images, 6 parts",
@@ -168,7 +168,7 @@ def test_a_page_says_everything_in_words_and_its_tags_balance(folder: Path) -> N
         "Hardest false alarms",
         "All photographs of a part get the same result for",
     ):
-        assert said in page.text
+        assert expected in page.text
     assert [tag for tag, _ in page.found].count("svg") == 2
 
 
@@ -258,7 +258,7 @@ def test_several_tiles_and_maps_that_are_no_numbers_are_drawn(folder: Path) -> N
     assert len(_Page(html).jpegs) == 8
 
 
-def test_without_types_or_photographs_a_page_is_made_all_the_same(folder: Path) -> None:
+def test_a_page_is_made_without_types_or_photographs(folder: Path) -> None:
     good = photos_of(folder, ())
     page = _page(good, findings_of(good, ()))
     assert "No defect type was trained" in page.text
@@ -266,7 +266,7 @@ def test_without_types_or_photographs_a_page_is_made_all_the_same(folder: Path) 
     assert "not measurable yet" in _page([], findings_of([], ("crack",))).text
 
 
-def test_scores_that_are_not_known_are_left_out_and_told(folder: Path) -> None:
+def test_missing_scores_are_left_out_and_reported(folder: Path) -> None:
     photos = photos_of(folder, ("crack", "dent"))
     findings = findings_of(photos, ("crack", "dent"))
     findings.logits[:, 1] = np.nan
@@ -278,7 +278,7 @@ def test_scores_that_are_not_known_are_left_out_and_told(folder: Path) -> None:
     assert "nan" not in re.sub(r"\w*nan\w+|\w+nan\w*", "", page.text)
 
 
-def test_without_good_parts_those_of_other_types_stand_in(folder: Path) -> None:
+def test_without_good_parts_those_of_other_types_are_used(folder: Path) -> None:
     photos = [p for p in photos_of(folder, ("crack", "dent")) if p.label != GOOD]
     page = _page(photos, findings_of(photos, ("crack", "dent")))
     assert "parts of other types" in page.text

@@ -1,4 +1,4 @@
-"""A run's figures and their words: operating points as scikit-learn has them, and what a person is told of them."""
+"""A run's figures and their words: operating points equal scikit-learn's, and the sentences fit the figures."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_parts_whose_photographs_contradict_each_other_are_named() -> None:
     assert "2 of 3 parts with crack and 2 of 2 good parts" in agreement_in_words(result)
 
 
-def test_what_is_sure_and_what_more_would_bring_is_said_by_the_intervals() -> None:
+def test_verdicts_and_learning_curves_are_worded_by_their_intervals() -> None:
     photos = photos_of(Path(), ("crack",))
     findings = findings_of(photos, ("crack",))
     for accuracy, words in (
@@ -75,8 +75,10 @@ def test_what_is_sure_and_what_more_would_bring_is_said_by_the_intervals() -> No
         (PartAuc(0.7, 0.6, 0.8), "recognized poorly"),
         (PartAuc(0.5, 0.3, 0.7), "not recognized"),
     ):
-        told = record(photos, ("crack",))
-        assert words in result_in_words(result_of_type(told, replace(findings, accuracy={"crack": accuracy}), "crack"))
+        trained = record(photos, ("crack",))
+        assert words in result_in_words(
+            result_of_type(trained, replace(findings, accuracy={"crack": accuracy}), "crack")
+        )
     first = CurvePoint(10, 5, 0.8, 0.7, 0.9)
     assert learning_in_words([first, CurvePoint(20, 9, 0.85, 0.8, 0.9)]).startswith("Still rising")
     assert learning_in_words([first, CurvePoint(20, 9, 0.805, 0.7, 0.9)]).startswith("Flat:")
