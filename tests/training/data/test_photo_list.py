@@ -124,7 +124,7 @@ def test_a_line_that_does_not_fit_is_refused(folder: Path, text: str, line: int 
     assert caught.value.remedy
 
 
-def test_what_is_neither_text_nor_there_is_refused(folder: Path) -> None:
+def test_binary_and_missing_files_are_refused(folder: Path) -> None:
     with pytest.raises(ProcunitError, match=r"a\.png:1: cannot be read"):
         dataset_from_path(folder / "good/a.png")
     with pytest.raises(ProcunitError, match=r"no such folder.*or a CSV file"):
