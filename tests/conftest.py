@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -17,6 +18,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import edge  # noqa: F401  (turns the dependencies' usage reports off before a test module imports one of them)
 from tests.support.broker import Broker, running_broker
+
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
+"""A busy machine makes no example a failure; each test still has pytest's time limit."""
 
 SHARED_FIXTURES = frozenset({"trained", "exported"})
 """Session fixtures that take long to make: their users run in one worker."""
