@@ -81,6 +81,7 @@ def _run(line: Line, notifier: ServiceNotifier, signals: StopSignals, root: str)
         ProcunitError: the camera cannot work with its settings.
     """
     supervisor = Supervisor(line, notifier)
+    line.publisher.set_activity("starting")  # before it connects: without an activity the status is `running`
     line.publisher.start()
     line.inspector.start()
     reason = supervisor.wait_for_engine(signals)

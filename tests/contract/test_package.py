@@ -68,7 +68,7 @@ def test_every_module_is_in_the_wheel(wheel: ZipFile) -> None:
         str(path.relative_to(REPOSITORY))
         for room in ROOMS
         for path in (REPOSITORY / room).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.suffix == ".py" or path.name == "py.typed"
     }
     assert {name for name in wheel.namelist() if not name.startswith(DIST_INFO)} == modules
 

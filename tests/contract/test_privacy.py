@@ -108,6 +108,7 @@ def test_an_attempt_to_connect_elsewhere_would_be_counted(
     assert [address[0] for address in watched.addresses] == ["192.0.2.1"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(150)  # torch alone takes half a minute to import on a busy machine
 @pytest.mark.parametrize("given", [True, False], ids=["weights given", "no weights given"])
 def test_train_asks_the_hub_only_for_weights_that_it_was_not_given(

@@ -84,6 +84,7 @@ def test_good_parts_only_make_a_graph_without_a_head(tmp_path: Path) -> None:
     assert outputs.logits.shape == (1, 0)
 
 
+@pytest.mark.slow
 def test_without_good_parts_the_bank_uses_defect_parts_outside_their_masks(tmp_path: Path) -> None:
     run = trained_run(tmp_path, 0, {"spot": 3})
     record = _exported(run)
@@ -100,6 +101,7 @@ def test_the_comparison_uses_training_photographs_only(run: Path) -> None:
     assert 8 <= len(compared) <= PARITY_FRAMES
 
 
+@pytest.mark.slow
 def test_separate_graphs_can_be_calibrated_and_bundled(run: Path) -> None:
     both = (*graph_files(separate=True), *graph_files("fp16", separate=True), *graph_files("int8", separate=True))
     record = _exported(run, "--separate", "--int8", "--bank-rows", "40", graphs=both)
@@ -112,6 +114,7 @@ def test_separate_graphs_can_be_calibrated_and_bundled(run: Path) -> None:
     assert check_golden(bundle, OrtEngine(bundle.graphs(), bundle.bank())).passed
 
 
+@pytest.mark.slow
 def test_only_fp32_is_exported_if_activations_may_overflow_fp16(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("export.export.MAX_ACTIVATION", 1e-3)
     record = _exported(run, "--int8", graphs=graph_files())

@@ -110,6 +110,7 @@ def test_without_the_ballast_a_full_disk_is_a_clear_error(small_disk: Path) -> N
         assert (outbox.backlog(), outbox.set_aside) == (1, None)
 
 
+@pytest.mark.slow
 def test_inspection_and_results_continue_on_a_full_disk_and_after_a_start_on_it() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tools.drills.disk", "--parts", "200"],

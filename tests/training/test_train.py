@@ -95,6 +95,7 @@ def test_a_run_holds_the_split_the_model_and_its_accuracy(run: Path) -> None:
     assert model_from_checkpoint(run, record).head is not None
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_checkpoint(photographs: Path, weights: Path, run: Path, tmp_path: Path) -> None:
     first = _trained(photographs, tmp_path / "a", weights, "--seed", "3")
     again = _trained(photographs, tmp_path / "b", weights, "--seed", "3")
@@ -104,6 +105,7 @@ def test_the_same_seed_gives_the_same_checkpoint(photographs: Path, weights: Pat
     assert checkpoints[0] == checkpoints[1] != checkpoints[2]
 
 
+@pytest.mark.slow
 def test_a_csv_trains_the_same_as_its_folder(data: Path, weights: Path, tmp_path: Path) -> None:
     of_folder = _trained(data, tmp_path / "a", weights)
     with (data / "photos.csv").open("w", newline="") as stream:
@@ -161,6 +163,7 @@ def test_ignored_areas_and_regions_of_the_folder_are_part_of_the_run(data: Path,
     assert min(record.out_of_fold_auc.values()) > 0.9, "the visible rest of the defects can still be learned"
 
 
+@pytest.mark.slow
 def test_pixels_of_an_ignored_area_do_not_change_the_trained_model(data: Path, weights: Path, tmp_path: Path) -> None:
     (data / "geometry.yaml").write_text("ignored: [[[0, 0], [1, 0], [1, 0.25], [0, 0.25]]]")
     checkpoints = []
@@ -176,6 +179,7 @@ def test_pixels_of_an_ignored_area_do_not_change_the_trained_model(data: Path, w
     assert all(tensor.equal(noisy[name]) for name, tensor in quiet.items())
 
 
+@pytest.mark.slow
 def test_ignored_areas_of_the_folder_are_ignored_by_the_bundle(weights: Path, tmp_path: Path) -> None:
     """All stages: with the bundle's geometry and graph, pixels of the ignored area do not change the scores."""
     data, run = write_photographs(tmp_path / "data", 8, {"spot": 3}), tmp_path / "run"
@@ -310,6 +314,7 @@ def test_input_px_must_suit_the_strides(photographs: Path, weights: Path, tmp_pa
     assert "multiple of 32" in result.output
 
 
+@pytest.mark.slow
 def test_without_a_network_the_packaged_weights_are_used_with_a_warning(photographs: Path, tmp_path: Path) -> None:
     """In a separate process with an empty hub cache and a proxy address without a server."""
     command = [sys.executable, "-c", PROCUNIT, "train", "--data", str(photographs), "--out", str(tmp_path / "run")]

@@ -31,7 +31,7 @@ from tests.support.rtx import built_engine_bytes
 from training.data.dataset import dataset_from_folder
 from training.data.run_files import CALIBRATION_FILE, EXPORT_FILE, TRAIN_FILE, ExportRecord, TrainRecord, read_record
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 """A fixture is a whole command of the product, and a trace of its network takes long where cores are shared."""
 INPUT_PX = 128
 GOOD, SCRATCHES = 20, 8
@@ -40,7 +40,7 @@ GOOD, SCRATCHES = 20, 8
 def command(*arguments: str | Path) -> str:
     """Run a command of the product; its output."""
     finished = subprocess.run(
-        [*PROCUNIT, *map(str, arguments)], capture_output=True, text=True, timeout=150, check=False
+        [*PROCUNIT, *map(str, arguments)], capture_output=True, text=True, timeout=600, check=False
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return finished.stdout

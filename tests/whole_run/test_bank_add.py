@@ -23,6 +23,8 @@ from tests.support.device import PATIENT, Device
 GOOD_PARTS, STAINED = 20, ("01-0", "07-1")
 FRAMES = ("spot", *STAINED)
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
 
 def command(*arguments: str | Path) -> str:
     """A command of the product, in this process; its output."""

@@ -162,6 +162,7 @@ def test_without_types_there_is_no_head(device: Device, tmp_path: Path) -> None:
     engine.close()
 
 
+@pytest.mark.slow
 def test_ten_thousand_inferences_and_swaps_use_the_current_bank_and_no_more_memory(device: Device) -> None:
     banks = [bank_of(number, rows) for number, rows in ((0, 20), (1, 20), (2, 35))]
     image = tiles_of(7)
@@ -179,6 +180,7 @@ def test_ten_thousand_inferences_and_swaps_use_the_current_bank_and_no_more_memo
     engine.close()
 
 
+@pytest.mark.slow
 def test_any_order_of_swaps_and_inferences(graph: Path, tmp_path: Path) -> None:
     class Swaps(RuleBasedStateMachine):
         """Valid and invalid banks of any size between inferences, and a GPU that fails at any call."""

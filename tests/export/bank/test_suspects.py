@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from click.testing import CliRunner
 from rich.console import Console
@@ -81,6 +82,7 @@ def _with_hidden_part(record: TrainRecord, part_id: str) -> TrainRecord:
     return record.model_copy(update={"photos": photos})
 
 
+@pytest.mark.slow
 def test_a_mislabelled_part_is_shown_in_a_page_that_loads_nothing(run: Path) -> None:
     record = _with_hidden_part(read_record(run, TRAIN_FILE, TrainRecord), "<b>hidden</b>")
     data = Path(record.data)

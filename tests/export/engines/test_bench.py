@@ -115,6 +115,7 @@ def test_a_larger_bank_repeats_the_bundles_and_a_smaller_one_is_part_of_it() -> 
     assert all(row.tobytes() in rows for row in bank_of_rows(bank, 100))
 
 
+@pytest.mark.slow
 def test_the_bare_graph_matches_timms_network_and_tensorrt_builds_it(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX has wheels for x86-64 alone")
     path, geometry = tmp_path / "bare.onnx", Geometry(input_height_px=SIDE_PX, input_width_px=SIDE_PX, channels=1)

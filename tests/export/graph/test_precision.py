@@ -25,6 +25,8 @@ from tests.export.graphs import Floats, MadeGraph, images, make_graph
 from tests.support.rtx import built_engine_bytes
 
 LAYOUT = {"Reshape", "Transpose"}
+FORMS = [False, pytest.param(True, marks=pytest.mark.slow)]
+"""Separate graphs are made on request alone (`procunit export --separate`)."""
 SEARCH_BOUND = 1e-3
 """The largest relative error of a distance."""
 
@@ -67,7 +69,7 @@ class Nodes:
         return self.before(node.input[0], skipping=skipping) if node.op_type in skipping else node
 
 
-@pytest.mark.parametrize("separate", [False, True], ids=["fused", "separate"])
+@pytest.mark.parametrize("separate", FORMS, ids=["fused", "separate"])
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_search_is_fp32_on_centred_features(made: MadeGraph, precision: Precision, separate: bool) -> None:
     nodes = Nodes(made.paths(precision, separate=separate)[-1])
@@ -86,7 +88,7 @@ def test_the_search_is_fp32_on_centred_features(made: MadeGraph, precision: Prec
     assert nodes.type_of[centred.input[0]] == TensorProto.FLOAT
 
 
-@pytest.mark.parametrize("separate", [False, True], ids=["fused", "separate"])
+@pytest.mark.parametrize("separate", FORMS, ids=["fused", "separate"])
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_tensorrt_builds_an_engine_with_a_bank_that_may_grow(
     made: MadeGraph, precision: Precision, separate: bool
@@ -207,6 +209,7 @@ def test_a_quantized_convolution_is_the_same_in_onnx_as_in_torch(tmp_path: Path)
     np.testing.assert_allclose(found, conv(features).numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_separate_graphs_give_the_outputs_of_the_fused_graph(made: MadeGraph, precision: Precision) -> None:
     tiles_u8 = images(2, 1, seed=9)

@@ -175,6 +175,7 @@ def test_figures_are_by_part_and_over_folds() -> None:
     assert found.escapes == pytest.approx((0.49, 0.45))  # c lies between a and b: half a part is missed, less the rate
 
 
+@pytest.mark.slow
 def test_our_side_scores_with_the_exported_graph(shared_contest: Contest, tmp_path: Path) -> None:
     contest = shared_contest
     assert np.load(contest.inputs).shape == (16, INPUT_PX, INPUT_PX, 1)
