@@ -30,7 +30,7 @@ sys.meta_path.insert(0, Forbidden())
 def run_without(code: str) -> subprocess.CompletedProcess[str]:
     """Run a program in which they cannot be imported."""
     command = [sys.executable, "-c", f"{WITHOUT}\n{code}"]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=20, check=False)
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_the_daemon_judges_parts_without_them(tmp_path: Path, broker: Broker) -> None:
@@ -39,7 +39,7 @@ def test_the_daemon_judges_parts_without_them(tmp_path: Path, broker: Broker) ->
     with Subscriber(broker) as subscriber:
         process = device.start(sys.executable, "-c", code)
         try:
-            assert process.wait(20) == 0, device.log_text
+            assert process.wait(60) == 0, device.log_text
         finally:
             process.kill()
             process.wait()

@@ -63,7 +63,7 @@ def test_the_daemon_connects_to_its_broker_alone(watched: WatchedChild, tmp_path
         process = device.start(**watched.environment)
         try:
             with SocketPoller(process.pid) as sockets:
-                assert process.wait(20) == 0, device.log_text
+                assert process.wait(60) == 0, device.log_text
         finally:
             process.kill()
             process.wait()

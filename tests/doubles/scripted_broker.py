@@ -69,7 +69,7 @@ class ScriptedBroker:
         """Stop listening, close the connection and end the thread."""
         self._listener.close()
         self.drop()
-        self._thread.join(5)
+        self._thread.join(40)
 
     def drop(self) -> None:
         """Close the current connection."""

@@ -101,7 +101,7 @@ def test_a_signal_stops_the_daemon_in_order(device: Device, broker: Broker, numb
         try:
             subscriber.wait_for(lambda m: len(results_of(m)) >= 5)
             process.send_signal(number)
-            assert process.wait(15) == 0
+            assert process.wait(60) == 0
         finally:
             process.kill()
             process.wait()

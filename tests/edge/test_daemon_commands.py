@@ -204,7 +204,7 @@ def test_a_missing_part_id_affects_no_other_part(
         sender = threading.Thread(target=send_part_ids, daemon=True)
         sender.start()
         assert run_daemon(settings_from_file(device.config)) == 0
-        sender.join(5)
+        sender.join(40)
         messages = subscriber.wait_for(lambda m: len(results_of(m)) == parts)
     replies = payloads(messages, "cmd/part-id/reply/plant")
     assert {CommandReply.model_validate_json(reply).outcome for reply in replies} == {"done"}

@@ -21,7 +21,7 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
 
 
 def events(outbox: Outbox) -> list[Event]:
-    assert outbox.flush(5)
+    assert outbox.flush(40)
     return [Event.model_validate_json(m.payload) for m in outbox.unacknowledged(0, 100)]
 
 

@@ -62,7 +62,7 @@ def test_on_a_full_disk_the_outbox_opens_with_the_space_of_the_ballast(small_dis
     with Outbox(path) as outbox:
         assert put_result(outbox, 1)
         outbox.acknowledge([1])
-        assert outbox.flush(2)
+        assert outbox.flush(40)
     for seq in (2, 3):
         fill(small_disk)
         with Outbox(path) as outbox:
@@ -70,7 +70,7 @@ def test_on_a_full_disk_the_outbox_opens_with_the_space_of_the_ballast(small_dis
             fill(small_disk)
             assert put_result(outbox, seq)
             outbox.acknowledge([seq])
-            assert outbox.flush(2)
+            assert outbox.flush(40)
             assert outbox.error is None
 
 
@@ -117,7 +117,7 @@ def test_inspection_and_results_continue_on_a_full_disk_and_after_a_start_on_it(
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

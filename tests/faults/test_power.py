@@ -19,7 +19,7 @@ def test_a_power_cut_loses_nothing_that_was_committed() -> None:
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

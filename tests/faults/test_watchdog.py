@@ -50,7 +50,7 @@ def test_ready_is_never_sent_when_the_bundle_is_refused(manager: Manager, device
     (device.folder / "bundle" / "manifest.sig").write_bytes(bytes(64))
     process = device.start(**manager.environment)
     try:
-        assert process.wait(15) == 2
+        assert process.wait(60) == 2
     finally:
         process.kill()
         process.wait()
@@ -76,7 +76,7 @@ def test_when_the_engine_hangs_the_watchdog_is_not_fed_and_sigabrt_prints_the_st
         assert "WATCHDOG=1" not in manager.received
         assert process.poll() is None
         process.send_signal(signal.SIGABRT)
-        assert process.wait(10) == -signal.SIGABRT
+        assert process.wait(60) == -signal.SIGABRT
     finally:
         process.kill()
         process.wait()

@@ -19,7 +19,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 HOST = "127.0.0.1"
-START_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 40.0
 _SEARCH_PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 
 
@@ -162,13 +162,13 @@ class Subscriber:
         with self._changed:
             return list(self._messages)
 
-    def wait_subscribed(self, times: int = 1, timeout_s: float = 10.0) -> None:
+    def wait_subscribed(self, times: int = 1, timeout_s: float = 40.0) -> None:
         """Return after `times` subscriptions (one per connection); fail after the timeout."""
         with self._changed:
             subscribed = self._changed.wait_for(lambda: self._subscriptions >= times, timeout_s)
             assert subscribed, "the subscriber did not reach the broker"
 
-    def wait_for(self, condition: Callable[[list[Received]], bool], timeout_s: float = 10.0) -> list[Received]:
+    def wait_for(self, condition: Callable[[list[Received]], bool], timeout_s: float = 40.0) -> list[Received]:
         """Return the messages once they meet the condition; fail after the timeout and show the last ones."""
         with self._changed:
             met = self._changed.wait_for(lambda: condition(self._messages), timeout_s)

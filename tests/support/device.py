@@ -26,7 +26,7 @@ PROCUNIT = [sys.executable, "-c", "from edge.cli.main import main; main()"]
 """The command `procunit` of the interpreter that runs the tests."""
 REPOSITORY = Path(__file__).parents[2]
 ROOT = "demo/edge-1/v1"
-STOP_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 60.0
 PATIENT: dict[str, object] = {"frame_slots": 64, "deadline_s": 60}
 """An `inspection` section for tests on a busy machine: no part becomes `overload`."""
 

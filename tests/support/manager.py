@@ -27,7 +27,7 @@ class Manager:
             return None
         return self.received[-1]
 
-    def listen_for(self, text: str, timeout_s: float = 15.0) -> str:
+    def listen_for(self, text: str, timeout_s: float = 60.0) -> str:
         """Wait for the next message that starts with the text."""
         deadline = time.monotonic() + timeout_s
         while (remaining_s := deadline - time.monotonic()) > 0:

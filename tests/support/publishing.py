@@ -46,7 +46,7 @@ def put_results(outbox: Outbox, count: int) -> None:
     for seq in range(first, first + count):
         outbox.open_trigger(Trigger(seq, f"f{seq}", None, seq, "2026-01-01T00:00:00Z", 0, None))
         outbox.close_trigger(seq, json.dumps({"seq": seq}).encode())
-    assert outbox.flush(10)
+    assert outbox.flush(40)
 
 
 def sequence(messages: list[Received]) -> list[int]:
@@ -60,7 +60,7 @@ def states(messages: list[Received]) -> list[str]:
     return [json.loads(m.payload)["state"] for m in messages if m.topic == f"{ROOT}/status"]
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+def wait_until(condition: Callable[[], bool], timeout_s: float = 40.0) -> None:
     """Return once the condition holds; fail after the timeout."""
     deadline = time.monotonic() + timeout_s
     while not condition():

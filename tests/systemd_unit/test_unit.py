@@ -27,7 +27,7 @@ def unit(tmp_path: Path) -> Path:
 
 
 def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True, timeout=20, check=False)
+    return subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_systemd_understands_every_line(unit: Path) -> None:
@@ -72,7 +72,7 @@ def test_user_and_directories_are_created_closed_to_others(tmp_path: Path) -> No
         (["systemd-tmpfiles", "--create"], "procunit-edge.tmpfiles"),
     ]:
         command = [*program, f"--root={tmp_path}", str(SYSTEMD / file)]
-        made = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        made = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert made.returncode == 0, made.stderr
     groups = (tmp_path / "etc/group").read_text()
     for group in ("video", "render"):

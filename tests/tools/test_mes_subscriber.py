@@ -82,14 +82,14 @@ class Receiving:
         return [json.loads(line)["seq"] for line in (self._folder / "out").read_text().splitlines()]
 
     def wait(self, condition) -> None:  # type: ignore[no-untyped-def]
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not condition():
             assert time.monotonic() < deadline, self.stderr_text
             time.sleep(0.02)
 
     def stop(self) -> None:
         self._process.send_signal(signal.SIGTERM)
-        assert self._process.wait(10) == 0
+        assert self._process.wait(60) == 0
         self._out.close()
         self._stderr.close()
 

@@ -66,7 +66,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cwd=REPOSITORY,
         check=True,
         capture_output=True,
-        timeout=60,
+        timeout=120,
     )
     return folder
 

@@ -27,7 +27,7 @@ def _procunit(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=120,
         env={"COLUMNS": "200", "PATH": ""},
     )
 

@@ -172,9 +172,9 @@ def test_the_command_prints_a_table_or_json_and_exits_with_1_after_a_failure(tmp
     with running_broker(tmp_path) as broker:
         device.port = broker.port
         device.write_settings()
-        shown = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert shown.returncode == 0, shown.stderr
         assert "demo/edge-1/v1/result" in shown.stdout
-    broken = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=20, check=False)
+    broken = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=120, check=False)
     assert broken.returncode == 1
     assert json.loads(broken.stdout)[-1]["step"] == "tcp"

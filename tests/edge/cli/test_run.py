@@ -27,7 +27,7 @@ def procunit(*arguments: str, **environment: str) -> subprocess.CompletedProcess
         [*PROCUNIT, *arguments],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=120,
         check=False,
         env={**os.environ, **environment},
     )

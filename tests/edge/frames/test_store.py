@@ -49,7 +49,7 @@ def put(
         inspection_of(noise(seq, 100, 100) if pixels is None else pixels, verdict, part_id=part_id), f"abc-{seq}"
     )
     assert taken
-    assert store.flush(5)
+    assert store.flush(40)
 
 
 def open_store(folder: Path, quota_bytes: int = QUOTA) -> FrameStore:
@@ -323,7 +323,7 @@ def test_a_label_that_comes_before_its_frame_is_written_waits_for_it(
         assert store.pin_part("p", "scratch") == PinAnswer(coming=2)
         assert store.pin_result("abc-2", "dent") == PinAnswer(coming=1)
         may_write.set()
-        assert store.flush(5)
+        assert store.flush(40)
     labels = {path.name.split(".")[0]: json.loads(path.read_text())["label"] for path in tmp_path.rglob("*.json")}
     assert labels == {"abc-1": "scratch", "abc-2": "dent"}
     assert names(tmp_path / "ring") == set()

@@ -101,7 +101,7 @@ def test_triggers_without_frames_are_limited_too(monkeypatch: pytest.MonkeyPatch
     time.sleep(0.05)
     assert giver.is_alive()
     taken = [trigger_queue.take(1) for _ in range(10)]
-    giver.join(1)
+    giver.join(40)
     assert [t.seq for t in taken if t] == list(range(10))
 
 
@@ -125,5 +125,5 @@ def test_two_threads_pass_every_trigger_once_in_order(frames: list[bool], slots:
     for seq, wants_frame in enumerate(frames):
         trigger_queue.put(trigger(seq, frame=wants_frame and trigger_queue.wait_for_free_slot(5)))
     trigger_queue.close()
-    taker.join(5)
+    taker.join(40)
     assert taken == list(enumerate(frames))

@@ -49,7 +49,7 @@ def test_over_mqtt_3_an_oversize_message_that_breaks_the_connection_is_quarantin
     ):
         outbox.open_trigger(Trigger(1, "f1", None, 1, "2026-01-01T00:00:00Z", 0, None))
         outbox.close_trigger(1, json.dumps({"seq": 1, "fill": "x" * 3000}).encode())
-        assert outbox.flush(5)
+        assert outbox.flush(40)
         put_results(outbox, 3)
         with publishing(outbox, broker.port, protocol="3.1.1"):
             messages = subscriber.wait_for(lambda m: sequence(m) == [2, 3, 4], 15)

@@ -96,7 +96,7 @@ def test_after_a_kill_of_the_broker_every_unacknowledged_result_arrives(tmp_path
         password_file.write_text("wrong\n")
         broker.kill()
         wait_until(lambda: not publisher.state.connected)
-        assert outbox.flush(5)
+        assert outbox.flush(40)
         acknowledged = 400 - outbox.backlog()
         assert acknowledged < 400
         put_results(outbox, 10)
@@ -311,7 +311,7 @@ def test_stopping_sends_unsent_results_first(broker: Broker, tmp_path: Path) -> 
         with publishing(outbox, broker.port) as publisher:
             wait_until(lambda: publisher.state.connected)
             put_results(outbox, 200)
-        assert outbox.flush(5)
+        assert outbox.flush(40)
         assert outbox.backlog() == 0
         messages = subscriber.wait_for(lambda m: states(m) == ["running", "stopped"])
         assert sequence(messages) == list(range(1, 201))
@@ -359,7 +359,7 @@ def test_frames_follow_the_results_one_at_a_time(tmp_path: Path) -> None:
     ):
         for seq in (1, 2, 3):
             frames.put(rejected(seq), f"abc-{seq}")
-        assert frames.flush(5)
+        assert frames.flush(40)
         put_results(outbox, 100)
         with publishing(outbox, broker.port, frames) as publisher:
             wait_until(lambda: publisher.state.frames_sent == 3)
@@ -382,7 +382,7 @@ def test_a_frame_that_breaks_the_connection_twice_is_given_up(tmp_path: Path) ->
         FrameStore(tmp_path / "frames", 10 << 20) as frames,
     ):
         frames.put(rejected(1), "abc-1")
-        assert frames.flush(5)
+        assert frames.flush(40)
         with publishing(outbox, broker.port, frames):
             wait_until(lambda: frames.next_unsent() is None)
             put_results(outbox, 1)
@@ -398,7 +398,7 @@ def test_a_refused_or_unreadable_frame_is_given_up(tmp_path: Path) -> None:
     ):
         for seq in (1, 2):
             frames.put(rejected(seq), f"abc-{seq}")
-        assert frames.flush(5)
+        assert frames.flush(40)
         unreadable = frames.next_unsent()
         assert unreadable is not None
         unreadable.path.write_bytes(b"no image")

@@ -19,7 +19,7 @@ def put(outbox: Outbox, count: int, text: str = "") -> None:
         outbox.open_trigger(Trigger(seq, f"f{seq}", None, seq, "2026-01-01T00:00:00Z", 0, None))
         payload = json.dumps({"partId": text, "seq": seq, "backfill": False}, separators=(",", ":"))
         outbox.close_trigger(seq, payload.encode())
-    assert outbox.flush(5)
+    assert outbox.flush(40)
 
 
 def marks(messages: list[Received]) -> list[tuple[int, bool]]:
@@ -70,9 +70,9 @@ def test_replayed_results_are_acknowledged_only_up_to_the_first_gap(tmp_path: Pa
     with Outbox(tmp_path / "o.sqlite") as outbox:
         put(outbox, 4)
         outbox.acknowledge([m.message_id for m in outbox.unacknowledged(0, 10)])
-        assert outbox.flush(5)
+        assert outbox.flush(40)
         outbox.replay(outbox.epoch, 1, 4)
-        assert outbox.flush(5)
+        assert outbox.flush(40)
         replay = ResultReplay(outbox)
         first, second, third = (replay.next() for _ in range(3))
         assert first is not None
@@ -80,8 +80,8 @@ def test_replayed_results_are_acknowledged_only_up_to_the_first_gap(tmp_path: Pa
         assert third is not None
         replay.mark_done(second)
         replay.mark_done(third)
-        assert outbox.flush(5)
+        assert outbox.flush(40)
         assert [m.seq for m in outbox.replayed(None, 10)] == [1, 2, 3, 4]
         replay.mark_done(first)
-        assert outbox.flush(5)
+        assert outbox.flush(40)
         assert [m.seq for m in outbox.replayed(None, 10)] == [4]

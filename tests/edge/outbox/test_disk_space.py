@@ -57,8 +57,8 @@ def used_bytes(path: Path) -> int:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Return once the condition holds; fail after 5 s."""
-    deadline = time.monotonic() + 5
+    """Return once the condition holds; fail after 40 s."""
+    deadline = time.monotonic() + 40
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)
@@ -72,7 +72,7 @@ def test_when_the_database_is_large_acknowledged_results_are_deleted_and_pending
     path = tmp_path / "o.sqlite"
     with Outbox(path) as outbox:
         hand_in_results(outbox, 1, 500)
-        assert outbox.flush(10)
+        assert outbox.flush(40)
         time.sleep(0.1)
         assert len(stored(path)) == outbox.backlog() == 500
         outbox.acknowledge(range(1, 401))
@@ -89,7 +89,7 @@ def test_acknowledged_results_are_kept_for_seven_days(tmp_path: Path, monkeypatc
     days_old = {1: 8.0, 2: 7.1, 3: 6.9, 4: 0.0}
     with Outbox(path) as outbox:
         hand_in_results(outbox, 1, 4)
-        assert outbox.flush(5)
+        assert outbox.flush(40)
         for message_id, age in days_old.items():
             settled_s = time.time() - age * 24 * 3600
             monkeypatch.setattr("edge.outbox.outbox.time.time", lambda settled_s=settled_s: settled_s)
@@ -102,11 +102,11 @@ def test_a_device_with_an_unset_clock_deletes_nothing_by_age(tmp_path: Path, mon
     path = tmp_path / "o.sqlite"
     with Outbox(path) as outbox:
         hand_in_results(outbox, 1, 1)
-        assert outbox.flush(5)
+        assert outbox.flush(40)
         with monkeypatch.context() as patched:
             patched.setattr("edge.outbox.outbox.time.time", lambda: 100.0)
             outbox.acknowledge([1])
-        assert outbox.flush(5)
+        assert outbox.flush(40)
         time.sleep(0.1)
         assert stored(path) == [(1, "acknowledged")]
 
@@ -135,7 +135,7 @@ def test_on_a_full_disk_results_use_the_filler_then_replace_acknowledged_ones_th
         wait_until(lambda: outbox.shortage is not None)
         pages = page_count(path)  # some may be only in the log: copying them into the file is not growth
         hand_in_results(outbox, 201, 400)
-        assert outbox.flush(5)
+        assert outbox.flush(40)
         hand_in_results(outbox, 401, 2000)
         wait_until(lambda: outbox.error is not None and outbox.backlog() > 300)
         assert "full" in str(outbox.error)
@@ -147,7 +147,7 @@ def test_on_a_full_disk_results_use_the_filler_then_replace_acknowledged_ones_th
         assert page_count(path) == pages
         assert path.stat().st_size <= pages * PAGE_BYTES
         monkeypatch.setattr(disk_space, "LOW_DISK_BYTES", 0)
-        assert outbox.flush(5)
+        assert outbox.flush(40)
         assert outbox.error is None
         assert [m.seq for m in outbox.unacknowledged(0, 5000)] == list(range(201, 2001))
 

@@ -39,7 +39,7 @@ def fill(outbox: Outbox, count: int, padding: bytes = b"") -> None:
     for seq in range(first, first + count):
         outbox.open_trigger(trigger(seq))
         outbox.close_trigger(seq, b'{"seq": %d}' % seq + padding)
-    assert outbox.flush(10)
+    assert outbox.flush(40)
 
 
 def stored_results(path: Path) -> list[int]:
@@ -55,7 +55,7 @@ def test_results_and_events_come_back_in_the_order_in_which_they_were_handed_in(
         outbox.close_trigger(2, b"second")
         outbox.put_event(b"event")
         outbox.close_trigger(1, b"first")
-        assert outbox.flush(5)
+        assert outbox.flush(40)
         messages = outbox.unacknowledged(0, 10)
         assert [(m.kind, m.seq, m.topic, m.payload) for m in messages] == [
             (MessageKind.RESULT, 2, "result", b"second"),
@@ -85,9 +85,9 @@ def test_a_second_result_for_a_trigger_is_dropped(tmp_path: Path) -> None:
         outbox.open_trigger(trigger(1))
         outbox.close_trigger(1, b"first")
         outbox.close_trigger(1, b"again")
-        assert outbox.flush(5)
+        assert outbox.flush(40)
         outbox.close_trigger(1, b"and again")
-        assert outbox.flush(5)
+        assert outbox.flush(40)
         assert [m.payload for m in outbox.unacknowledged(0, 10)] == [b"first"]
 
 
@@ -99,7 +99,7 @@ def test_quarantined_and_acknowledged_messages_leave_the_backlog_and_stay_on_dis
         outbox.acknowledge([first.message_id])
         outbox.quarantine(second.message_id, "too large")
         outbox.acknowledge([second.message_id])
-        assert outbox.flush(5)
+        assert outbox.flush(40)
         assert outbox.unacknowledged(0, 10) == [third]
     with sqlite3.connect(path) as db:
         states = db.execute("SELECT state, reason FROM messages ORDER BY message_id").fetchall()
@@ -175,11 +175,11 @@ def test_a_database_of_schema_1_keeps_its_rows(tmp_path: Path) -> None:
         assert (outbox.epoch, outbox.next_seq(), outbox.last_counter(), outbox.set_aside) == ("e1", 5, 44, None)
         assert [left.seq for left in outbox.open_triggers()] == [4]
         outbox.close_trigger(4, b"four")
-        assert outbox.flush(5)
+        assert outbox.flush(40)
         assert [(m.seq, m.payload) for m in outbox.unacknowledged(0, 10)] == [(3, b"three"), (4, b"four")]
         assert all(m.created_at_utc > "2026" and not m.replayed for m in outbox.unacknowledged(0, 10))
         assert outbox.replay("e1", 1, 4) == 4
-        assert outbox.flush(5)
+        assert outbox.flush(40)
         assert [(m.seq, m.payload, m.replayed) for m in outbox.replayed(None, 10)] == [(1, b"one", True)]
     assert stored_results(path) == [1, 2, 3, 4]
 
@@ -217,7 +217,7 @@ def test_writes_that_fail_wait_and_are_written_later(tmp_path: Path, monkeypatch
         assert "locked" in str(outbox.error)
         other.execute("COMMIT")
         other.close()
-        assert outbox.flush(5)
+        assert outbox.flush(40)
         assert outbox.error is None
         assert [m.payload for m in outbox.unacknowledged(0, 10)] == [b"kept"]
 
@@ -290,7 +290,7 @@ def test_an_impossible_replay_is_refused_with_its_reason(tmp_path: Path) -> None
             outbox.replay(outbox.epoch, 3, 2)
         for seq in range(1, MAX_REPLAYS + 1):
             assert outbox.replay(outbox.epoch, seq, 1000) == 21 - seq
-        assert outbox.flush(5)
+        assert outbox.flush(40)
         with pytest.raises(ProcunitError, match="16 replays wait"):
             outbox.replay(outbox.epoch, 1, 2)
 
@@ -469,7 +469,7 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @invariant()
     def outbox_is_like_the_model(self) -> None:
-        assert self.outbox.flush(5)
+        assert self.outbox.flush(40)
         assert [left.seq for left in self.outbox.open_triggers()] == self.open
         found = {m.message_id: m.payload for m in self.outbox.unacknowledged(0, 1000)}
         assert list(found.items()) == sorted(self.pending.items())

@@ -29,7 +29,7 @@ def command(bundle: Path, cache: Path, *options: str) -> list[str]:
 
 def procunit(bundle: Path, cache: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(bundle, cache, *options), capture_output=True, text=True, timeout=20, check=False, cwd="/"
+        command(bundle, cache, *options), capture_output=True, text=True, timeout=120, check=False, cwd="/"
     )
 
 
@@ -76,7 +76,7 @@ def test_an_interrupted_build_leaves_nothing(tmp_path: Path, end: str) -> None:
                 os.kill(process.pid, signal.SIGINT)
             else:
                 process.stdout.close()
-            assert process.wait(5) == 130
+            assert process.wait(60) == 130
         finally:
             process.kill()
             process.communicate() if end == "signal" else process.wait()

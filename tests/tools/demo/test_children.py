@@ -121,7 +121,7 @@ def start_demo(mark: str, *options: str) -> subprocess.Popen[str]:
 
 def assert_stops(demo: subprocess.Popen[str], number: signal.Signals, mark: str) -> None:
     demo.send_signal(number)
-    output, _ = demo.communicate(timeout=15)
+    output, _ = demo.communicate(timeout=120)
     assert demo.returncode == 128 + number
     assert "nothing is left running" in output
     assert alive_with_mark(mark) == []
