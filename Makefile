@@ -13,7 +13,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RATE ?= 120
 OUT ?= work/demo
-PARALLEL := --numprocesses 2 --dist loadgroup
+PARALLEL := --numprocesses 2 --dist loadfile
 
 help: ## show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14

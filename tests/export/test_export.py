@@ -76,6 +76,7 @@ def test_graph_and_bank_work_together_on_a_photograph(exported: Path) -> None:
     assert kinds["spot"].anomaly_score > kinds["good"].anomaly_score
 
 
+@pytest.mark.slow
 def test_good_parts_only_make_a_graph_without_a_head(tmp_path: Path) -> None:
     run = trained_run(tmp_path, 4, {})
     assert _exported(run).differences["fp32"].logits == 0.0

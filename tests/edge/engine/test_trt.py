@@ -298,6 +298,7 @@ def _calls_of_construction(graph: Path, directory: Path) -> list[tuple[str, int]
     return calls
 
 
+@pytest.mark.slow
 def test_construction_that_fails_at_any_call_leaves_nothing_behind(graph: Path, tmp_path: Path) -> None:
     capture = {"cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphInstantiateWithFlags", "cuGraphDestroy"}
     for broken in (False, True):
