@@ -24,6 +24,7 @@ ARGS = {"bundleId": "c0" * 32, "types": {"dent": 0.45}, "anomaly": 3.1}
 def run(folder: Path, *arguments: str, args: str = json.dumps(ARGS), root: str = ROOT) -> Result:
     key = folder / "release.key"
     key.write_bytes(KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    key.chmod(0o600)
     (folder / "args.json").write_text(args)
     return CliRunner().invoke(sign, [*arguments, "--root", root, "--key", str(key)])
 
