@@ -107,7 +107,7 @@ def _run(line: Line, notifier: ServiceNotifier, signals: StopSignals, root: str)
 def _bundle_or_event(settings: BundleSettings, board: FaultBoard) -> tuple[Bundle, tuple[TrustedKey, ...]]:
     """Open the bundle; returns it with every key that the device trusts, or reports BUNDLE_REFUSED and raises."""
     try:
-        keys = trusted_keys_from_files(settings.trusted_keys, settings.demo_keys)
+        keys = trusted_keys_from_files(settings.trusted_keys, settings.demo_keys, settings.bank_keys)
         misnamed = [path for path, key in zip(settings.trusted_keys, keys, strict=False) if key.demo]
         if misnamed:
             board.report(FaultId.DEMO_KEY, ", ".join(map(str, misnamed)))

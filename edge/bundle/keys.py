@@ -65,18 +65,22 @@ def trusted_key_from_file(path: Path, *, demo: bool) -> TrustedKey:
     return TrustedKey(path.name, key, demo or has_demo_mark(data))
 
 
-def trusted_keys_from_files(keys: Iterable[Path], demo_keys: Iterable[Path]) -> tuple[TrustedKey, ...]:
+def trusted_keys_from_files(
+    keys: Iterable[Path], demo_keys: Iterable[Path], bank_keys: Iterable[Path] = ()
+) -> tuple[TrustedKey, ...]:
     """Read the trusted keys, those named for production first; a key that is named or marked as demo once is one.
+
+    The `bank_keys` are not among them, but their marks count.
 
     Raises:
         ProcunitError: a file is missing, does not contain an Ed25519 public key, or everybody may change it.
     """
-    return demo_keys_alike(
-        (
-            *(trusted_key_from_file(path, demo=False) for path in keys),
-            *(trusted_key_from_file(path, demo=True) for path in demo_keys),
-        )
+    trusted = (
+        *(trusted_key_from_file(path, demo=False) for path in keys),
+        *(trusted_key_from_file(path, demo=True) for path in demo_keys),
     )
+    others = (trusted_key_from_file(path, demo=False) for path in bank_keys)
+    return demo_keys_alike((*trusted, *others))[: len(trusted)]
 
 
 def demo_keys_alike(keys: Iterable[TrustedKey]) -> tuple[TrustedKey, ...]:

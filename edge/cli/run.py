@@ -71,7 +71,8 @@ def _engine_text(engine: EngineSettings) -> str:
 
 
 def _summary(settings: Settings) -> list[tuple[str, str]]:
-    trusted = trusted_keys_from_files(settings.bundle.trusted_keys, settings.bundle.demo_keys)
+    files = settings.bundle
+    trusted = trusted_keys_from_files(files.trusted_keys, files.demo_keys, files.bank_keys)
     keys = [f"{key.name} (demonstration)" if key.demo else key.name for key in trusted]
     camera = ", ".join(f"{name} {value}" for name, value in settings.camera.model_dump().items())
     mqtt = settings.mqtt
