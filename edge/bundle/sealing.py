@@ -18,8 +18,8 @@ def seal(directory: Path, body: ManifestBody, key: SigningKey) -> Bundle:
     """Write a manifest of all files in `directory` and its signature, then verify the result as a device does.
 
     Raises:
-        ProcunitError: the directory contains something that a bundle may not contain, as a graph with other operators
-            than those that are allowed; nothing is signed then.
+        ProcunitError: the directory contains something that a bundle may not contain; a manifest with a graph that may
+            not be run (`edge.bundle.onnx_walk`) is not even signed.
     """
     files = {
         entry.relative_to(directory).as_posix(): _entry(entry)
