@@ -237,12 +237,12 @@ def _check_files(path: Path, manifest: Manifest) -> None:
             present.add(entry.relative_to(path).as_posix())
     for name in sorted(present - set(manifest.files) - {MANIFEST, SIGNATURE}):
         raise ProcunitError("not listed in the manifest", where=str(path / name), remedy="Copy the bundle again")
-    for name, entry in manifest.files.items():
+    for name, expected in manifest.files.items():
         if name not in present:
             raise ProcunitError(
                 "listed in the manifest but missing", where=str(path / name), remedy="Copy the bundle again"
             )
-        file = SealedFile(path, name, entry)
+        file = SealedFile(path, name, expected)
         if name.endswith(GRAPH_SUFFIX):
             check_graph(file.read_bytes(), str(file))
         else:

@@ -66,16 +66,18 @@ def test_the_private_group_of_this_user_is_this_user(file: Path) -> None:
     assert who_may_change(file) is None
 
 
+def _group_writable(file: Path) -> None:
+    os.chown(file, 0, NOBODY)
+    file.chmod(0o664)
+
+
 @needs_root
 @pytest.mark.parametrize(
     ("spoil", "text"),
     [
         (lambda file: os.chown(file, NOBODY, 0), "{file} belongs to nobody. Run: chown root {file}"),
         (lambda file: os.chown(file.parent, NOBODY, 0), "{folder} belongs to nobody. Run: chown root {folder}"),
-        (
-            lambda file: (os.chown(file, 0, NOBODY), file.chmod(0o664)),
-            "the group nogroup may write to {file}. Run: chmod g-w {file}",
-        ),
+        (_group_writable, "the group nogroup may write to {file}. Run: chmod g-w {file}"),
     ],
 )
 def test_another_owner_and_another_group_are_named_with_the_command(
