@@ -83,8 +83,8 @@ def test_one_key_under_two_names_is_a_demo_key_if_it_is_one_under_either(tmp_pat
         }
         assert [key.demo for key in found if key.name == "other.pub"] == [False]
         assert [key.name for key in keys_for_commands(found, demo_bundle=False)] == ["other.pub"]
-    (found,) = trusted_keys_from_files([plain], [], [marked])
-    assert (found.name, found.demo) == ("plain.pub", True)
+    (alike,) = trusted_keys_from_files([plain], [], [marked])
+    assert (alike.name, alike.demo) == ("plain.pub", True)
     demo = trusted_keys_from_files([], [marked])
     assert keys_for_bank([plain], demo, demo_bundle=False) == ()
 
