@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 from edge.bundle.keys import TrustedKey, trusted_keys_from_files
 from edge.bundle.reader import Bundle, open_bundle
@@ -25,6 +27,7 @@ from edge.line.line import Line, line_from_settings
 from edge.line.supervisor import Reason, Supervisor
 from edge.outbox.outbox import Outbox
 from edge.state_dir import FRAMES_FOLDER, OUTBOX_FILE
+from edge.system.access import who_may_change
 from edge.system.service_manager import ServiceNotifier
 from edge.system.stop_signals import StopSignals
 
@@ -35,14 +38,19 @@ FLUSH_S = 5.0
 PUBLISH_STOP_S = 5.0
 STALLED_S = 5.0
 """At the end of a replay the daemon gives up sending after this long without an acknowledgement by the broker."""
+_SHOWN_FILES = 3
+"""How many open files the fault names."""
 
 _logger = logging.getLogger(__name__)
 
 
-def run_daemon(settings: Settings, engine_opener: OpenEngine = open_engine) -> int:
+def run_daemon(
+    settings: Settings, engine_opener: OpenEngine = open_engine, *, settings_file: Path | None = None
+) -> int:
     """Inspect until a signal or the end of a replay; returns the exit code, 1 after a failure.
 
-    Call it from the main thread: it handles SIGTERM and SIGINT.
+    Call it from the main thread: it handles SIGTERM and SIGINT. `settings_file` is the file that the settings come
+    from, if its permissions are to be checked.
 
     Raises:
         ProcunitError: it cannot start until a person corrects something.
@@ -54,6 +62,7 @@ def run_daemon(settings: Settings, engine_opener: OpenEngine = open_engine) -> i
         board = FaultBoard(outbox, settings.device.device)
         if outbox.set_aside is not None:
             board.report(FaultId.OUTBOX_SET_ASIDE, str(outbox.set_aside))
+        _report_access(settings, settings_file, board)
         notifier.status("checking the bundle")
         bundle, keys = _bundle_or_event(settings.bundle, board)
         folder, quota_bytes = settings.state_dir / FRAMES_FOLDER, settings.frames.quota_mb << 20
@@ -99,7 +108,10 @@ def _run(line: Line, notifier: ServiceNotifier, signals: StopSignals, root: str)
 def _bundle_or_event(settings: BundleSettings, board: FaultBoard) -> tuple[Bundle, tuple[TrustedKey, ...]]:
     """Open the bundle; returns it with every key that the device trusts, or reports BUNDLE_REFUSED and raises."""
     try:
-        keys = trusted_keys_from_files(settings.trusted_keys, settings.demo_keys)
+        keys = trusted_keys_from_files(settings.trusted_keys, settings.demo_keys, settings.bank_keys)
+        misnamed = [path for path, key in zip(settings.trusted_keys, keys, strict=False) if key.demo]
+        if misnamed:
+            board.report(FaultId.DEMO_KEY, ", ".join(map(str, misnamed)))
         bundle = open_bundle(settings.path, keys)
     except ProcunitError as error:
         board.report(FaultId.BUNDLE_REFUSED, str(error))
@@ -113,6 +125,27 @@ def _bundle_or_event(settings: BundleSettings, board: FaultBoard) -> tuple[Bundl
         " (demonstration key)" if bundle.signed_by.demo else "",
     )
     return bundle, keys
+
+
+def _report_access(settings: Settings, settings_file: Path | None, board: FaultBoard) -> None:
+    """Report OPEN_TO_OTHERS if others than root and this user may change what decides about parts."""
+    problems = list(dict.fromkeys(filter(None, map(who_may_change, _decisive_files(settings, settings_file)))))
+    if problems:
+        more = f"; and {len(problems) - _SHOWN_FILES} more" if len(problems) > _SHOWN_FILES else ""
+        board.report(FaultId.OPEN_TO_OTHERS, "; ".join(problems[:_SHOWN_FILES]) + more)
+
+
+def _decisive_files(settings: Settings, settings_file: Path | None) -> Iterator[Path]:
+    if settings_file is not None:
+        yield settings_file
+    bundle = settings.bundle
+    yield from (*bundle.trusted_keys, *bundle.demo_keys, *bundle.bank_keys)
+    if settings.mqtt.tls_ca_file is not None:
+        yield settings.mqtt.tls_ca_file
+    for folder in (bundle.path, settings.state_dir):
+        yield folder
+        with suppress(OSError):  # whoever opens it says what is wrong with it
+            yield from sorted(folder.iterdir())
 
 
 def _wait_until_sent(line: Line, signals: StopSignals) -> None:

@@ -18,6 +18,8 @@ QUIET_S = 10.0
 _LASTING = frozenset(
     {
         FaultId.CAMERA_FAILED,
+        FaultId.DEMO_KEY,
+        FaultId.OPEN_TO_OTHERS,
         FaultId.ENGINE_FALLBACK,
         FaultId.ENGINE_UNAVAILABLE,
         FaultId.OUTBOX_FAILED,

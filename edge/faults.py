@@ -14,6 +14,8 @@ class FaultId(str, Enum):
     """The name of a fault in events and logs."""
 
     BUNDLE_REFUSED = "bundle_refused"
+    DEMO_KEY = "demo_key"
+    OPEN_TO_OTHERS = "open_to_others"
     BANK_REFUSED = "bank_refused"
     BANK_CHANGED = "bank_changed"
     CAMERA_ENDED = "camera_ended"
@@ -63,6 +65,20 @@ FAULTS = _table(
         "The bundle cannot be used; no part is inspected.",
         "Read the detail. Copy the bundle again, or add the key that signed it to the trusted keys; then check it "
         "with `procunit bundle verify`.",
+    ),
+    Fault(
+        FaultId.DEMO_KEY,
+        "warning",
+        "A key that the settings trust for production is a demo key. It counts as a demo key: its bundles never really "
+        "reject, and it signs commands only while such a bundle is in use.",
+        "Name the public key of your release key under bundle.trusted_keys, and the demo key under bundle.demo_keys or "
+        "nowhere. Then restart the device.",
+    ),
+    Fault(
+        FaultId.OPEN_TO_OTHERS,
+        "warning",
+        "Other users of this device may change its settings, its keys, its bundle or its state, and so its verdicts.",
+        "Run the commands in the detail as root; then restart the device.",
     ),
     Fault(
         FaultId.BANK_REFUSED,

@@ -32,21 +32,32 @@ def read_image(path: Path) -> PixelArray:
     try:
         if path.stat().st_size > MAX_IMAGE_BYTES:
             raise ProcunitError(f"larger than {MAX_IMAGE_BYTES >> 20} MB", where=str(path))
-        data = np.frombuffer(path.read_bytes(), np.uint8)
+        data = path.read_bytes()
     except OSError as error:
         raise ProcunitError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    return image_from_bytes(data, str(path))
+
+
+def image_from_bytes(content: bytes, where: str) -> PixelArray:
+    """Decode the content of an image file, as `read_image` does.
+
+    Raises:
+        ProcunitError: it is larger than `MAX_IMAGE_BYTES`, is no image, or has a side under 32 px; the text names
+            `where`.
+    """
+    if len(content) > MAX_IMAGE_BYTES:
+        raise ProcunitError(f"larger than {MAX_IMAGE_BYTES >> 20} MB", where=where)
+    data = np.frombuffer(content, np.uint8)
     try:
         pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
     except cv2.error:
         pixels = None
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
-        raise ProcunitError(
-            "not a readable image", where=str(path), remedy="Replace the file or remove it from the folder"
-        )
+        raise ProcunitError("not a readable image", where=where, remedy="Replace the file or remove it from the folder")
     if min(pixels.shape[:2]) < MIN_SIDE_PX:
         raise ProcunitError(
             f"{pixels.shape[1]} x {pixels.shape[0]} px; the smallest usable side is {MIN_SIDE_PX} px",
-            where=str(path),
+            where=where,
             remedy="Replace the file or remove it from the folder",
         )
     return cast(PixelArray, pixels)

@@ -56,7 +56,14 @@ def _folder(path: Path) -> Path:
 
 
 def _secret(path: Path) -> Path:
-    if path.stat().st_mode & 0o007:
+    status = path.stat()
+    if status.st_mode & 0o070 and status.st_gid not in {0, os.getegid(), *os.getgroups()}:
+        raise PydanticCustomError(
+            "open_secret",
+            "{path} may be read or changed by a group that is not this user's",
+            {"path": str(path), "remedy": f"Run: chmod g= {path}"},
+        )
+    if status.st_mode & 0o007:
         raise PydanticCustomError(
             "open_secret",
             "{path} may be read by everybody on this device",
@@ -71,4 +78,4 @@ ExistingPath = Annotated[FilePath, AfterValidator(_existing)]
 ExistingFile = Annotated[ExistingPath, AfterValidator(_file)]
 ExistingFolder = Annotated[ExistingPath, AfterValidator(_folder)]
 SecretFile = Annotated[ExistingFile, AfterValidator(_secret)]
-"""A file with a secret, which other users must not be able to read."""
+"""A file with a secret, which other users must not be able to read; a group of this user's, or root's, may."""

@@ -26,7 +26,7 @@ Deleting it returns the device to the memory bank of its bundle.
 """
 
 ENGINES_FOLDER = "engines"
-"""Cache of engines built for this GPU; written by `edge.engine.cache`.
+"""Cache of engines built for this GPU, and the secret that marks them as this device's; written by `edge.engine.cache`.
 
 Deleting it loses nothing: the next start builds the engine again, which may take minutes.
 """

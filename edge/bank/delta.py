@@ -20,7 +20,14 @@ from pydantic import Field, ValidationError, field_validator
 from safetensors.numpy import save
 
 from edge.bank.growth import MAX_ADDED_ROWS, GrownBank
-from edge.bundle.keys import SigningKey, TrustedKey, keys_for_commands, signer_of_bytes, trusted_key_from_file
+from edge.bundle.keys import (
+    SigningKey,
+    TrustedKey,
+    demo_keys_alike,
+    keys_for_commands,
+    signer_of_bytes,
+    trusted_key_from_file,
+)
 from edge.bundle.manifest import BANK_KEY, Count, FileEntry, Finite, OneLine, ScoreLimit
 from edge.bundle.reader import MAX_BANK_ROWS, Bundle, read_small, rows_from_bytes
 from edge.errors import ProcunitError, first_problem
@@ -79,11 +86,13 @@ def keys_for_bank(
 ) -> tuple[TrustedKey, ...]:
     """The keys that may sign versions of a bank: the `bank_keys`, for nothing else, and those that may sign commands.
 
+    A demo key among the `bank_keys` may sign as little as any other demo key.
+
     Raises:
         ProcunitError: a file of `bank_keys` does not contain an Ed25519 public key.
     """
     line_keys = (trusted_key_from_file(path, demo=False) for path in bank_keys)
-    return (*line_keys, *keys_for_commands(keys, demo_bundle=demo_bundle))
+    return keys_for_commands(demo_keys_alike((*line_keys, *keys)), demo_bundle=demo_bundle)
 
 
 def write_delta(

@@ -27,7 +27,7 @@ from edge.bundle.manifest import (
 from edge.bundle.reader import BundleContent
 from edge.bundle.records import PhotoScores
 from edge.errors import ProcunitError
-from edge.system.tensor_file import tensors_from_file
+from edge.system.tensor_file import tensors_from_bytes
 
 _GROWTH_FILES = frozenset({CALIBRATION, HELD_OUT, PATCHES_GRAPH})
 _GOOD_KEYS = (PATCHES_KEY, DISTANCES_KEY, COUNTED_KEY)
@@ -103,7 +103,7 @@ def evidence_from_bundle(content: BundleContent) -> Evidence:
     scores = () if record is None else record.scores
     good = [photo for photo in scores if photo.label == GOOD]
     defects = [photo for photo in scores if photo.label != GOOD]
-    tensors = tensors_from_file(content.path / HELD_OUT)
+    tensors = tensors_from_bytes(content.file(HELD_OUT).read_bytes(), where)
     if set(tensors) != {*_GOOD_KEYS, *_DEFECT_KEYS}:
         raise ProcunitError(f"unexpected tensors: {', '.join(sorted(tensors)) or 'none'}", where=where)
     features = content.bank().shape[1] - 1

@@ -5,8 +5,9 @@ The graph is small: it runs beside the daemon on one CPU core, without the GPU.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from edge.anomaly import counted_patches, distances_to_rows
 from edge.bank.evidence import StoredDefect, Tile, flagged_by_type
 from edge.bundle.manifest import GOOD, PATCHES_GRAPH, PATCHES_KEY
 from edge.bundle.reader import Bundle, read_small
+from edge.engine.golden_gate import golden_pixels
 from edge.engine.ort import OrtEngine, session_from_graph
 from edge.engine.protocol import EngineError
 from edge.engine.scores import score_pixels
@@ -60,7 +62,7 @@ class PatchesGraph:
         self._path = bundle.path / PATCHES_GRAPH
         self._geometry: Geometry = bundle.manifest.geometry
         self._features = bundle.bank().shape[1] - 1
-        self._session = session_from_graph(self._path, _ONE_CORE)
+        self._session = session_from_graph(bundle.file(PATCHES_GRAPH), _ONE_CORE)
 
     def tiles(self, pixels: PixelArray) -> tuple[Tile, ...]:
         """The tiles of a frame, without the patches that have no inspected pixel.
@@ -116,14 +118,19 @@ def defects_of_device(
         ProcunitError: a frame cannot be read or scored.
     """
     golden = [frame for frame in bundle.golden().frames if frame.verdict is not Verdict.PASS]
-    found = [(f"golden frame {frame.file}", bundle.path / frame.file, frame.type_scores) for frame in golden]
+    found: list[tuple[str, Callable[[], PixelArray], tuple[float, ...]]] = [
+        (f"golden frame {frame.file}", partial(golden_pixels, bundle, frame), frame.type_scores) for frame in golden
+    ]
     labelled = [frame for frame in pinned if frame.label != GOOD]
     if labelled:
         scores = type_scores_of_files(bundle, base, [frame.path for frame in labelled])
-        found += [(f"{f.label} at {f.path}", f.path, own) for f, own in zip(labelled, scores, strict=True)]
+        found += [
+            (f"{f.label} at {f.path}", partial(read_image, f.path), own)
+            for f, own in zip(labelled, scores, strict=True)
+        ]
     defects = []
-    for name, path, type_scores in found:
-        tiles = graph.tiles(read_image(path))
+    for name, read, type_scores in found:
+        tiles = graph.tiles(read())
         flagged = flagged_by_type(type_scores, bundle.manifest.types)
         distances = tuple(distances_to_rows(tile.patches, base) for tile in tiles)
         defects.append(StoredDefect(name, flagged, tiles, distances))

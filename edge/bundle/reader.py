@@ -1,7 +1,8 @@
 """The bundle: a signed directory with everything that a device needs to inspect parts, except built engines.
 
 `manifest.json` names every other file with its size and sha256; `manifest.sig` is the Ed25519 signature (RFC 8032) of
-the manifest's raw bytes, checked before they are parsed. No file is a pickle.
+the manifest's raw bytes, checked before they are parsed. No file is a pickle. Opening checks every file; whoever uses
+one gets its bytes from `BundleContent.file`, which checks them again.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ from edge.bundle.manifest import (
     Precision,
     graph_files,
 )
+from edge.bundle.onnx_walk import GRAPH_SUFFIX, check_graph
 from edge.bundle.records import CalibrationRecord
+from edge.bundle.sealed_file import SealedFile, opened_below
 from edge.errors import ProcunitError, first_problem
 from edge.system.tensor_file import tensors_from_bytes
 
@@ -61,13 +64,17 @@ class BundleContent:
         """The precisions that the bundle has graphs of, the fastest first."""
         return tuple(p for p in PRECISIONS if set(graph_files(p, separate=self.separate)) <= set(self.manifest.files))
 
-    def graphs(self, precision: Precision = "fp32") -> tuple[Path, ...]:
+    def file(self, name: str) -> SealedFile:
+        """A file that the manifest lists; its bytes are checked whenever they are read."""
+        return SealedFile(self.path, name, self.manifest.files[name])
+
+    def graphs(self, precision: Precision = "fp32") -> tuple[SealedFile, ...]:
         """The ONNX graphs that together have all outputs of the contract."""
-        return tuple(self.path / name for name in graph_files(precision, separate=self.separate))
+        return tuple(self.file(name) for name in graph_files(precision, separate=self.separate))
 
     def bank(self) -> NDArray[np.float32]:
         """The memory bank, float32 [M, D + 1]: patches of good parts, the reach as last number (`edge.anomaly`)."""
-        return bank_from_file(self.path / BANK)
+        return rows_from_bytes(self.file(BANK).read_bytes(), str(self.path / BANK))
 
     def golden(self) -> GoldenSet:
         """The golden frames with their reference scores; the manifest lists every file.
@@ -75,7 +82,7 @@ class BundleContent:
         Raises:
             ProcunitError: the record is damaged or does not fit the manifest.
         """
-        golden = _parsed(GoldenSet, (self.path / GOLDEN).read_bytes(), self.path / GOLDEN)
+        golden = _parsed(GoldenSet, self.file(GOLDEN).read_bytes(), self.path / GOLDEN)
         for frame in golden.frames:
             if frame.file not in self.manifest.files or len(frame.type_scores) != len(self.manifest.types):
                 raise ProcunitError(
@@ -91,7 +98,7 @@ class BundleContent:
         """
         if CALIBRATION not in self.manifest.files:
             return None
-        return _parsed(CalibrationRecord, (self.path / CALIBRATION).read_bytes(), self.path / CALIBRATION)
+        return _parsed(CalibrationRecord, self.file(CALIBRATION).read_bytes(), self.path / CALIBRATION)
 
     def known(self) -> KnownPhotos:
         """The photographs that the bundle was made from; empty if the bundle does not list them.
@@ -101,7 +108,7 @@ class BundleContent:
         """
         if KNOWN not in self.manifest.files:
             return KnownPhotos(photos=())
-        return _parsed(KnownPhotos, (self.path / KNOWN).read_bytes(), self.path / KNOWN)
+        return _parsed(KnownPhotos, self.file(KNOWN).read_bytes(), self.path / KNOWN)
 
 
 @dataclass(frozen=True)
@@ -193,14 +200,11 @@ def read_small(path: Path) -> bytes:
     Raises:
         ProcunitError: the file is missing, a link, too large or unreadable.
     """
-    try:
-        if path.is_symlink() or not path.is_file():
-            raise ProcunitError("missing, or not a plain file", where=str(path), remedy="Copy the bundle again")
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise ProcunitError(f"larger than {MAX_MANIFEST_BYTES} bytes", where=str(path))
-        return path.read_bytes()
-    except OSError as error:
-        raise ProcunitError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    with opened_below(path.parent, path.name) as stream:
+        data = stream.read(MAX_MANIFEST_BYTES + 1)
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise ProcunitError(f"larger than {MAX_MANIFEST_BYTES} bytes", where=str(path))
+    return data
 
 
 def _manifest_bytes(path: Path) -> bytes:
@@ -234,18 +238,12 @@ def _check_files(path: Path, manifest: Manifest) -> None:
     for name in sorted(present - set(manifest.files) - {MANIFEST, SIGNATURE}):
         raise ProcunitError("not listed in the manifest", where=str(path / name), remedy="Copy the bundle again")
     for name, expected in manifest.files.items():
-        problem = _file_problem(path / name, expected) if name in present else "listed in the manifest but missing"
-        if problem is not None:
-            raise ProcunitError(problem, where=str(path / name), remedy="Copy the bundle again")
-
-
-def _file_problem(path: Path, expected: FileEntry) -> str | None:
-    try:
-        size_bytes = path.stat().st_size
-        if size_bytes != expected.size_bytes:
-            return f"{size_bytes} bytes long instead of {expected.size_bytes}: truncated or changed"
-        if file_entry_from_path(path).sha256 != expected.sha256:
-            return "its content is not what was signed (sha256 differs)"
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    return None
+        if name not in present:
+            raise ProcunitError(
+                "listed in the manifest but missing", where=str(path / name), remedy="Copy the bundle again"
+            )
+        file = SealedFile(path, name, expected)
+        if name.endswith(GRAPH_SUFFIX):
+            check_graph(file.read_bytes(), str(file))
+        else:
+            file.check()

@@ -144,8 +144,9 @@ def show(config: Path) -> None:
 
 
 def _device(settings: Settings) -> _Device:
-    trusted = trusted_keys_from_files(settings.bundle.trusted_keys, settings.bundle.demo_keys)
-    bundle = open_bundle(settings.bundle.path, trusted)
+    files = settings.bundle
+    trusted = trusted_keys_from_files(files.trusted_keys, files.demo_keys, files.bank_keys)
+    bundle = open_bundle(files.path, trusted)
     keys = keys_for_bank(settings.bundle.bank_keys, trusted, demo_bundle=bundle.signed_by.demo)
     return _Device(settings, bundle, keys, BankStore(settings.state_dir, bundle, keys))
 

@@ -65,7 +65,10 @@ def sign(name: str, args: Path | None, root: str, key: Path, by: str | None, val
     except ValidationError as error:
         where = None if args is None else str(args)
         raise ProcunitError(first_problem(error), where=where, remedy="See the example in docs/mes.md") from error
-    signature = signature_from_key(signing_key_from_file(key).key, root, name, envelope)
+    signing_key = signing_key_from_file(key)
+    if signing_key.demo:
+        click.echo(f"{key} is a demo key: a device takes this command only while it uses a demo bundle", err=True)
+    signature = signature_from_key(signing_key.key, root, name, envelope)
     click.echo(json.dumps({**envelope, "signature": signature}, indent=2))
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import faulthandler
+import os
 import sys
 from pathlib import Path
 
 import click
 
+from edge.bundle.keys import trusted_keys_from_files
 from edge.cli.options import config_option
 from edge.config.file import ConfigError, settings_from_file
 from edge.config.settings import Settings
@@ -34,7 +36,8 @@ def run(config: Path) -> None:
     """
     faulthandler.enable()
     log_to_stderr()
-    code = run_daemon(settings_from_file(config))
+    os.umask(0o077)  # results and photographs of the plant are nobody else's
+    code = run_daemon(settings_from_file(config), settings_file=config)
     if code:
         sys.exit(code)
 
@@ -55,8 +58,9 @@ def check_config(config: Path) -> None:
         click.echo(str(error), err=True)
         count = len(error.problems)
         raise ProcunitError(f"{count} problem{'s' if count > 1 else ''}", where=str(config)) from error
+    summary = _summary(settings)
     click.echo(f"{config}: fine")
-    for name, value in _summary(settings):
+    for name, value in summary:
         click.echo(f"  {name:<11}{value}")
 
 
@@ -67,8 +71,9 @@ def _engine_text(engine: EngineSettings) -> str:
 
 
 def _summary(settings: Settings) -> list[tuple[str, str]]:
-    keys = [f"{path.name}" for path in settings.bundle.trusted_keys]
-    keys += [f"{path.name} (demonstration)" for path in settings.bundle.demo_keys]
+    files = settings.bundle
+    trusted = trusted_keys_from_files(files.trusted_keys, files.demo_keys, files.bank_keys)
+    keys = [f"{key.name} (demonstration)" if key.demo else key.name for key in trusted]
     camera = ", ".join(f"{name} {value}" for name, value in settings.camera.model_dump().items())
     mqtt = settings.mqtt
     policy, inspection = settings.policy, settings.inspection

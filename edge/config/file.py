@@ -20,6 +20,7 @@ from edge.config.yaml_file import (
     yaml_file_from_path,
 )
 from edge.errors import ProcunitError
+from edge.system.access import refuse_if_anybody_may_write
 
 
 class ConfigError(ProcunitError):
@@ -34,8 +35,9 @@ def settings_from_file(path: Path) -> Settings:
     """Read a settings file and check all of it.
 
     Raises:
-        ConfigError: the file has at least one problem.
+        ConfigError: the file has at least one problem, or everybody may change it.
     """
+    _refuse_if_anybody_may_write(path)
     try:
         file = yaml_file_from_path(path, if_unreadable="Name a settings file (YAML) that this user may read")
     except YamlFileError as error:
@@ -56,6 +58,17 @@ def settings_from_file(path: Path) -> Settings:
     if duplicates:
         raise ConfigError(duplicates)
     return settings
+
+
+def _refuse_if_anybody_may_write(path: Path) -> None:
+    """The file names the keys that are trusted: whoever may change it decides everything."""
+    try:
+        with path.open("rb") as stream:
+            refuse_if_anybody_may_write(stream.fileno(), path)
+    except OSError:
+        return  # whoever reads it says what is wrong with it
+    except ProcunitError as error:
+        raise ConfigError((Problem(path, 0, "", None, error.what, error.remedy or ""),)) from error
 
 
 def _model_with_camera(camera: object) -> type[Settings]:

@@ -28,7 +28,9 @@ class BundleSettings(Section):
 
     path: ExistingFolder = Field(title="Bundle", description="The directory that `procunit bundle build` made")
     trusted_keys: tuple[ExistingFile, ...] = Field(
-        default=(), title="Trusted keys", description="Public key files (.pub) of those who may release bundles"
+        default=(),
+        title="Trusted keys",
+        description="Public key files (.pub) of those who may release bundles; one marked as a demo key stays one",
     )
     demo_keys: tuple[ExistingFile, ...] = Field(
         default=(),

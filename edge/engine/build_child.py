@@ -45,23 +45,28 @@ _MAX_LINE_BYTES = 64 << 10
 
 @dataclass(frozen=True)
 class EngineBuild:
-    """The engine to build, and the cache directory to store it in."""
+    """The engine to build, and the cache directory to store it in.
+
+    The child refuses a bundle whose id is not `bundle_id`; the id covers the hash of every graph.
+    """
 
     bundle: Path
     precision: Precision
     kind: EngineKind
     cache: Path
+    bundle_id: str
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """The command-line arguments of `procunit`."""
         cache = str(self.cache.absolute())
-        options = {"precision": self.precision, "kind": self.kind, "cache": cache, "progress": "json"}
+        options = {"precision": self.precision, "kind": self.kind, "cache": cache, "bundle-id": self.bundle_id}
         return (
             "engine",
             "build",
             str(self.bundle.absolute()),
             *(f"--{name}={value}" for name, value in options.items()),
+            "--progress=json",
         )
 
 

@@ -1,14 +1,17 @@
-"""The cache of the engines that this device has built, by key; a damaged engine is removed, never returned.
+"""The cache of the engines that this device has built, by key; a damaged or exchanged one is removed, never returned.
 
 engines/KEY/engine-0.plan ...    one serialized engine (plan) per graph of the bundle
-engines/KEY/engine.json          the complete key, size and sha256 of every plan
-engines/timing-DEVICE.cache      sha256 of the measured kernel times, then the times
+engines/KEY/engine.json          the complete key, size and sha256 of every plan, and the mark of the cache's secret
+engines/timing-DEVICE.cache      the mark of the measured kernel times, then the times
+engines/secret                   what the marks are made with (`cache_secret.py`)
+
+A plan is a program. The mark shows that this device built it: whoever can exchange files here, but is not the service's
+user, can make neither plan nor kernel times that pass.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import logging
 import os
 import shutil
@@ -23,7 +26,9 @@ from pydantic import Field, ValidationError
 
 from edge.bundle.manifest import FileEntry
 from edge.bundle.reader import file_entry_from_path
+from edge.bundle.sealed_file import SealedFile
 from edge.engine.build_progress import BuildCancelledError
+from edge.engine.cache_secret import MARK_BYTES, CacheSecret
 from edge.engine.key import EngineKey
 from edge.errors import ProcunitError, first_problem
 from edge.record import Record
@@ -37,7 +42,6 @@ _SIDECAR = "engine.json"
 _MAX_SIDECAR_BYTES = 16 << 10
 _LOCK = "lock"
 _POLL_S = 0.2
-_DIGEST_BYTES = hashlib.sha256().digest_size
 
 _logger = logging.getLogger(__name__)
 
@@ -47,14 +51,19 @@ class CachedEngine:
     """A checked engine on the disk: one plan per graph of the bundle, in the bundle's order."""
 
     key: EngineKey
-    plans: tuple[Path, ...]
+    plans: tuple[SealedFile, ...]
 
 
 class _Sidecar(Record):
-    """`engine.json`."""
+    """`engine.json`; `mark` is empty in files of versions before 2026-11-30."""
 
     key: EngineKey
     plans: Annotated[tuple[FileEntry, ...], Field(min_length=1, max_length=2)]
+    mark: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+
+    def marked_bytes(self) -> bytes:
+        """What the mark is made of: everything but itself."""
+        return b"engine\0" + self.model_dump_json(exclude={"mark"}).encode()
 
 
 class EngineCache:
@@ -66,6 +75,7 @@ class EngineCache:
     def __init__(self, directory: Path, on_damage: Callable[[str], None] = _logger.warning) -> None:
         self._directory = directory
         self._on_damage = on_damage
+        self._secret = CacheSecret(directory)
 
     def find(self, key: EngineKey) -> CachedEngine | None:
         """The engine with this key, or None; a damaged one is removed and reported to `on_damage`."""
@@ -73,7 +83,7 @@ class EngineCache:
         if not folder.is_dir():
             return None
         try:
-            engine = _checked(folder, key)
+            engine = self._checked(folder, key)
         except ProcunitError as error:
             self.remove(key, str(error))
             return None
@@ -98,6 +108,8 @@ class EngineCache:
                 for path, plan in zip(paths, plans, strict=True):
                     path.write_bytes(plan)
                 sidecar = _Sidecar(key=key, plans=tuple(file_entry_from_path(path) for path in paths))
+                mark = self._secret.mark(sidecar.marked_bytes(), create=True).hex()
+                sidecar = sidecar.model_copy(update={"mark": mark})
                 (partial / _SIDECAR).write_text(sidecar.model_dump_json(indent=1), encoding="utf-8")
         except OSError as error:
             raise ProcunitError(
@@ -106,7 +118,7 @@ class EngineCache:
                 remedy="Free space on the disk, or check who owns the folder",
             ) from error
         self._prune(keep=folder)
-        return CachedEngine(key, tuple(folder / _plan(index) for index in range(len(plans))))
+        return CachedEngine(key, _plans(folder, sidecar))
 
     @contextmanager
     def locked(self, wait: Callable[[float], bool]) -> Iterator[None]:
@@ -158,9 +170,9 @@ class EngineCache:
         except OSError as error:
             _logger.warning("%s: the timing cache cannot be read, kernels are timed again: %s", path, error)
             return b""
-        digest, times = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
-        if hashlib.sha256(times).digest() != digest:
-            _logger.warning("%s: the timing cache is damaged, kernels are timed again", path)
+        mark, times = data[:MARK_BYTES], data[MARK_BYTES:]
+        if not self._secret.is_marked(_marked_times(key, times), mark):
+            _logger.warning("%s: the timing cache is damaged or not of this device, kernels are timed again", path)
             return b""
         return times
 
@@ -168,9 +180,32 @@ class EngineCache:
         """Store kernel times for the next build; if the disk refuses them (logged), that build is slower."""
         path = self._timing_path(key)
         try:
-            write_whole(path, hashlib.sha256(times).digest() + times, durable=False)
+            mark = self._secret.mark(_marked_times(key, times), create=True)
+            write_whole(path, mark + times, durable=False)
         except OSError as error:
             _logger.warning("%s: the timing cache cannot be written: %s", path, error)
+
+    def _checked(self, folder: Path, key: EngineKey) -> CachedEngine:
+        sidecar = _sidecar(folder / _SIDECAR)
+        if sidecar.key != key:
+            different = [name for name, value in asdict(key).items() if asdict(sidecar.key)[name] != value]
+            raise ProcunitError(
+                f"the stored engine was built for another key ({', '.join(different)} differ)", where=str(folder)
+            )
+        plans = _plans(folder, sidecar)
+        if len(plans) != len(key.graphs_sha256):
+            raise ProcunitError(f"{len(plans)} plans for {len(key.graphs_sha256)} graphs", where=str(folder))
+        if not self._secret.is_marked(sidecar.marked_bytes(), bytes.fromhex(sidecar.mark)):
+            raise ProcunitError(
+                "the stored engine has no mark of this device: it was exchanged, or built before engines were marked",
+                where=str(folder),
+            )
+        for plan in plans:
+            try:
+                plan.check()
+            except ProcunitError as error:
+                raise ProcunitError(f"the stored engine cannot be used: {error.what}", where=error.where) from error
+        return CachedEngine(key, plans)
 
     def _timing_path(self, key: EngineKey) -> Path:
         return self._directory / f"timing-{key.device_name}.cache"
@@ -182,32 +217,12 @@ class EngineCache:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _checked(folder: Path, key: EngineKey) -> CachedEngine:
-    sidecar = _sidecar(folder / _SIDECAR)
-    if sidecar.key != key:
-        different = [name for name, value in asdict(key).items() if asdict(sidecar.key)[name] != value]
-        raise ProcunitError(
-            f"the stored engine was built for another key ({', '.join(different)} differ)", where=str(folder)
-        )
-    plans = tuple(folder / _plan(index) for index in range(len(sidecar.plans)))
-    if len(plans) != len(key.graphs_sha256):
-        raise ProcunitError(f"{len(plans)} plans for {len(key.graphs_sha256)} graphs", where=str(folder))
-    for plan, expected in zip(plans, sidecar.plans, strict=True):
-        _check_plan(plan, expected)
-    return CachedEngine(key, plans)
+def _plans(folder: Path, sidecar: _Sidecar) -> tuple[SealedFile, ...]:
+    return tuple(SealedFile(folder, _plan(index), entry) for index, entry in enumerate(sidecar.plans))
 
 
-def _check_plan(plan: Path, expected: FileEntry) -> None:
-    try:
-        found = file_entry_from_path(plan)
-    except OSError as error:
-        raise ProcunitError(f"the stored engine cannot be read: {error.strerror}", where=str(plan)) from error
-    if found.size_bytes != expected.size_bytes:
-        raise ProcunitError(
-            f"the stored engine is {found.size_bytes} bytes long instead of {expected.size_bytes}", where=str(plan)
-        )
-    if found != expected:
-        raise ProcunitError("the stored engine was changed (sha256 differs)", where=str(plan))
+def _marked_times(key: EngineKey, times: bytes) -> bytes:
+    return b"timing\0" + key.device_name.encode() + b"\0" + times
 
 
 def _sidecar(path: Path) -> _Sidecar:

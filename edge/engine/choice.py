@@ -146,7 +146,8 @@ def open_engine(
             return open_plans(found, bundle, settings)
         except UnfitPlanError as error:
             cache.remove(key, str(error))
-    build_in_child(EngineBuild(bundle.path, settings.precision, settings.kind, cache_dir), on_progress, stopping)
+    wanted = EngineBuild(bundle.path, settings.precision, settings.kind, cache_dir, bundle.bundle_id)
+    build_in_child(wanted, on_progress, stopping)
     built = cache.find(key)
     if built is None:
         raise ProcunitError(

@@ -17,8 +17,8 @@ from edge.engine.flip_rate import MAX_FLIP_RATE, excess, excesses_from_bundle, s
 from edge.engine.protocol import Engine, EngineError
 from edge.engine.scores import score_pixels
 from edge.errors import ProcunitError
-from edge.image_file import read_image
-from edge.messages import Decision, Scores
+from edge.image_file import image_from_bytes
+from edge.messages import Decision, PixelArray, Scores
 from edge.policy import decide, policy_without_authority
 
 _AUDIT_DRAW_NEVER = 1.0
@@ -104,8 +104,18 @@ def check_golden(content: BundleContent, engine: Engine) -> GateResult:
     return GateResult(golden.tolerance, checks, _flip_rate(content, checks))
 
 
+def golden_pixels(content: BundleContent, frame: GoldenFrame) -> PixelArray:
+    """A golden frame as an image.
+
+    Raises:
+        ProcunitError: its file was changed since the bundle was opened, or is no usable image.
+    """
+    file = content.file(frame.file)
+    return image_from_bytes(file.read_bytes(), str(file))
+
+
 def _check(content: BundleContent, frame: GoldenFrame, tolerance: float, engine: Engine) -> GoldenCheck:
-    pixels = read_image(content.path / frame.file)
+    pixels = golden_pixels(content, frame)
     manifest = content.manifest
     try:
         scores, _ = score_pixels(pixels, manifest.geometry, engine)

@@ -66,7 +66,7 @@ def engine_key(bundle: BundleContent, precision: Precision, library: TensorRT, g
         library_version=library.version,
         gpu=gpu.name,
         compute_capability=gpu.compute_capability,
-        graphs_sha256=tuple(bundle.manifest.files[path.name].sha256 for path in bundle.graphs(precision)),
+        graphs_sha256=tuple(graph.entry.sha256 for graph in bundle.graphs(precision)),
         tiles=len(bundle.manifest.geometry.regions),
         flags=f"strongly typed, no TF32, level {OPTIMIZATION_LEVEL}, streams {MAX_AUX_STREAMS}, bank {BANK_ROWS}",
     )

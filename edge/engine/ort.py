@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from edge.anomaly import folded_rows
-from edge.engine.protocol import EngineError, Outputs, outputs_from_arrays
+from edge.bundle.onnx_walk import check_graph
+from edge.engine.protocol import EngineError, Outputs, StoredFile, outputs_from_arrays
 from edge.errors import ProcunitError
 
 
@@ -21,7 +21,7 @@ class OrtEngine:
         ProcunitError: a graph does not fit the contract, or the bank does not fit the graph.
     """
 
-    def __init__(self, graphs: Sequence[Path], bank: NDArray[np.float32], *, threads: int = 0) -> None:
+    def __init__(self, graphs: Sequence[StoredFile], bank: NDArray[np.float32], *, threads: int = 0) -> None:
         self._where = str(graphs[-1])
         sessions = [session_from_graph(graph, threads) for graph in graphs]
         inputs = {node.name: node.shape for session in sessions for node in session.get_inputs()}
@@ -58,17 +58,22 @@ class OrtEngine:
         del self._runs, self._bank
 
 
-def session_from_graph(graph: Path, threads: int) -> ort.InferenceSession:
-    """Load a graph for the CPU; 0 `threads` means one per core.
+def session_from_graph(graph: StoredFile, threads: int) -> ort.InferenceSession:
+    """Load a graph for the CPU; 0 `threads` means one per core. ONNX Runtime gets bytes, and opens no file itself.
 
     Raises:
-        ProcunitError: ONNX Runtime cannot load the file.
+        ProcunitError: the file cannot be read, is no graph that a bundle may have, or ONNX Runtime cannot load it.
     """
+    try:
+        data = graph.read_bytes()
+    except OSError as error:
+        raise ProcunitError(f"the graph cannot be read: {error.strerror}", where=str(graph)) from error
+    check_graph(data, str(graph))
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        return ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's classes share no base
         raise ProcunitError(f"ONNX Runtime cannot load the graph: {error}", where=str(graph)) from error

@@ -37,6 +37,29 @@ class Outputs:
     anomaly_score: NDArray[np.float32]
 
 
+class StoredFile(Protocol):
+    """A file that is read as a whole: of a bundle or of the engine cache (`SealedFile`), or of a RUN (`Path`)."""
+
+    @property
+    def name(self) -> str:
+        """The name without folders."""
+        ...
+
+    @property
+    def stem(self) -> str:
+        """The name without folders and suffix."""
+        ...
+
+    def read_bytes(self) -> bytes:
+        """The content.
+
+        Raises:
+            ProcunitError: it is not what was sealed.
+            OSError: it cannot be read.
+        """
+        ...
+
+
 class Engine(Protocol):
     """Runs the bundle's graph; owned by one thread."""
 

@@ -10,7 +10,6 @@ import logging
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from traceback import clear_frames
 
 import numpy as np
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from edge.anomaly import folded_rows
 from edge.engine.cuda import Buffer, Cuda
 from edge.engine.cuda_graph import CudaCallError, CudaGraph
-from edge.engine.protocol import EngineError, EngineLostError, Outputs, outputs_from_arrays
+from edge.engine.protocol import EngineError, EngineLostError, Outputs, StoredFile, outputs_from_arrays
 from edge.engine.trt_library import TensorRT
 from edge.engine.trt_plans import BANK_INPUT, IMAGE_INPUT, check_tensors, engine_from_plan, largest_bank, output_shapes
 from edge.engine.trt_types import ICudaEngine, IExecutionContext
@@ -50,7 +49,7 @@ class TrtEngine:
 
     def __init__(
         self,
-        plans: Sequence[Path],
+        plans: Sequence[StoredFile],
         bank: NDArray[np.float32],
         *,
         geometry: Geometry,
@@ -154,7 +153,7 @@ class TrtEngine:
         if graph is not None:
             graph.close()
 
-    def _load(self, plans: Sequence[Path], types: int, rows: NDArray[np.float32]) -> None:
+    def _load(self, plans: Sequence[StoredFile], types: int, rows: NDArray[np.float32]) -> None:
         self._engines += [engine_from_plan(plan, self._library) for plan in plans]
         names = check_tensors(self._engines, self._library, self._image_shape, types, self._where)
         for engine, tensors in zip(self._engines, names, strict=True):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
-from edge.engine.protocol import UnfitPlanError
+from edge.engine.protocol import StoredFile, UnfitPlanError
 from edge.engine.trt_library import TensorRT
 from edge.engine.trt_types import Dims, ICudaEngine, IExecutionContext
 from edge.errors import ProcunitError
@@ -14,17 +13,19 @@ IMAGE_INPUT, BANK_INPUT = "image", "bank"
 _REBUILD = "Build it again for this bundle: procunit engine build"
 
 
-def engine_from_plan(plan: Path, library: TensorRT) -> ICudaEngine:
+def engine_from_plan(plan: StoredFile, library: TensorRT) -> ICudaEngine:
     """Load a plan onto the GPU.
 
     Raises:
         ProcunitError: the file cannot be read.
-        UnfitPlanError: it is damaged, or was built by another version of TensorRT or on another GPU.
+        UnfitPlanError: it is damaged or exchanged, or was built by another version of TensorRT or on another GPU.
     """
     try:
         content = plan.read_bytes()
     except OSError as error:
         raise ProcunitError(f"the engine cannot be read: {error.strerror}", where=str(plan), remedy=_REBUILD) from error
+    except ProcunitError as error:
+        raise UnfitPlanError(error.what, where=error.where, remedy=_REBUILD) from error
     library.clear_messages()
     engine: ICudaEngine | None = library.module.Runtime(library.logger).deserialize_cuda_engine(content)
     if engine is None:

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from edge.bundle.manifest import Precision
 from edge.bundle.reader import BundleContent
+from edge.engine.golden_gate import golden_pixels
 from edge.engine.key import gpu_identity
 from edge.engine.protocol import Engine
 from edge.engine.settings import EngineKind
 from edge.engine.trt_library import library_from_kind
-from edge.image_file import read_image
 from edge.preprocess import tensor_from_pixels
 from edge.record import Record
 from edge.system.sensors import power_w
@@ -159,7 +159,7 @@ def bench_bundle(
 def tiles_of(content: BundleContent) -> NDArray[np.uint8]:
     """The first golden frame as the network's input: uint8 [N, H, W, C]."""
     frame = content.golden().frames[0]
-    return tensor_from_pixels(read_image(content.path / frame.file), content.manifest.geometry)
+    return tensor_from_pixels(golden_pixels(content, frame), content.manifest.geometry)
 
 
 def bank_of_rows(bank: NDArray[np.float32], rows: int) -> NDArray[np.float32]:

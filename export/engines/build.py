@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from edge.bundle.manifest import Precision
 from edge.bundle.reader import BundleContent
 from edge.engine.build_progress import BuildCancelledError, BuildProgress
 from edge.engine.cache import CachedEngine, EngineCache
 from edge.engine.key import engine_key, gpu_identity
+from edge.engine.protocol import StoredFile
 from edge.engine.trt_library import TensorRT
 from edge.errors import ProcunitError
 from export.engines.build_monitor import BuildTracker
@@ -81,7 +81,7 @@ def engine_from_bundle(
 class GraphBuild:
     """Builds one graph in a thread, because Python handles signals in the main thread and only when it is not busy."""
 
-    def __init__(self, graph: Path, library: TensorRT, tiles: int, timing: bytes) -> None:
+    def __init__(self, graph: StoredFile, library: TensorRT, tiles: int, timing: bytes) -> None:
         self._graph, self._library, self._tiles, self._timing = graph, library, tiles, timing
         self._tracker = BuildTracker()
         self._built: BuiltEngine | None = None

@@ -46,7 +46,17 @@ from export.engines.command_line import abort_when_cancelled, cache_option, job_
     show_default=True,
     help="A bar for people, or one JSON object per line for programs.",
 )
-def build(bundle: Path, precision: Precision, cache: Path, kind: EngineKind, progress: Literal["bar", "json"]) -> None:
+@click.option(
+    "--bundle-id", metavar="SHA256", help="Refuse BUNDLE if it is another one; the daemon names the one in use."
+)
+def build(
+    bundle: Path,
+    precision: Precision,
+    cache: Path,
+    kind: EngineKind,
+    progress: Literal["bar", "json"],
+    bundle_id: str | None,
+) -> None:
     """Build the TensorRT engine of BUNDLE for this device, unless it is in the cache.
 
     The daemon does this itself at its start. Build by hand to save the line that time, or to see why a build fails. An
@@ -60,9 +70,14 @@ def build(bundle: Path, precision: Precision, cache: Path, kind: EngineKind, pro
 
     def run(on_progress: OnProgress, wait: WaitForStop) -> BuildOutcome:
         engine_cache = EngineCache(cache.expanduser())
-        return engine_from_bundle(
-            open_without_signature_check(bundle), precision, library_from_kind(kind), engine_cache, on_progress, wait
-        )
+        content = open_without_signature_check(bundle)
+        if bundle_id not in (None, content.bundle_id):
+            raise ProcunitError(
+                f"this is the bundle {content.bundle_id[:12]}, not {bundle_id}",
+                where=str(bundle),
+                remedy="It was exchanged after it was verified: copy the bundle again, and restart the daemon",
+            )
+        return engine_from_bundle(content, precision, library_from_kind(kind), engine_cache, on_progress, wait)
 
     if progress == "json":
         _with_json(run)
@@ -113,8 +128,8 @@ def _print_line(line: BuildLine) -> bool:
 def _result(outcome: BuildOutcome, started_s: float) -> BuildResult:
     plans = outcome.engine.plans
     return BuildResult(
-        result=str(plans[0].parent),
+        result=str(plans[0].root),
         cached=outcome.was_cached,
-        size_bytes=sum(plan.stat().st_size for plan in plans),
+        size_bytes=sum(plan.entry.size_bytes for plan in plans),
         seconds=round(time.monotonic() - started_s, 1),
     )

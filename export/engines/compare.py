@@ -11,7 +11,7 @@ import numpy as np
 
 from edge.bundle.manifest import Precision
 from edge.bundle.reader import Bundle, BundleContent
-from edge.engine.golden_gate import GateResult, check_golden
+from edge.engine.golden_gate import GateResult, check_golden, golden_pixels
 from edge.engine.protocol import Engine, EngineError
 from edge.engine.scores import score_pixels
 from edge.engine.settings import EngineKind
@@ -115,7 +115,7 @@ def _variant(
     subject: Subject, kind: EngineKind, precision: Precision, job: JobContext, threads: int
 ) -> tuple[Variant, dict[str, Verdict]]:
     content = subject.content
-    size_bytes = sum(content.manifest.files[graph.name].size_bytes for graph in content.graphs(precision))
+    size_bytes = sum(graph.entry.size_bytes for graph in content.graphs(precision))
     row = Variant(kind=kind, precision=precision, size_bytes=size_bytes)
     job.step(f"{kind} {precision}: opening")
     try:
@@ -146,7 +146,7 @@ def _gate_figures(gate: GateResult) -> dict[str, object]:
 
 def _latency(content: BundleContent, engine: Engine) -> Latency:
     tiles = [
-        tensor_from_pixels(read_image(content.path / frame.file), content.manifest.geometry)
+        tensor_from_pixels(golden_pixels(content, frame), content.manifest.geometry)
         for frame in content.golden().frames
     ]
     for _ in range(_WARM_UPS):

@@ -16,12 +16,11 @@ from typing import Any
 
 from edge.engine.build_progress import BuildCancelledError
 from edge.engine.key import BANK_ROWS, MAX_AUX_STREAMS, OPTIMIZATION_LEVEL
+from edge.engine.protocol import StoredFile
 from edge.engine.trt_library import TensorRT
 from edge.errors import ProcunitError
 from export.engines.build_monitor import BuildTracker, monitor_from_tracker
 
-MAX_GRAPH_BYTES = 2 << 30
-"""The size limit of a protobuf file."""
 OPSETS = "17 or 18"
 
 _MEMINFO = Path("/proc/meminfo")
@@ -42,7 +41,9 @@ class BuiltEngine:
     timing: bytes
 
 
-def build_engine(graph: Path, library: TensorRT, *, tiles: int, timing: bytes, tracker: BuildTracker) -> BuiltEngine:
+def build_engine(
+    graph: StoredFile, library: TensorRT, *, tiles: int, timing: bytes, tracker: BuildTracker
+) -> BuiltEngine:
     """Build one of the bundle's graphs for `tiles` tiles and a bank of any allowed size.
 
     `timing` is the timing cache of an earlier build, or empty.
@@ -73,7 +74,7 @@ def build_engine(graph: Path, library: TensorRT, *, tiles: int, timing: bytes, t
     return BuiltEngine(bytes(memoryview(plan)), _timing_cache_from_config(config))
 
 
-def _builder(graph: Path, library: TensorRT) -> Any:
+def _builder(graph: StoredFile, library: TensorRT) -> Any:
     trt: Any = library.module
     try:
         return trt.Builder(library.logger)
@@ -81,11 +82,9 @@ def _builder(graph: Path, library: TensorRT) -> Any:
         raise _build_error(graph, library) from error
 
 
-def _parse(graph: Path, library: TensorRT, network: Any) -> None:
+def _parse(graph: StoredFile, library: TensorRT, network: Any) -> None:
     trt: Any = library.module
     try:
-        if graph.stat().st_size > MAX_GRAPH_BYTES:
-            raise ProcunitError(f"larger than {MAX_GRAPH_BYTES} bytes", where=str(graph))
         data = graph.read_bytes()
     except OSError as error:
         raise ProcunitError(f"the graph cannot be read: {error.strerror}", where=str(graph)) from error
@@ -101,7 +100,7 @@ def _parse(graph: Path, library: TensorRT, network: Any) -> None:
         )
 
 
-def _parse_error(graph: Path, library: TensorRT, errors: Sequence[Any]) -> ProcunitError:
+def _parse_error(graph: StoredFile, library: TensorRT, errors: Sequence[Any]) -> ProcunitError:
     """The error for what the parser refused: the whole file, or one node."""
     error = errors[0] if errors else None
     if error is None or "DESERIALIZE" in str(error.code()):
@@ -118,7 +117,7 @@ def _parse_error(graph: Path, library: TensorRT, errors: Sequence[Any]) -> Procu
     )
 
 
-def _profile(graph: Path, builder: Any, network: Any, tiles: int) -> Any:
+def _profile(graph: StoredFile, builder: Any, network: Any, tiles: int) -> Any:
     """The optimization profile: a fixed number of tiles; for the bank's rows a minimum, usual and maximum number."""
     profile = builder.create_optimization_profile()
     for tensor in (network.get_input(index) for index in range(network.num_inputs)):
@@ -169,7 +168,7 @@ def _timing_cache_from_config(config: Any) -> bytes:
         return bytes(memoryview(cache.serialize())) if cache is not None else b""
 
 
-def _build_error(graph: Path, library: TensorRT) -> ProcunitError:
+def _build_error(graph: StoredFile, library: TensorRT) -> ProcunitError:
     """The error for a failed build: the library's message, and what to do about known kinds of failure."""
     messages = library.messages()
     text = " / ".join(messages)

@@ -85,6 +85,7 @@ def test_a_target_beyond_the_seeded_parts_leaves_review(made: TinyRun, bundle: P
 def test_a_simulated_run_gives_no_authority_under_a_production_key(made: TinyRun, tmp_path: Path) -> None:
     pem = (made.path / "demo-key.pem").read_bytes().split(b"\n", 1)[1]
     (tmp_path / "factory.pem").write_bytes(pem)
+    (tmp_path / "factory.pem").chmod(0o600)
     key = signing_key_from_file(tmp_path / "factory.pem")
     assert not key.demo
     opened = bundle_from_run(made.path, tmp_path / "bundle", key)

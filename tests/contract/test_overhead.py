@@ -41,7 +41,7 @@ def test_frame_to_verdict_costs_little_more_than_the_graph(tmp_path: Path) -> No
     pixels = good_image(0)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    session = ort.InferenceSession(str(bundle.graphs()[0]), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(bundle.graphs()[0].read_bytes(), options, providers=["CPUExecutionProvider"])
     feeds = {"image": tensor_from_pixels(pixels, geometry), "bank": folded_rows(bundle.bank())}
 
     def inspect() -> None:

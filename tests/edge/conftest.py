@@ -45,6 +45,7 @@ def growing_device(tmp_path: Path) -> Device:
     key = Ed25519PrivateKey.from_private_bytes(b"\5" * 32)
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     (device.folder / "line-bank.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    (device.folder / "line-bank.pem").chmod(0o600)
     (device.folder / "line-bank.pub").write_bytes(public)
     bundle = {"path": "bundle", "demo_keys": ["demo-key.pub"], "bank_keys": ["line-bank.pub"]}
     device.sections = {"bundle": bundle, "inspection": PATIENT, "policy": {"audit_rate": 0.0}}

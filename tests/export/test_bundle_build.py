@@ -133,6 +133,7 @@ def test_the_demo_key_is_created_once_and_only_its_owner_can_read_it(run: TinyRu
 def test_with_a_production_key_no_demo_key_is_created(run: TinyRun, tmp_path: Path) -> None:
     pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (tmp_path / "factory.pem").write_bytes(pem)
+    (tmp_path / "factory.pem").chmod(0o600)
     bundle = _build(run, "--key", str(tmp_path / "factory.pem"), "--product", "Gear 7", "--version", "3")
     opened = open_bundle(bundle, (signing_key_from_file(tmp_path / "factory.pem").trusted,))
     assert not opened.signed_by.demo

@@ -50,6 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     key = Ed25519PrivateKey.from_private_bytes(b"\7" * 32)
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (folder / "bank.pem").write_bytes(pem)
+    (folder / "bank.pem").chmod(0o600)
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     (folder / "bank.pub").write_bytes(public)
     return folder

@@ -44,7 +44,7 @@ def bench(bundle: Path, data: Path, json_file: Path | None) -> None:
     engine = OrtEngine(content.graphs(), bank)
     pipeline = Pipeline(engine, manifest.geometry, policy_from_manifest(manifest, demo_key=True))
     rows = folded_rows(bank)
-    bare = ort.InferenceSession(str(content.graphs()[0]), providers=["CPUExecutionProvider"])
+    bare = ort.InferenceSession(content.graphs()[0].read_bytes(), providers=["CPUExecutionProvider"])
     photos = dataset_from_folder(data).photos
     picked = [photos[i] for i in np.linspace(0, len(photos) - 1, min(FRAMES_A_BLOCK, len(photos))).astype(int)]
     frames = [

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edge.anomaly import distances_to_rows, score_from_distances
 from edge.bank.frames import PatchesGraph, PinnedFrame, defects_of_device
 from edge.bundle.manifest import PATCHES_GRAPH, graph_files
-from edge.bundle.reader import Bundle
+from edge.bundle.reader import Bundle, file_entry_from_path
 from edge.engine.ort import OrtEngine
 from edge.engine.scores import score_pixels
 from edge.errors import ProcunitError
@@ -27,7 +27,9 @@ def with_graph(bundle: Bundle, folder: Path, source: Path | bytes) -> Bundle:
     shutil.copytree(bundle.path, folder / "bundle")
     data = source if isinstance(source, bytes) else source.read_bytes()
     (folder / "bundle" / PATCHES_GRAPH).write_bytes(data)
-    return replace(bundle, path=folder / "bundle")
+    entry = file_entry_from_path(folder / "bundle" / PATCHES_GRAPH)
+    manifest = bundle.manifest.model_copy(update={"files": {**bundle.manifest.files, PATCHES_GRAPH: entry}})
+    return replace(bundle, path=folder / "bundle", manifest=manifest)
 
 
 @pytest.mark.parametrize("image", [good_image(4), defect_image(4), stained_image(4)])
@@ -74,8 +76,11 @@ def test_the_defects_are_the_flagged_golden_frames_and_the_pinned_defects(growin
 
 def test_a_damaged_or_different_graph_is_refused(growing: Bundle, tmp_path: Path) -> None:
     damaged = with_graph(growing, tmp_path / "damaged", b"\xff" * 100)
-    with pytest.raises(ProcunitError, match="cannot load the graph"):
+    with pytest.raises(ProcunitError, match="not a complete ONNX file"):
         PatchesGraph(damaged)
+    unlisted = replace(damaged, manifest=growing.manifest)
+    with pytest.raises(ProcunitError, match=r"patches\.onnx: 100 bytes long instead of"):
+        PatchesGraph(unlisted)
     other = with_graph(growing, tmp_path / "other", growing.path / graph_files()[0])
     with pytest.raises(ProcunitError, match="ONNX Runtime failed"):
         PatchesGraph(other).tiles(good_image(1))

@@ -283,7 +283,8 @@ def test_a_file_that_is_not_a_key_is_refused(tiny: TinyBundle, tmp_path: Path) -
         (tmp_path / "text.pem").write_text("hello")
         with pytest.raises(ProcunitError, match=r"text\.pem"):
             read(tmp_path / "text.pem")
-    with pytest.raises(ProcunitError, match=r"demo-key\.pub"):
+    tiny.public_key.chmod(0o600)
+    with pytest.raises(ProcunitError, match=r"demo-key\.pub: cannot read the signing key"):
         signing_key_from_file(tiny.public_key)
 
 

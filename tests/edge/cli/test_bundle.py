@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edge.bundle.keys import DEMO_MARK
 from edge.bundle.manifest import HELD_OUT, MANIFEST, SIGNATURE, ManifestBody
 from edge.bundle.reader import Bundle, open_without_signature_check
 from edge.bundle.sealing import seal
@@ -102,9 +103,18 @@ def test_show_prints_the_inspected_area(tiny: TinyBundle, tmp_path: Path) -> Non
     assert "2 regions (1: x 0 to 0.5, y 0 to 1; 2: x 0.5 to 0.75, y 0 to 1), 50.0% of it ignored" in shown
 
 
-def test_show_ignores_the_authority_of_a_simulated_run_under_a_production_key(tiny: TinyBundle) -> None:
-    shown = _procunit("bundle", "show", tiny.path, "--trust", tiny.public_key).stdout
+def test_show_ignores_the_authority_of_a_simulated_run_under_a_production_key(tiny: TinyBundle, tmp_path: Path) -> None:
+    (tmp_path / "release.pub").write_bytes(tiny.public_key.read_bytes().removeprefix(DEMO_MARK))
+    shown = _procunit("bundle", "show", tiny.path, "--trust", tmp_path / "release.pub").stdout
     assert "claims demo_reject" in shown
+    assert "verified by release.pub (production key)" in shown
+
+
+def test_a_demo_key_named_with_trust_is_shown_as_a_demo_key(tiny: TinyBundle) -> None:
+    for command in ("show", "verify"):
+        shown = _procunit("bundle", command, tiny.path, "--trust", tiny.public_key).stdout
+        assert "verified by demo-key.pub (demo key" in shown
+        assert "claims demo_reject" not in shown
 
 
 def test_show_of_a_bundle_of_good_parts_alone(tmp_path: Path) -> None:

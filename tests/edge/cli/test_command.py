@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from edge.bundle.keys import TrustedKey
+from edge.bundle.keys import DEMO_MARK, TrustedKey
 from edge.cli.command import sign
 from edge.commands.signature import signer_of_command
 from edge.errors import ProcunitError
@@ -21,9 +21,10 @@ KEY = Ed25519PrivateKey.generate()
 ARGS = {"bundleId": "c0" * 32, "types": {"dent": 0.45}, "anomaly": 3.1}
 
 
-def run(folder: Path, *arguments: str, args: str = json.dumps(ARGS), root: str = ROOT) -> Result:
+def run(folder: Path, *arguments: str, args: str = json.dumps(ARGS), root: str = ROOT, mark: bytes = b"") -> Result:
     key = folder / "release.key"
-    key.write_bytes(KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    key.write_bytes(mark + KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    key.chmod(0o600)
     (folder / "args.json").write_text(args)
     return CliRunner().invoke(sign, [*arguments, "--root", root, "--key", str(key)])
 
@@ -61,4 +62,20 @@ def test_a_command_that_the_device_would_refuse_is_not_signed(
     result = run(tmp_path, "threshold", str(tmp_path / "args.json"), args=args, root=root)
     assert isinstance(result.exception, ProcunitError)
     assert problem in str(result.exception)
+    assert "signature" not in result.output
+
+
+def test_a_command_signed_with_a_demo_key_says_where_it_works(tmp_path: Path) -> None:
+    result = run(tmp_path, "disarm", mark=DEMO_MARK)
+    assert f"{tmp_path / 'release.key'} is a demo key: a device takes this command only while it" in result.stderr
+    assert json.loads(result.stdout)["signature"]
+    assert run(tmp_path, "disarm").stderr == ""
+
+
+def test_a_key_that_others_can_read_signs_nothing(tmp_path: Path) -> None:
+    run(tmp_path, "disarm")
+    (tmp_path / "release.key").chmod(0o644)
+    result = CliRunner().invoke(sign, ["disarm", "--root", ROOT, "--key", str(tmp_path / "release.key")])
+    assert isinstance(result.exception, ProcunitError)
+    assert f"Run: chmod 600 {tmp_path / 'release.key'}" in str(result.exception)
     assert "signature" not in result.output

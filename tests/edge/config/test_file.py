@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,19 @@ def test_a_password_file_that_everybody_may_read_is_refused(folder: Path) -> Non
     assert "chmod o=" in problem.remedy
     assert "hunter2" not in str(problem)
     secret.chmod(0o640)
+    settings_from_file(folder / "line.yaml")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to a group that is not its own")
+def test_a_secret_that_a_group_of_others_may_read_is_refused(folder: Path) -> None:
+    secret = folder / "password"
+    secret.write_text("hunter2")
+    os.chown(secret, 0, 65534)
+    secret.chmod(0o640)
+    problem = only_problem(folder, GOOD.replace("port: 1883", "username: edge\n  password_file: password"))
+    assert "a group that is not this user's" in problem.what
+    assert problem.remedy == f"Run: chmod g= {secret}"
+    secret.chmod(0o600)
     settings_from_file(folder / "line.yaml")
 
 

@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from edge.bundle.manifest import graph_files
+from edge.bundle.reader import open_without_signature_check
+from edge.bundle.sealing import seal
 from edge.engine.build_child import EngineBuild, build_in_child
 from edge.engine.build_progress import BuildCancelledError, BuildProgress, BuildResult
 from edge.engine.cache import EngineCache
 from edge.errors import ProcunitError
 from tests.support.children import FAILURE, HANGS, PROGRESS, RESULT, is_running, replace_child
-from tests.support.tiny_bundle import build_tiny_bundle
+from tests.support.tiny_bundle import build_tiny_bundle, write_demo_key
+from tests.support.tiny_graph import write_tiny_graph
 
 ReplaceChild = Callable[..., Path]
 
@@ -23,13 +27,20 @@ ReplaceChild = Callable[..., Path]
 def build(tmp_path: Path) -> EngineBuild:
     """A build whose folder contains the files of a killed build."""
     (tmp_path / "engines" / ".feed.partial").mkdir(parents=True)
-    return EngineBuild(tmp_path / "bundle", "fp32", "tensorrt_rtx", tmp_path / "engines")
+    return EngineBuild(tmp_path / "bundle", "fp32", "tensorrt_rtx", tmp_path / "engines", "0" * 64)
 
 
 @pytest.fixture
 def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReplaceChild:
     """Replaces the child by a double; see `replace_child`."""
     return lambda *output, **then: replace_child(monkeypatch, tmp_path, *output, **then)
+
+
+def real_build(folder: Path) -> EngineBuild:
+    """A build of a real bundle."""
+    path = build_tiny_bundle(folder).path
+    bundle_id = open_without_signature_check(path).bundle_id
+    return EngineBuild(path, "fp32", "tensorrt_rtx", folder / "engines", bundle_id)
 
 
 def never() -> bool:
@@ -98,7 +109,7 @@ def test_a_child_without_output_is_ended(
 
 def test_the_real_child_builds_an_engine_then_finds_it_in_the_cache(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX has wheels for x86-64 alone")
-    build = EngineBuild(build_tiny_bundle(tmp_path).path, "fp32", "tensorrt_rtx", tmp_path / "engines")
+    build = real_build(tmp_path)
     reported: list[BuildProgress] = []
     first = build_in_child(build, reported.append, never)
     again = build_in_child(build, reported.append, never)
@@ -110,9 +121,30 @@ def test_the_real_child_builds_an_engine_then_finds_it_in_the_cache(tmp_path: Pa
 def test_the_real_child_ends_when_it_is_cancelled(tmp_path: Path) -> None:
     """The cache is locked, so that the child waits and can be cancelled."""
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX has wheels for x86-64 alone")
-    build = EngineBuild(build_tiny_bundle(tmp_path).path, "fp32", "tensorrt_rtx", tmp_path / "engines")
+    build = real_build(tmp_path)
     waits: list[str] = []
     with EngineCache(build.cache).locked(lambda _: True), pytest.raises(BuildCancelledError):
         build_in_child(build, lambda progress: waits.append(progress.phase), lambda: len(waits) > 2)
     assert set(waits) == {"waiting for another build here"}
     assert [path.name for path in build.cache.iterdir()] == ["lock"]
+
+
+def test_the_child_refuses_a_bundle_that_was_exchanged_after_the_daemon_verified_it(tmp_path: Path) -> None:
+    """Sealed with the very same key: its signature holds, but it is not the bundle that the daemon will use."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX has wheels for x86-64 alone")
+    build = real_build(tmp_path)
+    body = open_without_signature_check(build.bundle).manifest
+    write_tiny_graph(build.bundle / graph_files()[0], 1, comment="another")
+    seal(build.bundle, body, write_demo_key(tmp_path))
+    with pytest.raises(ProcunitError, match=r"this is the bundle \w+, not .*exchanged after it was verified"):
+        build_in_child(build, lambda _: None, never)
+    assert not build.cache.exists()
+
+
+def test_the_child_builds_only_from_a_graph_with_the_hash_of_the_manifest(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX has wheels for x86-64 alone")
+    build = real_build(tmp_path)
+    write_tiny_graph(build.bundle / graph_files()[0], 1, comment="another")
+    with pytest.raises(ProcunitError, match=r"model\.onnx: .*Copy the bundle again"):
+        build_in_child(build, lambda _: None, never)
+    assert not build.cache.exists()

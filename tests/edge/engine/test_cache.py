@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
+import shutil
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,8 +35,8 @@ class Kept:
 
     @property
     def names(self) -> list[str]:
-        """Everything in the folder, the lock excepted."""
-        return sorted(path.name for path in self.folder.iterdir() if path.name != "lock")
+        """Everything in the folder, the lock and the secret excepted."""
+        return sorted(path.name for path in self.folder.iterdir() if path.name not in ("lock", "secret"))
 
 
 @pytest.fixture
@@ -149,3 +153,107 @@ def test_kernel_times_are_stored_per_device(kept: Kept, caplog: pytest.LogCaptur
     assert kept.cache.timing(KEY) == b""
     kept.cache.store_timing(KEY, b"times")
     assert "cannot be written" in caplog.text
+
+
+def exchange(folder: Path, plan: bytes) -> None:
+    """Exchange the first plan and make size and hash in the record fit, as whoever may write here can."""
+    (folder / "engine-0.plan").write_bytes(plan)
+    entry = {"sha256": hashlib.sha256(plan).hexdigest(), "size_bytes": len(plan)}
+    edit_sidecar(folder, lambda record: record["plans"].__setitem__(0, entry))
+
+
+def copied_from_another_device(folder: Path) -> None:
+    other = Kept(folder.parent.with_name("other"))
+    other.cache.store(KEY, PLANS)
+    shutil.rmtree(folder)
+    shutil.copytree(other.folder / KEY.name, folder)
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda folder: exchange(folder, b"another plan"),
+        lambda folder: edit_sidecar(folder, lambda record: record.pop("mark")),
+        lambda folder: edit_sidecar(folder, lambda record: record.update(mark="0" * 64)),
+        lambda folder: edit_sidecar(folder, lambda record: record["plans"].reverse()),
+        copied_from_another_device,
+    ],
+    ids=["exchanged", "of an earlier version", "guessed", "two plans exchanged", "of another device"],
+)
+def test_an_engine_that_this_device_has_not_built_is_removed_and_reported(
+    kept: Kept, forge: Callable[[Path], object]
+) -> None:
+    assert kept.cache.find(KEY) is not None
+    forge(kept.folder / KEY.name)
+    assert kept.cache.find(KEY) is None
+    (problem,) = kept.reported
+    assert "has no mark of this device: it was exchanged, or built before engines were marked" in problem
+    assert kept.names == []
+
+
+def test_a_plan_exchanged_after_it_was_found_is_not_loaded(kept: Kept) -> None:
+    found = kept.cache.find(KEY)
+    assert found is not None
+    exchange(kept.folder / KEY.name, b"classifiex" * 100)
+    with pytest.raises(ProcunitError, match="sha256 differs"):
+        found.plans[0].read_bytes()
+
+
+def test_the_secret_is_made_once_and_only_its_owner_can_read_it(kept: Kept) -> None:
+    secret = kept.folder / "secret"
+    first = secret.read_bytes()
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    assert len(first) == 32
+    kept.cache.store(replace(KEY, tiles=2), PLANS)
+    kept.cache.store_timing(KEY, b"times")
+    assert secret.read_bytes() == first
+    assert Kept(kept.folder).cache.find(KEY) is not None
+
+
+def _linked(secret: Path) -> None:
+    secret.rename(secret.with_name("elsewhere"))
+    secret.symlink_to(secret.with_name("elsewhere"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (lambda secret: secret.chmod(0o640), r"others may read it \(mode 640, 1 names\)"),
+        (lambda secret: secret.chmod(0o604), r"others may read it \(mode 604, 1 names\)"),
+        (lambda secret: os.link(secret, secret.with_name("kept")), r"others may read it \(mode 600, 2 names\)"),
+        (_linked, "not a plain file"),
+        (lambda secret: os.truncate(secret, 31), "31 bytes long instead of 32"),
+        (lambda secret: os.chown(secret, 65534, 65534), r"another user \(uid 65534\)"),
+    ],
+    ids=["group", "everybody", "second name", "link", "short", "of another user"],
+)
+def test_a_secret_that_others_may_know_is_replaced_and_engines_are_built_again(
+    kept: Kept, spoil: Callable[[Path], object], problem: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = kept.folder / "secret"
+    before = secret.read_bytes()
+    try:
+        spoil(secret)
+    except PermissionError:
+        pytest.skip("only root can give a file away")
+    assert kept.cache.find(KEY) is None
+    assert re.search(problem, caplog.text)
+    assert len(kept.reported) == 1
+    kept.cache.store(KEY, PLANS)
+    assert kept.cache.find(KEY) is not None
+    assert secret.read_bytes() != before
+    assert (secret.is_symlink(), stat.S_IMODE(secret.stat().st_mode), secret.stat().st_nlink) == (False, 0o600, 1)
+
+
+def test_kernel_times_of_another_device_are_ignored(kept: Kept, caplog: pytest.LogCaptureFixture) -> None:
+    kept.cache.store_timing(KEY, b"times")
+    (timing,) = kept.folder.glob("timing-*")
+    whole = timing.read_bytes()
+    timing.write_bytes(hashlib.sha256(b"other").digest() + b"other")
+    assert kept.cache.timing(KEY) == b""
+    assert "not of this device" in caplog.text
+    other_device = replace(KEY, gpu="Thor")
+    (kept.folder / f"timing-{other_device.device_name}.cache").write_bytes(whole)
+    assert kept.cache.timing(other_device) == b""
+    timing.write_bytes(whole)
+    assert kept.cache.timing(KEY) == b"times"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 from edge.bundle.manifest import PRECISIONS, Precision
 from edge.bundle.reader import BundleContent, open_without_signature_check
+from edge.bundle.sealed_file import SealedFile
 from edge.engine.build_progress import BuildCancelledError
 from edge.engine.cache import CachedEngine
 from edge.engine.choice import ChosenEngine, EngineUnavailableError, choose_engine, open_engine
@@ -119,7 +122,7 @@ def test_a_bundle_without_the_wanted_graph_is_a_reason(tmp_path: Path, no_child:
 def test_a_truncated_engine_is_reported_and_built_again(built: tuple[BundleContent, Path]) -> None:
     bundle, cache_dir = built
     settings = EngineSettings(kind="tensorrt_rtx", precision="fp16")
-    opened: list[Path] = []
+    opened: list[SealedFile] = []
 
     def note(found: CachedEngine, bundle: BundleContent, settings: EngineSettings) -> Engine:
         opened.extend(found.plans)
@@ -131,11 +134,40 @@ def test_a_truncated_engine_is_reported_and_built_again(built: tuple[BundleConte
     reported: list[str] = []
     open_it()
     whole = opened[0].read_bytes()
-    os.truncate(opened[0], 1000)
+    os.truncate(opened[0].path, 1000)
     open_it()
     assert len(reported) == 1
     assert f"1000 bytes long instead of {len(whole)}" in reported[0]
-    assert opened[1].stat().st_size > 1000
+    assert opened[1].entry.size_bytes > 1000
+
+
+def test_an_exchanged_engine_with_fitting_hashes_is_not_opened_but_built_again(
+    built: tuple[BundleContent, Path],
+) -> None:
+    """Whoever may write into the cache gives the plan of FP32 the name and the record of FP16's."""
+    bundle, cache_dir = built
+    reported: list[str] = []
+    opened: list[SealedFile] = []
+
+    def note(found: CachedEngine, bundle: BundleContent, settings: EngineSettings) -> Engine:
+        opened.extend(found.plans)
+        return PlanDouble().open_plans(found, bundle, settings)
+
+    def open_it(precision: Precision) -> bytes:
+        settings = EngineSettings(kind="tensorrt_rtx", precision=precision)
+        open_engine(bundle, settings, cache_dir, lambda _: None, on_damage=reported.append, open_plans=note)
+        return opened[-1].read_bytes()
+
+    other = open_it("fp32")
+    open_it("fp16")
+    folder = opened[-1].root
+    (folder / "engine-0.plan").write_bytes(other)
+    record = json.loads((folder / "engine.json").read_text())
+    record["plans"] = [{"sha256": hashlib.sha256(other).hexdigest(), "size_bytes": len(other)}]
+    (folder / "engine.json").write_text(json.dumps(record))
+    assert open_it("fp16") != other
+    assert len(reported) == 1
+    assert "no mark of this device" in reported[0]
 
 
 def test_an_engine_that_the_library_cannot_load_is_reported_and_built_again(built: tuple[BundleContent, Path]) -> None:

@@ -20,9 +20,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 from numpy.typing import NDArray
 
+from edge.bundle.reader import file_entry_from_path
+from edge.bundle.sealed_file import SealedFile
 from edge.engine.ort import OrtEngine
-from edge.engine.protocol import EngineError, EngineLostError, Outputs
+from edge.engine.protocol import EngineError, EngineLostError, Outputs, UnfitPlanError
 from edge.engine.trt import TrtEngine
+from edge.engine.trt_plans import engine_from_plan
 from edge.errors import ProcunitError
 from edge.geometry import Geometry, Region
 from tests.doubles.cuda_double import CudaDouble
@@ -113,6 +116,16 @@ def test_its_outputs_equal_onnx_runtimes(device: Device) -> None:
     engine.close()
     engine.close()
     assert_same(results[0], reference.infer(tiles_of(0)))
+
+
+def test_a_plan_exchanged_after_it_was_found_in_the_cache_is_unfit_and_never_loaded(device: Device) -> None:
+    (path,) = device.plans
+    plan = SealedFile(path.parent, path.name, file_entry_from_path(path))
+    changed = bytearray(path.read_bytes())
+    changed[-1] ^= 1
+    path.write_bytes(changed)
+    with pytest.raises(UnfitPlanError, match=r"sha256 differs.*procunit engine build"):
+        engine_from_plan(plan, device.tensorrt.library())
 
 
 def test_one_copy_in_one_launch_one_copy_out_one_wait(device: Device) -> None:

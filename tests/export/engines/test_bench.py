@@ -92,7 +92,7 @@ def test_without_a_bare_backbone_it_explains_how_to_make_one(tiny: TinyBundle, m
 
 
 def test_a_graph_with_a_bank_is_refused_as_bare_backbone(tiny: TinyBundle) -> None:
-    done = _bench(tiny.path, "--bare", open_without_signature_check(tiny.path).graphs()[0])
+    done = _bench(tiny.path, "--bare", open_without_signature_check(tiny.path).graphs()[0].path)
     assert isinstance(done.exception, ProcunitError)
     assert "not a bare backbone" in str(done.exception)
 
@@ -172,7 +172,7 @@ def test_on_a_gpu_both_are_timed_with_and_without_copies(
     content = open_without_signature_check(tiny.path)
     driver = CudaDouble()
     tensorrt = TensorrtDouble(driver)
-    plan = write_plan(tmp_path / "engine-0.plan", content.graphs()[0], 1)
+    plan = write_plan(tmp_path / "engine-0.plan", content.graphs()[0].path, 1)
     manifest = content.manifest
     engine = TrtEngine(
         [plan],

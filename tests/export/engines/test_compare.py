@@ -42,7 +42,7 @@ def variants(calibrated_tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFact
     run = Path(shutil.copytree(calibrated_tiny_run.path, tmp_path_factory.mktemp("variants") / "run"))
     key = demo_key_from_run(run)
     bundle = bundle_from_run(run, run.with_name("bundle"), key)
-    reference = bundle.graphs()[0]
+    reference = bundle.graphs()[0].path
     shutil.copyfile(reference, bundle.path / graph_files("fp16")[0])
     _write_shifted(reference, bundle.path / graph_files("int8")[0])
     body = ManifestBody.model_validate(bundle.manifest.model_dump(exclude={"files"}))
@@ -85,7 +85,7 @@ def test_every_variant_is_checked_timed_and_compared_with_fp32(variants: Variant
     for row in rows.values():
         assert 0 < row["latency"]["p50_ms"] <= row["latency"]["p99_ms"]
         assert row["gpu_mb"] is None
-        assert row["size_bytes"] == (variants.bundle.graphs(row["precision"])[0]).stat().st_size
+        assert row["size_bytes"] == variants.bundle.graphs(row["precision"])[0].path.stat().st_size
     assert f"parts that flip: {rows['int8']['flipped_parts'][0]}" in done.output
     assert "golden frames fail, the worst golden/frame-" in done.output
 
@@ -111,7 +111,9 @@ def test_the_exit_status_is_that_of_the_precision_that_would_run(variants: Varia
 def test_a_variant_that_cannot_be_opened_is_a_row_with_the_reason(variants: Variants, tmp_path: Path) -> None:
     key = demo_key_from_run(variants.run)
     copy = Path(shutil.copytree(variants.bundle.path, tmp_path / "bundle"))
-    (copy / graph_files("fp16")[0]).write_bytes(b"no graph")
+    model = onnx.load(copy / graph_files("fp16")[0])
+    model.graph.node[0].input[0] = "nowhere"
+    onnx.save(model, copy / graph_files("fp16")[0])
     seal(copy, ManifestBody.model_validate(variants.bundle.manifest.model_dump(exclude={"files"})), key)
     done = _compare(copy, "--precision", "fp16")
     assert done.exit_code == 1

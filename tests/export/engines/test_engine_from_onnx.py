@@ -16,6 +16,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edge.bundle.reader import open_without_signature_check
+from edge.bundle.sealing import seal
 from edge.engine.build_progress import BuildCancelledError, BuildProgress
 from edge.engine.cache import EngineCache
 from edge.engine.trt_library import TensorRT, library_from_kind
@@ -24,7 +25,7 @@ from export.engines import build as engine_build
 from export.engines.build import engine_from_bundle
 from export.engines.build_monitor import BuildTracker
 from export.engines.engine_from_onnx import BuiltEngine, available_memory_bytes, build_engine
-from tests.support.tiny_bundle import build_tiny_bundle
+from tests.support.tiny_bundle import build_tiny_bundle, write_demo_key
 from tests.support.tiny_graph import write_tiny_graph
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX has wheels for x86-64 alone")
@@ -232,7 +233,7 @@ def test_a_bundle_s_engine_is_built_once_and_kept(tmp_path: Path, library: Tenso
 
 
 def names_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name != "lock")
+    return sorted(path.name for path in folder.iterdir() if path.name not in ("lock", "secret"))
 
 
 def test_a_failed_and_a_cancelled_build_leave_nothing(tmp_path: Path, library: TensorRT) -> None:
@@ -240,7 +241,10 @@ def test_a_failed_and_a_cancelled_build_leave_nothing(tmp_path: Path, library: T
     cache = EngineCache(tmp_path / "engines")
     with pytest.raises(BuildCancelledError):
         engine_from_bundle(bundle, "fp32", library, cache, lambda _: None, lambda _: True)
-    edited(bundle.graphs()[0], unheard_of)
+    edited(bundle.graphs()[0].path, mixed_types)
+    with pytest.raises(ProcunitError, match=r"model\.onnx: .*Copy the bundle again"):
+        engine_from_bundle(bundle, "fp32", library, cache, lambda _: None, lambda _: False)
+    bundle = seal(bundle.path, bundle.manifest, write_demo_key(tmp_path))
     with pytest.raises(ProcunitError, match="does not support the node"):
         engine_from_bundle(bundle, "fp32", library, cache, lambda _: None, lambda _: False)
     assert names_in(tmp_path / "engines") == []

@@ -13,11 +13,12 @@ from onnx import TensorProto, numpy_helper
 from torch import nn
 
 from edge.anomaly import folded_rows
-from edge.bundle.manifest import PRECISIONS, Precision
+from edge.bundle.manifest import PATCHES_GRAPH, PRECISIONS, Precision
+from edge.bundle.onnx_walk import check_graph, operators_of_graph
 from edge.engine.ort import OrtEngine
 from export.bank.memory_bank import rows_with_local_scale
 from export.bank.space import FEATURES
-from export.graph.inspection_graph import OPSET, search
+from export.graph.inspection_graph import OPSET, PatchesGraph, onnx_from_graph, search
 from export.graph.precision import fold_batch_norms, largest_activation
 from export.graph.quantize import QuantizedConv
 from tests.export import textbook
@@ -217,6 +218,20 @@ def test_separate_graphs_give_the_outputs_of_the_fused_graph(made: MadeGraph, pr
     fused, separate = (engine.infer(tiles_u8) for engine in engines)
     for name in ("logits", "defect_maps", "anomaly_map", "anomaly_score"):
         np.testing.assert_allclose(getattr(separate, name), getattr(fused, name), atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_graph_that_export_writes_has_only_what_a_bundle_may_have(
+    made: MadeGraph, precision: Precision, tmp_path: Path
+) -> None:
+    paths = [path for separate in (False, True) for path in made.paths(precision, separate=separate)]
+    if precision == "fp32":
+        paths.append(tmp_path / PATCHES_GRAPH)
+        onnx_from_graph(PatchesGraph(made.model("fp32"), made.space), made.geometry, paths[-1])
+    for path in paths:
+        check_graph(path.read_bytes(), str(path))
+        nodes = onnx.load(path).graph.node
+        assert operators_of_graph(path.read_bytes(), str(path)) == [node.op_type for node in nodes]
 
 
 def test_the_largest_activation_is_the_largest_of_any_layer(made: MadeGraph) -> None:
