@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from edge.bundle.manifest import GOOD, MASKS
 from edge.errors import ProcunitError
 from edge.image_file import IMAGE_SUFFIXES
-from training.data.dataset_yaml import DATASET_YAML, PART_GROUP, dataset_file_from_folder
+from training.data.dataset_yaml import DATASET_YAML, PART_GROUP, dataset_file_from_folder, pattern_from_text
 from training.data.photo_list import FILE, LABEL, PART_ID, PhotoRow, photo_rows_from_csv
 
 PARTS_CSV = "parts.csv"
@@ -208,16 +207,18 @@ def _named_by_pattern(root: Path, files: Collection[str]) -> dict[str, str] | No
     pattern = dataset_file_from_folder(root).part_id_pattern
     if pattern is None:
         return None
-    parts = {}
+    compiled, parts = pattern_from_text(pattern), {}
     for file in files:
-        found = re.search(pattern, PurePosixPath(file).name)
-        if found is None or not found[PART_GROUP]:
+        name = PurePosixPath(file).name.encode(errors="replace").decode()  # a name may hold bytes that are no UTF-8
+        found = compiled.search(name)
+        part = None if found is None else found[PART_GROUP]
+        if not part:
             raise ProcunitError(
                 f"part_id_pattern {pattern!r} finds no part in the name of {file}",
                 where=str(root / DATASET_YAML),
                 remedy=f"Rename the photograph, widen the pattern, or name the parts in {PARTS_CSV} instead",
             )
-        parts[file] = found[PART_GROUP]
+        parts[file] = part
     return parts
 
 
