@@ -1,7 +1,7 @@
 """The size of an image file in pixels, read from its header alone, before anything decodes it.
 
-A small file can claim a picture of gigabytes. PNG, JPEG, BMP, TIFF and WebP are known; a file of any other kind, or with
-a header that does not say its size, is refused, so that no other decoder of a library ever sees data from outside.
+A small file can claim a picture of gigabytes. PNG, JPEG, BMP, TIFF and WebP are known; a file of any other kind, or
+with a header that does not say its size, is refused, so that no other decoder of a library sees data from outside.
 """
 
 from __future__ import annotations

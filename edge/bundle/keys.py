@@ -11,6 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
 from edge.errors import ProcunitError
+from edge.system.files import bytes_from_file
+
+MAX_KEY_BYTES = 64 << 10
 
 DEMO_MARK = b"# Procunit demo key: gives authority in demonstrations only\n"
 """First line of a demo key's PEM file; text before the PEM block is a comment (RFC 7468, section 2)."""
@@ -46,8 +49,8 @@ def trusted_key_from_file(path: Path, *, demo: bool) -> TrustedKey:
         ProcunitError: the file is missing or does not contain such a key.
     """
     try:
-        key = load_pem_public_key(path.read_bytes())
-    except (OSError, ValueError) as error:
+        key = load_pem_public_key(bytes_from_file(path, MAX_KEY_BYTES))
+    except ValueError as error:
         raise ProcunitError(f"cannot read the public key: {error}", where=str(path)) from error
     if not isinstance(key, Ed25519PublicKey):
         raise ProcunitError(
@@ -80,9 +83,9 @@ def signing_key_from_file(path: Path) -> SigningKey:
         ProcunitError: the file is missing or does not contain such a key.
     """
     try:
-        data = path.read_bytes()
+        data = bytes_from_file(path, MAX_KEY_BYTES)
         key = load_pem_private_key(data, password=None)
-    except (OSError, ValueError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise ProcunitError(f"cannot read the signing key: {error}", where=str(path)) from error
     if not isinstance(key, Ed25519PrivateKey):
         raise ProcunitError(

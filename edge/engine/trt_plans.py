@@ -9,6 +9,9 @@ from edge.engine.protocol import UnfitPlanError
 from edge.engine.trt_library import TensorRT
 from edge.engine.trt_types import Dims, ICudaEngine, IExecutionContext
 from edge.errors import ProcunitError
+from edge.system.files import bytes_from_file
+
+MAX_PLAN_BYTES = 2 << 30
 
 IMAGE_INPUT, BANK_INPUT = "image", "bank"
 _REBUILD = "Build it again for this bundle: procunit engine build"
@@ -22,9 +25,9 @@ def engine_from_plan(plan: Path, library: TensorRT) -> ICudaEngine:
         UnfitPlanError: it is damaged, or was built by another version of TensorRT or on another GPU.
     """
     try:
-        content = plan.read_bytes()
-    except OSError as error:
-        raise ProcunitError(f"the engine cannot be read: {error.strerror}", where=str(plan), remedy=_REBUILD) from error
+        content = bytes_from_file(plan, MAX_PLAN_BYTES)
+    except ProcunitError as error:
+        raise ProcunitError(f"the engine {error.what}", where=str(plan), remedy=_REBUILD) from error
     library.clear_messages()
     engine: ICudaEngine | None = library.module.Runtime(library.logger).deserialize_cuda_engine(content)
     if engine is None:

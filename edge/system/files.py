@@ -1,8 +1,8 @@
 """Bounded reads and atomic writes of files.
 
-A file from outside is read by `bytes_from_file` alone, which looks at kind and size first. A file or directory is
-written beside its place, flushed to disk, then renamed into place: a reader never sees half of it. A leftover of an interrupted write is a hidden
-`.NAME.partial`, which the next write of the same name removes.
+A file from outside is read by `bytes_from_file`, which looks at kind and size first. A file or directory is written
+beside its place, flushed to disk, then renamed into place: a reader never sees half of it. A leftover of an
+interrupted write is a hidden `.NAME.partial`, which the next write of the same name removes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edge.errors import ProcunitError
 
 
 def bytes_from_file(path: Path, max_bytes: int) -> bytes:
-    """The content of a plain file of at most `max_bytes`; never more than one byte beyond the limit is read.
+    """The content of a plain file of at most `max_bytes`; its size is looked at before it is read.
 
     Raises:
         ProcunitError: it is missing, no plain file, larger than the limit or unreadable; the text names the limit.
@@ -29,12 +29,14 @@ def bytes_from_file(path: Path, max_bytes: int) -> bytes:
             found = os.fstat(stream.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise ProcunitError("not a plain file", where=str(path))
-            data = b"" if found.st_size > max_bytes else stream.read(max_bytes + 1)
+            data = b"" if found.st_size > max_bytes else stream.read(found.st_size + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or str(error)
         raise ProcunitError(f"cannot be read: {reason}", where=str(path)) from error
-    if found.st_size > max_bytes or len(data) > max_bytes:
+    if found.st_size > max_bytes:
         raise ProcunitError(f"larger than {size_in_words(max_bytes)}, the most that is read", where=str(path))
+    if len(data) != found.st_size:
+        raise ProcunitError("changed while it was read", where=str(path), remedy="Try again")
     return data
 
 

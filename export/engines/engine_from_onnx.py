@@ -18,6 +18,7 @@ from edge.engine.build_progress import BuildCancelledError
 from edge.engine.key import BANK_ROWS, MAX_AUX_STREAMS, OPTIMIZATION_LEVEL
 from edge.engine.trt_library import TensorRT
 from edge.errors import ProcunitError
+from edge.system.files import bytes_from_file
 from export.engines.build_monitor import BuildTracker, monitor_from_tracker
 
 MAX_GRAPH_BYTES = 2 << 30
@@ -83,12 +84,7 @@ def _builder(graph: Path, library: TensorRT) -> Any:
 
 def _parse(graph: Path, library: TensorRT, network: Any) -> None:
     trt: Any = library.module
-    try:
-        if graph.stat().st_size > MAX_GRAPH_BYTES:
-            raise ProcunitError(f"larger than {MAX_GRAPH_BYTES} bytes", where=str(graph))
-        data = graph.read_bytes()
-    except OSError as error:
-        raise ProcunitError(f"the graph cannot be read: {error.strerror}", where=str(graph)) from error
+    data = bytes_from_file(graph, MAX_GRAPH_BYTES)
     parser = trt.OnnxParser(network, library.logger)
     if not parser.parse(data):
         raise _parse_error(graph, library, [parser.get_error(index) for index in range(parser.num_errors)])

@@ -65,7 +65,7 @@ def test_counts_of_a_million_take_milliseconds() -> None:
 )
 def test_counts_that_contradict_each_other_are_refused(hits: int, trials: int, confidence: float) -> None:
     for bound in (lower_bound, upper_bound):
-        with pytest.raises(ValueError, match="hits in|is not within"):
+        with pytest.raises(ValueError, match=r"hits in|is not within"):
             bound(hits, trials, confidence)
 
 
