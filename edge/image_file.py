@@ -34,11 +34,20 @@ def read_image(path: Path) -> PixelArray:
         ProcunitError: it cannot be read, is larger than `MAX_IMAGE_BYTES` or has over `MAX_PIXELS`, is no image, or has
             a side under 32 px.
     """
-    pixels = pixels_from_bytes(bytes_from_file(path, MAX_IMAGE_BYTES), str(path))
+    return image_from_bytes(bytes_from_file(path, MAX_IMAGE_BYTES), str(path))
+
+
+def image_from_bytes(content: bytes, where: str) -> PixelArray:
+    """The content of an image file, decoded as in `read_image`.
+
+    Raises:
+        ProcunitError: it is no image, has over `MAX_PIXELS`, or has a side under 32 px; the text names `where`.
+    """
+    pixels = pixels_from_bytes(content, where)
     if min(pixels.shape[:2]) < MIN_SIDE_PX:
         raise ProcunitError(
             f"{pixels.shape[1]} x {pixels.shape[0]} px; the smallest usable side is {MIN_SIDE_PX} px",
-            where=str(path),
+            where=where,
             remedy=_REPLACE,
         )
     return pixels

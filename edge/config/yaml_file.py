@@ -98,8 +98,8 @@ def yaml_file_from_path(path: Path, *, if_unreadable: str) -> YamlFile:
     try:
         data = bytes_from_file(path, MAX_BYTES)
     except ProcunitError as error:
-        remedy = TOO_LARGE if error.what.startswith("larger") else if_unreadable
-        raise YamlFileError(Problem(path, 0, "", None, error.what, remedy)) from error
+        line, remedy = (1, TOO_LARGE) if error.what.startswith("larger") else (0, if_unreadable)
+        raise YamlFileError(Problem(path, line, "", None, error.what, remedy)) from error
     try:
         return YamlFile(path, located_yaml_from_bytes(data))
     except YamlError as error:

@@ -32,5 +32,5 @@ def tensors_from_bytes(data: bytes, where: str) -> dict[str, NDArray[np.generic]
     """
     try:
         return load_safetensors(data)
-    except (SafetensorError, ValueError, KeyError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError) as error:
         raise ProcunitError(f"not a readable safetensors file: {error}", where=where) from error

