@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Callable
 
@@ -16,13 +15,11 @@ from edge.daemon import run_daemon
 from edge.errors import ProcunitError
 from edge.faults import FaultId
 from tests.support.device import Device, kept_in, settings_of
+from tools.drills.bundles.mutations import nested_folders
 
 
 def _nested(device: Device) -> None:
-    inner = str(device.folder / "bundle")
-    for _ in range(1200):
-        inner += "/d"
-        os.mkdir(inner)
+    nested_folders(device.folder / "bundle", 1200)
 
 
 def _huge_counts(device: Device) -> None:

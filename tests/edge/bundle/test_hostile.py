@@ -25,8 +25,8 @@ from edge.bundle.sealing import seal
 from edge.errors import ProcunitError
 from edge.geometry import Geometry, Region
 from tests.support.tiny_bundle import TinyBundle, build_tiny_bundle
+from tools.drills.bundles.mutations import nested_folders
 
-NESTED = 1200
 Change = Callable[[dict[str, Any]], object]
 
 
@@ -68,15 +68,8 @@ def seal_changed(tiny: TinyBundle, name: str, content: bytes) -> None:
     seal(tiny.path, body, signing_key_from_file(tiny.private_key))
 
 
-def nest(folder: Path) -> None:
-    inner = str(folder)
-    for _ in range(NESTED):
-        inner += "/d"
-        os.mkdir(inner)
-
-
 def test_folders_in_folders_are_refused_at_the_second_one(tiny: TinyBundle) -> None:
-    nest(tiny.path)
+    nested_folders(tiny.path, 1200)
     try:
         error = refusal(tiny)
     finally:

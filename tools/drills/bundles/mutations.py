@@ -180,11 +180,18 @@ def _other(tensor: NDArray[np.generic], rng: random.Random) -> NDArray[np.generi
     return np.repeat(values, 3, axis=0)
 
 
+def nested_folders(folder: Path, depth: int) -> None:
+    """Make `d/d/d/...`; remove it with `rm -rf`, as Python's own ways are recursive."""
+    inner = os.open(folder, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=inner)
+        outer, inner = inner, os.open("d", os.O_RDONLY, dir_fd=inner)
+        os.close(outer)
+    os.close(inner)
+
+
 def _deep_folders(folder: Path, _rng: random.Random) -> None:
-    inner = str(folder)
-    for _ in range(_DEEP):
-        inner += "/d"
-        os.mkdir(inner)
+    nested_folders(folder, _DEEP)
 
 
 def _many(folder: Path, rng: random.Random) -> None:
