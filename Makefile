@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-demo demo test lint unit test-slow test-py310 test-rtx14 accept bench-peers drill-mqtt drill-power \
-	drill-disk drill-backlog drill-fuzz drill-bank drill-learning drill-hidden drill-variants lock wheels notices sbom \
+	drill-disk drill-backlog drill-fuzz drill-bundles drill-bank drill-learning drill-hidden drill-variants lock wheels notices sbom \
 	clean
 
 VENV ?= .venv
@@ -69,6 +69,9 @@ drill-backlog: setup ## send a backlog of a million results, then 500 per second
 
 drill-fuzz: setup ## a million invalid commands and settings
 	@$(BIN)/python -m tools.drills.fuzz --inputs 1000000
+
+drill-bundles: setup ## ten thousand damaged and hostile bundles, half of them signed again
+	@$(BIN)/python -m tools.drills.bundles $(if $(COUNT),--count $(COUNT))
 
 drill-bank: setup ## time and memory of building memory banks from 50, 500 and 5000 photographs
 	@$(BIN)/python -m tools.drills.bank $(if $(SIZES),--sizes $(SIZES))

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from edge.bundle.consistency import check_records
 from edge.bundle.keys import TrustedKey, trusted_keys_from_files
 from edge.bundle.reader import Bundle, open_bundle
 from edge.config.settings import BundleSettings, Settings
@@ -113,9 +114,14 @@ def _bundle_or_event(settings: BundleSettings, board: FaultBoard) -> tuple[Bundl
         if misnamed:
             board.report(FaultId.DEMO_KEY, ", ".join(map(str, misnamed)))
         bundle = open_bundle(settings.path, keys)
+        check_records(bundle)
     except ProcunitError as error:
         board.report(FaultId.BUNDLE_REFUSED, str(error))
         raise
+    except Exception as error:  # whatever a bundle causes, a restart would cause it again
+        refused = ProcunitError(f"{type(error).__name__}: {error}", where=str(settings.path))
+        board.report(FaultId.BUNDLE_REFUSED, str(refused))
+        raise refused from error
     _logger.info(
         "bundle %s version %d (%s), signed with %s%s",
         bundle.manifest.product,

@@ -26,4 +26,4 @@ def first_problem(error: ValidationError) -> str:
     """The first problem of a validation error in one phrase: the key and what is wrong with it."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"]) or "(whole file)"
-    return f"key {key}: {first['msg']}"
+    return f"key {key}: {first['msg'].removeprefix('Value error, ')}"

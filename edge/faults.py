@@ -223,9 +223,10 @@ FAULTS = _table(
     Fault(
         FaultId.COMMAND_FLOOD,
         "warning",
-        "Commands arrive faster than they can be processed; some were dropped. Inspection and results are not "
-        "affected.",
-        "Find out who publishes to the cmd/ topics of the device. Commands are accepted again after a minute.",
+        "Commands arrive faster than they can be processed, or one is larger than the device reads; some were "
+        "dropped. Inspection and results are not affected.",
+        "Find out who publishes to the cmd/ topics of the device, and clear a large retained message there. Commands "
+        "are accepted again after a minute.",
     ),
     Fault(
         FaultId.DISARMED,

@@ -14,6 +14,8 @@ from pydantic import Field, model_validator
 from edge.record import Record
 
 MAX_POLYGONS, MAX_POLYGON_POINTS = 64, 256
+MAX_TILE_PIXELS = 1 << 25
+"""Pixels of all tiles of a frame together: 32 tiles of 1024 x 1024. More would take gigabytes and seconds per part."""
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False, strict=True)]
 Point = tuple[Fraction, Fraction]
@@ -54,6 +56,16 @@ class Geometry(Record):
     def _grey_or_bgr(self) -> Geometry:
         if self.channels not in (1, 3):
             raise ValueError("channels is 1 (grey) or 3 (BGR)")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_into_memory(self) -> Geometry:
+        pixels = len(self.regions) * self.input_height_px * self.input_width_px
+        if pixels > MAX_TILE_PIXELS:
+            raise ValueError(
+                f"{len(self.regions)} regions of {self.input_width_px} x {self.input_height_px} px are "
+                f"{pixels / 1e6:.0f} megapixels; at most {MAX_TILE_PIXELS / 1e6:.0f} are inspected per frame"
+            )
         return self
 
 

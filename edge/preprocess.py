@@ -155,6 +155,8 @@ def areas_in_words(geometry: Geometry) -> str:
 
 def ignored_share(geometry: Geometry) -> float:
     """Share of the regions' area that is ignored, 0 to 1; independent of the frame's size and shape."""
+    if not geometry.ignored:
+        return 0.0
     inspected = np.zeros((_SHARE_GRID_PX, _SHARE_GRID_PX), np.bool_)
     for p in placements(*inspected.shape, geometry):
         inspected[p.frame_y_px : p.frame_y_px + p.frame_height_px, p.frame_x_px : p.frame_x_px + p.frame_width_px] = (

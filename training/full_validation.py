@@ -16,7 +16,8 @@ from rich.progress import Progress
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from edge.system.files import write_whole
+from edge.system.files import bytes_from_file, write_whole
+from edge.system.tensor_file import MAX_TENSOR_BYTES
 from training.finetune import Views, fine_tuned, sample_from_views
 from training.head import Blend, discriminants, head_from_discriminants, scatter_from_samples
 from training.model import each_on_one_core
@@ -47,7 +48,7 @@ def full_out_of_fold(
         head = head_from_discriminants(frozen.fitted[fold], blend)
         path = kept / f"{_key(head.state_dict(), types, seed, left_out)}.safetensors"
         if path.is_file():
-            return load(path.read_bytes())[_SCORES]
+            return load(bytes_from_file(path, MAX_TENSOR_BYTES))[_SCORES]
         tuned = fine_tuned(stages, rest, types, head, seed, Progress(disable=True))
         samples = [sample_from_views(tuned, x) for x in rest]
         found = discriminants(samples, types, scatter_from_samples(samples))

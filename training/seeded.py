@@ -17,10 +17,11 @@ from pydantic import Field, ValidationError, model_validator
 from edge.bundle.manifest import KnownPhoto, OneLine
 from edge.errors import ProcunitError, first_problem
 from edge.record import Record
-from edge.system.files import write_whole
+from edge.system.files import bytes_from_file, write_whole
 from training.data.dataset import Photo
 
 SEEDED_FILE = "seeded.json"
+MAX_SEEDED_BYTES = 64 << 20
 
 
 class SeededPhoto(Record, strict=True):
@@ -58,10 +59,10 @@ def read_seeded(path: Path) -> SeededSet:
     """
     file = path / SEEDED_FILE if path.is_dir() else path
     try:
-        found = _SeededFile.model_validate_json(file.read_bytes())
-    except OSError as error:
+        found = _SeededFile.model_validate_json(bytes_from_file(file, MAX_SEEDED_BYTES))
+    except ProcunitError as error:
         remedy = f"Name a run of `procunit train`, or its {SEEDED_FILE}"
-        raise ProcunitError(f"no seeded set here: {error.strerror}", where=str(file), remedy=remedy) from error
+        raise ProcunitError(f"no seeded set here: {error.what}", where=str(file), remedy=remedy) from error
     except ValidationError as error:
         remedy = f"Take the {SEEDED_FILE} that `procunit train` wrote"
         raise ProcunitError(f"not a seeded set: {first_problem(error)}", where=str(file), remedy=remedy) from error

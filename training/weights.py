@@ -6,7 +6,6 @@ an earlier run.
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import socket
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from edge.bundle.reader import file_entry_from_path
 from edge.errors import ProcunitError
 from training.checkpoint import origin_from_checkpoint
 from training.data.run_files import CHECKPOINT_FILE
@@ -94,7 +94,7 @@ def _weights_from_file(backbone: str, file: Path) -> TrunkWeights:
                 remedy=f"Give weights under timm's names, or --backbone with one of {', '.join(SAME_NETWORKS)}",
             )
         state = timm_names_from_torchvision(state)
-    source = f"{file.name}, sha256 {hashlib.sha256(file.read_bytes()).hexdigest()}"
+    source = f"{file.name}, sha256 {file_entry_from_path(file).sha256}"
     return TrunkWeights(backbone, source, _fitted(backbone, state, str(file)), warning)
 
 

@@ -32,6 +32,7 @@ from edge.bundle.manifest import BANK_KEY, Count, FileEntry, Finite, OneLine, Sc
 from edge.bundle.reader import MAX_BANK_ROWS, Bundle, read_small, rows_from_bytes
 from edge.errors import ProcunitError, first_problem
 from edge.record import Record
+from edge.system.files import bytes_from_file
 
 DELTA, DELTA_SIGNATURE, ROWS = "delta.json", "delta.sig", "rows.safetensors"
 MAX_VERSION = 9999
@@ -168,7 +169,7 @@ def _added(path: Path, record: DeltaRecord, columns: int) -> NDArray[np.float32]
         size_bytes = path.stat().st_size
         if size_bytes != record.rows.size_bytes or size_bytes > largest_bytes:
             raise ProcunitError(f"{size_bytes} bytes long, {record.rows.size_bytes} were signed", where=str(path))
-        data = path.read_bytes()
+        data = bytes_from_file(path, largest_bytes)
     except OSError as error:
         raise ProcunitError(f"cannot be read: {error.strerror}", where=str(path)) from error
     if hashlib.sha256(data).hexdigest() != record.rows.sha256:

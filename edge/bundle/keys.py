@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +12,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 
 from edge.errors import ProcunitError
 from edge.system.access import refuse_if_anybody_may_write, refuse_if_readable_by_others
+from edge.system.files import bytes_from_file
+
+MAX_KEY_BYTES = 64 << 10
 
 DEMO_MARK = b"# Procunit demo key: gives authority in demonstrations only\n"
 """First line of a demo key's PEM file; text before the PEM block is a comment (RFC 7468, section 2)."""
@@ -54,9 +57,9 @@ def trusted_key_from_file(path: Path, *, demo: bool) -> TrustedKey:
         ProcunitError: the file is missing, does not contain such a key, or everybody may change it.
     """
     try:
-        data = _key_file(path, refuse_if_anybody_may_write)
+        data = bytes_from_file(path, MAX_KEY_BYTES, check=refuse_if_anybody_may_write)
         key = load_pem_public_key(data)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise ProcunitError(f"cannot read the public key: {error}", where=str(path)) from error
     if not isinstance(key, Ed25519PublicKey):
         raise ProcunitError(
@@ -104,9 +107,9 @@ def signing_key_from_file(path: Path) -> SigningKey:
         ProcunitError: the file is missing, does not contain such a key, or others than its owner may read it.
     """
     try:
-        data = _key_file(path, refuse_if_readable_by_others)
+        data = bytes_from_file(path, MAX_KEY_BYTES, check=refuse_if_readable_by_others)
         key = load_pem_private_key(data, password=None)
-    except (OSError, ValueError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise ProcunitError(f"cannot read the signing key: {error}", where=str(path)) from error
     if not isinstance(key, Ed25519PrivateKey):
         raise ProcunitError(
@@ -135,13 +138,6 @@ def signer_of_bytes(data: bytes, signature: bytes, trusted: tuple[TrustedKey, ..
         where=where,
         remedy="Trust the right public key, or ask the signer: the content may have been changed",
     )
-
-
-def _key_file(path: Path, check: Callable[[int, Path], None]) -> bytes:
-    """The content of a key file, after `check` has accepted the open file's permissions."""
-    with path.open("rb") as stream:
-        check(stream.fileno(), path)
-        return stream.read(MAX_KEY_BYTES)
 
 
 def _public_half_is_marked(path: Path, key: Ed25519PrivateKey) -> bool:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from edge.binomial import MAX_TRIALS
 from edge.geometry import Geometry
 from edge.messages import Authority, Verdict
 from edge.record import Record
+from edge.system.files import size_in_words
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 BANK, GOLDEN, KNOWN = "bank.safetensors", "golden/golden.json", "known.json"
@@ -29,6 +31,18 @@ float32 [n, K], descending; and how many patches the score averages, int32 [n], 
 patches are from all its tiles and the count is the smallest of any tile; for a defect they are from the tile with the
 highest score."""
 MAX_FILES = 256
+MAX_TYPES, MAX_GOLDEN_FRAMES, MAX_PHOTOS = 64, 64, 200_000
+MAX_TOTAL_BYTES = 4 << 30
+_MAX_BYTES_OF_KIND = {
+    "json": 32 << 20,
+    "html": 64 << 20,
+    "png": 256 << 20,
+    "safetensors": 1 << 30,
+    "onnx": 1 << 30,
+}
+"""The largest file of each kind; other kinds may be as large as the smallest of these."""
+_MAX_MEASURE = 1e9
+_MIN_SPREAD = 1e-9
 
 GOOD = "good"
 """The label of good parts, and the name of their folder in a dataset."""
@@ -45,7 +59,10 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}$"
 """Names of products and of defect types; the latter are also the names of class folders."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
+Measure = Annotated[float, Field(ge=-_MAX_MEASURE, le=_MAX_MEASURE, allow_inf_nan=False)]
+"""A score, a limit or a grey level: so far from a float's extremes that no difference or quotient of two overflows."""
+Spread = Annotated[float, Field(ge=_MIN_SPREAD, le=_MAX_MEASURE, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, le=MAX_TRIALS)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 OneLine = Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 
@@ -69,9 +86,9 @@ class ScoreLimit(Record):
     The `threshold` of a type is a sigmoid, as is its score.
     """
 
-    threshold: Finite
-    center: Finite
-    spread: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    threshold: Measure
+    center: Measure
+    spread: Spread
 
 
 class SeededResult(Record):
@@ -87,6 +104,14 @@ class SeededResult(Record):
     confidence: Share
     ran_at_utc: OneLine
 
+    @model_validator(mode="after")
+    def _counts_agree(self) -> SeededResult:
+        if self.detected > self.parts:
+            raise ValueError(f"{self.detected} of {self.parts} seeded parts detected: the counts contradict each other")
+        if self.false_rejects > self.good_parts:
+            raise ValueError(f"{self.false_rejects} of {self.good_parts} good parts rejected: a contradiction")
+        return self
+
 
 class DefectType(Record):
     """One taught defect type: its evidence (images and distinct parts), its limit, and the authority that it claims."""
@@ -98,6 +123,14 @@ class DefectType(Record):
     seeded: SeededResult | None = None
     authority: Authority = "review"
 
+    @model_validator(mode="after")
+    def _counts_agree(self) -> DefectType:
+        if self.parts > self.images:
+            raise ValueError(f"{self.images} images of {self.parts} parts: the counts contradict each other")
+        if not 0.0 <= self.limit.threshold <= 1.0:
+            raise ValueError(f"the threshold {self.limit.threshold:g} of a type is not within 0 and 1")
+        return self
+
 
 class Budget(Record):
     """The bound on the share of good parts that all scores together flag, and the parts that it is estimated from."""
@@ -106,6 +139,12 @@ class Budget(Record):
     confidence: Share
     good_parts: Count
     flagged_parts: Count
+
+    @model_validator(mode="after")
+    def _counts_agree(self) -> Budget:
+        if self.flagged_parts > self.good_parts:
+            raise ValueError(f"{self.flagged_parts} of {self.good_parts} good parts flagged: a contradiction")
+        return self
 
     def in_words(self) -> str:
         """The bound and the number of parts that it is estimated from, in one line."""
@@ -122,10 +161,10 @@ NO_BUDGET = "no claim: no good parts were held out, and types are flagged from t
 class ImagingBaseline(Record):
     """Grey level and sharpness (variance of the Laplacian) of good photographs: medians and robust spreads."""
 
-    brightness: Finite
-    brightness_spread: Finite
-    sharpness: Finite
-    sharpness_spread: Finite
+    brightness: Measure
+    brightness_spread: Measure
+    sharpness: Measure
+    sharpness_spread: Measure
 
 
 class Provenance(Record):
@@ -133,10 +172,10 @@ class Provenance(Record):
 
     dataset_sha256: OneLine
     code_version: OneLine
-    seed: int
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)]
     backbone: OneLine
     weights: OneLine
-    packages: dict[OneLine, OneLine]
+    packages: Annotated[dict[OneLine, OneLine], Field(max_length=1000)]
 
 
 class ManifestBody(Record):
@@ -144,10 +183,10 @@ class ManifestBody(Record):
 
     schema_version: Literal[1] = 1
     product: Annotated[str, Field(pattern=NAME_PATTERN)]
-    version: Annotated[int, Field(ge=1)]
+    version: Annotated[int, Field(ge=1, lt=2**31)]
     created_at_utc: OneLine
     geometry: Geometry
-    types: tuple[DefectType, ...]
+    types: Annotated[tuple[DefectType, ...], Field(max_length=MAX_TYPES)]
     anomaly: ScoreLimit | None
     budget: Budget | None
     imaging: ImagingBaseline | None
@@ -172,12 +211,24 @@ class Manifest(ManifestBody):
         for name in files:
             if not _FILE_NAME.fullmatch(name) or ".." in name or name in (MANIFEST, SIGNATURE):
                 raise ValueError(f"the file name {name!r} is not allowed")
+        _refuse_sizes(files)
         missing = {BANK, GOLDEN} - set(files)
         if not set(graph_files(separate=True)) <= set(files):
             missing |= set(graph_files()) - set(files)
         if missing:
             raise ValueError(f"the manifest lists no {', '.join(sorted(missing))}")
         return files
+
+
+def _refuse_sizes(files: dict[str, FileEntry]) -> None:
+    """Refuse a file that is larger than its kind ever is: whatever reads it later reads no more than this."""
+    for name, entry in files.items():
+        limit = _MAX_BYTES_OF_KIND.get(name.rpartition(".")[2], min(_MAX_BYTES_OF_KIND.values()))
+        if entry.size_bytes > limit:
+            raise ValueError(f"{name} has {entry.size_bytes} bytes; such a file has at most {size_in_words(limit)}")
+    total = sum(entry.size_bytes for entry in files.values())
+    if total > MAX_TOTAL_BYTES:
+        raise ValueError(f"all files together have {total} bytes; at most {size_in_words(MAX_TOTAL_BYTES)} are read")
 
 
 class GoldenFrame(Record):
@@ -187,9 +238,9 @@ class GoldenFrame(Record):
     that a seeded run gives the types nor on the keys that the device trusts.
     """
 
-    file: str
-    type_scores: tuple[Finite, ...]
-    anomaly_score: Finite
+    file: OneLine
+    type_scores: Annotated[tuple[Measure, ...], Field(max_length=MAX_TYPES)]
+    anomaly_score: Measure
     verdict: Verdict
 
 
@@ -197,7 +248,7 @@ class GoldenSet(Record):
     """The golden frames, and how far a score may differ from its reference: `tolerance`, in spreads on good parts."""
 
     tolerance: Annotated[float, Field(gt=0, le=1)]
-    frames: tuple[GoldenFrame, ...]
+    frames: Annotated[tuple[GoldenFrame, ...], Field(max_length=MAX_GOLDEN_FRAMES)]
 
 
 class KnownPhoto(Record):
@@ -212,4 +263,4 @@ class KnownPhoto(Record):
 class KnownPhotos(Record):
     """Every photograph of the dataset that the bundle was made from."""
 
-    photos: tuple[KnownPhoto, ...]
+    photos: Annotated[tuple[KnownPhoto, ...], Field(max_length=MAX_PHOTOS)]

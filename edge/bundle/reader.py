@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from edge.bundle.contents import files_in
+from edge.bundle.damage import damage_refused
 from edge.bundle.keys import TrustedKey, signer_of_bytes
 from edge.bundle.manifest import (
     BANK,
@@ -144,9 +146,10 @@ def open_bundle(path: Path, trusted: tuple[TrustedKey, ...]) -> Bundle:
     Raises:
         ProcunitError: something differs from what was signed; the text names the file.
     """
-    manifest_bytes = _manifest_bytes(path)
-    signed_by = signer_of_bytes(manifest_bytes, read_small(path / SIGNATURE), trusted, str(path / SIGNATURE))
-    content = _content(path, manifest_bytes)
+    with damage_refused(path):
+        manifest_bytes = _manifest_bytes(path)
+        signed_by = signer_of_bytes(manifest_bytes, read_small(path / SIGNATURE), trusted, str(path / SIGNATURE))
+        content = _content(path, manifest_bytes)
     return Bundle(path, content.manifest, content.bundle_id, signed_by)
 
 
@@ -156,7 +159,8 @@ def open_without_signature_check(path: Path) -> BundleContent:
     Raises:
         ProcunitError: its content does not match its manifest.
     """
-    return _content(path, _manifest_bytes(path))
+    with damage_refused(path):
+        return _content(path, _manifest_bytes(path))
 
 
 def bank_from_file(path: Path) -> NDArray[np.float32]:
@@ -229,12 +233,7 @@ def _parsed(record: type[RecordT], data: bytes, path: Path) -> RecordT:
 
 
 def _check_files(path: Path, manifest: Manifest) -> None:
-    present = set()
-    for entry in sorted(path.rglob("*")):
-        if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
-            raise ProcunitError("a bundle may contain plain files only, no links", where=str(entry))
-        if entry.is_file():
-            present.add(entry.relative_to(path).as_posix())
+    present = files_in(path)
     for name in sorted(present - set(manifest.files) - {MANIFEST, SIGNATURE}):
         raise ProcunitError("not listed in the manifest", where=str(path / name), remedy="Copy the bundle again")
     for name, expected in manifest.files.items():

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edge.bank.evidence import can_grow, evidence_from_bundle
+from edge.bundle.consistency import check_records
 from edge.bundle.keys import trusted_keys_from_files
 from edge.bundle.manifest import NO_BUDGET, DefectType, Manifest
 from edge.bundle.reader import Bundle, BundleContent, open_bundle
@@ -63,9 +64,7 @@ def verify(bundle: Path, trust: tuple[Path, ...], demo_trust: tuple[Path, ...]) 
             remedy="Name one with --trust PUB or --demo-trust PUB",
         )
     content = open_bundle(bundle, keys)
-    content.bank()
-    content.golden()
-    content.known()
+    check_records(content)
     manifest = content.manifest
     if can_grow(manifest):
         evidence_from_bundle(content)

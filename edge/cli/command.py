@@ -15,8 +15,10 @@ from edge.bundle.keys import signing_key_from_file
 from edge.commands.desk import MAX_LIFETIME_S
 from edge.commands.signature import signature_from_key
 from edge.commands.table import COMMANDS
+from edge.contract.commands import MAX_COMMAND_BYTES
 from edge.errors import ProcunitError, first_problem
 from edge.system.clock import utc_from_unix_s
+from edge.system.files import bytes_from_file
 
 _ROOT = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_.-]{0,63}/){1,6}v[0-9]+")
 
@@ -74,9 +76,7 @@ def sign(name: str, args: Path | None, root: str, key: Path, by: str | None, val
 
 def _arguments(path: Path) -> object:
     try:
-        arguments: object = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ProcunitError(f"the arguments cannot be read: {error.strerror}", where=str(path)) from error
+        arguments: object = json.loads(bytes_from_file(path, MAX_COMMAND_BYTES))
     except (ValueError, RecursionError) as error:
         raise ProcunitError(f"the arguments are not JSON: {error}", where=str(path)) from error
     return arguments

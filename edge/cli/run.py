@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import logging
 import os
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ from edge.daemon import run_daemon
 from edge.engine.settings import EngineSettings
 from edge.errors import ProcunitError
 from edge.system.log import log_to_stderr
+
+_logger = logging.getLogger(__name__)
 
 
 @click.command()
@@ -37,7 +40,12 @@ def run(config: Path) -> None:
     faulthandler.enable()
     log_to_stderr()
     os.umask(0o077)  # results and photographs of the plant are nobody else's
-    code = run_daemon(settings_from_file(config), settings_file=config)
+    settings = settings_from_file(config)
+    try:
+        code = run_daemon(settings, settings_file=config)
+    except (RecursionError, MemoryError, OverflowError):  # elsewhere these are about an input, and exit with 2
+        _logger.exception("the daemon failed")
+        code = 1
     if code:
         sys.exit(code)
 

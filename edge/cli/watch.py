@@ -32,6 +32,8 @@ from edge.mqtt.settings import MqttSettings
 _RETRY_S = 1.0
 _REFRESH_S = 0.25
 _LINES_AROUND_TABLE = 9
+_MAX_PACKET_BYTES = 16 << 20
+"""With `#` a broker sends everything that it has, images of other programs included."""
 _MIN_ROWS, _MAX_ROWS = 5, 40
 
 
@@ -207,6 +209,7 @@ class _Follower:
 
     def _run_connection(self) -> None:
         client = client_from_settings(self._settings, self._client_id)
+        client.max_packet_bytes = _MAX_PACKET_BYTES
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect

@@ -23,7 +23,7 @@ from edge.contract.commands import CommandName, ThresholdArgs
 from edge.errors import ProcunitError, first_problem
 from edge.policy import Policy, TypePolicy
 from edge.record import Record
-from edge.system.files import write_whole
+from edge.system.files import bytes_from_file, write_whole
 
 _MAX_FILE_BYTES = 8 << 20
 _logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class RulesInForce:
     def _load(self) -> None:
         try:
             stored = self._stored()
-        except (OSError, ValueError) as error:
+        except (ProcunitError, ValueError) as error:
             self.dropped = (f"{self._path.name} cannot be read: {error}",)
             return
         dropped = []
@@ -118,9 +118,7 @@ class RulesInForce:
     def _stored(self) -> tuple[SignedOrder, ...]:
         if not self._path.exists():
             return ()
-        if self._path.stat().st_size > _MAX_FILE_BYTES:
-            raise ValueError(f"it is larger than {_MAX_FILE_BYTES} bytes")
-        return _ORDERS.validate_json(self._path.read_bytes())
+        return _ORDERS.validate_json(bytes_from_file(self._path, _MAX_FILE_BYTES))
 
     def _check_signature(self, order: SignedOrder) -> None:
         signature = order.command.get("signature")

@@ -15,6 +15,7 @@ from edge.errors import ProcunitError
 
 MAX_BYTES = 64 << 10
 MAX_DEPTH = 16
+TOO_LARGE = "Such a file is a page of text: check that it is the right one"
 
 _TAG = "tag:yaml.org,2002:"
 
@@ -70,7 +71,7 @@ def located_yaml_from_bytes(data: bytes) -> LocatedYaml:
         raise YamlError(
             f"larger than {MAX_BYTES >> 10} KB",
             line=1,
-            remedy="Such a file is a page of text: check that it is the right one",
+            remedy=TOO_LARGE,
         )
     try:
         text = data.decode("utf-8-sig")

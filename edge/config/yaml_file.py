@@ -12,8 +12,9 @@ from pathlib import Path
 
 from pydantic_core import ErrorDetails
 
-from edge.config.located_yaml import MAX_BYTES, KeyPath, LocatedYaml, YamlError, located_yaml_from_bytes
+from edge.config.located_yaml import MAX_BYTES, TOO_LARGE, KeyPath, LocatedYaml, YamlError, located_yaml_from_bytes
 from edge.errors import ProcunitError
+from edge.system.files import bytes_from_file
 
 _SHOWN_CHARACTERS = 60
 _SECRET_WORDS = ("pass", "secret", "token", "credential")
@@ -95,11 +96,10 @@ def yaml_file_from_path(path: Path, *, if_unreadable: str) -> YamlFile:
         YamlFileError: the file cannot be read or is not plain YAML.
     """
     try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        problem = Problem(path, 0, "", None, f"cannot be read: {error.strerror}", if_unreadable)
-        raise YamlFileError(problem) from error
+        data = bytes_from_file(path, MAX_BYTES)
+    except ProcunitError as error:
+        line, remedy = (1, TOO_LARGE) if error.what.startswith("larger") else (0, if_unreadable)
+        raise YamlFileError(Problem(path, line, "", None, error.what, remedy)) from error
     try:
         return YamlFile(path, located_yaml_from_bytes(data))
     except YamlError as error:

@@ -32,7 +32,7 @@ from edge.engine.cache_secret import MARK_BYTES, CacheSecret
 from edge.engine.key import EngineKey
 from edge.errors import ProcunitError, first_problem
 from edge.record import Record
-from edge.system.files import new_directory, write_whole
+from edge.system.files import bytes_from_file, new_directory, write_whole
 
 KEPT_ENGINES = 6
 """Three precisions of the bundle in use and of the one before."""
@@ -163,12 +163,10 @@ class EngineCache:
         """The kernel times measured on this device; empty if there are none or if they are damaged (logged)."""
         path = self._timing_path(key)
         try:
-            size_bytes = path.stat().st_size
-            data = path.read_bytes() if size_bytes <= MAX_TIMING_BYTES else b""
-        except FileNotFoundError:
-            return b""
-        except OSError as error:
-            _logger.warning("%s: the timing cache cannot be read, kernels are timed again: %s", path, error)
+            data = bytes_from_file(path, MAX_TIMING_BYTES)
+        except ProcunitError as error:
+            if path.exists():
+                _logger.warning("the timing cache cannot be used, kernels are timed again: %s", error)
             return b""
         mark, times = data[:MARK_BYTES], data[MARK_BYTES:]
         if not self._secret.is_marked(_marked_times(key, times), mark):
@@ -227,11 +225,7 @@ def _marked_times(key: EngineKey, times: bytes) -> bytes:
 
 def _sidecar(path: Path) -> _Sidecar:
     try:
-        if path.stat().st_size > _MAX_SIDECAR_BYTES:
-            raise ProcunitError(f"larger than {_MAX_SIDECAR_BYTES} bytes", where=str(path))
-        return _Sidecar.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ProcunitError(f"the stored engine cannot be read: {error.strerror}", where=str(path)) from error
+        return _Sidecar.model_validate_json(bytes_from_file(path, _MAX_SIDECAR_BYTES))
     except ValidationError as error:
         raise ProcunitError(first_problem(error), where=str(path)) from error
 

@@ -22,7 +22,7 @@ from edge.engine.build_progress import BuildCancelledError, BuildProgress
 from edge.engine.cache import CachedEngine, EngineCache
 from edge.engine.golden_gate import GateResult, check_golden
 from edge.engine.key import EngineKey, engine_key, gpu_identity
-from edge.engine.protocol import Engine, EngineError, Outputs, UnfitPlanError
+from edge.engine.protocol import Engine, EngineError, Interruptible, Outputs, UnfitPlanError
 from edge.engine.settings import EngineSettings
 from edge.engine.trt_library import library_from_kind
 from edge.errors import ProcunitError
@@ -236,11 +236,16 @@ class _Interruptible:
         self._engine = engine
         self._stopping = stopping
         self.swap_bank, self.close = engine.swap_bank, engine.close
+        self.interrupt = engine.interrupt if isinstance(engine, Interruptible) else _cannot_interrupt
 
     def infer(self, tiles_u8: NDArray[np.uint8]) -> Outputs:
         if self._stopping():
             raise BuildCancelledError
         return self._engine.infer(tiles_u8)
+
+
+def _cannot_interrupt() -> None:
+    """TensorRT ends no inference before its time: the gate sees its limit only after the frame."""
 
 
 def _gate_result(bundle: BundleContent, engine: Engine, stopping: Callable[[], bool]) -> GateResult:

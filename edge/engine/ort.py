@@ -29,7 +29,11 @@ class OrtEngine:
         if set(inputs) != {"image", "bank"} or not {"anomaly_map", "anomaly_score"} <= outputs:
             raise ProcunitError("the graph does not have the bundle's inputs and outputs", where=self._where)
         self._runs = [(s, [i.name for i in s.get_inputs()], [o.name for o in s.get_outputs()]) for s in sessions]
-        self._features = int(inputs["bank"][1]) - 2
+        bank_shape = inputs["bank"]
+        if len(bank_shape) != 2 or not isinstance(bank_shape[1], int):
+            raise ProcunitError(f"the graph's input bank has the shape {bank_shape}", where=self._where)
+        self._features = bank_shape[1] - 2
+        self._options, self._interrupted = ort.RunOptions(), False
         self.swap_bank(bank)
 
     def infer(self, tiles_u8: NDArray[np.uint8]) -> Outputs:
@@ -38,10 +42,11 @@ class OrtEngine:
         arrays: dict[str, NDArray[np.float32]] = {}
         for session, inputs, outputs in self._runs:
             try:
-                values = session.run_with_ort_values(outputs, {name: feeds[name] for name in inputs})
+                values = session.run_with_ort_values(outputs, {name: feeds[name] for name in inputs}, self._options)
+                arrays |= {name: np.asarray(value.numpy()) for name, value in zip(outputs, values, strict=True)}
             except Exception as error:  # onnxruntime's classes share no base
-                raise EngineError(f"ONNX Runtime failed: {error}") from error
-            arrays |= {name: np.asarray(value.numpy()) for name, value in zip(outputs, values, strict=True)}
+                reason = "it was interrupted" if self._interrupted else str(error)
+                raise EngineError(f"ONNX Runtime failed: {reason}") from error
         return outputs_from_arrays(arrays)
 
     def swap_bank(self, bank: NDArray[np.float32]) -> None:
@@ -52,6 +57,10 @@ class OrtEngine:
                 where=self._where,
             )
         self._bank = ort.OrtValue.ortvalue_from_numpy(folded_rows(bank))
+
+    def interrupt(self) -> None:
+        """End a running inference before its next operator, and every later one; any thread may call."""
+        self._interrupted = self._options.terminate = True
 
     def close(self) -> None:
         """Release the sessions and the bank."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,13 +84,38 @@ class Engine(Protocol):
         ...
 
 
+@runtime_checkable
+class Interruptible(Protocol):
+    """An engine whose inference another thread can end."""
+
+    def interrupt(self) -> None:
+        """End a running inference, and every later one, with an `EngineError`; any thread may call."""
+        ...
+
+
 def outputs_from_arrays(arrays: Mapping[str, NDArray[np.float32]]) -> Outputs:
-    """`Outputs` from arrays by output name; graphs without types have no `logits` and no `defect_maps`."""
+    """`Outputs` from arrays by output name; graphs without types have no `logits` and no `defect_maps`.
+
+    Raises:
+        EngineError: a shape or a type is not that of `Outputs`.
+    """
     anomaly_map = arrays["anomaly_map"]
-    tiles, height, width = anomaly_map.shape
-    return Outputs(
+    tiles, height, width = anomaly_map.shape if anomaly_map.ndim == 3 else (0, 0, 0)
+    outputs = Outputs(
         logits=arrays.get("logits", np.zeros((tiles, 0), np.float32)),
         defect_maps=arrays.get("defect_maps", np.zeros((tiles, 0, height, width), np.float32)),
         anomaly_map=anomaly_map,
         anomaly_score=arrays["anomaly_score"],
     )
+    types = outputs.logits.shape[1] if outputs.logits.ndim == 2 else 0
+    expected = {
+        "logits": (tiles, types),
+        "defect_maps": (tiles, types, height, width),
+        "anomaly_map": (tiles, height, width),
+        "anomaly_score": (tiles,),
+    }
+    for name, shape in expected.items():
+        found = getattr(outputs, name)
+        if found.shape != shape or found.dtype != np.float32:
+            raise EngineError(f"its output {name} is {found.dtype} {list(found.shape)}, not float32 {list(shape)}")
+    return outputs

@@ -9,6 +9,8 @@ from edge.engine.trt_library import TensorRT
 from edge.engine.trt_types import Dims, ICudaEngine, IExecutionContext
 from edge.errors import ProcunitError
 
+MAX_PLAN_BYTES = 2 << 30
+
 IMAGE_INPUT, BANK_INPUT = "image", "bank"
 _REBUILD = "Build it again for this bundle: procunit engine build"
 

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from edge.frames.heatmap import overlay
 from edge.geometry import Geometry, Placement, Region, placements
+from edge.image_file import MAX_IMAGE_BYTES, pixels_from_bytes
 from edge.messages import PixelArray
 from edge.preprocess import MIN_SIDE_PX, frame_u8_from_pixels, tensor_from_pixels
+from edge.system.files import bytes_from_file
 
 MIN_JPEG_SIDE_PX = 64
 Record = dict[str, object]
@@ -86,7 +88,7 @@ def record_from_png(path: Path) -> Record:
         text = stream.read(min(length, _MAX_RECORD_BYTES) - len(_KEYWORD))
     try:
         record = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
 
@@ -95,20 +97,18 @@ def jpeg_from_file(path: Path, max_bytes: int) -> bytes | None:
     """An image file as a JPEG of 8 bits; lower quality, then smaller, until it fits `max_bytes`. None if it never fits.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no image.
+        ProcunitError: the file cannot be read, or is no image.
     """
-    return _jpeg_or_none(_decoded(path.read_bytes(), path), max_bytes)
+    return _jpeg_or_none(_decoded(bytes_from_file(path, MAX_IMAGE_BYTES), path), max_bytes)
 
 
 def heatmap_from_file(path: Path, max_bytes: int) -> bytes | None:
     """The frame with its map drawn over it, as `jpeg_from_file`; None also if the file has no map.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no image.
+        ProcunitError: the file cannot be read, or is no image.
     """
-    data = path.read_bytes()
+    data = bytes_from_file(path, MAX_IMAGE_BYTES)
     encoded_map = _map_chunk(data)
     if encoded_map is None:
         return None
@@ -141,10 +141,7 @@ def _map_chunk(png: bytes) -> bytes | None:
 
 
 def _decoded(data: bytes, path: Path) -> NDArray[np.uint8]:
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR) if data else None
-    if decoded is None:
-        raise ValueError(f"{path} is no image")
-    return np.asarray(decoded, np.uint8)
+    return np.asarray(pixels_from_bytes(data, str(path), cv2.IMREAD_ANYCOLOR), np.uint8)
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

@@ -18,8 +18,9 @@ from edge.mqtt.client import CONNECT_TIMEOUT_S, LinkError
 from edge.mqtt.connection import Acknowledged, Connected, Connection, Ended, Subscribed
 from edge.mqtt.frame_sender import MAX_FRAME_BYTES
 from edge.mqtt.settings import MqttSettings
-from edge.mqtt.tls import context_from_settings, text_from_os_error
+from edge.mqtt.tls import MAX_PEM_BYTES, context_from_settings, text_from_os_error
 from edge.system.clock import EARLIEST_CREDIBLE_S, ClockState, clock_state
+from edge.system.files import bytes_from_file
 
 CLIENT_ID_SUFFIX = "-check"
 """The check's client id differs from the device's: with the same id the broker would disconnect the running daemon."""
@@ -138,7 +139,7 @@ def _check_tls(settings: MqttSettings) -> Iterator[Finding]:
     if certificate is not None:
         yield _check_dates("broker's certificate", x509.load_der_x509_certificate(certificate))
     if settings.client_cert_file is not None:
-        own = x509.load_pem_x509_certificate(settings.client_cert_file.read_bytes())
+        own = x509.load_pem_x509_certificate(bytes_from_file(settings.client_cert_file, MAX_PEM_BYTES))
         yield _check_dates("own certificate", own)
 
 

@@ -7,18 +7,49 @@ Credentials are read again at every connection: from the files named in the sett
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edge.errors import ProcunitError
 from edge.mqtt.settings import MqttSettings
 from edge.mqtt.tls import context_from_settings, text_from_os_error
+from edge.system.files import bytes_from_file
 
 CONNECT_TIMEOUT_S = 5.0
 QOS = 1
+MAX_INCOMING_BYTES = 65_536
+"""Largest packet that is read, and that a broker of MQTT 5 is asked to send."""
+OVERSIZE_TEXT = "this device reads at most"
+_MAX_CREDENTIAL_BYTES = 64 << 10
 USERNAME_CREDENTIAL, PASSWORD_CREDENTIAL = "mqtt-username", "mqtt-password"
+
+
+class OversizeError(OSError):
+    """A packet of the broker is longer than this device reads; paho logs the text, and ends the connection."""
+
+
+class BoundedClient(mqtt.Client):
+    """paho's client, which ends the connection at a packet longer than `max_packet_bytes`, before it reads it.
+
+    paho collects a whole packet in memory, twice, and MQTT 3.1.1 cannot tell a broker to send no large ones. The
+    length is known after five bytes: paho then asks its socket for all that is left of the packet. `on_oversize` is
+    called on paho's network thread.
+    """
+
+    max_packet_bytes = MAX_INCOMING_BYTES
+    on_oversize: Callable[[], None] | None = None
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        if bufsize > self.max_packet_bytes:
+            if self.on_oversize is not None:
+                self.on_oversize()
+            raise OversizeError(
+                f"the broker sends a message of {bufsize} bytes; {OVERSIZE_TEXT} {self.max_packet_bytes}"
+            )
+        return bytes(super()._sock_recv(bufsize))
 
 
 class LinkError(Exception):
@@ -32,14 +63,14 @@ class LinkError(Exception):
         self.cut_off = cut_off
 
 
-def client_from_settings(settings: MqttSettings, client_id: str) -> mqtt.Client:
+def client_from_settings(settings: MqttSettings, client_id: str) -> BoundedClient:
     """A client with the credentials and certificates that the files hold now; it never reconnects by itself.
 
     Raises:
         LinkError: a file of credentials or certificates cannot be read.
     """
     five = settings.protocol == "5"
-    client = mqtt.Client(
+    client = BoundedClient(
         CallbackAPIVersion.VERSION2,
         client_id=client_id,
         clean_session=None if five else True,
@@ -49,7 +80,7 @@ def client_from_settings(settings: MqttSettings, client_id: str) -> mqtt.Client:
     client.connect_timeout = CONNECT_TIMEOUT_S
     try:
         username, password = credentials(settings)
-    except (OSError, UnicodeDecodeError) as error:
+    except (ProcunitError, UnicodeDecodeError) as error:
         raise LinkError(f"the user name or the password file cannot be read: {error}") from error
     if username is not None:
         client.username_pw_set(username, password)
@@ -66,7 +97,7 @@ def credentials(settings: MqttSettings, environment: Mapping[str, str] = os.envi
     """User name and password, each from the settings or from systemd's credentials.
 
     Raises:
-        OSError: a file cannot be read.
+        ProcunitError: a file cannot be read.
         UnicodeDecodeError: a file is not UTF-8 text.
     """
     folder = environment.get("CREDENTIALS_DIRECTORY")
@@ -82,4 +113,4 @@ def _credential(folder: str | None, name: str) -> str | None:
 
 
 def _first_line(path: Path) -> str:
-    return path.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+    return bytes_from_file(path, _MAX_CREDENTIAL_BYTES).decode("utf-8").partition("\n")[0].rstrip("\r")

@@ -20,13 +20,10 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge.mqtt.client import QOS, LinkError, client_from_settings
+from edge.mqtt.client import MAX_INCOMING_BYTES, OVERSIZE_TEXT, QOS, LinkError, client_from_settings
 from edge.mqtt.inlet import Incoming
 from edge.mqtt.settings import MqttSettings
 from edge.mqtt.tls import text_from_os_error, text_from_tls_alert
-
-MAX_INCOMING_BYTES = 65_536
-"""Largest packet that the broker is asked to send."""
 
 _SOCKET_OPTIONS = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -40,7 +37,7 @@ _UNLIMITED_PACKET_BYTES = 268_435_455
 _DEFAULT_RECEIVE_MAXIMUM = 65_535
 _CLOSE_TIMEOUT_S = 1.0
 _UNSPECIFIED_ERROR = 0x80
-_TIMEOUT_TEXTS = ("timed out", "unreachable", "Keep alive")
+_NOT_CUT_OFF_TEXTS = ("timed out", "unreachable", "Keep alive", OVERSIZE_TEXT)
 _NOT_ABOUT_A_MESSAGE = frozenset({0x89, 0x8B, 0x8D, 0x8E, 0x96, 0x97, 0x98, 0x9C, 0x9D, 0xA0})
 """DISCONNECT reason codes that no message can cause: busy, shutting down, session taken over, quota ..."""
 
@@ -94,7 +91,7 @@ class Connection:
     """One connection; `wake` is set at every occurrence.
 
     Only one thread may call its methods. Messages of subscriptions go to `on_message` on paho's network thread; if it
-    returns False the connection ends.
+    returns False the connection ends. It also ends at a packet of more than `MAX_INCOMING_BYTES`, after `on_oversize`.
     """
 
     def __init__(
@@ -104,6 +101,7 @@ class Connection:
         will: Will | None,
         wake: threading.Event,
         on_message: Callable[[Incoming], bool] | None = None,
+        on_oversize: Callable[[], None] | None = None,
     ) -> None:
         self._settings = settings
         self._wake = wake
@@ -117,6 +115,7 @@ class Connection:
         self._client.enable_logger(self._last_error.logger)
         if will is not None:
             self._client.will_set(will.topic, will.payload, qos=QOS, retain=True)
+        self._client.on_oversize = on_oversize
         self._client.on_connect = self._on_connect
         self._client.on_publish = self._on_publish
         self._client.on_subscribe = self._on_subscribe
@@ -271,8 +270,8 @@ class Connection:
                 or logged
                 or ("the broker closed the connection" if closed else f"the connection ended: {reason}")
             )
-            timed_out = any(part in f"{text} {reason}" for part in _TIMEOUT_TEXTS)
-            self._report(Ended(text, cut_off=not timed_out and reason.value not in _NOT_ABOUT_A_MESSAGE))
+            by_itself = any(part in f"{text} {reason}" for part in _NOT_CUT_OFF_TEXTS)
+            self._report(Ended(text, cut_off=not by_itself and reason.value not in _NOT_ABOUT_A_MESSAGE))
         finally:
             self._ended.set()
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge.contract.topics import FRAME_HEATMAP, FRAME_IMAGE, JPEG, Topic
+from edge.errors import ProcunitError
 from edge.frames.files import StoredFrame
 from edge.frames.image import heatmap_from_file, jpeg_from_file
 from edge.frames.store import FrameStore
@@ -102,8 +103,8 @@ def _jpegs(frame: StoredFrame, max_bytes: int) -> tuple[bytes | None, bytes | No
     """The photograph and its heatmap; either is None if it cannot be read or is too large."""
     try:
         jpeg, heatmap = jpeg_from_file(frame.path, max_bytes), heatmap_from_file(frame.path, max_bytes)
-    except (OSError, ValueError) as error:
-        _logger.warning("frame %s cannot be published: %s", frame.path, error)
+    except ProcunitError as error:
+        _logger.warning("a frame cannot be published: %s", error)
         return None, None
     if jpeg is None:
         _logger.warning("frame %s cannot be published: too large for the broker at any quality", frame.path)

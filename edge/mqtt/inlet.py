@@ -36,7 +36,7 @@ class Incoming:
 class CommandInlet:
     """Queues messages from the network thread and calls `handle` with one after the other on the thread `commands`.
 
-    `dropped` counts the messages lost to a full queue or a flood.
+    `dropped` counts the messages lost to a full queue or a flood, and those too large to read.
     """
 
     def __init__(self, handle: Callable[[Incoming], None]) -> None:
@@ -60,7 +60,7 @@ class CommandInlet:
 
     @property
     def open(self) -> bool:
-        """Whether commands are accepted now; False for `CLOSED_S` seconds after a flood."""
+        """Whether commands are accepted now; False for `CLOSED_S` seconds after a flood, or an oversize message."""
         return time.monotonic() >= self._closed_until_s
 
     def put(self, message: Incoming) -> bool:
@@ -78,6 +78,11 @@ class CommandInlet:
         except Full:
             self.dropped += 1
         return True
+
+    def refuse_oversize(self) -> None:
+        """Accept no command for `CLOSED_S` seconds: a message too large to read would be sent again and again."""
+        self._closed_until_s = time.monotonic() + CLOSED_S
+        self.dropped += 1
 
     def _run(self) -> None:
         while not self._stopping.is_set():

@@ -178,7 +178,14 @@ class Publisher:
         files = TlsFiles(self._settings)
         inlet = self._inlet if self._inlet is not None and self._inlet.open else None
         client_id = self._settings.client_id or self._across.device
-        connection = Connection(self._settings, client_id, will, self._outbox.wakeup, inlet.put if inlet else None)
+        connection = Connection(
+            self._settings,
+            client_id,
+            will,
+            self._outbox.wakeup,
+            inlet.put if inlet else None,
+            inlet.refuse_oversize if inlet else None,
+        )
         delivery: Delivery | None = None
         try:
             connection.open()
@@ -229,7 +236,7 @@ class Publisher:
         self._next_dropped_report_s = now_s + CLOSED_S
         detail = f"at least {dropped - self._dropped_reported} were dropped unread"
         self._dropped_reported = dropped
-        _logger.warning("commands arrive too fast: %s", detail)
+        _logger.warning("commands arrive too fast or are too large: %s", detail)
         put_event(self._outbox, self._across.device, FaultId.COMMAND_FLOOD, detail)
 
     def _publish_status(self, delivery: Delivery) -> _Activity | None:

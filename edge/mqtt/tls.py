@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import ssl
+import stat
 from datetime import datetime, timezone
 from pathlib import Path
 
 from edge.mqtt.settings import MqttSettings
+from edge.system.files import size_in_words
+
+MAX_PEM_BYTES = 4 << 20
+"""A list of all public authorities has a quarter of a megabyte."""
 
 _NOT_YET_VALID, _EXPIRED = 9, 10
 _UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21})
@@ -37,12 +43,24 @@ def context_from_settings(settings: MqttSettings) -> ssl.SSLContext | None:
     """
     if settings.tls_ca_file is None:
         return None
+    for path in (settings.tls_ca_file, settings.client_cert_file, settings.client_key_file):
+        if path is not None:
+            _check_size(path)
     context = ssl.create_default_context(cafile=str(settings.tls_ca_file))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if settings.client_cert_file is not None:
         # An empty password keeps OpenSSL from asking for one at the terminal.
         context.load_cert_chain(settings.client_cert_file, settings.client_key_file, password="")
     return context
+
+
+def _check_size(path: Path) -> None:
+    """OpenSSL reads a file to its end, whatever that is."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, f"{path} is not a plain file")
+    if found.st_size > MAX_PEM_BYTES:
+        raise OSError(errno.EFBIG, f"{path} is larger than {size_in_words(MAX_PEM_BYTES)}, the most that is read")
 
 
 def text_from_os_error(error: OSError) -> str:

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge.errors import ProcunitError
+from edge.system.files import bytes_from_file
 
 MAX_CSV_BYTES = 64 << 20
+_SAVE_AS_CSV = "Save it as CSV in UTF-8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +59,10 @@ def table_from_csv(
 
 def _text(path: Path) -> str:
     try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_CSV_BYTES + 1)
-    except OSError as error:
-        raise _unreadable(str(error.strerror), str(path)) from error
-    if len(data) > MAX_CSV_BYTES:
-        raise ProcunitError(f"larger than {MAX_CSV_BYTES >> 20} MB", where=str(path), remedy="Split the file")
+        data = bytes_from_file(path, MAX_CSV_BYTES)
+    except ProcunitError as error:
+        remedy = "Split the file" if error.what.startswith("larger") else _SAVE_AS_CSV
+        raise ProcunitError(error.what, where=error.where, remedy=remedy) from error
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -103,4 +103,4 @@ def _row(cells: list[str], columns: tuple[str, ...], path: Path, line: int) -> C
 
 
 def _unreadable(reason: str, where: str) -> ProcunitError:
-    return ProcunitError(f"cannot be read: {reason}", where=where, remedy="Save it as CSV in UTF-8")
+    return ProcunitError(f"cannot be read: {reason}", where=where, remedy=_SAVE_AS_CSV)

@@ -1,18 +1,52 @@
-"""Atomic writes: a file or directory is written beside its place, flushed to disk, then renamed into place.
+"""Bounded reads and atomic writes of files.
 
-A reader never sees half of it. A leftover of an interrupted write is a hidden
-`.NAME.partial`, which the next write of the same name removes.
+A file from outside is read by `bytes_from_file`, which looks at kind and size first. A file or directory is written
+beside its place, flushed to disk, then renamed into place: a reader never sees half of it. A leftover of an
+interrupted write is a hidden `.NAME.partial`, which the next write of the same name removes.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from edge.errors import ProcunitError
+
+
+def bytes_from_file(path: Path, max_bytes: int, *, check: Callable[[int, Path], None] | None = None) -> bytes:
+    """The content of a plain file of at most `max_bytes`; its size is looked at before it is read.
+
+    `check` gets the open file's descriptor before anything is read, and raises ProcunitError to refuse it.
+
+    Raises:
+        ProcunitError: it is missing, no plain file, larger than the limit or unreadable; the text names the limit.
+    """
+    try:
+        # A pipe without a writer would block the opening, a device may have no end.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as stream:
+            found = os.fstat(stream.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise ProcunitError("not a plain file", where=str(path))
+            if check is not None:
+                check(stream.fileno(), path)
+            data = b"" if found.st_size > max_bytes else stream.read(found.st_size + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ProcunitError(f"cannot be read: {reason}", where=str(path)) from error
+    if found.st_size > max_bytes:
+        raise ProcunitError(f"larger than {size_in_words(max_bytes)}, the most that is read", where=str(path))
+    if len(data) != found.st_size:
+        raise ProcunitError("changed while it was read", where=str(path), remedy="Try again")
+    return data
+
+
+def size_in_words(size_bytes: int) -> str:
+    """A limit on a file's size, for messages: `64 KB`, `256 MB`."""
+    return f"{size_bytes >> 20} MB" if size_bytes >= 1 << 20 else f"{size_bytes >> 10} KB"
 
 
 @contextmanager

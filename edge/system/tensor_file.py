@@ -10,19 +10,18 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
 from edge.errors import ProcunitError
+from edge.system.files import bytes_from_file
+
+MAX_TENSOR_BYTES = 1 << 30
 
 
 def tensors_from_file(path: Path) -> dict[str, NDArray[np.generic]]:
     """The tensors of a safetensors file, by name.
 
     Raises:
-        ProcunitError: it cannot be read, or is no safetensors file.
+        ProcunitError: it cannot be read, is larger than `MAX_TENSOR_BYTES`, or is no safetensors file.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ProcunitError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    return tensors_from_bytes(data, str(path))
+    return tensors_from_bytes(bytes_from_file(path, MAX_TENSOR_BYTES), str(path))
 
 
 def tensors_from_bytes(data: bytes, where: str) -> dict[str, NDArray[np.generic]]:
@@ -33,5 +32,5 @@ def tensors_from_bytes(data: bytes, where: str) -> dict[str, NDArray[np.generic]
     """
     try:
         return load_safetensors(data)
-    except (SafetensorError, ValueError, KeyError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError) as error:
         raise ProcunitError(f"not a readable safetensors file: {error}", where=where) from error

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 27))  # read once, when OpenCV decodes its first image
 
 import cv2
 import numpy as np
@@ -22,8 +19,9 @@ from numpy.typing import NDArray
 
 from edge.bundle.manifest import GOOD, MASKS
 from edge.errors import ProcunitError
-from edge.image_file import IMAGE_SUFFIXES
-from training.data.dataset_yaml import DATASET_YAML, PART_GROUP, dataset_file_from_folder
+from edge.image_file import IMAGE_SUFFIXES, MAX_IMAGE_BYTES, pixels_from_bytes
+from edge.system.files import bytes_from_file
+from training.data.dataset_yaml import DATASET_YAML, PART_GROUP, dataset_file_from_folder, pattern_from_text
 from training.data.photo_list import FILE, LABEL, PART_ID, PhotoRow, photo_rows_from_csv
 
 PARTS_CSV = "parts.csv"
@@ -143,12 +141,12 @@ def read_mask(path: Path, frame_height_px: int, frame_width_px: int) -> NDArray[
         ProcunitError: the mask is not readable, or has another aspect ratio than the photograph.
     """
     try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-        mask = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
-    except (OSError, cv2.error):
-        mask = None
-    if mask is None:
-        raise ProcunitError("not a readable mask image", where=str(path), remedy="Export the mask again, as PNG")
+        mask = pixels_from_bytes(bytes_from_file(path, MAX_IMAGE_BYTES), str(path), cv2.IMREAD_GRAYSCALE)
+    except ProcunitError as error:
+        what = error.what.removeprefix("not a readable image: ")
+        raise ProcunitError(
+            f"not a readable mask image: {what}", where=str(path), remedy="Export the mask again, as PNG"
+        ) from error
     height_px, width_px = mask.shape
     if (height_px, width_px) == (frame_height_px, frame_width_px):
         return np.asarray(mask, np.uint8)
@@ -179,10 +177,7 @@ def _mask(root: Path, label: str, file: str) -> Path | None:
 
 
 def _sha256(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise ProcunitError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    return hashlib.sha256(bytes_from_file(path, MAX_IMAGE_BYTES)).hexdigest()
 
 
 def _named_by_parts_csv(path: Path, labels: Mapping[str, str]) -> dict[str, str] | None:
@@ -208,16 +203,18 @@ def _named_by_pattern(root: Path, files: Collection[str]) -> dict[str, str] | No
     pattern = dataset_file_from_folder(root).part_id_pattern
     if pattern is None:
         return None
-    parts = {}
+    compiled, parts = pattern_from_text(pattern), {}
     for file in files:
-        found = re.search(pattern, PurePosixPath(file).name)
-        if found is None or not found[PART_GROUP]:
+        name = PurePosixPath(file).name.encode(errors="replace").decode()  # a name may hold bytes that are no UTF-8
+        found = compiled.search(name)
+        part = None if found is None else found[PART_GROUP]
+        if not part:
             raise ProcunitError(
                 f"part_id_pattern {pattern!r} finds no part in the name of {file}",
                 where=str(root / DATASET_YAML),
                 remedy=f"Rename the photograph, widen the pattern, or name the parts in {PARTS_CSV} instead",
             )
-        parts[file] = found[PART_GROUP]
+        parts[file] = part
     return parts
 
 

@@ -7,8 +7,9 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol, cast
 
+import re2
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
@@ -40,10 +41,22 @@ _REMEDIES = {
     "contrast": "Give the largest relative change, 0 to 0.3",
 }
 _WORDS = {"missing": "the key is missing", "model_type": "no settings", "dict_type": "no keys"}
-_PATTERN_PIECE = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\??|\{\d+\}|.", re.DOTALL)
-"""An escape, a class, a bracket, a fixed repetition, or a character."""
-
 Mirror = Literal["horizontal", "vertical"]
+
+
+class Pattern(Protocol):
+    """What is used of a compiled pattern; RE2's own package has no types."""
+
+    @property
+    def groupindex(self) -> Mapping[str, int]:
+        """The numbers of the named groups."""
+        ...
+
+    def search(self, text: str) -> Mapping[str, str | None] | None:
+        """The first match in a text, whose groups are taken by name."""
+        ...
+
+
 Change = Annotated[float, Field(ge=0, le=0.3, allow_inf_nan=False, strict=True)]
 
 
@@ -143,15 +156,25 @@ class _Keys(Record):
     def _names_the_part(cls, pattern: str | None) -> str | None:
         if pattern is None:
             return None
-        try:
-            groups = re.compile(pattern).groupindex
-        except (re.error, OverflowError, RecursionError) as error:
-            raise ValueError(f"not a regular expression: {error}") from error
-        if set(groups) != {PART_GROUP}:
+        if set(pattern_from_text(pattern).groupindex) != {PART_GROUP}:
             raise ValueError(f"needs exactly one named group, (?P<{PART_GROUP}>...)")
-        if _has_nested_repetition(pattern):
-            raise ValueError("repeats a group that contains a repetition, which may never finish on a long name")
         return pattern
+
+
+def pattern_from_text(text: str) -> Pattern:
+    """A regular expression of RE2: its time grows linearly with the name it searches, whatever the pattern is.
+
+    Raises:
+        ValueError: it is none; RE2 has no look-around and no reference back to a group.
+    """
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return cast(Pattern, re2.compile(text, options))
+    except re2.error as error:
+        reason = error.args[0]
+        words = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
+        raise ValueError(f"not a regular expression of RE2: {words}") from error
 
 
 def dataset_file_from_folder(root: Path) -> DatasetFile:
@@ -189,22 +212,6 @@ def _is_colour(details: ErrorDetails) -> bool:
     is_setting = details["type"] == "extra_forbidden"
     is_no_label = len(details["loc"]) == 2 and not isinstance(details["input"], (dict, Augmentation))
     return (is_setting or is_no_label) and _COLOUR.search(str(details["loc"][-1])) is not None
-
-
-def _has_nested_repetition(pattern: str) -> bool:
-    """Whether a group that contains *, + or {m,n} is itself repeated."""
-    holds, repeats_inside = [False], False
-    for piece in _PATTERN_PIECE.findall(pattern):
-        repeats = piece in ("*", "+", "{")
-        if repeats_inside and (repeats or piece.startswith("{")):
-            return True
-        repeats_inside = piece == ")" and holds[-1]
-        if piece.startswith("("):
-            holds.append(False)
-        elif piece == ")" and len(holds) > 1:  # a comment may have an unmatched one
-            holds.pop()
-        holds[-1] = holds[-1] or repeats or repeats_inside
-    return False
 
 
 def _per_cent(share: float) -> str:

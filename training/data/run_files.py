@@ -14,13 +14,15 @@ from edge.bundle.records import CalibrationRecord
 from edge.errors import ProcunitError, first_problem
 from edge.geometry import Geometry
 from edge.record import Record
-from edge.system.files import write_whole
+from edge.system.files import bytes_from_file, write_whole
 from edge.system.tensor_file import tensors_from_file
 
 TRAIN_FILE, EXPORT_FILE, CALIBRATION_FILE = "train.json", "export.json", "calibration.json"
 CHECKPOINT_FILE, BANK_FILE = "checkpoint.safetensors", "bank.safetensors"
 FOLD_BANKS_FILE, HELD_OUT_FILE = "fold-banks.safetensors", "held-out.safetensors"
 DEMO_KEY_FILE, DEMO_PUBLIC_KEY_FILE = "demo-key.pem", "demo-key.pub"
+
+MAX_RECORD_BYTES = 256 << 20
 
 SplitSide = Literal["train", "calibrate", "seed"]
 
@@ -91,7 +93,7 @@ def read_record(run: Path, name: str, record: type[RecordT]) -> RecordT:
     if not path.is_file():
         raise ProcunitError("this stage has not run yet", where=str(path), remedy=f"Run `{_MADE_BY[name]}` first")
     try:
-        return record.model_validate_json(path.read_bytes())
+        return record.model_validate_json(bytes_from_file(path, MAX_RECORD_BYTES))
     except ValidationError as error:
         raise ProcunitError(first_problem(error), where=str(path), remedy=f"Run `{_MADE_BY[name]}` again") from error
 

@@ -110,3 +110,14 @@ def test_a_traceback_keeps_its_priority_on_every_line() -> None:
     lines = JournalFormatter("%(message)s").format(record).splitlines()
     assert len(lines) >= 4
     assert all(line.startswith("<3>") for line in lines)
+
+
+def test_a_daemon_that_runs_out_of_memory_is_restarted(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit 2 is for what a person must correct: systemd starts the service again after 1 alone."""
+
+    def failing(_settings: object) -> int:
+        raise MemoryError
+
+    monkeypatch.setattr("edge.cli.run.run_daemon", failing)
+    result = CliRunner().invoke(run, ["--config", str(device.config)])
+    assert result.exit_code == 1

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import helper, numpy_helper
 
 from calibration.calibrate import calibrate_run
-from edge.bundle.keys import trusted_key_from_file
-from edge.bundle.manifest import GoldenSet
+from edge.bundle.keys import signing_key_from_file, trusted_key_from_file
+from edge.bundle.manifest import MANIFEST, GoldenSet, ManifestBody
 from edge.bundle.reader import Bundle, open_bundle
+from edge.bundle.sealing import seal
 from edge.engine.flip_rate import MAX_FLIP_RATE, excesses_from_bundle
 from edge.engine.golden_gate import check_golden
 from edge.engine.ort import OrtEngine
-from edge.engine.protocol import EngineError, Outputs
+from edge.engine.protocol import EngineError, Outputs, outputs_from_arrays
 from edge.errors import ProcunitError
 from export.bundle_from_run import bundle_from_run
 from export.signing import demo_key_from_run
@@ -225,3 +230,88 @@ def test_a_bundle_of_good_parts_alone_passes_too(tmp_path: Path) -> None:
 
 def tolerance_of(bundle: Bundle) -> float:
     return bundle.golden().tolerance
+
+
+def _slow_graph(source: Path, path: Path, products: int) -> None:
+    """The tiny graph with a chain of large matrix products that depend on the image; none of it is control flow."""
+    model = onnx.load(source)
+    nodes = [
+        helper.make_node("ReduceMean", ["bright"], ["mean_grey"], keepdims=0),
+        helper.make_node("Expand", ["mean_grey", "large"], ["product_0"]),
+        *(helper.make_node("MatMul", [f"product_{n}"] * 2, [f"product_{n + 1}"]) for n in range(products)),
+        helper.make_node("ReduceMean", [f"product_{products}"], ["mean_product"], keepdims=0),
+        helper.make_node("Mul", ["mean_product", "nothing"], ["zero"]),
+        helper.make_node("Add", ["score_before", "zero"], ["anomaly_score"]),
+    ]
+    for node in model.graph.node:
+        node.output[:] = ["score_before" if name == "anomaly_score" else name for name in node.output]
+    model.graph.node.extend(nodes)
+    for name, value in (("large", np.array([1200, 1200], np.int64)), ("nothing", np.float32(0))):
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    onnx.save(model, str(path))
+
+
+@pytest.mark.parametrize("limit", ["FRAME_LIMIT_S", "GATE_LIMIT_S"])
+def test_a_graph_that_takes_for_ever_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    """Each frame would take minutes: ONNX Runtime ends it between two operators."""
+    tiny = build_tiny_bundle(tmp_path)
+    _slow_graph(tiny.path / "model.onnx", tiny.path / "model.onnx", products=5_000)
+    body = ManifestBody.model_validate(
+        {k: v for k, v in json.loads((tiny.path / MANIFEST).read_bytes()).items() if k != "files"}
+    )
+    slow = seal(tiny.path, body, signing_key_from_file(tiny.private_key))
+    engine = OrtEngine(slow.graphs(), slow.bank(), threads=1)
+    monkeypatch.setattr(f"edge.engine.golden_gate.{limit}", 0.5)
+    started_s = time.monotonic()
+    with pytest.raises(EngineError, match=r"the golden frame golden/.*\.png was not done within"):
+        check_golden(slow, engine)
+    assert time.monotonic() - started_s < 10
+    with pytest.raises(EngineError, match="interrupted"):
+        engine.infer(np.zeros((1, 128, 128, 1), np.uint8))
+    engine.close()
+
+
+def test_an_engine_that_cannot_be_interrupted_fails_after_its_frame(
+    bundle: Bundle, engine: OrtEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(ChangedEngine):
+        def infer(self, tiles_u8: NDArray[np.uint8]) -> Outputs:
+            time.sleep(0.1)
+            return super().infer(tiles_u8)
+
+    monkeypatch.setattr("edge.engine.golden_gate.FRAME_LIMIT_S", 0.05)
+    with pytest.raises(EngineError, match="not done within"):
+        check_golden(bundle, Slow(engine))
+
+
+@pytest.mark.parametrize("spread", [5e-324, 1e-300])
+def test_a_drift_that_is_no_number_never_passes(bundle: Bundle, engine: OrtEngine, spread: float) -> None:
+    limit = bundle.manifest.types[1].limit.model_copy(update={"spread": spread})
+    types = (bundle.manifest.types[0], bundle.manifest.types[1].model_copy(update={"limit": limit}))
+    wild = replace(bundle, manifest=bundle.manifest.model_copy(update={"types": types}))
+    assert not check_golden(wild, ChangedEngine(engine, logits=0.01)).passed
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"anomaly_map": np.zeros((1, 64), np.float32)},
+        {"anomaly_score": np.zeros((1, 1), np.float32)},
+        {"anomaly_score": np.zeros(1, np.float64)},
+        {"logits": np.zeros(1, np.float32)},
+        {"defect_maps": np.zeros((1, 2, 8), np.float32)},
+        {"logits": np.zeros((2, 2), np.float32)},
+    ],
+)
+def test_outputs_of_another_shape_or_type_are_an_engine_error(wrong: dict[str, NDArray[np.float32]]) -> None:
+    right = {
+        "logits": np.zeros((1, 2), np.float32),
+        "defect_maps": np.zeros((1, 2, 8, 8), np.float32),
+        "anomaly_map": np.zeros((1, 8, 8), np.float32),
+        "anomaly_score": np.zeros(1, np.float32),
+    }
+    assert outputs_from_arrays(right).logits.shape == (1, 2)
+    with pytest.raises(EngineError, match="its output"):
+        outputs_from_arrays({**right, **wrong})

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from edge.errors import ProcunitError
 from edge.frames.image import frame_at_model_resolution, jpeg_from_file, png_from_pixels, record_from_png
 from edge.geometry import Geometry, Region, placements
 from edge.messages import PixelArray
@@ -99,7 +100,7 @@ def test_a_file_that_is_no_image_is_an_error(tmp_path: Path) -> None:
     for content in (b"", b"no image"):
         path = tmp_path / "abc-1.reject.png"
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="no image"):
+        with pytest.raises(ProcunitError, match="not a readable image"):
             jpeg_from_file(path, 1000)
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import struct
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
@@ -14,9 +18,10 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from edge.mqtt.best_effort import MAX_REPLIES, BestEffortMessage, BestEffortQueue
+from edge.mqtt.client import MAX_INCOMING_BYTES
 from edge.mqtt.inlet import MAX_PER_S, MAX_WAITING, CommandInlet, Incoming
 from edge.outbox.outbox import Outbox
-from tests.support.broker import Broker, Subscriber
+from tests.support.broker import HOST, Broker, Subscriber
 from tests.support.publishing import ROOT, publishing, put_results, sequence, states, wait_until
 
 
@@ -146,3 +151,91 @@ def test_the_activity_at_the_start_is_published_in_the_status(broker: Broker, tm
         shown = [json.loads(m.payload) for m in messages if m.topic == f"{ROOT}/status"]
         assert (shown[-2]["activity"], shown[-2]["progress"]) == ("building the engine", 0.25)
         assert shown[-1]["activity"] is None
+
+
+@pytest.mark.parametrize("size_bytes", [MAX_INCOMING_BYTES + 1, 200_000_000])
+def test_a_message_larger_than_the_device_reads_costs_no_memory(tmp_path: Path, size_bytes: int) -> None:
+    """MQTT 3.1.1 has no way to forbid it; this broker sends it as fast as it is taken."""
+    with _SendingBroker(size_bytes) as server, Outbox(tmp_path / "o.sqlite") as outbox:
+        tracemalloc.start()
+        try:
+            with publishing(outbox, server.port, on_command=lambda _: None, protocol="3.1.1"):
+                wait_until(lambda: server.connections >= 2)
+                assert tracemalloc.get_traced_memory()[1] < 16 << 20
+        finally:
+            tracemalloc.stop()
+        assert server.taken_bytes < 16 << 20, "the connection ended before the message was sent"
+
+
+def test_an_oversize_retained_message_stops_commands_for_a_while_and_results_still_arrive(
+    broker: Broker, plant: mqtt.Client, tmp_path: Path
+) -> None:
+    sent = plant.publish(f"{ROOT}/cmd/status", bytes(1 << 20), 1, retain=True)
+    sent.wait_for_publish(10)
+    with (
+        Subscriber(broker, f"{ROOT}/event") as events,
+        Subscriber(broker, f"{ROOT}/result") as subscriber,
+        Outbox(tmp_path / "o.sqlite") as outbox,
+        publishing(outbox, broker.port, on_command=lambda _: None, protocol="3.1.1") as publisher,
+    ):
+        wait_until(lambda: publisher.state.connections == 2 and publisher.state.connected)
+        put_results(outbox, 50)
+        assert sequence(subscriber.wait_for(lambda m: len(sequence(m)) == 50)) == list(range(1, 51))
+        (event,) = [json.loads(m.payload) for m in events.wait_for(lambda m: len(m) == 1)]
+        assert event["fault"] == "command_flood"
+        assert publisher.state.connections == 2, "the retained message does not end the next connection, too"
+    plant.loop_stop()
+
+
+class _SendingBroker:
+    """Accepts connections of MQTT 3.1.1 and answers SUBSCRIBE with one message of `size_bytes` zeros."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self.connections = self.taken_bytes = 0
+        self._size_bytes = size_bytes
+        self._server = socket.create_server((HOST, 0))
+        self.port: int = self._server.getsockname()[1]
+
+    def __enter__(self) -> _SendingBroker:
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.close()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._server.accept()
+                self.connections += 1
+                threading.Thread(target=self._talk, args=(client,), daemon=True).start()
+
+    def _talk(self, client: socket.socket) -> None:
+        with contextlib.suppress(OSError, struct.error), client, client.makefile("rb") as packets:
+            while head := packets.read(1):
+                length = shift = 0
+                while (byte := packets.read(1)[0]) >= 128:
+                    length, shift = length + ((byte & 127) << shift), shift + 7
+                body = packets.read(length + (byte << shift))
+                kind = head[0] >> 4
+                if kind == 1:
+                    client.sendall(b"\x20\x02\x00\x00")
+                elif kind == 3:
+                    topic_bytes = struct.unpack_from(">H", body)[0]
+                    client.sendall(b"\x40\x02" + body[2 + topic_bytes : 4 + topic_bytes])
+                elif kind == 8:
+                    self._send_message(client)
+
+    def _send_message(self, client: socket.socket) -> None:
+        topic = f"{ROOT}/cmd/status".encode()
+        left = 2 + len(topic) + self._size_bytes
+        sizes = bytearray()
+        while not sizes or left:
+            sizes.append(left % 128 | (128 if left >= 128 else 0))
+            left //= 128
+        client.sendall(b"\x30" + sizes + struct.pack(">H", len(topic)) + topic)
+        rest, block = self._size_bytes, bytes(1 << 16)
+        while rest:
+            client.sendall(block[:rest])
+            self.taken_bytes += min(rest, len(block))
+            rest -= min(rest, len(block))

@@ -153,3 +153,18 @@ def _within(seconds: float, condition: Callable[[], bool]) -> bool:
     except AssertionError:
         return False
     return True
+
+
+@pytest.mark.parametrize("name", ["tls_ca_file", "password_file"])
+def test_a_certificate_or_password_file_of_gigabytes_is_not_read(tmp_path: Path, name: str) -> None:
+    """Both are read again at every connection; the file is a hole, so it takes no space on the disk."""
+    huge = tmp_path / "huge"
+    with huge.open("wb") as stream:
+        stream.truncate(8 << 30)
+    huge.chmod(0o600)
+    with (
+        Outbox(tmp_path / "o.sqlite") as outbox,
+        publishing(outbox, free_port(), username="edge-1", **{name: huge}) as publisher,
+    ):
+        wait_until(lambda: "larger than" in publisher.state.detail)
+        assert str(huge) in publisher.state.detail

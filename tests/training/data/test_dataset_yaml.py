@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from training.data.dataset_yaml import (
     Augmentation,
     DatasetFile,
     dataset_file_from_folder,
+    pattern_from_text,
 )
 
 ISOTROPIC = Augmentation(direction="isotropic")
@@ -149,11 +151,19 @@ def test_settings_that_do_not_fit_are_named_with_value_and_remedy(tmp_path: Path
         ("part_id_pattern: 5", "part_id_pattern: input should be a valid string (it is 5). Give a regular expression"),
         (
             "part_id_pattern: '(?P<part>'",
-            "part_id_pattern: not a regular expression: missing ), unterminated subpattern",
+            "part_id_pattern: not a regular expression of RE2: missing ): (?P<part>",
         ),
         (
-            "part_id_pattern: 'a{99999999999}'",
-            "part_id_pattern: not a regular expression: the repetition number is too",
+            "part_id_pattern: 'a{9999}'",
+            "part_id_pattern: not a regular expression of RE2: invalid repetition size: {9999}",
+        ),
+        (
+            r"part_id_pattern: '(?P<part>a)\1'",
+            r"part_id_pattern: not a regular expression of RE2: invalid escape sequence: \1",
+        ),
+        (
+            "part_id_pattern: '(?P<part>a)(?=_)'",
+            "part_id_pattern: not a regular expression of RE2: invalid perl operator: (?=",
         ),
         ("part_id_pattern: '(.*)'", "part_id_pattern: needs exactly one named group, (?P<part>...) (it is '(.*)')"),
         ("part_id_pattern: '(?P<part>.)(?P<lot>.)'", "part_id_pattern: needs exactly one named group, (?P<part>...)"),
@@ -172,10 +182,22 @@ def test_keys_that_do_not_fit_are_named_with_value_and_remedy(tmp_path: Path, te
 
 
 @pytest.mark.parametrize(
-    "pattern", ["(?P<part>(a+)+)", "(?P<part>[)+]*)*", r"(?P<part>x)(?:\d{1,3}-){2,}", "(?P<part>.*){9}"]
+    "pattern",
+    [
+        "(?P<part>(a+)+)b",
+        "(?P<part>(a|aa)+)b",
+        "(?P<part>(a|a)*)b",
+        "(?P<part>a*a*a*a*a*a*a*a*a*a*)b",
+        "(?P<part>(a?){60}a{60})b",
+        "(?P<part>(.*)(.*)(.*)(.*)(.*)(.*)(.*)(.*)(.*)[^a])b",
+    ],
 )
-def test_a_pattern_that_could_take_for_ever_is_refused(tmp_path: Path, pattern: str) -> None:
-    assert "repeats a group that contains a repetition" in refused(tmp_path, f"part_id_pattern: '{pattern}'")
+def test_no_pattern_takes_long_on_any_name(tmp_path: Path, pattern: str) -> None:
+    """Each of these takes Python's own engine hours on a name of 250 letters, or at least minutes."""
+    found = pattern_from_text(str(read(tmp_path, f"part_id_pattern: '{pattern}'").part_id_pattern))
+    started_s = time.monotonic()
+    assert found.search("a" * 250) is None
+    assert time.monotonic() - started_s < 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Ten thousand damaged and hostile bundles through everything that opens one."""
