@@ -36,6 +36,8 @@ from edge.config.settings import Settings
 from edge.contract.encoding import clean_text
 from edge.errors import ProcunitError
 from edge.frames.files import PINNED
+from edge.frames.image import record_from_png
+from edge.frames.pin_record import labels_of_pinned
 from edge.image_file import read_image
 from edge.state_dir import FRAMES_FOLDER
 
@@ -84,6 +86,9 @@ def add(
     chosen |= {path.resolve(): clean_text(path.name) for path in frames}
     if not chosen:
         raise ProcunitError("no frame is named", remedy="Name parts, results or files of good frames")
+    for path, name in chosen.items():
+        if any(frame.path.resolve() == path for frame in pinned):
+            click.echo(f"{name}: {_labels_text(path)}")
     with device.store.locked():
         _grow(device, signing_key, chosen, pinned, ask=not yes)
 
@@ -209,15 +214,35 @@ def _hash_of_good(path: Path, bundle: Bundle, pinned: tuple[PinnedFrame, ...]) -
         raise ProcunitError("no such file", where=str(path), remedy="Name a frame's image file")
     sha256 = file_entry_from_path(path).sha256
     labels = [photo.label for photo in bundle.known().photos if photo.sha256 == sha256]
-    labels += [frame.label for frame in pinned if frame.path.resolve() == path]
+    labels += [frame.label for frame in _same_part(path, sha256, pinned)]
     for label in labels:
         if label != GOOD:
             raise ProcunitError(
-                f"this frame is known as {label!r}, not {GOOD!r}",
+                f"this frame, or its part, is known as {label!r}, not {GOOD!r}",
                 where=str(path),
-                remedy="A bank is grown by good frames only; correct the label if it is wrong",
+                remedy="A bank is grown by good frames only; correct the label with a signed one if it is wrong",
             )
     return sha256
+
+
+def _same_part(path: Path, sha256: str, pinned: tuple[PinnedFrame, ...]) -> list[PinnedFrame]:
+    """The labelled frames that are this one, a copy of it, or another photograph of its result or part."""
+    record, size_bytes = record_from_png(path), path.stat().st_size
+    result_id, part_id = record.get("result_id"), record.get("part_id")
+    return [
+        frame
+        for frame in pinned
+        if frame.path.resolve() == path
+        or frame.result_id == result_id
+        or (frame.part_id is not None and frame.part_id == part_id)
+        or (frame.path.stat().st_size == size_bytes and file_entry_from_path(frame.path).sha256 == sha256)
+    ]
+
+
+def _labels_text(path: Path) -> str:
+    """The labels of a pinned frame, newest first."""
+    newest, *earlier = (clean_text(entry.text) for entry in reversed(labels_of_pinned(path)))
+    return f"labelled {newest}" + "".join(f"; before that {text}" for text in earlier)
 
 
 def _print_growth(growth: Growth, before: GrownBank) -> None:

@@ -1,7 +1,8 @@
 """Handles a command: every check in order, then the action, the audit event and the reply.
 
 The broker is not trusted: anybody with access to it can send commands, but a command that changes decisions must be
-signed. A command is remembered before it is executed, so it runs at most once; if the device stops in between, there is
+signed, for this device's state and above every counter accepted there, so that the newest one counts whatever arrives
+last. A command is remembered before it is executed, so it runs at most once; if the device stops in between, there is
 no reply.
 """
 
@@ -21,6 +22,7 @@ from pydantic import ValidationError
 
 from edge.bundle.keys import TrustedKey
 from edge.commands.audit import AuditLog
+from edge.commands.command_state import Position
 from edge.commands.signature import signer_of_command
 from edge.commands.table import COMMANDS, Answer, CommandKind, DeviceActions, Request
 from edge.contract.commands import MAX_COMMAND_BYTES, Command, CommandReply, Refusal
@@ -28,6 +30,7 @@ from edge.contract.encoding import clean_text
 from edge.contract.payloads import CommandOutcome, CommandRecord, bytes_from_payload
 from edge.contract.topics import COMMAND, COMMAND_REPLY
 from edge.errors import ProcunitError, first_problem
+from edge.frames.labels import NeedsKeyError
 from edge.mqtt.inlet import Incoming
 from edge.system.clock import EARLIEST_CREDIBLE_S, unix_s_from_utc, utc_from_unix_s, utc_now
 
@@ -40,6 +43,9 @@ _MAX_CORRELATION_BYTES = 512
 _MAX_TOPIC = 512
 _NAME = re.compile(r"[a-z][a-z-]{0,31}")
 
+_Id = tuple[bool, str]
+"""(signed, cmdId): whoever sends unsigned commands cannot use up the id of a signed one."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -51,6 +57,17 @@ class SeenCommands(Protocol):
 
     def remember(self, cmd_id: str, expires_at: datetime) -> None:
         """Remember the command until it expires; raises a ProcunitError if too many are remembered."""
+
+
+class CommandOrder(Protocol):
+    """Decides which signed commands are newer than those before (`edge.commands.command_state`)."""
+
+    @property
+    def position(self) -> Position:
+        """The state's id, and the highest counter accepted."""
+
+    def accept(self, counter: int) -> None:
+        """Record the counter, also across a restart; raises a ProcunitError if it cannot be stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +108,7 @@ class CommandDesk:
         allowed: Collection[str],
         keys: tuple[TrustedKey, ...],
         memory: SeenCommands,
+        order: CommandOrder,
         actions: DeviceActions,
         audit: AuditLog,
         now_s: Callable[[], float] = time.time,
@@ -100,10 +118,11 @@ class CommandDesk:
         self._allowed = frozenset(allowed)
         self._keys = keys
         self._memory = memory
+        self._order = order
         self._actions = actions
         self._audit = audit
         self._now_s = now_s
-        self._recent: OrderedDict[str, str] = OrderedDict()
+        self._recent: OrderedDict[_Id, str] = OrderedDict()
 
     def handle(self, incoming: Incoming) -> Reply | None:
         """Execute or refuse a command and return its reply; None for a message whose topic is not a command's."""
@@ -114,16 +133,18 @@ class CommandDesk:
         outcome: CommandOutcome = "done"
         reason: Refusal | None = None
         try:
-            answer = self._admit(case, incoming).run(self._actions)
+            answer = self._admit(case, incoming).run(self._actions, case.signed_by)
         except _RefusedError as error:
             outcome, reason, answer = "refused", error.reason, Answer(str(error))
+        except NeedsKeyError as error:
+            outcome, reason, answer = "refused", Refusal.SIGNATURE, Answer(str(error))
         except ProcunitError as error:
             outcome, reason, answer = "failed", Refusal.IMPOSSIBLE, Answer(str(error))
         except Exception:  # the boundary to the network: a failed command must not stop the next
             _logger.exception("the command %s failed", name)
             outcome, reason, answer = "failed", Refusal.FAILED, Answer("internal error of the device; see its log")
         if case.command is not None and outcome != "refused":
-            self._recent[case.command.cmd_id] = outcome
+            self._recent[case.signed_by is not None, case.command.cmd_id] = outcome
         self._audit.record(_record(case, outcome), answer.text)
         return self._reply(case, incoming, outcome, reason, answer)
 
@@ -143,11 +164,13 @@ class CommandDesk:
         self._check_times(command, signed=signed)
         if kind.name not in self._allowed:
             raise _RefusedError(Refusal.NOT_ALLOWED, f"the device's settings do not allow {kind.name!r}")
-        if command.cmd_id in self._recent or self._memory.seen(command.cmd_id):
-            earlier = self._recent.get(command.cmd_id, "before the device was started")
-            raise _RefusedError(Refusal.DUPLICATE, f"a command with this cmdId was received before ({earlier})")
         if signed:
             case.signed_by = self._signer(kind, envelope, command)
+        if (signed, command.cmd_id) in self._recent or (signed and self._memory.seen(command.cmd_id)):
+            earlier = self._recent.get((signed, command.cmd_id), "before the device was started")
+            raise _RefusedError(Refusal.DUPLICATE, f"a command with this cmdId was received before ({earlier})")
+        if signed:
+            self._order.accept(self._newer_counter(command))
         self._remember(command, signed=signed)
         return request
 
@@ -180,6 +203,23 @@ class CommandDesk:
             raise _RefusedError(Refusal.SIGNATURE, text)
         return signer.name
 
+    def _newer_counter(self, command: Command) -> int:
+        """The counter of a signed command that is for this device's state, and newer than all before it."""
+        position = self._order.position
+        where = "read stateId and commandCounter in the device's status, and sign the command again"
+        if command.state_id is None or command.counter is None:
+            raise _RefusedError(Refusal.INVALID, f"a signed command needs stateId and counter: {where}")
+        if command.state_id != position.state_id:
+            text = (
+                f"signed for the state {command.state_id}, and this device's is {position.state_id}: it is for another "
+                f"device, or from before this device lost its record of signed commands; {where}"
+            )
+            raise _RefusedError(Refusal.SUPERSEDED, text)
+        if command.counter <= position.counter:
+            text = f"its counter is {command.counter}, and {position.counter} was accepted before; {where}"
+            raise _RefusedError(Refusal.SUPERSEDED, text)
+        return command.counter
+
     def _remember(self, command: Command, *, signed: bool) -> None:
         """Store a signed command until it expires, because it could be replayed; keep the id of others in memory only.
 
@@ -188,7 +228,7 @@ class CommandDesk:
         if signed and command.expires_at is not None:
             expires_at = datetime.fromtimestamp(unix_s_from_utc(command.expires_at), timezone.utc)
             self._memory.remember(command.cmd_id, expires_at)
-        self._recent[command.cmd_id] = "not finished"
+        self._recent[signed, command.cmd_id] = "not finished"
         if len(self._recent) > _REMEMBERED:
             self._recent.popitem(last=False)
 
