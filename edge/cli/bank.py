@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -213,30 +214,32 @@ def _hash_of_good(path: Path, bundle: Bundle, pinned: tuple[PinnedFrame, ...]) -
     if not path.is_file():
         raise ProcunitError("no such file", where=str(path), remedy="Name a frame's image file")
     sha256 = file_entry_from_path(path).sha256
-    labels = [photo.label for photo in bundle.known().photos if photo.sha256 == sha256]
-    labels += [frame.label for frame in _same_part(path, sha256, pinned)]
-    for label in labels:
+    known = [("this frame", photo.label) for photo in bundle.known().photos if photo.sha256 == sha256]
+    for what, label in (*known, *_labels_on_device(path, sha256, pinned)):
         if label != GOOD:
             raise ProcunitError(
-                f"this frame, or its part, is known as {label!r}, not {GOOD!r}",
+                f"{what} is known as {label!r}, not {GOOD!r}",
                 where=str(path),
-                remedy="A bank is grown by good frames only; correct the label with a signed one if it is wrong",
+                remedy="A bank is grown by good frames only; correct the label, signed, if it is wrong",
             )
     return sha256
 
 
-def _same_part(path: Path, sha256: str, pinned: tuple[PinnedFrame, ...]) -> list[PinnedFrame]:
-    """The labelled frames that are this one, a copy of it, or another photograph of its result or part."""
+def _labels_on_device(path: Path, sha256: str, pinned: tuple[PinnedFrame, ...]) -> Iterator[tuple[str, str]]:
+    """What the device's labels call this frame, a copy of it, its result, and other photographs of its part."""
     record, size_bytes = record_from_png(path), path.stat().st_size
-    result_id, part_id = record.get("result_id"), record.get("part_id")
-    return [
-        frame
-        for frame in pinned
-        if frame.path.resolve() == path
-        or frame.result_id == result_id
-        or (frame.part_id is not None and frame.part_id == part_id)
-        or (frame.path.stat().st_size == size_bytes and file_entry_from_path(frame.path).sha256 == sha256)
-    ]
+    results, parts = {record.get("result_id")}, {record.get("part_id")}
+    for frame in pinned:
+        if frame.path.resolve() == path or (
+            frame.path.stat().st_size == size_bytes and file_entry_from_path(frame.path).sha256 == sha256
+        ):
+            results.add(frame.result_id)
+            parts.add(frame.part_id)
+    for frame in pinned:
+        if frame.result_id in results:
+            yield "this frame", frame.label
+        elif frame.part_id is not None and frame.part_id in parts:
+            yield f"the frame of result {frame.result_id}, of the same part,", frame.label
 
 
 def _labels_text(path: Path) -> str:

@@ -190,18 +190,28 @@ class FrameStore:
 
     def _pin(self, label: str, labeller: Labeller, matches: _Matches) -> PinAnswer:
         entry = entry_from_labeller(checked_label(label), labeller, utc_now())
-        with self._files_lock:
-            _check_key(entry, self._files.pinned_with(matches))
         with self._waiting_changed:
-            current = [self._being_written] if self._being_written else []
-            waiting = [*current, *self._waiting]
-            coming = [frame for frame in waiting if matches(frame)]
-            labelled = [frame for frame in waiting if frame.result_id in self._labels and _is_related(frame, coming)]
+            parts = {frame.part for frame in self._not_written if matches(frame)}
+        with self._files_lock:
+            parts |= {frame.part for frame in self._files.matching(matches)}
+
+            def of_part(frame: _OfPart) -> bool:
+                return matches(frame) or (frame.part is not None and frame.part in parts)
+
+            _check_key(entry, self._files.pinned_with(of_part))
+        with self._waiting_changed:
+            labelled = [frame for frame in self._not_written if frame.result_id in self._labels and of_part(frame)]
             _check_key(entry, [(frame.result_id, self._labels[frame.result_id][-1].label) for frame in labelled])
+            coming = [frame for frame in self._not_written if matches(frame)]
             for frame in coming:
                 self._labels[frame.result_id] = (*self._labels.get(frame.result_id, ()), entry)
         pinned, no_room = self._pin_stored(matches, (entry,), {frame.result_id for frame in coming})
         return PinAnswer(pinned, len(coming), no_room)
+
+    @property
+    def _not_written(self) -> list[_WaitingFrame]:
+        """The frames that are waiting or being written; the caller holds the lock."""
+        return [*([self._being_written] if self._being_written else []), *self._waiting]
 
     def _pin_stored(
         self, matches: _Matches, entries: tuple[LabelEntry, ...], coming: Collection[str] = ()
@@ -274,13 +284,6 @@ class FrameStore:
             _logger.warning(
                 "the label of %s is lost: its frame was not written, or the quota for pinned frames is full", result_id
             )
-
-
-def _is_related(frame: _WaitingFrame, others: Iterable[_WaitingFrame]) -> bool:
-    """Whether the frame is one of the others, or of the same part as one of them."""
-    return any(
-        frame.result_id == other.result_id or (frame.part is not None and frame.part == other.part) for other in others
-    )
 
 
 def _check_key(entry: LabelEntry, labelled: Iterable[tuple[str, str]]) -> None:

@@ -332,6 +332,33 @@ def test_from_defect_to_good_needs_a_key_by_whatever_way(tmp_path: Path) -> None
             store.pin_part("p", "good")
 
 
+def test_of_a_part_labelled_a_defect_no_frame_is_called_good_without_a_key_written_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_write, really_write = threading.Event(), frame_image.png_from_pixels
+
+    def write_when_told(pixels: PixelArray, record: dict[str, object]) -> bytes:
+        may_write.wait(10)
+        return really_write(pixels, record)
+
+    with open_store(tmp_path) as store:
+        put(store, 1, Verdict.REJECT, part_id="p")
+        put(store, 2, Verdict.REJECT, part_id="q")
+        assert store.pin_result("abc-1", "dent") == PinAnswer(pinned=1)
+        monkeypatch.setattr(frames_module, "png_from_pixels", write_when_told)
+        for seq, part in ((3, "p"), (4, "q")):
+            assert store.put(inspection_of(noise(seq, 100, 100), Verdict.PASS, part_id=part), f"abc-{seq}")
+        with pytest.raises(NeedsKeyError, match="abc-1"):
+            store.pin_result("abc-3", "good")  # not written yet; its part's other frame is a defect
+        assert store.pin_result("abc-4", "dent") == PinAnswer(coming=1)
+        with pytest.raises(NeedsKeyError, match="abc-4"):
+            store.pin_result("abc-2", "good")  # its part's other frame is a defect, and not written yet
+        assert store.pin_part("q", "good", RELEASE) == PinAnswer(pinned=1, coming=1)
+        may_write.set()
+        assert store.flush(5)
+    assert [label for label, _, _ in history_of(tmp_path, "abc-4")] == ["dent", "good"]
+
+
 def test_a_pinned_frame_whose_record_is_damaged_counts_as_a_defect(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         put(store, 1, Verdict.REJECT)
