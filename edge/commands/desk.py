@@ -8,7 +8,6 @@ no reply.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import time
@@ -18,18 +17,17 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Protocol
 
-from pydantic import ValidationError
-
 from edge.bundle.keys import TrustedKey
 from edge.commands.audit import AuditLog
 from edge.commands.command_state import Position
+from edge.commands.reading import RefusedError, envelope_from_payload, request_from_envelope
 from edge.commands.signature import signer_of_command
 from edge.commands.table import COMMANDS, Answer, CommandKind, DeviceActions, Request
-from edge.contract.commands import MAX_COMMAND_BYTES, Command, CommandReply, Refusal
+from edge.contract.commands import Command, CommandReply, Refusal
 from edge.contract.encoding import clean_text
 from edge.contract.payloads import CommandOutcome, CommandRecord, bytes_from_payload
 from edge.contract.topics import COMMAND, COMMAND_REPLY
-from edge.errors import ProcunitError, first_problem
+from edge.errors import ProcunitError
 from edge.frames.labels import NeedsKeyError
 from edge.mqtt.inlet import Incoming
 from edge.system.clock import EARLIEST_CREDIBLE_S, unix_s_from_utc, utc_from_unix_s, utc_now
@@ -77,12 +75,6 @@ class Reply:
     topic: str
     payload: bytes
     correlation: bytes | None
-
-
-class _RefusedError(Exception):
-    def __init__(self, reason: Refusal, text: str) -> None:
-        super().__init__(text)
-        self.reason = reason
 
 
 @dataclass
@@ -134,7 +126,7 @@ class CommandDesk:
         reason: Refusal | None = None
         try:
             answer = self._admit(case, incoming).run(self._actions, case.signed_by)
-        except _RefusedError as error:
+        except RefusedError as error:
             outcome, reason, answer = "refused", error.reason, Answer(str(error))
         except NeedsKeyError as error:
             outcome, reason, answer = "refused", Refusal.SIGNATURE, Answer(str(error))
@@ -149,26 +141,26 @@ class CommandDesk:
         return self._reply(case, incoming, outcome, reason, answer)
 
     def _admit(self, case: _Case, incoming: Incoming) -> Request:
-        """Check and remember a command; raises a _RefusedError, or a ProcunitError if it cannot be remembered."""
+        """Check and remember a command; raises a RefusedError, or a ProcunitError if it cannot be remembered."""
         kind = COMMANDS.get(case.name)
         if kind is None:
-            raise _RefusedError(Refusal.NOT_ALLOWED, f"there is no command {case.name!r}")
-        envelope = _envelope(incoming.payload)
-        request = _request(kind, envelope)
+            raise RefusedError(Refusal.NOT_ALLOWED, f"there is no command {case.name!r}")
+        envelope = envelope_from_payload(incoming.payload)
+        request = request_from_envelope(kind, envelope)
         case.command = command = request.command
         if incoming.retained:
-            raise _RefusedError(
+            raise RefusedError(
                 Refusal.RETAINED, "retained commands are never executed; publish it without the retain flag"
             )
         signed = kind.signed or command.signature is not None
         self._check_times(command, signed=signed)
         if kind.name not in self._allowed:
-            raise _RefusedError(Refusal.NOT_ALLOWED, f"the device's settings do not allow {kind.name!r}")
+            raise RefusedError(Refusal.NOT_ALLOWED, f"the device's settings do not allow {kind.name!r}")
         if signed:
             case.signed_by = self._signer(kind, envelope, command)
         if (signed, command.cmd_id) in self._recent or (signed and self._memory.seen(command.cmd_id)):
             earlier = self._recent.get((signed, command.cmd_id), "before the device was started")
-            raise _RefusedError(Refusal.DUPLICATE, f"a command with this cmdId was received before ({earlier})")
+            raise RefusedError(Refusal.DUPLICATE, f"a command with this cmdId was received before ({earlier})")
         if signed:
             self._order.accept(self._newer_counter(command))
         self._remember(command, signed=signed)
@@ -179,28 +171,28 @@ class CommandDesk:
         expires_s = None if command.expires_at is None else unix_s_from_utc(command.expires_at)
         if signed and (issued_s is None or expires_s is None or expires_s - issued_s > MAX_LIFETIME_S):
             text = f"a signed command needs issuedAt and expiresAt, at most {MAX_LIFETIME_S / 3600:g} h apart"
-            raise _RefusedError(Refusal.INVALID, text)
+            raise RefusedError(Refusal.INVALID, text)
         if expires_s is None:
             return
         now_s = self._now_s()
         clock = utc_from_unix_s(now_s)
         if now_s < EARLIEST_CREDIBLE_S:
             text = f"the device's clock was never set (it says {clock}), so the expiry cannot be checked"
-            raise _RefusedError(Refusal.CLOCK, text)
+            raise RefusedError(Refusal.CLOCK, text)
         if issued_s is not None and issued_s > now_s + MAX_CLOCK_DIFFERENCE_S:
-            raise _RefusedError(Refusal.CLOCK, f"issued in the future; the device's clock says {clock}")
+            raise RefusedError(Refusal.CLOCK, f"issued in the future; the device's clock says {clock}")
         if expires_s <= now_s:
-            raise _RefusedError(Refusal.EXPIRED, f"expired at {command.expires_at}; the device's clock says {clock}")
+            raise RefusedError(Refusal.EXPIRED, f"expired at {command.expires_at}; the device's clock says {clock}")
 
     def _signer(self, kind: CommandKind, envelope: dict[str, object], command: Command) -> str:
         if command.signature is None:
-            raise _RefusedError(Refusal.SIGNATURE, f"{kind.name!r} must be signed: see `procunit command sign`")
+            raise RefusedError(Refusal.SIGNATURE, f"{kind.name!r} must be signed: see `procunit command sign`")
         signer = signer_of_command(self._root, kind.name, envelope, command.signature, self._keys)
         if signer is None:
             text = (
                 f"not signed by a key that this device trusts, for the root {self._root} and the command {kind.name!r}"
             )
-            raise _RefusedError(Refusal.SIGNATURE, text)
+            raise RefusedError(Refusal.SIGNATURE, text)
         return signer.name
 
     def _newer_counter(self, command: Command) -> int:
@@ -208,16 +200,16 @@ class CommandDesk:
         position = self._order.position
         where = "read stateId and commandCounter in the device's status, and sign the command again"
         if command.state_id is None or command.counter is None:
-            raise _RefusedError(Refusal.INVALID, f"a signed command needs stateId and counter: {where}")
+            raise RefusedError(Refusal.INVALID, f"a signed command needs stateId and counter: {where}")
         if command.state_id != position.state_id:
             text = (
                 f"signed for the state {command.state_id}, and this device's is {position.state_id}: it is for another "
                 f"device, or from before this device lost its record of signed commands; {where}"
             )
-            raise _RefusedError(Refusal.SUPERSEDED, text)
+            raise RefusedError(Refusal.SUPERSEDED, text)
         if command.counter <= position.counter:
             text = f"its counter is {command.counter}, and {position.counter} was accepted before; {where}"
-            raise _RefusedError(Refusal.SUPERSEDED, text)
+            raise RefusedError(Refusal.SUPERSEDED, text)
         return command.counter
 
     def _remember(self, command: Command, *, signed: bool) -> None:
@@ -262,36 +254,6 @@ class CommandDesk:
         if len(requested) > _MAX_TOPIC or re.search(r"[+#\x00]", requested):
             return own
         return requested
-
-
-def _envelope(payload: bytes) -> dict[str, object]:
-    if len(payload) > MAX_COMMAND_BYTES:
-        raise _RefusedError(Refusal.TOO_LARGE, f"{len(payload)} bytes; a command has at most {MAX_COMMAND_BYTES}")
-    try:
-        data = json.loads(payload.decode(), object_pairs_hook=_without_repeated_keys, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise _RefusedError(Refusal.NOT_JSON, f"not JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise _RefusedError(Refusal.INVALID, "a command has to be a JSON object")
-    return data
-
-
-def _without_repeated_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    unique = dict(pairs)
-    if len(unique) < len(pairs):
-        raise ValueError("a key appears twice")
-    return unique
-
-
-def _refuse_constant(text: str) -> object:
-    raise ValueError(f"{text} is not a JSON number")
-
-
-def _request(kind: CommandKind, envelope: dict[str, object]) -> Request:
-    try:
-        return kind.read(envelope)
-    except ValidationError as error:
-        raise _RefusedError(Refusal.INVALID, first_problem(error)) from error
 
 
 def _record(case: _Case, outcome: CommandOutcome) -> CommandRecord:

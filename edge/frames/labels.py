@@ -33,6 +33,10 @@ class Labeller:
     signed_by: str | None = None
 
 
+NOBODY = Labeller()
+"""Nobody who is known, without a key."""
+
+
 class NeedsKeyError(ProcunitError):
     """The label has to be given by a signed command."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edge.bundle.manifest import GOOD
-from edge.frames.labels import Labeller
+from edge.frames.labels import Labeller, NeedsKeyError
 from edge.system.files import write_whole
 
 MAX_HISTORY = 50
@@ -57,9 +57,21 @@ class PinRecord(BaseModel):
         return self.label_history or (LabelEntry(label=self.label),)
 
 
-def needs_key(before: str | None, label: str) -> bool:
-    """Whether it takes a signed command to give a frame with the label `before` this one: a defect called good."""
-    return label == GOOD and before not in (None, GOOD)
+def check_key(entry: LabelEntry, labelled: Iterable[tuple[str, str]]) -> None:
+    """Check a label against those that the results of the part have: (result id, label).
+
+    Raises:
+        NeedsKeyError: it is an unsigned `good`, and one of them is labelled as a defect.
+    """
+    if entry.signed_by is not None:
+        return
+    for result_id, label in labelled:
+        if entry.label == GOOD and label != GOOD:
+            raise NeedsKeyError(
+                f"result {result_id} is labelled {label!r}: only a signed label can call it, or its part, good",
+                remedy="Sign it with a key that this device trusts: `procunit label --key`, "
+                "or `procunit command sign label`",
+            )
 
 
 def entry_from_labeller(label: str, labeller: Labeller, now_utc: str) -> LabelEntry:

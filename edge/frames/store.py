@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -25,17 +25,14 @@ from edge.frames.image import (
     png_from_pixels,
     png_with_map,
 )
-from edge.frames.labels import Labeller, NeedsKeyError, checked_label
-from edge.frames.pin_record import LabelEntry, entry_from_labeller, needs_key
+from edge.frames.labels import NOBODY, Labeller, checked_label
+from edge.frames.pin_record import LabelEntry, check_key, entry_from_labeller
 from edge.geometry import Geometry
 from edge.messages import Inspection, PinAnswer, PixelArray, Scores, Verdict
 from edge.system.clock import utc_now
 
 MAX_WAITING_BYTES = 64 << 20
 """Limit on pixels waiting for the disk; half of it for frames that are not published."""
-
-UNKNOWN = Labeller()
-"""Nobody who is known, without a key."""
 
 _logger = logging.getLogger(__name__)
 
@@ -151,7 +148,7 @@ class FrameStore:
                 self._files.send_again(frame)
         return bool(frames)
 
-    def pin_part(self, part_id: str, label: str, labeller: Labeller = UNKNOWN) -> PinAnswer:
+    def pin_part(self, part_id: str, label: str, labeller: Labeller = NOBODY) -> PinAnswer:
         """Pin all frames of a part for the next training, with this label.
 
         Raises:
@@ -161,7 +158,7 @@ class FrameStore:
         part = part_hash(part_id)
         return self._pin(label, labeller, lambda frame: frame.part == part)
 
-    def pin_result(self, result_id: str, label: str, labeller: Labeller = UNKNOWN) -> PinAnswer:
+    def pin_result(self, result_id: str, label: str, labeller: Labeller = NOBODY) -> PinAnswer:
         """Pin the frame of a result for the next training, with this label.
 
         Raises:
@@ -198,10 +195,10 @@ class FrameStore:
             def of_part(frame: _OfPart) -> bool:
                 return matches(frame) or (frame.part is not None and frame.part in parts)
 
-            _check_key(entry, self._files.pinned_with(of_part))
+            check_key(entry, self._files.pinned_with(of_part))
         with self._waiting_changed:
             labelled = [frame for frame in self._not_written if frame.result_id in self._labels and of_part(frame)]
-            _check_key(entry, [(frame.result_id, self._labels[frame.result_id][-1].label) for frame in labelled])
+            check_key(entry, [(frame.result_id, self._labels[frame.result_id][-1].label) for frame in labelled])
             coming = [frame for frame in self._not_written if matches(frame)]
             for frame in coming:
                 self._labels[frame.result_id] = (*self._labels.get(frame.result_id, ()), entry)
@@ -219,7 +216,7 @@ class FrameStore:
         """Pin stored frames, but for those that are coming; returns how many were, and how many had no room."""
         pinned = no_room = 0
         with self._files_lock:
-            _check_key(entries[-1], self._files.pinned_with(matches))
+            check_key(entries[-1], self._files.pinned_with(matches))
             try:
                 for frame in self._files.matching(matches):
                     if frame.result_id in coming:
@@ -283,19 +280,6 @@ class FrameStore:
         if not pinned:
             _logger.warning(
                 "the label of %s is lost: its frame was not written, or the quota for pinned frames is full", result_id
-            )
-
-
-def _check_key(entry: LabelEntry, labelled: Iterable[tuple[str, str]]) -> None:
-    """Refuse an unsigned `good` if one of these results (id, label) is labelled as a defect."""
-    if entry.signed_by is not None:
-        return
-    for result_id, label in labelled:
-        if needs_key(label, entry.label):
-            raise NeedsKeyError(
-                f"result {result_id} is labelled {label!r}: only a signed label can call it, or its part, good",
-                remedy="Sign it with a key that this device trusts: `procunit label --key`, "
-                "or `procunit command sign label`",
             )
 
 

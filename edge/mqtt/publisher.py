@@ -14,9 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Literal
 
-from edge.contract.encoding import clean_text
 from edge.contract.payloads import Status, bytes_from_payload
 from edge.contract.topics import COMMAND, METRICS, STATUS, DeviceSettings, root_from_device
 from edge.fault_board import put_event
@@ -33,6 +31,7 @@ from edge.mqtt.frame_sender import FramePace
 from edge.mqtt.inlet import CLOSED_S, CommandInlet, Incoming
 from edge.mqtt.poison_message import CUTS_TO_CONVICT, PoisonMessageFinder
 from edge.mqtt.settings import MqttSettings
+from edge.mqtt.status import Activity, State, StatusContent
 from edge.mqtt.tls import TlsFiles
 from edge.outbox.outbox import Outbox
 from edge.system.clock import utc_now
@@ -51,8 +50,6 @@ _DRAIN_S = 5.0
 
 _logger = logging.getLogger(__name__)
 
-State = Literal["starting", "running", "stopped", "offline"]
-
 
 @dataclass(frozen=True, slots=True)
 class PublisherState:
@@ -64,21 +61,6 @@ class PublisherState:
     sent: int
     quarantined: int
     frames_sent: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Activity:
-    text: str
-    progress: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Changing:
-    """What changes in the status while the device runs; it is published again with each change."""
-
-    activity: _Activity | None = None
-    state_id: str | None = None
-    command_counter: int | None = None
 
 
 class Publisher:
@@ -105,7 +87,7 @@ class Publisher:
         self._stop_at_monotonic_s = 0.0
         self._detail = "not connected yet"
         self._connections = 0
-        self._changing = _Changing()
+        self._changing = StatusContent()
         self._change_lock = threading.Lock()
         self._best_effort = BestEffortQueue(METRICS.at(self._root))
         self._across = AcrossConnections(
@@ -153,7 +135,7 @@ class Publisher:
 
     def set_activity(self, text: str | None, progress: float | None = None) -> None:
         """Publish the status `starting` with an activity and its progress (0 to 1), or `running` if `text` is None."""
-        self._change(lambda shown: replace(shown, activity=None if text is None else _Activity(text, progress)))
+        self._change(lambda shown: replace(shown, activity=None if text is None else Activity(text, progress)))
 
     def set_command_position(self, state_id: str, command_counter: int) -> None:
         """Publish in the status which state signed commands have to name, and the highest counter accepted in it."""
@@ -169,7 +151,7 @@ class Publisher:
         self._best_effort.put_reply(BestEffortMessage(topic, payload, correlation))
         self._outbox.wakeup.set()
 
-    def _change(self, change: Callable[[_Changing], _Changing]) -> None:
+    def _change(self, change: Callable[[StatusContent], StatusContent]) -> None:
         with self._change_lock:
             before, self._changing = self._changing, change(self._changing)
         if self._changing != before:
@@ -221,7 +203,7 @@ class Publisher:
         finally:
             connection.abandon()
 
-    def _deliver(self, delivery: Delivery, files: TlsFiles, published: _Changing) -> None:
+    def _deliver(self, delivery: Delivery, files: TlsFiles, published: StatusContent) -> None:
         """Send until the publisher stops, or has to reconnect because certificates were exchanged."""
         files_checked_s = status_s = time.monotonic()
         while not self._stopping.is_set():
@@ -251,7 +233,7 @@ class Publisher:
         _logger.warning("commands arrive too fast: %s", detail)
         put_event(self._outbox, self._across.device, FaultId.COMMAND_FLOOD, detail)
 
-    def _publish_status(self, delivery: Delivery) -> _Changing:
+    def _publish_status(self, delivery: Delivery) -> StatusContent:
         """Publish the status; returns what it contains of what changes."""
         changing = self._changing
         delivery.publish_status(bytes_from_payload(self.status), STATUS_TIMEOUT_S)
@@ -283,20 +265,9 @@ class Publisher:
         self._suspect_frame = frame or self._suspect_frame
 
     def _status(self, state: State, time_utc: str | None) -> Status:
-        changing = self._changing
-        activity = changing.activity if state == "starting" else None
-        text = activity.text if activity else None if self._settings.protocol == "5" else UNVERIFIABLE
-        return Status(
-            device=self._across.device,
-            epoch=self._outbox.epoch,
-            state=state,
-            time=time_utc,
-            version=self._version,
-            activity=None if text is None else clean_text(text),
-            progress=activity.progress if activity else None,
-            state_id=None if state == "offline" else changing.state_id,
-            command_counter=None if state == "offline" else changing.command_counter,
-        )
+        note = None if self._settings.protocol == "5" else UNVERIFIABLE
+        device, epoch = self._across.device, self._outbox.epoch
+        return self._changing.status(state, time_utc, device, epoch, self._version, note)
 
     def _log_link(self, detail: str) -> None:
         if detail != self._detail:

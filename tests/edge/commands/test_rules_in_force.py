@@ -296,6 +296,31 @@ def test_an_order_accepted_in_time_holds_after_it_expired(tmp_path: Path) -> Non
     assert not desk.rules_in_force.rules.armed
 
 
+def test_an_order_that_could_not_be_stored_is_not_in_force_later_either(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    in_the_way = tmp_path / ".orders.json.partial"
+    in_the_way.mkdir()
+    disarm = desk.signed("disarm", 1)
+    failed = desk.deliver("disarm", disarm)
+    assert (failed.outcome, failed.reason) == ("failed", Refusal.IMPOSSIBLE)
+    in_the_way.rmdir()
+    desk.start(outbox_lost=True)
+    assert desk.deliver("disarm", disarm).reason is Refusal.SUPERSEDED  # at most once, also if it failed
+    assert (desk.rules_in_force.rules.armed, desk.rules_in_force.dropped) == (True, ())
+    assert desk.deliver("disarm", desk.signed("disarm", 2)).outcome == "done"
+
+
+def test_a_power_cut_right_after_an_order_was_stored_does_not_lose_it(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    assert desk.deliver("threshold", desk.dent(1)).outcome == "done"
+    file = tmp_path / "command-state.json"
+    before = json.loads(file.read_text())
+    assert desk.deliver("disarm", desk.signed("disarm", 2)).outcome == "done"
+    file.write_text(json.dumps({**before, "counter": 2}))  # as it was between its two writes
+    desk.start()
+    assert (desk.rules_in_force.rules.armed, desk.rules_in_force.dropped) == (False, ())
+
+
 def test_a_signed_order_put_into_the_file_by_hand_does_not_count(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     assert desk.deliver("threshold", desk.dent(1)).outcome == "done"
