@@ -35,6 +35,8 @@ from edge.system.clock import EARLIEST_CREDIBLE_S, unix_s_from_utc, utc_from_uni
 MAX_LIFETIME_S = 86_400.0
 """Longest time from issue to expiry of a signed command; the command is remembered until it expires."""
 MAX_CLOCK_DIFFERENCE_S = 300.0
+MAX_COUNTER_STEP = 1_000_000
+"""How far a counter may be above the last one: a forged status must not make a signer use up all counters at once."""
 
 _REMEMBERED = 10_000
 _MAX_CORRELATION_BYTES = 512
@@ -210,6 +212,9 @@ class CommandDesk:
         if command.counter <= position.counter:
             text = f"its counter is {command.counter}, and {position.counter} was accepted before; {where}"
             raise RefusedError(Refusal.SUPERSEDED, text)
+        if command.counter > position.counter + MAX_COUNTER_STEP:
+            text = f"its counter is {command.counter}, more than {MAX_COUNTER_STEP} above {position.counter}; {where}"
+            raise RefusedError(Refusal.INVALID, text)
         return command.counter
 
     def _remember(self, command: Command, *, signed: bool) -> None:

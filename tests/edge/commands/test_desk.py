@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from edge.bundle.keys import TrustedKey, keys_for_commands
 from edge.commands.audit import MAX_A_MINUTE, AuditLog
 from edge.commands.command_state import CommandState, Position
-from edge.commands.desk import CommandDesk, CommandOrder, Reply
+from edge.commands.desk import MAX_COUNTER_STEP, CommandDesk, CommandOrder, Reply
 from edge.commands.signature import signature_from_key
 from edge.commands.table import COMMANDS, DeviceActions
 from edge.contract.commands import (
@@ -369,6 +369,14 @@ def test_a_signed_command_of_an_earlier_sender_is_refused_with_what_it_lacks(env
 @pytest.mark.parametrize("counter", [0, -1, 1 << 53, 1.5, True, "1"])
 def test_a_counter_that_another_program_could_not_hold_exactly_is_invalid(counter: object) -> None:
     assert refusal(Bench(), "arm", {**counted("arm", 1), "counter": counter}) is Refusal.INVALID
+
+
+def test_one_command_cannot_use_up_the_counters_even_if_its_signer_believed_a_forged_status() -> None:
+    bench = Bench()
+    assert refusal(bench, "arm", counted("arm", MAX_COUNTER_STEP + 1)) is Refusal.INVALID
+    assert f"more than {MAX_COUNTER_STEP} above 0" in bench.events[-1].detail
+    assert bench.send("arm", counted("arm", MAX_COUNTER_STEP)).outcome == "done"
+    assert bench.send("disarm", counted("disarm", MAX_COUNTER_STEP + 1)).outcome == "done"
 
 
 def test_counter_and_state_are_signed() -> None:
