@@ -91,7 +91,7 @@ class Session:
         self._received.put(f"the connection ended: {reason}")
 
     def _on_message(self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
-        self._received.put(message.payload)
+        self._received.put(bytes(message.payload))
 
 
 def _next(queue: SimpleQueue[T], timeout_s: float, timeout_text: str) -> T | str:

@@ -147,7 +147,7 @@ def signed(name: str, cmd_id: str = "c-1", /, **args: object) -> dict[str, objec
 
 
 def counted(
-    name: str, counter: int | None, cmd_id: str | None = None, /, *, state: str | None = STATE, **args: object
+    name: str, counter: int | None, cmd_id: str | None = None, /, *, state: object = STATE, **args: object
 ) -> dict[str, object]:
     """A command with this counter, signed for this state."""
     order = {"stateId": state, "counter": counter}
