@@ -9,8 +9,7 @@ OUTBOX_FILE = "outbox.db"
 """SQLite database of triggers, results, events and remembered commands; written by `edge.outbox`.
 
 Beside it lie `outbox.db-wal` and `-shm` (SQLite's), `.lock`, `.ballast`, and `.damaged-N` for a database set aside.
-Deleting it loses every result that is not yet sent, starts a new epoch at sequence number 1, and lets a signed
-command that has not expired run a second time.
+Deleting it loses every result that is not yet sent, and starts a new epoch at sequence number 1.
 """
 
 FRAMES_FOLDER = "frames"
@@ -34,5 +33,13 @@ Deleting it loses nothing: the next start builds the engine again, which may tak
 ORDERS_FILE = "orders.json"
 """The signed commands in force (armed or not, thresholds); written by `edge.commands.rules_in_force`.
 
-Deleting it returns the device to the thresholds of its bundle, armed.
+Deleting it returns the device to the thresholds of its bundle, armed, and starts a new state of signed commands:
+those signed before are refused.
+"""
+
+COMMAND_STATE_FILE = "command-state.json"
+"""The random id of this state, a secret (mode 0600) and the counter of signed commands; `edge.commands.command_state`.
+
+Deleting it starts a new state: `orders.json` is dropped, and commands signed before are refused. A copy of the
+directory on another device takes this device's signed commands: delete the file there.
 """

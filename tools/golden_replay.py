@@ -31,7 +31,7 @@ _RUN_LIMIT_S = 600
 _SHOWN_DIFFERENCES, _SHOWN_CHARACTERS = 20, 400
 _VARYING = (
     (re.compile(rb"[0-9a-f]{16}-(?=\d+[\"/])"), b"EPOCH-"),
-    (re.compile(rb'"(epoch|eventId)":"[0-9a-f]+"'), rb'"\1":"ID"'),
+    (re.compile(rb'"(epoch|eventId|stateId)":"[0-9a-f]+"'), rb'"\1":"ID"'),
     (re.compile(rb'"(\w+Time)":"\d{4}-[^"]+Z"'), rb'"\1":"TIME"'),
     (re.compile(rb'"(\w+Ms)":[0-9.e-]+'), rb'"\1":MS'),
 )

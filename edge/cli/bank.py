@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,6 +37,8 @@ from edge.config.settings import Settings
 from edge.contract.encoding import clean_text
 from edge.errors import ProcunitError
 from edge.frames.files import PINNED
+from edge.frames.image import record_from_png
+from edge.frames.pin_record import labels_of_pinned
 from edge.image_file import read_image
 from edge.state_dir import FRAMES_FOLDER
 
@@ -84,6 +87,9 @@ def add(
     chosen |= {path.resolve(): clean_text(path.name) for path in frames}
     if not chosen:
         raise ProcunitError("no frame is named", remedy="Name parts, results or files of good frames")
+    for path, name in chosen.items():
+        if any(frame.path.resolve() == path for frame in pinned):
+            click.echo(f"{name}: {_labels_text(path)}")
     with device.store.locked():
         _grow(device, signing_key, chosen, pinned, ask=not yes)
 
@@ -209,16 +215,38 @@ def _hash_of_good(path: Path, bundle: Bundle, pinned: tuple[PinnedFrame, ...]) -
     if not path.is_file():
         raise ProcunitError("no such file", where=str(path), remedy="Name a frame's image file")
     sha256 = file_entry_from_path(path).sha256
-    labels = [photo.label for photo in bundle.known().photos if photo.sha256 == sha256]
-    labels += [frame.label for frame in pinned if frame.path.resolve() == path]
-    for label in labels:
+    known = [("this frame", photo.label) for photo in bundle.known().photos if photo.sha256 == sha256]
+    for what, label in (*known, *_labels_on_device(path, sha256, pinned)):
         if label != GOOD:
             raise ProcunitError(
-                f"this frame is known as {label!r}, not {GOOD!r}",
+                f"{what} is known as {label!r}, not {GOOD!r}",
                 where=str(path),
-                remedy="A bank is grown by good frames only; correct the label if it is wrong",
+                remedy="A bank is grown by good frames only; correct the label, signed, if it is wrong",
             )
     return sha256
+
+
+def _labels_on_device(path: Path, sha256: str, pinned: tuple[PinnedFrame, ...]) -> Iterator[tuple[str, str]]:
+    """What the device's labels call this frame, a copy of it, its result, and other photographs of its part."""
+    record, size_bytes = record_from_png(path), path.stat().st_size
+    results, parts = {record.get("result_id")}, {record.get("part_id")}
+    for frame in pinned:
+        if frame.path.resolve() == path or (
+            frame.path.stat().st_size == size_bytes and file_entry_from_path(frame.path).sha256 == sha256
+        ):
+            results.add(frame.result_id)
+            parts.add(frame.part_id)
+    for frame in pinned:
+        if frame.result_id in results:
+            yield "this frame", frame.label
+        elif frame.part_id is not None and frame.part_id in parts:
+            yield f"the frame of result {frame.result_id}, of the same part,", frame.label
+
+
+def _labels_text(path: Path) -> str:
+    """The labels of a pinned frame, newest first."""
+    newest, *earlier = (clean_text(entry.text) for entry in reversed(labels_of_pinned(path)))
+    return f"labelled {newest}" + "".join(f"; before that {text}" for text in earlier)
 
 
 def _print_growth(growth: Growth, before: GrownBank) -> None:

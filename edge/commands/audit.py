@@ -7,15 +7,22 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from edge.commands.table import COMMANDS
 from edge.contract.encoding import clean_text
 from edge.contract.payloads import CommandOutcome, CommandRecord, bytes_from_payload, event_from_fault
 from edge.faults import FaultId
 from edge.system.clock import utc_now
 
 MAX_A_MINUTE = 60
-"""Limit of events per minute and outcome, for commands without a verified signature; the next event counts the rest."""
+"""Limit of events per minute, outcome and kind of command; the next event counts the rest.
+
+The commands that only ask share one limit, and so do names that do not exist; each other command has its own, and
+signed ones apart from unsigned ones. So questions never use up the record of changes. A command that was signed with a
+trusted key and carried out is always recorded.
+"""
 
 _WINDOW_S = 60.0
+_Kind = tuple[str, bool, CommandOutcome]
 _logger = logging.getLogger(__name__)
 
 
@@ -38,12 +45,15 @@ class AuditLog:
         self._epoch = epoch
         self._monotonic_s = monotonic_s
         self._window_start_s = monotonic_s()
-        self._in_window: Counter[CommandOutcome] = Counter()
+        self._in_window: Counter[_Kind] = Counter()
         self._unrecorded = 0
 
     def record(self, record: CommandRecord, text: str) -> None:
         """Store the outcome of a command; `text` is the text of its reply."""
-        if record.signed_by is None and not self._within_limit(record.outcome):
+        signed = record.signed_by is not None
+        if not (signed and record.outcome != "refused") and not self._within_limit(
+            (_kind(record.name), signed, record.outcome)
+        ):
             self._unrecorded += 1
             return
         who = f" by {record.by}" if record.by else ""
@@ -58,10 +68,17 @@ class AuditLog:
         )
         self._put_event(bytes_from_payload(event))
 
-    def _within_limit(self, outcome: CommandOutcome) -> bool:
+    def _within_limit(self, kind: _Kind) -> bool:
         now_s = self._monotonic_s()
         if now_s - self._window_start_s >= _WINDOW_S:
             self._window_start_s = now_s
             self._in_window.clear()
-        self._in_window[outcome] += 1
-        return self._in_window[outcome] <= MAX_A_MINUTE
+        self._in_window[kind] += 1
+        return self._in_window[kind] <= MAX_A_MINUTE
+
+
+def _kind(name: str) -> str:
+    command = COMMANDS.get(name)
+    if command is None:
+        return "unknown"
+    return "read" if command.role == "read" else name

@@ -1,26 +1,23 @@
-"""Sends commands to a device and waits for the reply to each; for command-line tools."""
+"""Sends commands to a device and waits for the reply to each, and reads its status; for command-line tools."""
 
 from __future__ import annotations
 
 import json
-import secrets
-import uuid
 from collections.abc import Mapping
-from queue import Empty, SimpleQueue
-from typing import TypeVar
 
-import paho.mqtt.client as mqtt
-from paho.mqtt.reasoncodes import ReasonCode
 from pydantic import ValidationError
 
+from edge.commands.command_state import Position
+from edge.commands.session import Session
 from edge.contract.commands import CommandName, CommandReply
-from edge.contract.topics import COMMAND, COMMAND_REPLY
+from edge.contract.payloads import Status
+from edge.contract.topics import COMMAND, COMMAND_REPLY, STATUS
 from edge.errors import ProcunitError
-from edge.mqtt.client import QOS, LinkError, client_from_settings
 from edge.mqtt.settings import MqttSettings
 
 REPLY_TIMEOUT_S = 10.0
-T = TypeVar("T")
+STATUS_TIMEOUT_S = 5.0
+"""A retained message comes with the subscription; one that is not there does not come at all."""
 
 
 class CommandClient:
@@ -34,92 +31,67 @@ class CommandClient:
 
     def __init__(self, settings: MqttSettings, root: str, name: CommandName) -> None:
         self._topic = COMMAND.at(root, name=name)
-        self._reply_topic = COMMAND_REPLY.at(root, name=name)
-        self._ready: SimpleQueue[str] = SimpleQueue()
-        self._replies: SimpleQueue[CommandReply | str] = SimpleQueue()
-        where = f"{settings.host}:{settings.port}"
-        try:
-            self._client = client_from_settings(settings, f"procunit-command-{secrets.token_hex(4)}")
-            self._client.on_connect = self._on_connect
-            self._client.on_subscribe = self._on_subscribe
-            self._client.on_publish = self._on_publish
-            self._client.on_disconnect = self._on_disconnect
-            self._client.on_message = self._on_message
-            self._client.connect(settings.host, settings.port, settings.keepalive_s)
-        except (LinkError, OSError) as error:
-            raise ProcunitError(
-                f"the broker cannot be reached: {error}", where=where, remedy="Run `procunit mqtt check`"
-            ) from error
-        self._client.loop_start()
-        problem = self._next(self._ready, "the broker does not answer")
-        if problem:
-            self.close()
-            raise ProcunitError(problem, where=where, remedy="Run `procunit mqtt check`")
+        self._session = Session(settings, COMMAND_REPLY.at(root, name=name), REPLY_TIMEOUT_S)
 
-    def ask(self, args: Mapping[str, object]) -> CommandReply:
-        """Send the command with these arguments and return the reply.
+    def ask(self, envelope: Mapping[str, object]) -> CommandReply:
+        """Send a command and return the reply to it.
 
         Raises:
             ProcunitError: no reply arrived, or the broker refused the command.
         """
-        cmd_id = uuid.uuid4().hex
-        self._client.publish(self._topic, json.dumps({"cmdId": cmd_id, "args": args}), QOS)
+        self._session.publish(self._topic, json.dumps(envelope))
         while True:
-            reply = self._next(self._replies, f"none within {REPLY_TIMEOUT_S:g} s")
-            if isinstance(reply, str):
-                raise ProcunitError(
-                    f"no reply to the command: {reply}",
-                    where=self._topic,
-                    remedy="Check that the device runs, and that this user may publish on this topic and read below it",
-                )
-            if reply.cmd_id == cmd_id:
+            received = self._session.receive(REPLY_TIMEOUT_S)
+            if isinstance(received, str):
+                raise self._no_reply(received)
+            try:
+                reply = CommandReply.model_validate_json(received)
+            except ValidationError as error:
+                raise self._no_reply(f"the reply cannot be read: {error.error_count()} problems") from error
+            if reply.cmd_id == envelope["cmdId"]:
                 return reply
 
-    def close(self) -> None:
-        """Disconnect and end paho's thread."""
-        self._client.disconnect()
-        self._client.loop_stop()
+    def _no_reply(self, why: str) -> ProcunitError:
+        return ProcunitError(
+            f"no reply to the command: {why}",
+            where=self._topic,
+            remedy="Check that the device runs, and that this user may publish on this topic and read below it",
+        )
 
     def __enter__(self) -> CommandClient:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._session.close()
 
-    @staticmethod
-    def _next(queue: SimpleQueue[T], timeout_text: str) -> T | str:
-        try:
-            return queue.get(timeout=REPLY_TIMEOUT_S)
-        except Empty:
-            return timeout_text
 
-    def _on_connect(
-        self, client: mqtt.Client, _userdata: object, _flags: object, reason: ReasonCode, _properties: object
-    ) -> None:
-        if reason.is_failure:
-            self._ready.put(f"the broker refused the connection: {reason}")
-        else:
-            client.subscribe(self._reply_topic, QOS)
+def position_of_device(settings: MqttSettings, root: str) -> Position:
+    """State id and counter in the retained status of a device: what a signed command has to fit.
 
-    def _on_subscribe(
-        self, _client: mqtt.Client, _userdata: object, _id: int, reasons: list[ReasonCode], _properties: object
-    ) -> None:
-        refused = next((reason for reason in reasons if reason.is_failure), None)
-        self._ready.put("" if refused is None else f"the broker refuses the subscription: {refused}")
-
-    def _on_publish(
-        self, _client: mqtt.Client, _userdata: object, _id: int, reason: ReasonCode, _properties: object
-    ) -> None:
-        if reason.is_failure:
-            self._replies.put(f"the broker refused it: {reason}")
-
-    def _on_disconnect(
-        self, _client: mqtt.Client, _userdata: object, _flags: object, reason: ReasonCode, _properties: object
-    ) -> None:
-        self._replies.put(f"the connection ended: {reason}")
-
-    def _on_message(self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
-        try:
-            self._replies.put(CommandReply.model_validate_json(message.payload))
-        except ValidationError as error:
-            self._replies.put(f"the reply cannot be read: {error.error_count()} problems")
+    Raises:
+        ProcunitError: there is no such status, the device is offline, or it is of an earlier version.
+    """
+    topic = STATUS.at(root)
+    with Session(settings, topic, REPLY_TIMEOUT_S) as session:
+        received = session.receive(STATUS_TIMEOUT_S)
+    if isinstance(received, str):
+        raise ProcunitError(
+            f"the device's retained status cannot be read: {received}",
+            where=topic,
+            remedy="Check that the device has been on this broker, and that this user may read this topic",
+        )
+    try:
+        status = Status.model_validate_json(received)
+    except ValidationError as error:
+        raise ProcunitError(
+            f"the device's status cannot be read: {error.error_count()} problems", where=topic
+        ) from error
+    if status.state_id is None or status.command_counter is None:
+        raise ProcunitError(
+            f"the device's status ({status.state}) has no stateId and commandCounter",
+            where=topic,
+            remedy="Wait until the device is connected again"
+            if status.state == "offline"
+            else "Update the device: its version is from before signed commands had an order",
+        )
+    return Position(status.state_id, status.command_counter)

@@ -1,31 +1,29 @@
 """The rules for the next part: the bundle's policy, the grown memory bank in use, and what signed commands changed.
 
 Signed commands switch the inspection on or off, and set thresholds, until the next such command. They are stored on the
-disk with their signatures and verified again at every start, so that a changed file cannot change a decision.
-Thresholds are for one bundle and are dropped if another bundle is used.
+disk with their signatures, under the device's own seal, and both are verified at every start, so that a changed file
+cannot change a decision. Thresholds are for one bundle and are dropped if another bundle is used.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from edge.bank.store import BankInUse
 from edge.bundle.keys import TrustedKey
+from edge.commands.command_state import CommandState
+from edge.commands.orders_file import LostOrdersError, OrdersFile, SignedOrder
 from edge.commands.signature import signer_of_command
 from edge.contract.commands import CommandName, ThresholdArgs
 from edge.errors import ProcunitError, first_problem
 from edge.policy import Policy, TypePolicy
-from edge.record import Record
-from edge.system.files import bytes_from_file, write_whole
 
-_MAX_FILE_BYTES = 8 << 20
 _logger = logging.getLogger(__name__)
 
 
@@ -38,25 +36,25 @@ class Rules:
     bank: BankInUse | None = None
 
 
-class SignedOrder(Record):
-    """A command as received, with the name that its signature covers."""
-
-    name: CommandName
-    command: dict[str, object]
-
-
-_ORDERS = TypeAdapter(tuple[SignedOrder, ...])
-
-
 class RulesInForce:
     """The signed orders in the file `path`, applied to the bundle's `policy`; `root` is that of the device's topics.
 
     `rules` may be read by any thread; `add` and `use_bank` replace it as a whole. `dropped` lists the orders in the
-    file that are no longer in force, each with the reason.
+    file that are no longer in force, each with the reason. If the file is not what this device stored last under
+    `state`, no order in it is in force, and the state is renewed.
     """
 
-    def __init__(self, path: Path, root: str, keys: tuple[TrustedKey, ...], bundle_id: str, policy: Policy) -> None:
-        self._path = path
+    def __init__(
+        self,
+        path: Path,
+        root: str,
+        keys: tuple[TrustedKey, ...],
+        bundle_id: str,
+        policy: Policy,
+        state: CommandState,
+    ) -> None:
+        self._file = OrdersFile(path, state)
+        self._state = state
         self._root = root
         self._keys = keys
         self._bundle_id = bundle_id
@@ -76,7 +74,7 @@ class RulesInForce:
         with self._changing:
             orders = _without_replaced((*self._orders, SignedOrder(name=name, command=dict(command))))
             rules = self._rules(orders, self.rules.bank)
-            self._store(orders)
+            self._file.store(orders)
             self._orders, self.rules = orders, rules
 
     def use_bank(self, bank: BankInUse) -> None:
@@ -94,11 +92,16 @@ class RulesInForce:
 
     def _load(self) -> None:
         try:
-            stored = self._stored()
-        except (ProcunitError, ValueError) as error:
-            self.dropped = (f"{self._path.name} cannot be read: {error}",)
+            stored = self._file.load()
+        except OSError as error:
+            self.dropped = (f"the signed orders cannot be read: {error.strerror}",)
             return
-        dropped = []
+        except LostOrdersError as error:
+            self.dropped = tuple(text for text in (self._state.lost, str(error)) if text is not None)
+            self._state.renew()
+            self._store_or_warn()
+            return
+        dropped = [] if self._state.lost is None else [self._state.lost]
         for order in stored:
             orders = (*self._orders, order)
             try:
@@ -110,15 +113,7 @@ class RulesInForce:
                 self._orders = orders
         self.dropped = tuple(dropped)
         if dropped:
-            try:
-                self._store(self._orders)
-            except ProcunitError as error:
-                _logger.warning("%s", error)
-
-    def _stored(self) -> tuple[SignedOrder, ...]:
-        if not self._path.exists():
-            return ()
-        return _ORDERS.validate_json(bytes_from_file(self._path, _MAX_FILE_BYTES))
+            self._store_or_warn()
 
     def _check_signature(self, order: SignedOrder) -> None:
         signature = order.command.get("signature")
@@ -127,13 +122,11 @@ class RulesInForce:
         ):
             raise ProcunitError("not signed by a key that this device trusts")
 
-    def _store(self, orders: tuple[SignedOrder, ...]) -> None:
+    def _store_or_warn(self) -> None:
         try:
-            write_whole(self._path, json.dumps([order.model_dump() for order in orders], indent=1).encode())
-        except OSError as error:
-            raise ProcunitError(
-                f"the order cannot be stored: {error.strerror}", where=str(self._path), remedy="Check the disk"
-            ) from error
+            self._file.store(self._orders)
+        except ProcunitError as error:
+            _logger.warning("%s", error)
 
 
 def _without_replaced(orders: tuple[SignedOrder, ...]) -> tuple[SignedOrder, ...]:

@@ -22,6 +22,7 @@ from edge.contract.commands import (
     ThresholdArgs,
 )
 from edge.errors import ProcunitError
+from edge.frames.labels import Labeller
 from edge.messages import PinAnswer
 
 Envelope = Mapping[str, object]
@@ -35,8 +36,9 @@ class DeviceActions:
     """The daemon's functions behind the commands; a ProcunitError means failure, with its text as the reply's text.
 
     `replay` (epoch, first and last seq) returns the number of results that will be sent again, `resend_frame` (result
-    id) whether the frame exists, `claim_part_id` the reason if the id cannot be matched to a part, else None. `order`
-    takes the name and signed envelope of a command that stays in force until changed, also after a restart.
+    id) whether the frame exists, `claim_part_id` the reason if the id cannot be matched to a part, else None. `label`
+    takes who labels, too. `order` takes the name and signed envelope of a command that stays in force until changed,
+    also after a restart.
     """
 
     report: Callable[[], DeviceReport]
@@ -44,7 +46,7 @@ class DeviceActions:
     snapshot: Callable[[], None]
     resend_frame: Callable[[str], bool]
     claim_part_id: Callable[[PartIdArgs], str | None]
-    label: Callable[[LabelArgs], PinAnswer]
+    label: Callable[[LabelArgs, Labeller], PinAnswer]
     order: Callable[[CommandName, Envelope], None]
 
 
@@ -59,10 +61,21 @@ class Answer:
 
 @dataclass(frozen=True)
 class Request:
-    """A command that fits its schema, and the function that executes it."""
+    """A command that fits its schema, and the function that executes it.
+
+    `run` takes the name of the key that signed the command, None for an unsigned one.
+    """
 
     command: Command
-    run: Callable[[DeviceActions], Answer]
+    run: Callable[[DeviceActions, str | None], Answer]
+
+
+@dataclass(frozen=True)
+class Received:
+    """The envelope of a command, and the name of the key that signed it; None for an unsigned one."""
+
+    envelope: Envelope
+    signed_by: str | None
 
 
 @dataclass(frozen=True)
@@ -92,7 +105,7 @@ def _kind(
     role: CommandRole,
     text: str,
     args_type: type[ArgsT],
-    run: Callable[[DeviceActions, ArgsT, Envelope], Answer],
+    run: Callable[[DeviceActions, ArgsT, Received], Answer],
 ) -> CommandKind:
     default: object = NoArgs() if args_type is NoArgs else ...
     schema = create_model(
@@ -102,40 +115,41 @@ def _kind(
     def read(envelope: Envelope) -> Request:
         command = schema.model_validate(envelope)
         args = args_type.model_validate(command.args)
-        return Request(command, lambda actions: run(actions, args, envelope))
+        return Request(command, lambda actions, signed_by: run(actions, args, Received(envelope, signed_by)))
 
     return CommandKind(name, role, text, schema, read)
 
 
-def _status(actions: DeviceActions, _args: NoArgs, _envelope: Envelope) -> Answer:
+def _status(actions: DeviceActions, _args: NoArgs, _received: Received) -> Answer:
     return Answer("see the report", report=actions.report())
 
 
-def _replay(actions: DeviceActions, args: ReplayArgs, _envelope: Envelope) -> Answer:
+def _replay(actions: DeviceActions, args: ReplayArgs, _received: Received) -> Answer:
     count = actions.replay(args.epoch, args.first_seq, args.last_seq)
     return Answer(f"{count} results will be sent again, marked as backfill", count)
 
 
-def _snapshot(actions: DeviceActions, _args: NoArgs, _envelope: Envelope) -> Answer:
+def _snapshot(actions: DeviceActions, _args: NoArgs, _received: Received) -> Answer:
     actions.snapshot()
     return Answer("the next part's photograph will be published")
 
 
-def _frame(actions: DeviceActions, args: FrameArgs, _envelope: Envelope) -> Answer:
+def _frame(actions: DeviceActions, args: FrameArgs, _received: Received) -> Answer:
     if not actions.resend_frame(args.result_id):
         raise ProcunitError(f"no frame of result {args.result_id} is stored; it may have been deleted for newer ones")
     return Answer("the photograph will be published again")
 
 
-def _part_id(actions: DeviceActions, args: PartIdArgs, _envelope: Envelope) -> Answer:
+def _part_id(actions: DeviceActions, args: PartIdArgs, _received: Received) -> Answer:
     problem = actions.claim_part_id(args)
     if problem is not None:
         raise ProcunitError(problem)
     return Answer("kept until the result of its part is made")
 
 
-def _label(actions: DeviceActions, args: LabelArgs, _envelope: Envelope) -> Answer:
-    answer = actions.label(args)
+def _label(actions: DeviceActions, args: LabelArgs, received: Received) -> Answer:
+    by = received.envelope.get("by")
+    answer = actions.label(args, Labeller(by if isinstance(by, str) else None, received.signed_by))
     if answer == PinAnswer():
         raise ProcunitError("no frame of this part is stored; it may have been deleted for newer ones")
     text = f"{answer.pinned} frames are kept for training as {args.label!r}"
@@ -146,18 +160,18 @@ def _label(actions: DeviceActions, args: LabelArgs, _envelope: Envelope) -> Answ
     return Answer(text, answer.pinned + answer.coming)
 
 
-def _arm(actions: DeviceActions, _args: NoArgs, envelope: Envelope) -> Answer:
-    actions.order("arm", envelope)
+def _arm(actions: DeviceActions, _args: NoArgs, received: Received) -> Answer:
+    actions.order("arm", received.envelope)
     return Answer("parts are inspected")
 
 
-def _disarm(actions: DeviceActions, _args: NoArgs, envelope: Envelope) -> Answer:
-    actions.order("disarm", envelope)
+def _disarm(actions: DeviceActions, _args: NoArgs, received: Received) -> Answer:
+    actions.order("disarm", received.envelope)
     return Answer("parts are not inspected until `arm`; each is reported as not inspected")
 
 
-def _threshold(actions: DeviceActions, _args: ThresholdArgs, envelope: Envelope) -> Answer:
-    actions.order("threshold", envelope)
+def _threshold(actions: DeviceActions, _args: ThresholdArgs, received: Received) -> Answer:
+    actions.order("threshold", received.envelope)
     return Answer("the thresholds are in force; a type whose threshold was changed sends to review")
 
 

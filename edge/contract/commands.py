@@ -13,7 +13,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from edge.bundle.manifest import NAME_PATTERN, OneLine
-from edge.contract.payloads import BundleRef, CommandOutcome, Metrics, Payload, ScoreSet, Status, Text
+from edge.contract.payloads import BundleRef, CommandOutcome, Metrics, Payload, ScoreSet, StateId, Status, Text
 from edge.faults import FaultId
 from edge.record import Record
 from edge.system.clock import unix_s_from_utc
@@ -44,6 +44,8 @@ Epoch = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]
 PartId = Annotated[str, Field(min_length=1, max_length=MAX_PART_ID)]
 DefectName = Annotated[str, Field(pattern=NAME_PATTERN)]
 Score = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Counter = Annotated[int, Field(strict=True, ge=1, lt=1 << 53)]
+"""The number of a signed command; every JSON reader holds an integer below 2^53 exactly."""
 CmdId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")]
 """The id that the sender gives a command and never uses again, such as a UUID."""
 
@@ -95,11 +97,12 @@ class PartIdArgs(CommandArgs):
 
 
 class LabelArgs(CommandArgs):
-    """The true label of a part: the name of a defect type, or `good` for a false alarm."""
+    """The true label of a part: a defect type of the bundle, or `good` for a false alarm; others need `new_type`."""
 
     label: DefectName
     part_id: PartId | None = None
     result_id: ResultId | None = None
+    new_type: bool = Field(default=False, strict=True)
 
     @model_validator(mode="after")
     def _part_or_result(self) -> LabelArgs:
@@ -127,13 +130,16 @@ class ThresholdArgs(CommandArgs):
 class Command(CommandArgs):
     """The envelope of every command: `by` is only recorded, `signature` is Ed25519 in base64.
 
-    A command without `expires_at` never expires; a signed command must have both times. `args` differ per command.
+    A command without `expires_at` never expires. A signed command must have both times, the `state_id` of the device's
+    status, and a `counter` above the `command_counter` there. `args` differ per command.
     """
 
     cmd_id: CmdId
     issued_at: UtcTime | None = None
     expires_at: UtcTime | None = None
     by: OneLine | None = None
+    state_id: StateId | None = None
+    counter: Counter | None = None
     args: CommandArgs
     signature: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{86}==$")] | None = None
 
@@ -149,6 +155,7 @@ class Refusal(str, Enum):
     EXPIRED = "expired"
     NOT_ALLOWED = "not_allowed"
     DUPLICATE = "duplicate"
+    SUPERSEDED = "superseded"
     SIGNATURE = "signature"
     IMPOSSIBLE = "impossible"
     FAILED = "failed"

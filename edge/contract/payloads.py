@@ -33,6 +33,8 @@ CommandOutcome = Literal["done", "refused", "failed"]
 """Outcome of a command: executed, not admitted, or admitted but failed."""
 
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
+StateId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+"""The random id of a device's record of signed commands; a new one if that record is lost."""
 
 
 class ResultEvaluation(IntEnum):
@@ -175,6 +177,8 @@ class Status(Payload):
     """The device's state; retained. The broker publishes `offline` (the will) if the connection breaks.
 
     `activity` is what the device is doing now, `progress` the share done, 0 to 1 (building an engine takes minutes).
+    A signed command carries `state_id` and a counter above `command_counter`, the highest one accepted; both are None
+    while the device is offline.
     """
 
     device: str
@@ -184,6 +188,8 @@ class Status(Payload):
     version: str
     activity: Text | None = None
     progress: Share | None = None
+    state_id: StateId | None = None
+    command_counter: Annotated[int, Field(ge=0)] | None = None
 
 
 class Percentiles(Payload):

@@ -8,7 +8,6 @@ A file name contains result id, verdict and a hash of the part id, so that a res
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -18,10 +17,12 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 
+from edge.bundle.manifest import GOOD
 from edge.contract.encoding import clean_text
 from edge.contract.payloads import SHOWN_VERDICTS
 from edge.errors import ProcunitError
 from edge.frames.image import record_from_png
+from edge.frames.pin_record import LabelEntry, label_of_pinned, write_pin_record
 from edge.system.files import write_whole
 
 RING, UNSENT, KEPT, PINNED = "ring", "unsent", "kept", "pinned"
@@ -37,23 +38,33 @@ _AUDIT = "audit"
 
 
 class Worth(IntEnum):
-    """Value of a frame; frames of lower value are evicted first."""
+    """Value of a frame; frames of lower value are evicted first, pinned ones only if the quota is made smaller."""
 
     PASS = 0
     AUDIT = 1
     SHOWN = 2
-    PINNED = 3
+    GOOD = 3
+    DEFECT = 4
+
+
+_PINNED_WORTHS = (Worth.GOOD, Worth.DEFECT)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFrame:
-    """A frame on disk; `part` is a hash of the part id, None if the part has none."""
+    """A frame on disk; `part` is a hash of the part id, `label` that of a pinned frame; None if there is none."""
 
     result_id: str
     path: Path
     size_bytes: int
     worth: Worth
     part: str | None = None
+    label: str | None = None
+
+    @property
+    def pinned(self) -> bool:
+        """Whether a label keeps it for the next training."""
+        return self.worth in _PINNED_WORTHS
 
 
 def part_hash(part_id: str) -> str:
@@ -69,9 +80,10 @@ def frame_name(result_id: str, decided: str, part_id: str | None) -> str:
 class FrameFiles:
     """The files within `quota_bytes`; not thread-safe, the caller holds a lock.
 
-    Eviction: the oldest passes first, then audits, then reviews and rejects, then pinned frames. While audits, reviews
-    and rejects take more than half of the space that is not pinned, they are evicted before passes, so that passes are
-    kept for a while, too.
+    Eviction: the oldest passes first, then audits, then reviews and rejects. While audits, reviews and rejects take
+    more than half of the space that is not pinned, they are evicted before passes, so that passes are kept for a while,
+    too. A new frame never displaces a pinned one. If the quota was made smaller, pinned frames are evicted last, and
+    labelled defects after good ones.
 
     Raises:
         OSError: the folders cannot be created or read.
@@ -88,6 +100,7 @@ class FrameFiles:
         for frame in _frames_on_disk(directory):
             self._add(frame)
         self._evict(self._quota_bytes)
+        self._evict_pinned()
 
     def write(self, folder: str, name: str, png: bytes) -> StoredFrame:
         """Write a file; evict others if the quota or the disk requires it.
@@ -144,22 +157,34 @@ class FrameFiles:
         if current is not None and current.path.parent.name == UNSENT:
             self._move(current, replace(current, path=self._directory / KEPT / current.path.name))
 
-    def of_result(self, result_id: str) -> list[StoredFrame]:
-        """The best file of a result: a list of one or none."""
-        return self._best(lambda frame: frame.result_id == result_id)
+    def matching(self, matches: Callable[[StoredFrame], bool]) -> list[StoredFrame]:
+        """The best file of each result that matches."""
+        best: dict[str, StoredFrame] = {}
+        for frames in self._frames.values():
+            for frame in filter(matches, frames.values()):
+                if frame.result_id not in best or _rank(frame) > _rank(best[frame.result_id]):
+                    best[frame.result_id] = frame
+        return list(best.values())
 
-    def of_part(self, part_id: str) -> list[StoredFrame]:
-        """The best file of each result of a part."""
-        part = part_hash(part_id)
-        return self._best(lambda frame: frame.part == part)
+    def pinned_with(self, matches: Callable[[StoredFrame], bool]) -> list[tuple[str, str]]:
+        """Result id and label of the pinned frames that match, or are of the same part as a frame that does."""
+        found = self.matching(matches)
+        results, parts = {frame.result_id for frame in found}, {frame.part for frame in found} - {None}
+        pinned = [frame for worth in _PINNED_WORTHS for frame in self._frames[worth].values()]
+        return [
+            (frame.result_id, frame.label)
+            for frame in pinned
+            if frame.label is not None and (frame.result_id in results or frame.part in parts)
+        ]
 
     def can_pin(self, frame: StoredFrame) -> bool:
-        """True if all pinned frames including this one take at most half of the quota."""
-        pinned_already = frame.worth is Worth.PINNED
-        return pinned_already or self._bytes[Worth.PINNED] + frame.size_bytes <= self._quota_bytes // 2
+        """True if all pinned frames including this one take at most half of the quota, and of the files allowed."""
+        if frame.pinned:
+            return True
+        return self._pinned_bytes + frame.size_bytes <= self._quota_bytes // 2 and self._count_pinned < MAX_FRAMES // 2
 
-    def pin(self, frame: StoredFrame, label: str) -> StoredFrame | None:
-        """Move a file to `pinned` and write its record and label beside it; None if the file no longer exists.
+    def pin(self, frame: StoredFrame, entries: tuple[LabelEntry, ...]) -> StoredFrame | None:
+        """Move a file to `pinned` and write its record and labels beside it; None if the file no longer exists.
 
         Raises:
             OSError: it cannot be written.
@@ -172,17 +197,8 @@ class FrameFiles:
             self._delete(frame)
             return None
         target = self._directory / PINNED / frame.path.name
-        beside = {"result_id": frame.result_id, **record, "label": label}
-        write_whole(target.with_suffix(".json"), json.dumps(beside, indent=1).encode())
-        return self._move(frame, replace(frame, path=target, worth=Worth.PINNED))
-
-    def _best(self, matches: Callable[[StoredFrame], bool]) -> list[StoredFrame]:
-        best: dict[str, StoredFrame] = {}
-        for frames in self._frames.values():
-            for frame in filter(matches, frames.values()):
-                if frame.result_id not in best or _rank(frame) > _rank(best[frame.result_id]):
-                    best[frame.result_id] = frame
-        return list(best.values())
+        write_pin_record(target, frame.result_id, record, entries)
+        return self._move(frame, _as_pinned(replace(frame, path=target), entries[-1].label))
 
     def _move(self, frame: StoredFrame, moved: StoredFrame) -> StoredFrame | None:
         try:
@@ -213,23 +229,39 @@ class FrameFiles:
 
     def _delete(self, frame: StoredFrame) -> None:
         frame.path.unlink(missing_ok=True)
-        if frame.worth is Worth.PINNED:
+        if frame.pinned:
             frame.path.with_suffix(".json").unlink(missing_ok=True)
         self._remove_entry(frame)
 
     def _evict(self, limit_bytes: int) -> None:
-        while (sum(self._bytes.values()) > limit_bytes or self._count > MAX_FRAMES) and self._count:
-            self._delete(self._next_to_evict())
+        while sum(self._bytes.values()) > limit_bytes or self._count > MAX_FRAMES:
+            frame = self._next_to_evict()
+            if frame is None:
+                return
+            self._delete(frame)
+
+    def _evict_pinned(self) -> None:
+        for worth in _PINNED_WORTHS:
+            while self._frames[worth] and self._pinned_bytes > self._quota_bytes:
+                self._delete(next(iter(self._frames[worth].values())))
 
     @property
     def _count(self) -> int:
         return sum(len(frames) for frames in self._frames.values())
 
-    def _next_to_evict(self) -> StoredFrame:
-        order = [Worth.PASS, Worth.AUDIT, Worth.SHOWN, Worth.PINNED]
-        if self._bytes[Worth.AUDIT] + self._bytes[Worth.SHOWN] > (self._quota_bytes - self._bytes[Worth.PINNED]) // 2:
-            order = [Worth.AUDIT, Worth.SHOWN, Worth.PASS, Worth.PINNED]
-        return next(frame for worth in order for frame in self._frames[worth].values())
+    @property
+    def _count_pinned(self) -> int:
+        return sum(len(self._frames[worth]) for worth in _PINNED_WORTHS)
+
+    @property
+    def _pinned_bytes(self) -> int:
+        return sum(self._bytes[worth] for worth in _PINNED_WORTHS)
+
+    def _next_to_evict(self) -> StoredFrame | None:
+        order = [Worth.PASS, Worth.AUDIT, Worth.SHOWN]
+        if self._bytes[Worth.AUDIT] + self._bytes[Worth.SHOWN] > (self._quota_bytes - self._pinned_bytes) // 2:
+            order = [Worth.AUDIT, Worth.SHOWN, Worth.PASS]
+        return next((frame for worth in order for frame in self._frames[worth].values()), None)
 
 
 def _key(frame: StoredFrame) -> _Key:
@@ -238,7 +270,11 @@ def _key(frame: StoredFrame) -> _Key:
 
 def _rank(frame: StoredFrame) -> tuple[bool, bool]:
     """Rank of several files of one result: pinned is best, then full resolution."""
-    return frame.worth is Worth.PINNED, frame.path.parent.name != RING
+    return frame.pinned, frame.path.parent.name != RING
+
+
+def _as_pinned(frame: StoredFrame, label: str) -> StoredFrame:
+    return replace(frame, worth=Worth.GOOD if label == GOOD else Worth.DEFECT, label=label)
 
 
 def _frame_from_path(path: Path, size_bytes: int) -> StoredFrame | None:
@@ -246,11 +282,9 @@ def _frame_from_path(path: Path, size_bytes: int) -> StoredFrame | None:
     if match is None:
         return None
     result_id, decided, part = match.groups()
-    if path.parent.name == PINNED:
-        worth = Worth.PINNED
-    else:
-        worth = Worth.SHOWN if decided in SHOWN_VERDICTS else Worth.AUDIT if decided == _AUDIT else Worth.PASS
-    return StoredFrame(result_id, path, size_bytes, worth, part)
+    worth = Worth.SHOWN if decided in SHOWN_VERDICTS else Worth.AUDIT if decided == _AUDIT else Worth.PASS
+    frame = StoredFrame(result_id, path, size_bytes, worth, part)
+    return _as_pinned(frame, label_of_pinned(path)) if path.parent.name == PINNED else frame
 
 
 def _frames_on_disk(directory: Path) -> list[StoredFrame]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from edge.contract.encoding import rounded_score
 from edge.contract.payloads import shows_frame
@@ -24,9 +25,11 @@ from edge.frames.image import (
     png_from_pixels,
     png_with_map,
 )
-from edge.frames.labels import checked_label
+from edge.frames.labels import NOBODY, Labeller, checked_label
+from edge.frames.pin_record import LabelEntry, check_key, entry_from_labeller
 from edge.geometry import Geometry
 from edge.messages import Inspection, PinAnswer, PixelArray, Scores, Verdict
+from edge.system.clock import utc_now
 
 MAX_WAITING_BYTES = 64 << 20
 """Limit on pixels waiting for the disk; half of it for frames that are not published."""
@@ -44,6 +47,21 @@ class _WaitingFrame:
     inspected: bool
     record: Record
     scores: Scores | None
+
+
+class _OfPart(Protocol):
+    """A frame of a result and a part, stored or waiting."""
+
+    @property
+    def result_id(self) -> str:
+        """The result's id."""
+
+    @property
+    def part(self) -> str | None:
+        """The hash of the part's id."""
+
+
+_Matches = Callable[[_OfPart], bool]
 
 
 class FrameStore:
@@ -66,7 +84,7 @@ class FrameStore:
         self._waiting: deque[_WaitingFrame] = deque()
         self._waiting_bytes = 0
         self._being_written: _WaitingFrame | None = None
-        self._labels: dict[str, str] = {}
+        self._labels: dict[str, tuple[LabelEntry, ...]] = {}
         self._closing = False
         self._files_lock = threading.Lock()
         try:
@@ -125,29 +143,29 @@ class FrameStore:
     def resend(self, result_id: str) -> bool:
         """Publish the frame of a result again, at full resolution if still stored; False if no file is left."""
         with self._files_lock:
-            frames = self._files.of_result(result_id)
+            frames = self._files.matching(lambda frame: frame.result_id == result_id)
             for frame in frames:
                 self._files.send_again(frame)
         return bool(frames)
 
-    def pin_part(self, part_id: str, label: str) -> PinAnswer:
+    def pin_part(self, part_id: str, label: str, labeller: Labeller = NOBODY) -> PinAnswer:
         """Pin all frames of a part for the next training, with this label.
 
         Raises:
+            NeedsKeyError: an unsigned label calls a part good that is labelled as a defect.
             ProcunitError: the label is not valid, or the disk fails.
         """
         part = part_hash(part_id)
-        return self._pin(checked_label(label), lambda files: files.of_part(part_id), lambda frame: frame.part == part)
+        return self._pin(label, labeller, lambda frame: frame.part == part)
 
-    def pin_result(self, result_id: str, label: str) -> PinAnswer:
+    def pin_result(self, result_id: str, label: str, labeller: Labeller = NOBODY) -> PinAnswer:
         """Pin the frame of a result for the next training, with this label.
 
         Raises:
+            NeedsKeyError: an unsigned label calls a frame good whose part is labelled as a defect.
             ProcunitError: the label is not valid, or the disk fails.
         """
-        return self._pin(
-            checked_label(label), lambda files: files.of_result(result_id), lambda frame: frame.result_id == result_id
-        )
+        return self._pin(label, labeller, lambda frame: frame.result_id == result_id)
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until every queued frame is written or given up; False after the timeout."""
@@ -167,31 +185,51 @@ class FrameStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _pin(
-        self,
-        label: str,
-        stored: Callable[[FrameFiles], list[StoredFrame]],
-        matches: Callable[[_WaitingFrame], bool],
-    ) -> PinAnswer:
+    def _pin(self, label: str, labeller: Labeller, matches: _Matches) -> PinAnswer:
+        entry = entry_from_labeller(checked_label(label), labeller, utc_now())
         with self._waiting_changed:
-            current = [self._being_written] if self._being_written else []
-            coming = [waiting.result_id for waiting in (*current, *self._waiting) if matches(waiting)]
-            self._labels.update(dict.fromkeys(coming, label))
+            parts = {frame.part for frame in self._not_written if matches(frame)}
+        with self._files_lock:
+            parts |= {frame.part for frame in self._files.matching(matches)}
+
+            def of_part(frame: _OfPart) -> bool:
+                return matches(frame) or (frame.part is not None and frame.part in parts)
+
+            check_key(entry, self._files.pinned_with(of_part))
+        with self._waiting_changed:
+            labelled = [frame for frame in self._not_written if frame.result_id in self._labels and of_part(frame)]
+            check_key(entry, [(frame.result_id, self._labels[frame.result_id][-1].label) for frame in labelled])
+            coming = [frame for frame in self._not_written if matches(frame)]
+            for frame in coming:
+                self._labels[frame.result_id] = (*self._labels.get(frame.result_id, ()), entry)
+        pinned, no_room = self._pin_stored(matches, (entry,), {frame.result_id for frame in coming})
+        return PinAnswer(pinned, len(coming), no_room)
+
+    @property
+    def _not_written(self) -> list[_WaitingFrame]:
+        """The frames that are waiting or being written; the caller holds the lock."""
+        return [*([self._being_written] if self._being_written else []), *self._waiting]
+
+    def _pin_stored(
+        self, matches: _Matches, entries: tuple[LabelEntry, ...], coming: Collection[str] = ()
+    ) -> tuple[int, int]:
+        """Pin stored frames, but for those that are coming; returns how many were, and how many had no room."""
         pinned = no_room = 0
         with self._files_lock:
+            check_key(entries[-1], self._files.pinned_with(matches))
             try:
-                for frame in stored(self._files):
+                for frame in self._files.matching(matches):
                     if frame.result_id in coming:
                         continue
                     if self._files.can_pin(frame):
-                        pinned += self._files.pin(frame, label) is not None
+                        pinned += self._files.pin(frame, entries) is not None
                     else:
                         no_room += 1
             except OSError as error:
                 raise ProcunitError(
                     f"frames cannot be pinned: {error.strerror}", remedy="Check the disk and send the label again"
                 ) from error
-        return PinAnswer(pinned, len(coming), no_room)
+        return pinned, no_room
 
     def _write_loop(self) -> None:
         while (waiting := self._next_waiting()) is not None:
@@ -204,9 +242,9 @@ class FrameStore:
                 self.error = error
             with self._waiting_changed:
                 self._being_written = None
-                label = self._labels.pop(waiting.result_id, None)
-            if label is not None:
-                self._pin_late(waiting.result_id, label)
+                entries = self._labels.pop(waiting.result_id, None)
+            if entries is not None:
+                self._pin_late(waiting.result_id, entries)
             with self._waiting_changed:
                 self._waiting_bytes -= waiting.pixels.nbytes
                 self._waiting_changed.notify_all()
@@ -232,14 +270,14 @@ class FrameStore:
             with self._files_lock:
                 self._files.write(folder, waiting.name, png)
 
-    def _pin_late(self, result_id: str, label: str) -> None:
-        """Pin a frame whose label arrived before the frame was written."""
+    def _pin_late(self, result_id: str, entries: tuple[LabelEntry, ...]) -> None:
+        """Pin a frame whose labels arrived before the frame was written."""
         try:
-            answer = self.pin_result(result_id, label)
+            pinned, _no_room = self._pin_stored(lambda frame: frame.result_id == result_id, entries)
         except ProcunitError as error:
             _logger.warning("the label of %s is lost: %s", result_id, error)
             return
-        if not answer.pinned:
+        if not pinned:
             _logger.warning(
                 "the label of %s is lost: its frame was not written, or the quota for pinned frames is full", result_id
             )

@@ -9,6 +9,7 @@ from edge.contract.payloads import BundleRef
 from edge.contract.results import threshold_set_from_policy
 from edge.errors import ProcunitError
 from edge.fault_board import FaultBoard
+from edge.frames.labels import Labeller, known_label
 from edge.frames.store import FrameStore
 from edge.line.inspector import Inspector
 from edge.line.metrics import DeviceMetrics
@@ -49,10 +50,12 @@ def actions_of_line(
             raise ProcunitError("the device is disarmed: no part is photographed", remedy="Send `arm` first")
         inspector.show_next()
 
-    def label(args: LabelArgs) -> PinAnswer:
+    def label(args: LabelArgs, labeller: Labeller) -> PinAnswer:
+        types = tuple(rule.name for rule in rules_in_force.rules.policy.types)
+        name = known_label(args.label, types, new_type=args.new_type)
         if args.part_id is not None:
-            return frames.pin_part(args.part_id, args.label)
-        return frames.pin_result(args.result_id or "", args.label)  # the schema requires one of the two
+            return frames.pin_part(args.part_id, name, labeller)
+        return frames.pin_result(args.result_id or "", name, labeller)  # the schema requires one of the two
 
     return DeviceActions(
         report=report,

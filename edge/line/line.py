@@ -10,6 +10,7 @@ from edge.bundle.keys import TrustedKey, keys_for_commands
 from edge.bundle.reader import Bundle
 from edge.camera.source import camera_type_from_kind
 from edge.commands.audit import AuditLog
+from edge.commands.command_state import CommandState
 from edge.commands.desk import CommandDesk
 from edge.commands.rules_in_force import RulesInForce
 from edge.config.settings import Settings
@@ -33,7 +34,7 @@ from edge.mqtt.publisher import Publisher
 from edge.outbox.outbox import Outbox
 from edge.pipeline import Pipeline
 from edge.policy import policy_from_manifest
-from edge.state_dir import ENGINES_FOLDER, ORDERS_FILE
+from edge.state_dir import COMMAND_STATE_FILE, ENGINES_FOLDER, ORDERS_FILE
 from edge.system.service_manager import Heartbeat
 
 
@@ -80,7 +81,9 @@ def line_from_settings(
         simulated=camera_type.simulated,
     )
     command_keys = keys_for_commands(keys, demo_bundle=bundle.signed_by.demo)
-    rules_in_force = RulesInForce(settings.state_dir / ORDERS_FILE, root, command_keys, bundle.bundle_id, policy)
+    command_state = CommandState(settings.state_dir / COMMAND_STATE_FILE)
+    orders_path = settings.state_dir / ORDERS_FILE
+    rules_in_force = RulesInForce(orders_path, root, command_keys, bundle.bundle_id, policy, command_state)
     if rules_in_force.dropped:
         board.report(FaultId.ORDER_DROPPED, "; ".join(rules_in_force.dropped))
     bank_watch = _bank_watch(settings, bundle, keys, rules_in_force, board)
@@ -103,10 +106,16 @@ def line_from_settings(
 
     def on_command(incoming: Incoming) -> None:
         reply = desk.handle(incoming)
+        publish_position()
         if reply is not None:
             publisher.reply(reply.topic, reply.payload, reply.correlation)
 
+    def publish_position() -> None:
+        position = command_state.position
+        publisher.set_command_position(position.state_id, position.counter)
+
     publisher = Publisher(outbox, frames, settings.mqtt, settings.device, on_command)
+    publish_position()
     metrics = DeviceMetrics(device, outbox, inspector, publisher, settings.state_dir)
     desk = CommandDesk(
         root,
@@ -114,6 +123,7 @@ def line_from_settings(
         allowed=settings.commands.allowed,
         keys=command_keys,
         memory=outbox.command_memory,
+        order=command_state,
         actions=actions_of_line(
             outbox=outbox,
             frames=frames,

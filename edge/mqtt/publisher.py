@@ -12,11 +12,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Literal
 
-from edge.contract.encoding import clean_text
 from edge.contract.payloads import Status, bytes_from_payload
 from edge.contract.topics import COMMAND, METRICS, STATUS, DeviceSettings, root_from_device
 from edge.fault_board import put_event
@@ -33,6 +31,7 @@ from edge.mqtt.frame_sender import FramePace
 from edge.mqtt.inlet import CLOSED_S, CommandInlet, Incoming
 from edge.mqtt.poison_message import CUTS_TO_CONVICT, PoisonMessageFinder
 from edge.mqtt.settings import MqttSettings
+from edge.mqtt.status import Activity, State, StatusContent
 from edge.mqtt.tls import TlsFiles
 from edge.outbox.outbox import Outbox
 from edge.system.clock import utc_now
@@ -51,8 +50,6 @@ _DRAIN_S = 5.0
 
 _logger = logging.getLogger(__name__)
 
-State = Literal["starting", "running", "stopped", "offline"]
-
 
 @dataclass(frozen=True, slots=True)
 class PublisherState:
@@ -64,12 +61,6 @@ class PublisherState:
     sent: int
     quarantined: int
     frames_sent: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Activity:
-    text: str
-    progress: float | None
 
 
 class Publisher:
@@ -96,7 +87,8 @@ class Publisher:
         self._stop_at_monotonic_s = 0.0
         self._detail = "not connected yet"
         self._connections = 0
-        self._activity: _Activity | None = None
+        self._changing = StatusContent()
+        self._change_lock = threading.Lock()
         self._best_effort = BestEffortQueue(METRICS.at(self._root))
         self._across = AcrossConnections(
             self._root,
@@ -122,7 +114,7 @@ class Publisher:
     @property
     def status(self) -> Status:
         """The status that it would publish now; any thread may read it."""
-        return self._status("starting" if self._activity else "running", utc_now())
+        return self._status("starting" if self._changing.activity else "running", utc_now())
 
     def start(self) -> None:
         """Start the threads."""
@@ -143,8 +135,11 @@ class Publisher:
 
     def set_activity(self, text: str | None, progress: float | None = None) -> None:
         """Publish the status `starting` with an activity and its progress (0 to 1), or `running` if `text` is None."""
-        self._activity = None if text is None else _Activity(text, progress)
-        self._outbox.wakeup.set()
+        self._change(lambda shown: replace(shown, activity=None if text is None else Activity(text, progress)))
+
+    def set_command_position(self, state_id: str, command_counter: int) -> None:
+        """Publish in the status which state signed commands have to name, and the highest counter accepted in it."""
+        self._change(lambda shown: replace(shown, state_id=state_id, command_counter=command_counter))
 
     def offer_metrics(self, payload: bytes) -> None:
         """Publish metrics after all unsent messages; new ones replace metrics not sent yet."""
@@ -155,6 +150,12 @@ class Publisher:
         """Publish the reply to a command after all unsent messages; it is lost if the connection breaks."""
         self._best_effort.put_reply(BestEffortMessage(topic, payload, correlation))
         self._outbox.wakeup.set()
+
+    def _change(self, change: Callable[[StatusContent], StatusContent]) -> None:
+        with self._change_lock:
+            before, self._changing = self._changing, change(self._changing)
+        if self._changing != before:
+            self._outbox.wakeup.set()
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -209,13 +210,13 @@ class Publisher:
         finally:
             connection.abandon()
 
-    def _deliver(self, delivery: Delivery, files: TlsFiles, published: _Activity | None) -> None:
+    def _deliver(self, delivery: Delivery, files: TlsFiles, published: StatusContent) -> None:
         """Send until the publisher stops, or has to reconnect because certificates were exchanged."""
         files_checked_s = status_s = time.monotonic()
         while not self._stopping.is_set():
             delivery.step()
             now_s = time.monotonic()
-            if self._activity != published and now_s - status_s >= _STATUS_INTERVAL_S:
+            if self._changing != published and now_s - status_s >= _STATUS_INTERVAL_S:
                 published, status_s = self._publish_status(delivery), now_s
             if now_s - files_checked_s >= FILE_CHECK_INTERVAL_S:
                 files_checked_s = now_s
@@ -239,11 +240,11 @@ class Publisher:
         _logger.warning("commands arrive too fast or are too large: %s", detail)
         put_event(self._outbox, self._across.device, FaultId.COMMAND_FLOOD, detail)
 
-    def _publish_status(self, delivery: Delivery) -> _Activity | None:
-        """Publish the status; returns the activity that it contains."""
-        activity = self._activity
+    def _publish_status(self, delivery: Delivery) -> StatusContent:
+        """Publish the status; returns what it contains of what changes."""
+        changing = self._changing
         delivery.publish_status(bytes_from_payload(self.status), STATUS_TIMEOUT_S)
-        return activity
+        return changing
 
     def _limits_from_connack(self, connection: Connection) -> Connected:
         deadline = time.monotonic() + CONNACK_TIMEOUT_S
@@ -271,17 +272,9 @@ class Publisher:
         self._suspect_frame = frame or self._suspect_frame
 
     def _status(self, state: State, time_utc: str | None) -> Status:
-        activity = self._activity if state == "starting" else None
-        text = activity.text if activity else None if self._settings.protocol == "5" else UNVERIFIABLE
-        return Status(
-            device=self._across.device,
-            epoch=self._outbox.epoch,
-            state=state,
-            time=time_utc,
-            version=self._version,
-            activity=None if text is None else clean_text(text),
-            progress=activity.progress if activity else None,
-        )
+        note = None if self._settings.protocol == "5" else UNVERIFIABLE
+        device, epoch = self._across.device, self._outbox.epoch
+        return self._changing.status(state, time_utc, device, epoch, self._version, note)
 
     def _log_link(self, detail: str) -> None:
         if detail != self._detail:

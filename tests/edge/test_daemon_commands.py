@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -97,13 +98,14 @@ def test_each_unsigned_command_does_what_it_promises(device: Device, broker: Bro
         assert plant.ask("frame", {"resultId": f"{rejected.epoch}-999"}).reason is Refusal.IMPOSSIBLE
 
         assert plant.ask("label", {"label": "good", "resultId": rejected.result_id}).count == 1
-        assert plant.ask("label", {"label": "dent", "partId": "00003.png"}).count == 1
-        assert plant.ask("label", {"label": "dent", "partId": "nobody's"}).reason is Refusal.IMPOSSIBLE
+        dent = {"label": "dent", "newType": True}
+        assert plant.ask("label", {**dent, "partId": "00003.png"}).count == 1
+        assert plant.ask("label", {**dent, "partId": "nobody's"}).reason is Refusal.IMPOSSIBLE
         assert len(list((device.folder / "state/frames/pinned").glob("*.json"))) == 2
 
         labels = device.folder / "labels.csv"
         labels.write_text("part_id,label\n00007.png,good\n00008.png,dent\nnobody's,dent\n")
-        labelled = CliRunner().invoke(cli, ["label", str(labels), "--config", str(device.config)])
+        labelled = CliRunner().invoke(cli, ["label", str(labels), "--config", str(device.config), "--new-type", "dent"])
         assert labelled.exit_code == 0
         assert labelled.output.startswith(
             "2 of 3 labels; 2 frames are kept for training\n  nobody's: no frame of this part is"
@@ -170,6 +172,110 @@ def test_signed_orders_hold_over_a_restart_until_they_are_changed(device: Device
         ]
         states = [Status.model_validate_json(payload).state for payload in payloads(subscriber.messages, "status")]
         assert list(dict.fromkeys(states)) == ["starting", "running", "stopped"]
+
+
+def labels_stored(device: Device) -> dict[str, list[str]]:
+    """The labels of each pinned frame, oldest first, by its result's number."""
+    files = (device.folder / "state/frames/pinned").glob("*.json")
+    records = [json.loads(path.read_text()) for path in files]
+    return {r["result_id"].partition("-")[2]: [entry["label"] for entry in r["label_history"]] for r in records}
+
+
+def test_a_stored_defect_becomes_good_by_a_signed_label_alone_and_misspelt_types_are_asked_about(
+    device: Device, broker: Broker
+) -> None:
+    key, labels = str(device.folder / "demo-key.pem"), device.folder / "labels.csv"
+
+    def label(rows: str, *options: str) -> str:
+        labels.write_text(f"part_id,label\n{rows}")
+        outcome = CliRunner().invoke(cli, ["label", str(labels), "--config", str(device.config), *options])
+        assert outcome.exit_code == 0, outcome.exception
+        return outcome.output
+
+    with listening(broker, device) as (subscriber, plant), running(device, plant):
+        subscriber.wait_for(lambda m: len(results_of(m)) == PARTS)
+        for wrong in ("scrach", "Scratch", "scratches", "skratch"):
+            reply = plant.ask("label", {"label": wrong, "partId": "00003.png"})
+            assert reply.reason is Refusal.IMPOSSIBLE
+            assert "did you mean 'scratch'?" in reply.text
+        assert (
+            "did you mean 'good'?" in plant.ask("label", {"label": "Good", "partId": "00003.png", "newType": True}).text
+        )
+        assert labels_stored(device) == {}
+
+        assert label("00003.png,scratch\n00004.png,porosity\n", "--by", "quality-2").startswith("1 of 2 labels")
+        assert label("00004.png,porosity\n", "--new-type", "porosity").startswith("1 of 1 labels")
+        refused = plant.ask("label", {"label": "good", "partId": "00003.png"})
+        assert (refused.outcome, refused.reason) == ("refused", Refusal.SIGNATURE)
+        assert "only a signed label" in label("00003.png,good\n00005.png,good\n")
+        assert labels_stored(device) == {"4": ["scratch"], "5": ["porosity"], "6": ["good"]}
+        corrected = label("00003.png,good\n00004.png,good\n", "--key", key, "--by", "m.huber")
+        assert corrected.startswith("2 of 2 labels")
+        assert labels_stored(device) == {"4": ["scratch", "good"], "5": ["porosity", "good"], "6": ["good"]}
+        assert plant.ask("disarm", sign=True).reason is Refusal.SUPERSEDED  # the labels were signed in between
+        plant.wait_for_device()
+        assert plant.ask("disarm", sign=True).outcome == "done"
+
+
+def counter_in_status(messages: list[Received]) -> int | None:
+    return Status.model_validate_json(payloads(messages, "status")[-1]).command_counter
+
+
+def test_a_disarm_that_arrives_after_a_newer_arm_is_superseded_even_after_the_loss_of_the_outbox(
+    device: Device, broker: Broker
+) -> None:
+    with listening(broker, device) as (subscriber, plant):
+        with running(device, plant):
+            disarm, arm = plant.envelope("disarm", sign=True), plant.envelope("arm", sign=True)
+            assert plant.ask_with("arm", arm).outcome == "done"
+            late = plant.ask_with("disarm", disarm)
+            assert (late.outcome, late.reason) == ("refused", Refusal.SUPERSEDED)
+            assert plant.ask_with("arm", arm).reason is Refusal.DUPLICATE
+            report = plant.ask("status").report
+            assert report is not None
+            assert report.armed
+            assert (report.status.state_id, report.status.command_counter) == (plant.state_id, 2)
+            subscriber.wait_for(lambda m: counter_in_status(m) == 2)
+        for path in (device.folder / "state").glob("outbox.db*"):
+            path.unlink()
+        with running(device, plant):
+            assert plant.ask_with("arm", arm).reason is Refusal.SUPERSEDED
+            assert plant.ask_with("disarm", disarm).reason is Refusal.SUPERSEDED
+            sign = ["command", "sign", "disarm", "--config", str(device.config)]
+            signed = CliRunner().invoke(cli, [*sign, "--key", str(device.folder / "demo-key.pem")])
+            assert plant.ask_with("disarm", json.loads(signed.output)).outcome == "done"
+
+
+def test_a_command_for_a_device_is_not_carried_out_by_another_one_with_the_same_topics(
+    device: Device, broker: Broker
+) -> None:
+    with listening(broker, device) as (subscriber, plant):
+        with running(device, plant):
+            disarm = plant.envelope("disarm", sign=True)
+            here = plant.state_id
+        (device.folder / "state").rename(device.folder / "state of the other device")
+        with running(device, plant):
+            assert plant.state_id not in (here, None)
+            assert plant.ask_with("disarm", disarm).reason is Refusal.SUPERSEDED
+            assert (
+                f"signed for the state {here}" in refusals(subscriber.wait_for(lambda m: bool(refusals(m))))[-1].detail
+            )
+
+
+def test_an_order_put_into_the_file_by_hand_is_dropped_and_reported(device: Device, broker: Broker) -> None:
+    orders = device.folder / "state/orders.json"
+    with listening(broker, device) as (subscriber, plant):
+        with running(device, plant):
+            assert plant.ask("arm", sign=True).outcome == "done"
+            expired = plant.envelope("disarm", sign=True, valid_s=-3600)
+        data = json.loads(orders.read_text())
+        orders.write_text(json.dumps({**data, "orders": [{"name": "disarm", "command": expired}]}))
+        with running(device, plant):
+            report = plant.ask("status").report
+            assert report is not None
+            assert report.armed
+            dropped = [e for e in events_of(subscriber.messages) if e.fault is FaultId.ORDER_DROPPED]
+            assert "orders.json was changed, not by this device" in dropped[0].detail
 
 
 def test_a_retained_and_a_disallowed_command_are_refused_and_reported(device: Device, broker: Broker) -> None:

@@ -22,10 +22,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge.bundle.keys import TrustedKey
 from edge.commands.audit import AuditLog
+from edge.commands.command_state import Position
 from edge.commands.desk import CommandDesk
 from edge.commands.table import COMMANDS, DeviceActions, Envelope
 from edge.config.file import ConfigError, settings_from_file
 from edge.contract.commands import CommandName, CommandReply, DeviceReport, LabelArgs, PartIdArgs
+from edge.frames.labels import Labeller
 from edge.line.part_ids import PartIds
 from edge.messages import PinAnswer
 from edge.mqtt.inlet import Incoming
@@ -84,6 +86,7 @@ class Desk:
             allowed=list(COMMANDS),
             keys=(key,),
             memory=self,
+            order=self,
             actions=actions,
             audit=audit,
             now_s=lambda: NOW_S,
@@ -95,6 +98,14 @@ class Desk:
 
     def remember(self, cmd_id: str, expires_at: datetime) -> None:
         """Do not remember the command."""
+
+    @property
+    def position(self) -> Position:
+        """A state in which no command was accepted."""
+        return Position("5f0c1a2b3c4d5e6f5f0c1a2b3c4d5e6f", 0)
+
+    def accept(self, counter: int) -> None:
+        """Do not record the counter, so that every input is processed as far as possible."""
 
     def take(self, data: bytes, rng: random.Random) -> str:
         """Process an input; returns the outcome."""
@@ -127,7 +138,7 @@ def _claim(part_ids: PartIds, args: PartIdArgs) -> str | None:
     return problem
 
 
-def _label(args: LabelArgs) -> PinAnswer:
+def _label(args: LabelArgs, _labeller: Labeller) -> PinAnswer:
     return PinAnswer(pinned=len(args.label))
 
 

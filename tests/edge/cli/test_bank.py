@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edge.cli.main import root as cli
 from edge.errors import ProcunitError
+from edge.frames.image import png_from_pixels
 from edge.state_dir import BANK_FOLDER
 from tests.support.device import Device
 from tests.support.tiny_bundle import build_tiny_bundle, defect_image, good_image, stained_image
@@ -154,6 +155,43 @@ def test_anything_but_a_good_frame_is_refused(
     pin(growing_device, good_image(1), "dent", "ab-7", "4711")
     monkeypatch.chdir(growing_device.folder)
     assert text in problem(add(growing_device, "--yes", *arguments))
+
+
+def test_a_copy_of_a_labelled_defect_or_another_photograph_of_its_part_is_refused(growing_device: Device) -> None:
+    dent = pin(growing_device, stained_image(1), "dent", "ab-7", "4711")
+    text = problem(add(growing_device, "--yes", file(growing_device, stained_image(1))))
+    assert "this frame is known as 'dent', not 'good'" in text
+    assert "correct the label, signed" in text
+    record: dict[str, object] = {"result_id": "ab-7", "part_id": "4711"}
+    in_ring = growing_device.folder / "ring.png"  # the other file of the same result
+    in_ring.write_bytes(png_from_pixels(stained_image(2), record))
+    assert "this frame is known as 'dent'" in problem(add(growing_device, "--yes", in_ring))
+    of_part = growing_device.folder / "part.png"
+    of_part.write_bytes(png_from_pixels(stained_image(3), {**record, "result_id": "ab-8"}))
+    text = problem(add(growing_device, "--yes", of_part))
+    assert "the frame of result ab-7, of the same part, is known as 'dent'" in text
+    pin(growing_device, stained_image(4), "good", "ab-9", "4711")
+    assert "of the same part" in problem(add(growing_device, "--yes", "--result", "ab-9"))
+    assert versions(growing_device) == []
+    dent.unlink()
+    assert add(growing_device, "--yes", "--result", "ab-9").exit_code == 0
+
+
+def test_adding_shows_who_called_the_frame_good_and_what_it_was_before(growing_device: Device) -> None:
+    path = pin(growing_device, stained_image(1), "good", "ab-7", "4711")
+    pin(growing_device, stained_image(2), "good", "ab-8")
+    record = json.loads(path.with_suffix(".json").read_text())
+    record["label_history"] = [
+        {"label": "dent", "by": "quality-2", "signed_by": None, "labelled_at_utc": "2026-11-22T19:00:00.000Z"},
+        {"label": "good", "by": "m.huber", "signed_by": "release.pub", "labelled_at_utc": "2026-11-23T07:00:00.000Z"},
+    ]
+    path.with_suffix(".json").write_text(json.dumps(record))
+    done = add(growing_device, "--part", "4711", "--result", "ab-8", answer="n\n")
+    assert (
+        "part 4711: labelled good by m.huber on 2026-11-23T07:00:00.000Z (signed with release.pub); "
+        "before that dent by quality-2 on 2026-11-22T19:00:00.000Z (unsigned)\n"
+    ) in done.output
+    assert "result ab-8: labelled good (not recorded by whom)\n" in done.output
 
 
 def test_a_pinned_frame_without_its_record_is_reported(growing_device: Device) -> None:

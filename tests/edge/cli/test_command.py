@@ -9,24 +9,39 @@ import pytest
 from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from paho.mqtt import publish
 
 from edge.bundle.keys import DEMO_MARK, TrustedKey
 from edge.cli.command import sign
 from edge.commands.signature import signer_of_command
+from edge.contract.payloads import Status, bytes_from_payload
 from edge.errors import ProcunitError
 from edge.system.clock import unix_s_from_utc
+from tests.contract.examples import example
+from tests.support.broker import Broker
+from tests.support.device import ROOT as DEMO_ROOT
+from tests.support.device import new_device
 
 ROOT = "acme/graz/line-1/edge-1/v1"
 KEY = Ed25519PrivateKey.generate()
+STATE = "5f0c1a2b3c4d5e6f8091a2b3c4d5e6f7"
+ORDER = ("--state-id", STATE, "--counter", "8")
 ARGS = {"bundleId": "c0" * 32, "types": {"dent": 0.45}, "anomaly": 3.1}
 
 
-def run(folder: Path, *arguments: str, args: str = json.dumps(ARGS), root: str = ROOT, mark: bytes = b"") -> Result:
+def run(
+    folder: Path,
+    *arguments: str,
+    args: str = json.dumps(ARGS),
+    root: str = ROOT,
+    order: tuple[str, ...] = ORDER,
+    mark: bytes = b"",
+) -> Result:
     key = folder / "release.key"
     key.write_bytes(mark + KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     key.chmod(0o600)
     (folder / "args.json").write_text(args)
-    return CliRunner().invoke(sign, [*arguments, "--root", root, "--key", str(key)])
+    return CliRunner().invoke(sign, [*arguments, "--root", root, "--key", str(key), *order])
 
 
 def test_it_prints_a_command_that_the_device_accepts(tmp_path: Path) -> None:
@@ -34,7 +49,7 @@ def test_it_prints_a_command_that_the_device_accepts(tmp_path: Path) -> None:
     assert result.exit_code == 0
     envelope = json.loads(result.output)
     trusted = TrustedKey("release.pub", KEY.public_key(), demo=False)
-    assert envelope["args"] == ARGS
+    assert (envelope["args"], envelope["stateId"], envelope["counter"]) == (ARGS, STATE, 8)
     assert signer_of_command(ROOT, "threshold", envelope, envelope["signature"], (trusted,)) is trusted
     assert unix_s_from_utc(envelope["expiresAt"]) - unix_s_from_utc(envelope["issuedAt"]) == pytest.approx(
         300, abs=0.01
@@ -79,3 +94,49 @@ def test_a_key_that_others_can_read_signs_nothing(tmp_path: Path) -> None:
     assert isinstance(result.exception, ProcunitError)
     assert f"Run: chmod 600 {tmp_path / 'release.key'}" in str(result.exception)
     assert "signature" not in result.output
+
+
+@pytest.mark.parametrize("order", [(), ORDER[:2], ORDER[2:], (*ORDER, "--config", "line.yaml")])
+def test_without_state_id_and_counter_it_says_where_they_are(tmp_path: Path, order: tuple[str, ...]) -> None:
+    result = run(tmp_path, "disarm", order=order)
+    assert "needs the device's root, state id and counter. Give --config" in str(result.exception)
+    assert "a number above `commandCounter` there" in str(result.exception)
+
+
+def test_a_state_id_that_is_none_is_not_signed(tmp_path: Path) -> None:
+    assert "key stateId" in str(run(tmp_path, "disarm", order=("--state-id", "5f0c", "--counter", "1")).exception)
+
+
+def signed_from(folder: Path, broker: Broker) -> Result:
+    device = new_device(folder, broker.port, 1)
+    arguments = ["disarm", "--config", str(device.config), "--key", str(device.folder / "demo-key.pem")]
+    return CliRunner().invoke(sign, arguments)
+
+
+def test_with_the_broker_it_reads_them_from_the_devices_retained_status(tmp_path: Path, broker: Broker) -> None:
+    payload = bytes_from_payload(Status.model_validate({**example("status.running"), "commandCounter": 41}))
+    publish.single(f"{DEMO_ROOT}/status", payload, 1, True, broker.host, broker.port)
+    result = signed_from(tmp_path / "device", broker)
+    assert result.exit_code == 0, result.exception
+    envelope = json.loads(result.output)
+    assert (envelope["stateId"], envelope["counter"]) == (STATE, 42)
+
+
+@pytest.mark.parametrize(
+    ("status", "problem"),
+    [
+        (None, "the device's retained status cannot be read: none within 0.5 s"),
+        ("offline", "the device's status (offline) has no stateId and commandCounter. Wait until the device is"),
+        ("running", "the device's status (running) has no stateId and commandCounter. Update the device"),
+    ],
+)
+def test_without_a_usable_status_there_is_a_clear_error(
+    tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch, status: str | None, problem: str
+) -> None:
+    monkeypatch.setattr("edge.commands.client.STATUS_TIMEOUT_S", 0.5)
+    if status is not None:
+        of_earlier_version = {**example(f"status.{status}"), "stateId": None, "commandCounter": None}
+        publish.single(f"{DEMO_ROOT}/status", json.dumps(of_earlier_version), 1, True, broker.host, broker.port)
+    result = signed_from(tmp_path / "device", broker)
+    assert problem in str(result.exception)
+    assert f"{DEMO_ROOT}/status" in str(result.exception)

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from edge.bundle.keys import TrustedKey, keys_for_commands
 from edge.commands.audit import MAX_A_MINUTE, AuditLog
-from edge.commands.desk import CommandDesk, Reply
+from edge.commands.command_state import CommandState, Position
+from edge.commands.desk import MAX_COUNTER_STEP, CommandDesk, CommandOrder, Reply
 from edge.commands.signature import signature_from_key
 from edge.commands.table import COMMANDS, DeviceActions
 from edge.contract.commands import (
@@ -31,6 +32,7 @@ from edge.contract.commands import (
 from edge.contract.payloads import Event
 from edge.errors import ProcunitError
 from edge.faults import FaultId
+from edge.frames.labels import Labeller, NeedsKeyError
 from edge.messages import PinAnswer
 from edge.mqtt.inlet import Incoming
 from edge.outbox.command_memory import CommandMemory
@@ -40,6 +42,7 @@ from tests.contract.examples import example, request_examples
 
 T = TypeVar("T")
 ROOT = "acme/graz/line-1/edge-1/v1"
+STATE = "5f0c1a2b3c4d5e6f5f0c1a2b3c4d5e6f"
 NOW_S = unix_s_from_utc("2026-11-22T19:00:00Z")
 KEY, STRANGER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
 
@@ -57,11 +60,22 @@ class Memory:
         self.expires[cmd_id] = expires_at
 
 
+class Order:
+    """The state of signed commands in memory."""
+
+    def __init__(self) -> None:
+        self.position = Position(STATE, 0)
+
+    def accept(self, counter: int) -> None:
+        self.position = Position(STATE, counter)
+
+
 @dataclass
 class Bench:
     """A desk that records the actions it called and the events it stored."""
 
     memory: Memory | CommandMemory = field(default_factory=Memory)
+    order: CommandOrder = field(default_factory=Order)
     allowed: tuple[str, ...] = get_args(CommandName)
     now_s: float = NOW_S
     done: list[tuple[object, ...]] = field(default_factory=list)
@@ -83,6 +97,7 @@ class Bench:
             allowed=self.allowed,
             keys=(TrustedKey("release.pub", KEY.public_key(), demo=False),),
             memory=self.memory,
+            order=self.order,
             actions=self._actions(),
             audit=audit,
             now_s=lambda: self.now_s,
@@ -95,7 +110,7 @@ class Bench:
             snapshot=lambda: self._do(None, "snapshot"),
             resend_frame=lambda result_id: self._do(result_id in self.frames, "frame", result_id),
             claim_part_id=lambda args: self._do(None, "part-id", args),
-            label=lambda args: self._do(self.pinned, "label", args),
+            label=lambda args, labeller: self._do(self.pinned, "label", args, labeller),
             order=lambda name, envelope: self._do(None, "order", name, envelope),
         )
 
@@ -127,9 +142,18 @@ def command(cmd_id: str = "c-1", /, **args: object) -> dict[str, object]:
 
 
 def signed(name: str, cmd_id: str = "c-1", /, **args: object) -> dict[str, object]:
-    """A command signed for the bench's device, valid for a minute."""
+    """A command signed for the bench's device, the first of its state, valid for a minute."""
+    return counted(name, 1, cmd_id, **args)
+
+
+def counted(
+    name: str, counter: int | None, cmd_id: str | None = None, /, *, state: object = STATE, **args: object
+) -> dict[str, object]:
+    """A command with this counter, signed for this state."""
+    order = {"stateId": state, "counter": counter}
     envelope: dict[str, object] = {
-        **command(cmd_id, **args),
+        **command(f"s-{counter}" if cmd_id is None else cmd_id, **args),
+        **{key: value for key, value in order.items() if value is not None},
         "issuedAt": utc_from_unix_s(NOW_S - 1),
         "expiresAt": utc_from_unix_s(NOW_S + 60),
     }
@@ -145,10 +169,10 @@ def test_the_names_in_the_settings_are_those_of_the_table() -> None:
 
 def test_every_command_calls_its_action_once_and_is_recorded_as_an_event() -> None:
     bench = Bench()
-    orders: list[tuple[str, str, dict[str, object]]] = [
-        ("arm", "7", {}),
-        ("disarm", "8", {}),
-        ("threshold", "9", THRESHOLDS),
+    orders: list[tuple[CommandName, int, dict[str, object]]] = [
+        ("arm", 7, {}),
+        ("disarm", 8, {}),
+        ("threshold", 9, THRESHOLDS),
     ]
     replies = [
         bench.send("status", command("1")),
@@ -157,7 +181,7 @@ def test_every_command_calls_its_action_once_and_is_recorded_as_an_event() -> No
         bench.send("frame", command("4", resultId="abc-7")),
         bench.send("part-id", command("5", partId="P1", counter=42)),
         bench.send("label", {**command("6", partId="P1", label="dent"), "by": "quality-2"}),
-        *(bench.send(kind, signed(kind, cmd_id, **args)) for kind, cmd_id, args in orders),
+        *(bench.send(kind, counted(kind, n, f"{n}", **args)) for kind, n, args in orders),
     ]
     assert [reply.outcome for reply in replies] == ["done"] * 9
     assert [reply.name for reply in replies] == list(COMMANDS)
@@ -167,8 +191,8 @@ def test_every_command_calls_its_action_once_and_is_recorded_as_an_event() -> No
         ("snapshot",),
         ("frame", "abc-7"),
         ("part-id", PartIdArgs.model_validate({"partId": "P1", "counter": 42})),
-        ("label", LabelArgs.model_validate({"partId": "P1", "label": "dent"})),
-        *(("order", kind, signed(kind, cmd_id, **args)) for kind, cmd_id, args in orders),
+        ("label", LabelArgs.model_validate({"partId": "P1", "label": "dent"}), Labeller("quality-2", None)),
+        *(("order", kind, counted(kind, n, f"{n}", **args)) for kind, n, args in orders),
     ]
     assert (replies[1].count, replies[5].count) == (3, 3)
     assert replies[0].report is not None
@@ -310,6 +334,109 @@ def test_a_command_that_changes_decisions_needs_a_signature(name: str) -> None:
     assert bench.send(name, good).outcome == "done"  # the forgeries did not use up its id
 
 
+def test_an_older_command_that_arrives_late_is_superseded() -> None:
+    bench = Bench()
+    disarm, arm = counted("disarm", 1), counted("arm", 2)
+    assert bench.send("arm", arm).outcome == "done"
+    assert refusal(bench, "disarm", disarm) is Refusal.SUPERSEDED
+    assert "its counter is 1, and 2 was accepted before" in bench.events[-1].detail
+    assert refusal(bench, "disarm", counted("disarm", 2, "another-id")) is Refusal.SUPERSEDED
+    assert bench.send("disarm", counted("disarm", 3)).outcome == "done"
+
+
+def test_any_signed_command_counts_even_if_it_need_not_be_signed() -> None:
+    bench = Bench()
+    assert bench.send("label", counted("label", 9, label="good", partId="P1")).outcome == "done"
+    assert refusal(bench, "disarm", counted("disarm", 8)) is Refusal.SUPERSEDED
+
+
+def test_a_command_for_another_device_or_an_earlier_state_is_superseded() -> None:
+    bench, other = Bench(), "0" * 32
+    assert refusal(bench, "disarm", counted("disarm", 99, state=other)) is Refusal.SUPERSEDED
+    detail = bench.events[-1].detail
+    assert f"signed for the state {other}, and this device's is {STATE}" in detail
+    assert "read stateId and commandCounter in the device's status" in detail
+    assert bench.send("disarm", counted("disarm", 1)).outcome == "done"  # the other one's counter does not count
+
+
+@pytest.mark.parametrize("envelope", [counted("arm", None, "a"), counted("arm", 1, state=None)])
+def test_a_signed_command_of_an_earlier_sender_is_refused_with_what_it_lacks(envelope: dict[str, object]) -> None:
+    bench = Bench()
+    assert refusal(bench, "arm", envelope) is Refusal.INVALID
+    assert "a signed command needs stateId and counter" in bench.events[-1].detail
+
+
+@pytest.mark.parametrize("counter", [0, -1, 1 << 53, 1.5, True, "1"])
+def test_a_counter_that_another_program_could_not_hold_exactly_is_invalid(counter: object) -> None:
+    assert refusal(Bench(), "arm", {**counted("arm", 1), "counter": counter}) is Refusal.INVALID
+
+
+def test_one_command_cannot_use_up_the_counters_even_if_its_signer_believed_a_forged_status() -> None:
+    bench = Bench()
+    assert refusal(bench, "arm", counted("arm", MAX_COUNTER_STEP + 1)) is Refusal.INVALID
+    assert f"more than {MAX_COUNTER_STEP} above 0" in bench.events[-1].detail
+    assert bench.send("arm", counted("arm", MAX_COUNTER_STEP)).outcome == "done"
+    assert bench.send("disarm", counted("disarm", MAX_COUNTER_STEP + 1)).outcome == "done"
+
+
+def test_counter_and_state_are_signed() -> None:
+    bench, order = Bench(), counted("arm", 1)
+    for change in ({"counter": 2}, {"stateId": "0" * 32}):
+        assert refusal(bench, "arm", {**order, **change}) is Refusal.SIGNATURE
+    assert bench.send("arm", order).outcome == "done"
+
+
+def test_an_unsigned_command_does_not_use_up_the_id_of_a_signed_one() -> None:
+    bench = Bench()
+    assert bench.send("snapshot", command("s-1")).outcome == "done"
+    assert bench.send("disarm", counted("disarm", 1, "s-1")).outcome == "done"
+    assert refusal(bench, "disarm", counted("disarm", 1, "s-1")) is Refusal.DUPLICATE
+    assert bench.send("disarm", counted("disarm", 2, "s-2")).outcome == "done"
+    assert bench.send("snapshot", command("s-2")).outcome == "done"
+
+
+def test_after_a_lost_outbox_no_signed_command_runs_again(tmp_path: Path) -> None:
+    state = tmp_path / "command-state.json"
+    first = CommandState(state)
+    order = counted("disarm", 1, state=first.position.state_id)
+    assert Bench(order=first).send("disarm", order).outcome == "done"
+    again = Bench(order=CommandState(state))  # with another memory, as after the loss of the outbox
+    assert refusal(again, "disarm", order) is Refusal.SUPERSEDED
+
+
+def test_a_command_whose_counter_cannot_be_stored_is_not_carried_out(tmp_path: Path) -> None:
+    state = CommandState(tmp_path / "state" / "command-state.json")  # the folder does not exist
+    bench = Bench(order=state)
+    reply = bench.send("disarm", counted("disarm", 1, state=state.position.state_id))
+    assert (reply.outcome, reply.reason) == ("failed", Refusal.IMPOSSIBLE)
+    assert "counter of signed commands cannot be stored" in reply.text
+    assert not bench.done
+
+
+def test_questions_do_not_use_up_the_record_of_changes() -> None:
+    bench = Bench()
+    for number in range(2 * MAX_A_MINUTE):
+        bench.send(("status", "snapshot", "nonsense")[number % 3], command(f"q-{number}"))
+        bench.send("part-id", command(f"p-{number}", partId="P1", counter=number))
+    bench.events.clear()
+    bench.send("label", command("l-1", partId="P1", label="dent"))
+    assert [event.command.name for event in bench.events if event.command] == ["label"]
+
+
+def test_a_signed_command_played_back_a_thousand_times_does_not_flood_the_outbox() -> None:
+    bench = Bench()
+    for _ in range(10 * MAX_A_MINUTE):
+        bench.send("arm", counted("arm", 1))
+    assert len(bench.events) == MAX_A_MINUTE + 1
+
+
+def test_a_label_that_needs_a_key_is_refused_for_its_signature() -> None:
+    bench = Bench()
+    bench.fails = lambda: NeedsKeyError("result abc-7 is labelled 'dent'")
+    reply = bench.send("label", command("l", partId="P1", label="good"))
+    assert (reply.outcome, reply.reason) == ("refused", Refusal.SIGNATURE)
+
+
 def test_a_demo_key_is_accepted_for_commands_with_a_demo_bundle_only() -> None:
     demo, release = (
         TrustedKey(name, KEY.public_key(), demo=name == "demo.pub") for name in ("demo.pub", "release.pub")
@@ -410,4 +537,4 @@ def test_no_mutated_command_raises_or_changes_a_decision(data: st.DataObject) ->
     reply = bench.reply(name, json.dumps(envelope).encode())
     assert reply is not None
     CommandReply.model_validate_json(reply.payload)
-    assert not [what for what in bench.done if what[0] in ("armed", "threshold")]
+    assert not [what for what in bench.done if what[0] == "order"]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.errors import ProcunitError
-from edge.frames.labels import FrameLabel, labels_from_csv
+from edge.frames.labels import FrameLabel, known_label, labels_from_csv
 
 
 def test_labels_by_part_or_by_result_are_read(tmp_path: Path) -> None:
@@ -64,3 +64,29 @@ def test_any_file_gives_labels_or_an_error_for_people(tmp_path_factory: pytest.T
     except ProcunitError:
         return
     assert all(label.part_id and label.label for label in labels) or b"result_id" in content
+
+
+@pytest.mark.parametrize("label", ["good", "scratch", "dent"])
+def test_good_and_the_bundles_types_are_known(label: str) -> None:
+    assert known_label(label, ("scratch", "dent"), new_type=False) == label
+
+
+@pytest.mark.parametrize(
+    ("label", "meant"),
+    [("scrach", "scratch"), ("SCRATCH", "scratch"), ("scratches", "scratch"), ("goood", "good"), ("dents", "dent")],
+)
+def test_a_misspelt_type_is_asked_about(label: str, meant: str) -> None:
+    with pytest.raises(ProcunitError, match=f"did you mean '{meant}'"):
+        known_label(label, ("scratch", "dent"), new_type=False)
+
+
+def test_a_new_type_is_taken_if_it_is_called_one_and_is_not_a_known_one_written_differently() -> None:
+    with pytest.raises(ProcunitError, match=r"no defect type of the bundle \(it has scratch, dent\).*newType"):
+        known_label("porosity", ("scratch", "dent"), new_type=False)
+    assert known_label("porosity", ("scratch", "dent"), new_type=True) == "porosity"
+    assert known_label("scrach", ("scratch", "dent"), new_type=True) == "scrach"
+    for same in ("Good", "go.od", "DENT", "scratch ", "den-t"):
+        with pytest.raises(ProcunitError, match="Write '"):
+            known_label(same, ("scratch", "dent"), new_type=True)
+    with pytest.raises(ProcunitError, match="is no label"):
+        known_label("../etc", (), new_type=True)

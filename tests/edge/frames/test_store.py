@@ -16,6 +16,8 @@ from edge.errors import ProcunitError
 from edge.frames import files as frame_files
 from edge.frames import image as frame_image
 from edge.frames import store as frames_module
+from edge.frames.labels import Labeller, NeedsKeyError
+from edge.frames.pin_record import MAX_HISTORY
 from edge.frames.store import FrameStore
 from edge.geometry import Geometry
 from edge.messages import Decision, Frame, Inspection, PinAnswer, PixelArray, Scores, Timings, Trigger, Verdict
@@ -23,6 +25,7 @@ from edge.messages import Decision, Frame, Inspection, PinAnswer, PixelArray, Sc
 NOW = "2026-01-01T00:00:00.000Z"
 GEOMETRY = Geometry(input_height_px=64, input_width_px=64)
 QUOTA = 1 << 20
+RELEASE = Labeller("m.huber", "release.pub")
 
 
 def noise(seed: int, *shape: int) -> PixelArray:
@@ -272,6 +275,9 @@ def test_a_label_pins_every_frame_of_a_part_with_its_record(tmp_path: Path) -> N
         store.mark_sent(unsent)
         assert store.next_unsent() is None
     records = {path.stem.split(".")[0]: json.loads(path.read_text()) for path in (tmp_path / "pinned").glob("*.json")}
+    (entry,) = records["abc-1"].pop("label_history")
+    assert entry.pop("labelled_at_utc").endswith("Z")
+    assert entry == {"label": "scratch", "by": None, "signed_by": None}
     assert records["abc-1"] == {
         "result_id": "abc-1",
         "part_id": part_id,
@@ -286,12 +292,128 @@ def test_a_label_pins_every_frame_of_a_part_with_its_record(tmp_path: Path) -> N
     }
     assert records.keys() == {"abc-1", "abc-2"}
     with open_store(tmp_path) as store:
-        assert store.pin_result("abc-2", "good") == PinAnswer(pinned=1)
+        assert store.pin_result("abc-2", "good", RELEASE) == PinAnswer(pinned=1)
     (whole,) = (tmp_path / "pinned").glob("abc-2.*.png")
     assert json.loads(whole.with_suffix(".json").read_text())["label"] == "good"
     pixels = cv2.imread(str(whole), cv2.IMREAD_UNCHANGED)
     assert pixels is not None
     np.testing.assert_array_equal(pixels, noise(2, 100, 100))
+
+
+def history_of(folder: Path, result_id: str) -> list[tuple[str, str | None, str | None]]:
+    """The labels of a pinned frame, oldest first: label, by, signed by."""
+    (path,) = (folder / "pinned").glob(f"{result_id}.*.json")
+    record = json.loads(path.read_text())
+    assert record["label"] == record["label_history"][-1]["label"]
+    return [(entry["label"], entry["by"], entry["signed_by"]) for entry in record["label_history"]]
+
+
+def test_from_defect_to_good_needs_a_key_by_whatever_way(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        for seq, part in ((1, "p"), (2, "p"), (3, None)):
+            put(store, seq, Verdict.REJECT, part_id=part)
+        assert store.pin_result("abc-1", "dent", Labeller("quality-2")) == PinAnswer(pinned=1)
+        for pin, name in ((store.pin_result, "abc-1"), (store.pin_part, "p"), (store.pin_result, "abc-2")):
+            with pytest.raises(NeedsKeyError, match="result abc-1 is labelled 'dent'"):
+                pin(name, "good")
+        assert store.pin_result("abc-1", "scratch") == PinAnswer(pinned=1)  # another defect, and then good
+        with pytest.raises(NeedsKeyError):
+            store.pin_result("abc-1", "good")
+        assert store.pin_result("abc-3", "good") == PinAnswer(pinned=1)  # of no part, and never a defect
+    with open_store(tmp_path) as store:  # after a restart, too
+        with pytest.raises(NeedsKeyError, match="procunit label --key"):
+            store.pin_part("p", "good")
+        assert history_of(tmp_path, "abc-1") == [("dent", "quality-2", None), ("scratch", None, None)]
+        assert store.pin_part("p", "good", RELEASE) == PinAnswer(pinned=2)
+        assert history_of(tmp_path, "abc-1")[-1] == ("good", "m.huber", "release.pub")
+        assert store.pin_part("p", "good") == PinAnswer(pinned=2)  # it is good now
+        assert store.pin_part("p", "dent") == PinAnswer(pinned=2)  # to a defect without a key
+        with pytest.raises(NeedsKeyError):
+            store.pin_part("p", "good")
+
+
+def test_of_a_part_labelled_a_defect_no_frame_is_called_good_without_a_key_written_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_write, really_write = threading.Event(), frame_image.png_from_pixels
+
+    def write_when_told(pixels: PixelArray, record: dict[str, object]) -> bytes:
+        may_write.wait(10)
+        return really_write(pixels, record)
+
+    with open_store(tmp_path) as store:
+        put(store, 1, Verdict.REJECT, part_id="p")
+        put(store, 2, Verdict.REJECT, part_id="q")
+        assert store.pin_result("abc-1", "dent") == PinAnswer(pinned=1)
+        monkeypatch.setattr(frames_module, "png_from_pixels", write_when_told)
+        for seq, part in ((3, "p"), (4, "q")):
+            assert store.put(inspection_of(noise(seq, 100, 100), Verdict.PASS, part_id=part), f"abc-{seq}")
+        with pytest.raises(NeedsKeyError, match="abc-1"):
+            store.pin_result("abc-3", "good")  # not written yet; its part's other frame is a defect
+        assert store.pin_result("abc-4", "dent") == PinAnswer(coming=1)
+        with pytest.raises(NeedsKeyError, match="abc-4"):
+            store.pin_result("abc-2", "good")  # its part's other frame is a defect, and not written yet
+        assert store.pin_part("q", "good", RELEASE) == PinAnswer(pinned=1, coming=1)
+        may_write.set()
+        assert store.flush(5)
+    assert [label for label, _, _ in history_of(tmp_path, "abc-4")] == ["dent", "good"]
+
+
+def test_a_pinned_frame_whose_record_is_damaged_counts_as_a_defect(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        put(store, 1, Verdict.REJECT)
+        assert store.pin_result("abc-1", "dent") == PinAnswer(pinned=1)
+    (record,) = (tmp_path / "pinned").glob("*.json")
+    record.write_text("{")
+    with open_store(tmp_path) as store:
+        with pytest.raises(NeedsKeyError, match="cannot be read"):
+            store.pin_result("abc-1", "good")
+        assert store.pin_result("abc-1", "dent") == PinAnswer(pinned=1)
+
+
+def test_a_label_of_an_earlier_version_stays_in_the_history(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        put(store, 1, Verdict.REJECT)
+        assert store.pin_result("abc-1", "dent") == PinAnswer(pinned=1)
+    (record,) = (tmp_path / "pinned").glob("*.json")
+    data = json.loads(record.read_text())
+    del data["label_history"]
+    record.write_text(json.dumps(data))
+    with open_store(tmp_path) as store:
+        with pytest.raises(NeedsKeyError):
+            store.pin_result("abc-1", "good")
+        assert store.pin_result("abc-1", "good", RELEASE) == PinAnswer(pinned=1)
+    assert history_of(tmp_path, "abc-1") == [("dent", None, None), ("good", "m.huber", "release.pub")]
+
+
+def test_the_history_of_labels_is_bounded_and_a_repeated_label_adds_nothing(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        put(store, 1, Verdict.REJECT)
+        for number in range(2 * MAX_HISTORY):
+            for _ in range(2):
+                store.pin_result("abc-1", "dent" if number % 2 else "scratch", Labeller(f"{number}"))
+    history = history_of(tmp_path, "abc-1")
+    assert [by for _, by, _ in history] == ["0", *(f"{n}" for n in range(MAX_HISTORY + 1, 2 * MAX_HISTORY))]
+
+
+def test_neither_labels_nor_new_frames_displace_a_labelled_defect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frame_files, "MAX_FRAMES", 8)
+    with open_store(tmp_path) as store:
+        put(store, 1, Verdict.REJECT)
+        assert store.pin_result("abc-1", "dent") == PinAnswer(pinned=1)
+        for seq in range(2, 20):
+            put(store, seq, Verdict.PASS)
+            store.pin_result(f"abc-{seq}", "good")
+        monkeypatch.setattr(frame_files, "LOW_DISK_BYTES", 1 << 62)
+        for seq in range(20, 40):
+            put(store, seq, Verdict.PASS)
+            store.pin_result(f"abc-{seq}", "good")
+        assert len(list((tmp_path / "pinned").glob("*.png"))) == 4  # half of the files
+    assert "pinned/abc-1.reject.png" in names(tmp_path)
+    with open_store(tmp_path, 12_000):  # a smaller quota takes good frames before defects
+        assert [path.name for path in (tmp_path / "pinned").glob("*.png")] == ["abc-1.reject.png"]
 
 
 def test_pinned_frames_outlast_all_others_and_use_at_most_half_of_the_quota(tmp_path: Path) -> None:
@@ -322,10 +444,14 @@ def test_a_label_that_comes_before_its_frame_is_written_waits_for_it(
             assert store.put(inspection_of(noise(seq, 100, 100), Verdict.PASS, part_id="p"), f"abc-{seq}")
         assert store.pin_part("p", "scratch") == PinAnswer(coming=2)
         assert store.pin_result("abc-2", "dent") == PinAnswer(coming=1)
+        for pin, name in ((store.pin_result, "abc-2"), (store.pin_part, "p"), (store.pin_result, "abc-1")):
+            with pytest.raises(NeedsKeyError):
+                pin(name, "good")
         may_write.set()
         assert store.flush(40)
     labels = {path.name.split(".")[0]: json.loads(path.read_text())["label"] for path in tmp_path.rglob("*.json")}
     assert labels == {"abc-1": "scratch", "abc-2": "dent"}
+    assert [label for label, _, _ in history_of(tmp_path, "abc-2")] == ["scratch", "dent"]
     assert names(tmp_path / "ring") == set()
 
 
