@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
-from rich.console import Console
 from rich.progress import track
 
 from edge.bundle.manifest import GOOD
+from edge.terminal import Console
 from training.features import Sample
 from training.findings import CurvePoint
 from training.head import Scatter, empty_scatter, scatter_from_samples

@@ -17,6 +17,7 @@ from edge.commands.signature import signature_from_key
 from edge.commands.table import COMMANDS
 from edge.errors import ProcunitError, first_problem
 from edge.system.clock import utc_from_unix_s
+from edge.terminal import echo_json
 
 _ROOT = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_.-]{0,63}/){1,6}v[0-9]+")
 
@@ -66,7 +67,7 @@ def sign(name: str, args: Path | None, root: str, key: Path, by: str | None, val
         where = None if args is None else str(args)
         raise ProcunitError(first_problem(error), where=where, remedy="See the example in docs/mes.md") from error
     signature = signature_from_key(signing_key_from_file(key).key, root, name, envelope)
-    click.echo(json.dumps({**envelope, "signature": signature}, indent=2))
+    echo_json({**envelope, "signature": signature}, indent=2)
 
 
 def _arguments(path: Path) -> object:

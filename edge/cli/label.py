@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -15,6 +14,7 @@ from edge.contract.commands import Refusal
 from edge.contract.topics import root_from_device
 from edge.errors import ProcunitError
 from edge.frames.labels import FrameLabel, labels_from_csv
+from edge.terminal import Console, echo
 
 _LISTED_PROBLEMS = 10
 
@@ -35,9 +35,11 @@ def label(labels: Path, config: Path) -> None:
     """
     settings = settings_from_file(config)
     frame_labels = labels_from_csv(labels)
-    frames, problems = 0, []
+    frames, problems, console = 0, [], Console()
     with CommandClient(settings.mqtt, root_from_device(settings.device), "label") as device:
-        for frame_label in track(frame_labels, "labels", transient=True, disable=not sys.stdout.isatty()):
+        for frame_label in track(
+            frame_labels, "labels", console=console, transient=True, disable=not console.is_terminal
+        ):
             reply = device.ask(_args(frame_label))
             if reply.outcome == "done":
                 frames += reply.count or 0
@@ -45,13 +47,11 @@ def label(labels: Path, config: Path) -> None:
                 problems.append(f"{frame_label.part_id or frame_label.result_id}: {reply.text}")
             else:
                 raise ProcunitError(f"the device refused the label: {reply.text}", where=str(labels))
-    click.echo(
-        f"{len(frame_labels) - len(problems)} of {len(frame_labels)} labels; {frames} frames are kept for training"
-    )
+    echo(f"{len(frame_labels) - len(problems)} of {len(frame_labels)} labels; {frames} frames are kept for training")
     for line in problems[:_LISTED_PROBLEMS]:
-        click.echo(f"  {line}")
+        echo(f"  {line}")
     if len(problems) > _LISTED_PROBLEMS:
-        click.echo(f"  and {len(problems) - _LISTED_PROBLEMS} more")
+        echo(f"  and {len(problems) - _LISTED_PROBLEMS} more")
 
 
 def _args(frame_label: FrameLabel) -> dict[str, object]:

@@ -6,11 +6,11 @@ A subcommand is imported only when it is called, so that a device does not need 
 from __future__ import annotations
 
 import signal
-import sys
 from importlib.metadata import EntryPoint, entry_points
 
 import click
 
+from edge.cli.program import run_program
 from edge.errors import ProcunitError
 
 ENTRY_POINT_GROUP = "procunit.commands"
@@ -75,17 +75,7 @@ def main() -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
-    try:
-        root.main(standalone_mode=False)
-    except ProcunitError as error:
-        click.secho(f"procunit: {error}", fg="red", err=True)
-        sys.exit(2)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("procunit: stopped", err=True)
-        sys.exit(130)
+    run_program(root, "procunit")
 
 
 def _interrupt(_signal: int, _frame: object) -> None:

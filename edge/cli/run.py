@@ -16,6 +16,7 @@ from edge.daemon import run_daemon
 from edge.engine.settings import EngineSettings
 from edge.errors import ProcunitError
 from edge.system.log import log_to_stderr
+from edge.terminal import echo, echo_lines
 
 
 @click.command()
@@ -52,12 +53,12 @@ def check_config(config: Path) -> None:
     try:
         settings = settings_from_file(config)
     except ConfigError as error:
-        click.echo(str(error), err=True)
+        echo_lines(str(error), err=True)
         count = len(error.problems)
         raise ProcunitError(f"{count} problem{'s' if count > 1 else ''}", where=str(config)) from error
-    click.echo(f"{config}: fine")
+    echo(f"{config}: fine")
     for name, value in _summary(settings):
-        click.echo(f"  {name:<11}{value}")
+        echo(f"  {name:<11}{value}")
 
 
 def _engine_text(engine: EngineSettings) -> str:

@@ -18,7 +18,6 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 from pydantic import ValidationError
-from rich.console import Console
 from rich.live import Live
 
 from edge.cli.options import config_option
@@ -28,6 +27,7 @@ from edge.contract.payloads import Result
 from edge.contract.topics import EVENT, RESULT, STATUS, root_from_device
 from edge.mqtt.client import QOS, LinkError, client_from_settings
 from edge.mqtt.settings import MqttSettings
+from edge.terminal import Console, echo
 
 _RETRY_S = 1.0
 _REFRESH_S = 0.25
@@ -135,11 +135,11 @@ class _Lines:
 
     def item(self, view: WatchView, result: Result | None) -> None:
         if result is not None:
-            click.echo(line_from_result(result))
+            echo(line_from_result(result))
         link = link_text(view.link, 200)
         for text, printed in zip((link, view.note), self._printed, strict=True):
             if text != printed:
-                click.echo(text, err=True)
+                echo(text, err=True)
         self._printed = (link, view.note)
 
     def refresh(self, view: WatchView) -> None:

@@ -6,7 +6,6 @@ markup from a message reaches the terminal.
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter, deque
 from typing import TypeVar
 
@@ -18,6 +17,7 @@ from rich.text import Text
 from edge.contract.payloads import MAX_PAYLOAD_BYTES, Event, Result, ScoreSet, Status
 from edge.contract.topics import EVENT, RESULT, STATUS, VERSION
 from edge.messages import Verdict
+from edge.plain_text import plain
 
 RATE_WINDOW_S = 60.0
 REMEMBERED_RESULTS = 50_000
@@ -30,7 +30,6 @@ _WORDS = {
     Verdict.NOT_INSPECTED: ("NOT INSPECTED", "bold magenta"),
 }
 _STATE_STYLES = {"starting": "cyan", "running": "green", "stopped": "yellow", "offline": "bold red"}
-_HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _SHOWN_TYPES = 2
 
 PayloadT = TypeVar("PayloadT", Result, Event, Status)
@@ -216,9 +215,3 @@ def scores_text(scores: ScoreSet | None) -> str:
 def latency_text(result: Result) -> str:
     """Milliseconds from the frame in memory to the verdict; empty if there are no scores."""
     return "" if result.scores is None else f"{result.processing_times.inspect_ms:.4g} ms"
-
-
-def plain(text: str, limit: int) -> str:
-    """Make a received text safe for a terminal: control and invisible characters become `?`, cut to `limit`."""
-    safe = "".join("?" if unicodedata.category(c) in _HIDDEN_CATEGORIES else c for c in text[:limit])
-    return safe if len(text) <= limit else f"{safe[:-1]}…"
