@@ -16,7 +16,6 @@ from typing import Protocol
 import click
 import paho.mqtt.client as mqtt
 from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
 from pydantic import ValidationError
 from rich.live import Live
 
@@ -222,8 +221,8 @@ class _Follower:
         if reason.is_failure:
             self._refusal = f"the broker refused the connection: {reason}"
             return
-        options = SubscribeOptions(qos=QOS)
-        client.subscribe([(topic_filter, options) for topic_filter in self._topic_filters])
+        # plain numbers, which paho takes for MQTT 5 and 3.1.1; its SubscribeOptions are refused over 3.1.1
+        client.subscribe([(topic_filter, QOS) for topic_filter in self._topic_filters])
 
     def _on_subscribe(
         self, _client: mqtt.Client, _userdata: object, _id: int, reasons: list[ReasonCode], _properties: object

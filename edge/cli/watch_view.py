@@ -62,6 +62,8 @@ class WatchView:
 
     def take(self, topic: str, payload: bytes, *, retained: bool, now_monotonic_s: float) -> Result | None:
         """Process a message; returns the result if it is a result that was not received before."""
+        if not payload:  # `procunit mqtt check` tests a permission, or somebody clears a retained message
+            return None
         kind = topic.rpartition(f"{VERSION}/")[2]
         if kind == RESULT.suffix:
             return self._take_result(self._parsed(topic, payload, Result), now_monotonic_s)

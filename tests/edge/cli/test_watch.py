@@ -412,12 +412,20 @@ def test_no_received_control_character_reaches_the_terminal(
         output.encode()
 
 
-@given(payload=st.binary(max_size=300), kind=st.sampled_from(["result", "status", "event", "other"]))
+@given(payload=st.binary(min_size=1, max_size=300), kind=st.sampled_from(["result", "status", "event", "other"]))
 def test_no_payload_breaks_the_view(payload: bytes, kind: str) -> None:
     view = WatchView(10)
     assert view.take(f"x/v1/{kind}", payload, retained=False, now_monotonic_s=0.0) is None
     assert view.malformed == (kind != "other")
     assert ("malformed message on x/v1/" in shown(view)) == (kind != "other")
+
+
+@pytest.mark.parametrize("kind", ["result", "status", "event"])
+def test_an_empty_message_is_ignored_quietly(kind: str) -> None:
+    view = WatchView(10)
+    before = shown(view)
+    assert view.take(f"x/v1/{kind}", b"", retained=False, now_monotonic_s=0.0) is None
+    assert (view.malformed, view.note, shown(view)) == (0, "", before)
 
 
 def test_plain_cuts_a_text_and_replaces_control_characters() -> None:
