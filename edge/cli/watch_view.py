@@ -31,6 +31,7 @@ _WORDS = {
 }
 _STATE_STYLES = {"starting": "cyan", "running": "green", "stopped": "yellow", "offline": "bold red"}
 _SHOWN_TYPES = 2
+_REMEMBERED_DEVICES = 1000
 
 PayloadT = TypeVar("PayloadT", Result, Event, Status)
 
@@ -51,6 +52,7 @@ class WatchView:
         self._rows: deque[Result] = deque(maxlen=kept_rows)
         self._known: set[tuple[str, str, int]] = set()
         self._known_in_order: deque[tuple[str, str, int]] = deque()
+        self._newest: dict[tuple[str, str], int] = {}
         self._arrivals_monotonic_s: deque[float] = deque()
         self._states: dict[str, Status] = {}
         self._run_ended = False
@@ -97,10 +99,21 @@ class WatchView:
         self._known_in_order.append(key)
         if len(self._known_in_order) > REMEMBERED_RESULTS:
             self._known.discard(self._known_in_order.popleft())
+        self._note_gap(result)
         self.counts[result.verdict] += 1
         self._arrivals_monotonic_s.append(now_monotonic_s)
         self._rows.append(result)
         return result
+
+    def _note_gap(self, result: Result) -> None:
+        """Tell which results before this one were not received, of those after the first one that was."""
+        key = (result.device, result.epoch)
+        before = self._newest.pop(key, result.seq - 1)
+        if result.seq > before + 1:
+            self.note = plain(f"{result.device}: results {before + 1} to {result.seq - 1} did not reach this view", 300)
+        self._newest[key] = max(before, result.seq)
+        if len(self._newest) > _REMEMBERED_DEVICES:
+            self._newest.pop(next(iter(self._newest)))
 
     def _take_status(self, topic: str, status: Status | None, *, retained: bool) -> None:
         if status is None:

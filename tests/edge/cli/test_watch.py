@@ -420,6 +420,20 @@ def test_no_payload_breaks_the_view(payload: bytes, kind: str) -> None:
     assert ("malformed message on x/v1/" in shown(view)) == (kind != "other")
 
 
+def test_results_that_did_not_come_are_told_of_but_not_those_before_the_first() -> None:
+    view = WatchView(10)
+    take(view, result_of(5))
+    assert view.note == ""
+    take(view, result_of(8))
+    assert view.note == "edge-1: results 6 to 7 did not reach this view"
+    view.note = ""
+    for result in (result_of(7), result_of(6), result_of(9), result_of(1, epoch="def"), result_of(3, device="edge-2")):
+        take(view, result)
+    assert view.note == ""
+    take(view, result_of(4, epoch="def"))
+    assert view.note == "edge-1: results 2 to 3 did not reach this view"
+
+
 @pytest.mark.parametrize("kind", ["result", "status", "event"])
 def test_an_empty_message_is_ignored_quietly(kind: str) -> None:
     view = WatchView(10)
