@@ -9,6 +9,7 @@ import threading
 import traceback
 import warnings
 from types import TracebackType
+from typing import TextIO
 
 import click
 
@@ -50,7 +51,7 @@ def run_program(command: click.Command, name: str) -> None:
 def show_click_error(error: click.ClickException) -> None:
     """What click prints about a wrong argument or a failure, with the usage, and with every name in it made plain."""
     if not isinstance(error, _NO_ARGS_IS_HELP):
-        error.message = plain(error.message)
+        vars(error)["message"] = plain(error.message)  # click calls it final
     shown = io.StringIO()
     error.show(shown)
     echo_lines(shown.getvalue().rstrip("\n"), err=True)
@@ -69,5 +70,12 @@ def _show_traceback(kind: type[BaseException], error: BaseException | None, wher
     echo_lines("".join(traceback.format_exception(kind, error, where)).rstrip("\n"), err=True)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     echo(f"{filename}:{lineno}: {category.__name__}: {message}", err=True)
