@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 import paho.mqtt.client as mqtt
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from paho.mqtt.enums import CallbackAPIVersion
@@ -36,6 +37,19 @@ def test_each_number_is_new_once_and_gaps_are_the_missing_numbers(numbers: list[
     assert missing == (set(range(min(expected), max(expected) + 1)) - expected if expected else set())
 
 
+STARTED: list[subprocess.Popen[bytes]] = []
+
+
+@pytest.fixture(autouse=True)
+def ended() -> Iterator[None]:
+    """Ends what a failed test has left running."""
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        process.kill()
+        process.wait(10)
+
+
 class Receiving:
     """The running program."""
 
@@ -51,6 +65,7 @@ class Receiving:
         (folder / "ids").mkdir(exist_ok=True)
         command = [sys.executable, str(program), *address, *options]
         self._process = subprocess.Popen(command, stdout=self._out, stderr=self._stderr)
+        STARTED.append(self._process)
         self.wait(lambda: self.stderr_text.count("receiving") > before)
 
     @property

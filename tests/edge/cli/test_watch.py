@@ -22,7 +22,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from rich.console import Console
 
 from edge.cli import watch_view
-from edge.cli.watch_view import WatchView, line_from_result, plain
+from edge.cli.watch_view import WatchView, line_from_result
 from edge.contract.payloads import (
     BundleRef,
     ProcessingTimes,
@@ -37,6 +37,7 @@ from edge.contract.payloads import (
 )
 from edge.faults import FaultId
 from edge.messages import Verdict
+from edge.plain_text import plain
 from tests.doubles.scripted_broker import ScriptedBroker
 from tests.support.broker import HOST, Broker, free_port
 

@@ -26,17 +26,19 @@ def test_results_the_live_view_and_commands(tmp_path: Path, broker: Broker) -> N
     labels = tmp_path / "labels.csv"
     with Subscriber(broker) as subscriber:
         watch = procunit("watch", "--config", device.config, "--count", str(PARTS))
-        assert watch.stderr is not None
-        assert next(line for line in watch.stderr if "connected" in line) == "connected to the broker\n"
-        daemon = device.start()
+        daemon = None
         try:
+            assert watch.stderr is not None
+            assert next(line for line in watch.stderr if "connect" in line) == "connected to the broker\n"
+            daemon = device.start()
             results = results_of(subscriber.wait_for(lambda m: len(results_of(m)) == PARTS))
-            shown, _ = watch.communicate(timeout=10)
+            shown, _ = watch.communicate(timeout=20)
             labels.write_text(f"result_id,label\n{results[-1].result_id},good\n")
             label = procunit("label", labels, "--config", device.config)
-            labelled, problem = label.communicate(timeout=10)
+            labelled, problem = label.communicate(timeout=20)
         finally:
             watch.kill()
-            assert stop(daemon) == 0
+            watch.wait()
+            assert daemon is None or stop(daemon) == 0
     assert [int(line.split()[0]) for line in shown.splitlines()] == list(range(1, PARTS + 1))
     assert labelled.startswith("1 of 1 labels; 1 frames"), problem

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from edge.contract.results import payload_below
 from tests.contract.examples import example
@@ -14,7 +15,7 @@ PARTS = 10
 NEW_ROOT = "acme/graz/edge-9/v1"
 
 
-def results_at(messages: list[Received], topic: str) -> list[dict[str, object]]:
+def results_at(messages: list[Received], topic: str) -> list[dict[str, Any]]:
     """The results on a topic."""
     return [json.loads(m.payload) for m in messages if m.topic == topic]
 
@@ -53,13 +54,13 @@ def test_results_stored_before_point_to_topics_where_their_images_come(tmp_path:
     assert {result["device"] for result in results_at(messages, topic)} == {"edge-1"}
 
 
-def topics_of(results: list[dict[str, object]]) -> set[str]:
+def topics_of(results: list[dict[str, Any]]) -> set[str]:
     """The topics that results name for their photographs and heatmaps."""
     images = [result["image"] for result in results if result["image"] is not None]
-    return {str(image[key]) for image in images for key in ("topic", "heatmapTopic")}  # type: ignore[index]
+    return {str(image[key]) for image in images for key in ("topic", "heatmapTopic")}
 
 
-def ask_for_all_again(broker: Broker, result: dict[str, object]) -> None:
+def ask_for_all_again(broker: Broker, result: dict[str, Any]) -> None:
     """Send the command `replay` for every result."""
     command = {"cmdId": "again", "args": {"epoch": result["epoch"], "from": 1, "to": PARTS}}
     with Subscriber(broker) as sender:
@@ -67,7 +68,7 @@ def ask_for_all_again(broker: Broker, result: dict[str, object]) -> None:
 
 
 def test_no_other_byte_of_a_stored_result_changes() -> None:
-    result = example("result.review")
+    result: Any = example("result.review")
     old = result["image"]["topic"].partition("/frame/")[0]
     payload = json.dumps(result, separators=(",", ":")).encode()
     assert b'"image":{' in payload
