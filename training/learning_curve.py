@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
+import rich.console
 from rich.progress import track
 
 from edge.bundle.manifest import GOOD
@@ -23,7 +24,7 @@ _QUIET = Console(quiet=True)
 
 
 def learning_curves(
-    samples: Sequence[Sample], types: Sequence[str], seed: int, console: Console
+    samples: Sequence[Sample], types: Sequence[str], seed: int, console: rich.console.Console
 ) -> dict[str, tuple[CurvePoint, ...]]:
     """Each type's points, the last with all its photographs; empty for a type that cannot be cross-validated.
 

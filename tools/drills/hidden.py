@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+import rich.console
 from numpy.typing import NDArray
 from scipy.stats import t as student_t  # type: ignore[import-untyped]
 
@@ -80,7 +81,7 @@ class Drill:
     record: TrainRecord
     scatters: dict[tuple[str, bool], Scatter] = field(default_factory=dict)
 
-    def draws(self, count: int, console: Console) -> Iterator[Drawn]:
+    def draws(self, count: int, console: rich.console.Console) -> Iterator[Drawn]:
         """The draws in order, one per core at a time; every call gives the same draws."""
         type_of = types_of_parts(self.dataset.photos)
 
@@ -171,7 +172,7 @@ class Drill:
         return self.scatters[key]
 
 
-def drill_from_folder(data: Path, input_px: int, console: Console) -> Drill:
+def drill_from_folder(data: Path, input_px: int, console: rich.console.Console) -> Drill:
     """Read the photographs, join look-alike parts and run the trunk on all of them.
 
     Raises:
