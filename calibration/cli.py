@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from calibration.calibrate import calibrate_run
 from calibration.evaluate import evaluate_folder
@@ -19,6 +18,7 @@ from edge.cli.trust import open_with_keys, signature_line, trust_options
 from edge.errors import ProcunitError
 from edge.policy import MAX_TARGET_FALSE_REJECT, MIN_TARGET_DETECTION
 from edge.system.files import write_whole
+from edge.terminal import Console, echo
 from training.data.dataset import dataset_from_path
 
 _data_option = click.option(
@@ -49,11 +49,11 @@ def calibrate(run: Path, asked_rate: float | None) -> None:
     """
     record = calibrate_run(run, asked_rate)
     for line in budget_lines(record.budget, asked_rate):
-        click.echo(line)
+        echo(line)
     for name, limit in record.types.items():
-        click.echo(f"  {name}: flagged from {limit.threshold:.4f} on")
+        echo(f"  {name}: flagged from {limit.threshold:.4f} on")
     if record.anomaly is not None:
-        click.echo(f"  anomaly: flagged from {record.anomaly.threshold:.4f} on")
+        echo(f"  anomaly: flagged from {record.anomaly.threshold:.4f} on")
 
 
 @click.command()
@@ -100,7 +100,7 @@ def seed_run(bundle: Path, data: Path, key: Path | None, target_detection: float
     targets = Targets(target_detection, target_false_reject)
     sealed = seeded_run(opened, dataset_from_path(data), signing_key, targets)
     Console().print(seeded_table(sealed.manifest.types, demo_key=signing_key.demo))
-    click.echo(f"Sealed again as {sealed.bundle_id[:12]} with {signing_key.name}.")
+    echo(f"Sealed again as {sealed.bundle_id[:12]} with {signing_key.name}.")
 
 
 @click.command()
@@ -130,15 +130,15 @@ def evaluate(
     if json_file is not None:
         write_whole(json_file, (evaluation.model_dump_json(indent=1) + "\n").encode())
     console = Console()
-    click.echo(f"Bundle {content.bundle_id[:12]}: {signature_line(content)}")
-    click.echo(
+    echo(f"Bundle {content.bundle_id[:12]}: {signature_line(content)}")
+    echo(
         f"{evaluation.images} photographs of {evaluation.parts} parts; left out: {evaluation.skipped_images} "
         "photographs of parts that the bundle was made from"
     )
     console.print(score_table(evaluation))
     console.print(verdict_table(evaluation))
     for line in closing_lines(evaluation):
-        click.echo(line)
+        echo(line)
 
 
 def budget_lines(budget: Budget | None, asked_rate: float | None) -> list[str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from rich.console import Console
 from rich.progress import track
 
 from calibration.held_out import FarthestPatches, PatchExtractor
@@ -20,6 +19,7 @@ from edge.engine.scores import score_pixels
 from edge.errors import ProcunitError
 from edge.geometry import Geometry
 from edge.image_file import read_image
+from edge.terminal import Console
 from training.data.run_files import RunPhoto
 
 ItemT = TypeVar("ItemT")

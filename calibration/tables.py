@@ -31,7 +31,7 @@ def seeded_table(types: tuple[DefectType, ...], *, demo_key: bool) -> Group:
             f"{run.false_rejects} of {run.good_parts} (up to {up_to:.1%})",
             t.authority,
         )
-        reasons.append(Text(f"  {t.name}: {reason}"))
+        reasons.append(f"  {t.name}: {reason}")
     return Group(table, *reasons)
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
+from edge.plain_text import plain
+
 
 class ProcunitError(Exception):
     """A problem that a person can solve: what happened, where (file, line, key), and what to do (remedy).
 
-    The command line prints it without a traceback and exits with code 2.
+    The command line prints it without a traceback and exits with code 2. Its text is one line without control
+    characters, whatever the names in it (`edge/plain_text.py`).
     """
 
     def __init__(self, what: str, *, where: str | None = None, remedy: str | None = None) -> None:
@@ -19,7 +22,7 @@ class ProcunitError(Exception):
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{text}. {self.remedy}" if self.remedy else text
+        return plain(f"{text}. {self.remedy}" if self.remedy else text)
 
 
 def first_problem(error: ValidationError) -> str:

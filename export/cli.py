@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
 from edge.bundle.keys import signing_key_from_file
 from edge.bundle.reader import MAX_BANK_ROWS
+from edge.terminal import Console, echo
 from export.bundle_from_run import bundle_from_run
 from export.report import SUSPECTS_FILE
 from export.signing import demo_key_from_run
@@ -73,7 +73,7 @@ def _print_suspects(suspects: Sequence[Suspect], page: Path, console: Console) -
         return
     console.print(f"Good parts that may be mislabelled; please check them in {page}:", style="yellow")
     for suspect in suspects[:SUSPECTS_PRINTED]:
-        console.print(f"  {suspect.part_id}: {suspect.reason}", markup=False)
+        console.print(f"  {suspect.part_id}: {suspect.reason}")
     if len(suspects) > SUSPECTS_PRINTED:
         console.print(f"  and {len(suspects) - SUSPECTS_PRINTED} more")
 
@@ -101,7 +101,7 @@ def bundle_build(run: Path, out: Path, key: Path | None, product: str | None, ve
     signing_key = demo_key_from_run(run) if key is None else signing_key_from_file(key)
     bundle = bundle_from_run(run, out, signing_key, product=product, version=version, replace=force)
     kind = "demo key" if signing_key.demo else "production key"
-    click.echo(
+    echo(
         f"{bundle.manifest.product} version {bundle.manifest.version}, {bundle.bundle_id[:12]}: sealed in {out} "
         f"with the {kind} {signing_key.name}; {len(bundle.golden().frames)} golden frames"
     )

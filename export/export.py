@@ -117,8 +117,9 @@ def _variants(
     largest = largest_activation(reference, frames_u8)
     if not largest <= MAX_ACTIVATION:
         console.print(
-            f"[yellow]Warning:[/] only FP32 is exported: activations reach {largest:.3g}, and FP16 ends at "
-            f"{torch.finfo(torch.float16).max:.0f}"
+            f"Warning: only FP32 is exported: activations reach {largest:.3g}, and FP16 ends at "
+            f"{torch.finfo(torch.float16).max:.0f}",
+            style="yellow",
         )
         return
     yield "fp16", to_fp16(reference)

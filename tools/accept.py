@@ -19,6 +19,9 @@ from typing import Any
 
 import click
 
+from edge.cli.program import run_program
+from edge.terminal import echo
+
 MEASUREMENTS = Path(__file__).parents[1] / "docs" / "measurements.md"
 BEGIN, END = "<!-- accept: begin -->", "<!-- accept: end -->"
 
@@ -99,8 +102,9 @@ def main(data: Path, out: Path) -> None:
         raise click.ClickException(f"`{command}` failed with exit status {error.returncode}; see above") from error
     text = section(data, seconds, _figures(out / "summary.json"), _figures(evaluation), _figures(path))
     MEASUREMENTS.write_text(replaced(MEASUREMENTS.read_text(encoding="utf-8"), text), encoding="utf-8")
-    click.echo(f"\naccept: passed; the figures are in {MEASUREMENTS}")
+    echo()
+    echo(f"accept: passed; the figures are in {MEASUREMENTS}")
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "accept")

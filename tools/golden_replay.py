@@ -27,6 +27,9 @@ from tempfile import TemporaryDirectory
 import click
 import yaml
 
+from edge.cli.program import run_program
+from edge.terminal import echo, echo_lines
+
 _RUN_LIMIT_S = 600
 _SHOWN_DIFFERENCES, _SHOWN_CHARACTERS = 20, 400
 _VARYING = (
@@ -55,7 +58,7 @@ def record(bundle: Path, key: Path, parts: Path, out: Path, procunit: str) -> No
     with TemporaryDirectory(prefix="golden-replay-") as folder:
         lines = _messages_of_run(command, Path(folder), bundle.resolve(), key.resolve(), parts.resolve())
     out.write_bytes(b"".join(line + b"\n" for line in lines))
-    click.echo(f"{out}: {len(lines)} messages")
+    echo(f"{out}: {len(lines)} messages")
 
 
 @main.command()
@@ -66,8 +69,8 @@ def compare(before: Path, after: Path) -> None:
     old, new = (path.read_text(encoding="utf-8").splitlines() for path in (before, after))
     differences = list(unified_diff(old, new, str(before), str(after), n=0, lineterm=""))
     for line in differences[:_SHOWN_DIFFERENCES]:
-        click.echo(line[:_SHOWN_CHARACTERS])
-    click.echo(f"{len(old)} and {len(new)} messages: {'different' if differences else 'the same'}")
+        echo(line[:_SHOWN_CHARACTERS])
+    echo(f"{len(old)} and {len(new)} messages: {'different' if differences else 'the same'}")
     sys.exit(1 if differences else 0)
 
 
@@ -89,7 +92,8 @@ def _messages_of_run(command: list[str], folder: Path, bundle: Path, key: Path, 
         check=False,
     )
     if run.returncode != 0:
-        raise click.ClickException(f"the daemon ended with exit code {run.returncode}:\n{run.stderr[-2000:]}")
+        echo_lines(run.stderr[-2000:], err=True)
+        raise click.ClickException(f"the daemon ended with exit code {run.returncode}; its log is above")
     with closing(sqlite3.connect(folder / "state" / "outbox.db")) as db:
         rows = db.execute("SELECT kind, topic, payload FROM messages ORDER BY kind <> 'result', message_id").fetchall()
     return [
@@ -110,4 +114,4 @@ def _free_port() -> int:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "golden_replay")

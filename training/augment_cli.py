@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from edge.errors import ProcunitError
+from edge.terminal import Console
 from training.augment import beyond_good_warning
 from training.cli import data_option, input_px_option
 from training.data.dataset import dataset_from_path
@@ -47,5 +47,5 @@ def augment_preview(data: Path, out: Path, input_px: int, seed: int) -> None:
         raise ProcunitError(f"cannot be written: {error.strerror}", where=str(out)) from error
     beyond = beyond_good_warning(dataset_file, dataset.types, geometry)
     if beyond:
-        console.print(f"Note: {beyond}", markup=False)
-    console.print(f"Wrote {out}", markup=False)
+        console.print(f"Note: {beyond}")
+    console.print(f"Wrote {out}")

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import click
 from rich import box
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from edge.bundle.manifest import GOOD
 from edge.preprocess import areas_in_words
+from edge.terminal import Console
 from training.fit import Plan
 from training.report.run_report import REPORT_FILE
 from training.train import Trained, TrainSettings
@@ -110,7 +109,7 @@ def _print_summary(trained: Trained, out: Path, console: Console) -> None:
     record = trained.record
     geometry = record.geometry
     console.print(
-        f"[bold]{record.product}[/]: {record.backbone} ({record.weights}), input {geometry.input_width_px} x "
+        f"{record.product}: {record.backbone} ({record.weights}), input {geometry.input_width_px} x "
         f"{geometry.input_height_px} px, {'grey' if geometry.channels == 1 else 'colour'}"
     )
     console.print(f"Inspected: {areas_in_words(geometry)}")
@@ -135,6 +134,6 @@ def _print_summary(trained: Trained, out: Path, console: Console) -> None:
         )
     console.print(table)
     for note in trained.findings.notes:
-        console.print(f"Note: {escape(note)}")
+        console.print(f"Note: {note}")
     console.print(f"Report: {out / REPORT_FILE}")
     console.print(f"Next: procunit export {out}")

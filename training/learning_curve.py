@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
-from rich.console import Console
+import rich.console
 from rich.progress import track
 
 from edge.bundle.manifest import GOOD
+from edge.terminal import Console
 from training.features import Sample
 from training.findings import CurvePoint
 from training.head import Scatter, empty_scatter, scatter_from_samples
@@ -23,7 +24,7 @@ _QUIET = Console(quiet=True)
 
 
 def learning_curves(
-    samples: Sequence[Sample], types: Sequence[str], seed: int, console: Console
+    samples: Sequence[Sample], types: Sequence[str], seed: int, console: rich.console.Console
 ) -> dict[str, tuple[CurvePoint, ...]]:
     """Each type's points, the last with all its photographs; empty for a type that cannot be cross-validated.
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 
 from edge.bundle.manifest import GOOD, NAME_PATTERN
 from edge.errors import ProcunitError
@@ -85,7 +84,7 @@ def train(settings: TrainSettings, console: Console) -> Trained:
     augmentation_warning = beyond_good_warning(file, dataset.types, geometry) if settings.plan.fine_tune else ""
     notes = [note for note in (weights.warning, duplicates.warning(), augmentation_warning) if note]
     for note in notes:
-        console.print(f"[yellow]Warning:[/] {escape(note)}")
+        console.print(f"Warning: {note}", style="yellow", markup=False)
     model = InspectionModel(weights.backbone, len(dataset.types), geometry.channels)
     model.trunk.load_state_dict(weights.state)
     model.to(device_to_learn_on())

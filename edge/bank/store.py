@@ -7,7 +7,6 @@ bank. The list only selects among signed versions, so it needs no signature.
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from edge.bundle.reader import Bundle, read_small
 from edge.errors import ProcunitError, first_problem
 from edge.state_dir import BANK_FOLDER
 from edge.system.clock import utc_now
+from edge.system.file_lock import try_lock
 from edge.system.files import new_directory, write_whole
 
 IN_USE = "in-use.json"
@@ -175,7 +175,7 @@ class BankStore:
         """Keep other processes from changing the bank during a block.
 
         Raises:
-            ProcunitError: another process is changing it, or the folder cannot be written.
+            ProcunitError: another process is changing it, or the folder cannot be written or locked.
         """
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -183,14 +183,12 @@ class BankStore:
         except OSError as error:
             raise _not_stored(self._folder, error) from error
         with lock:
-            try:
-                fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+            if not try_lock(lock.fileno(), self._folder / _LOCK):
                 raise ProcunitError(
                     "another `procunit bank` is changing this bank",
                     where=str(self._folder),
                     remedy="Wait until it has ended",
-                ) from error
+                )
             yield
 
     def _put_in_use(self, numbers: tuple[int, ...]) -> None:

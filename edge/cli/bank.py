@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +11,6 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 from rich import box
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from edge.bank.delta import Source, keys_for_bank
@@ -40,7 +37,9 @@ from edge.frames.files import PINNED
 from edge.frames.image import record_from_png
 from edge.frames.pin_record import labels_of_pinned
 from edge.image_file import read_image
+from edge.plain_text import plain
 from edge.state_dir import FRAMES_FOLDER
+from edge.terminal import Console, echo
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def undo(config: Path) -> None:
     store = _device(settings_from_file(config)).store
     with store.locked():
         version = store.undo()
-    click.echo(f"{_version_text(version)} is in use from the next part on")
+    echo(f"{_version_text(version)} is in use from the next part on")
 
 
 @click.command()
@@ -136,17 +135,17 @@ def show(config: Path) -> None:
             continue
         record = delta.record
         rows = f"+{len(delta.bank.added)}" + (f" -{len(record.removed)}" if record.removed else "")
-        by, name = escape(record.made_by), escape(delta.signed_by.name)
+        by, name = record.made_by, delta.signed_by.name
         table.add_row(
             f"{number}", record.made_at_utc, by, name, f"{len(record.sources)}", rows, _threshold_text(record.anomaly)
         )
     console.print(table)
     for problem in usable.refused:
-        console.print(f"refused: {escape(problem)}", soft_wrap=True)
+        console.print(f"refused: {problem}", soft_wrap=True)
     version = 0 if usable.delta is None else usable.delta.record.version
     console.print(f"{_version_text(version)} is in use")
     for source in () if usable.delta is None else usable.delta.record.sources:
-        console.print(f"  {escape(source.name)}: {source.rows} rows, score {source.score:.4f}", highlight=False)
+        console.print(f"  {source.name}: {source.rows} rows, score {source.score:.4f}", highlight=False)
 
 
 def _device(settings: Settings) -> _Device:
@@ -180,7 +179,7 @@ def _grow(
     evidence = replace(evidence, defects=(*evidence.defects, *defects_of_device(bundle, base, graph, pinned)))
     usable = store.latest_usable()
     for problem in usable.refused:
-        click.echo(f"refused: {problem}", err=True)
+        echo(f"refused: {problem}", err=True)
     earlier = () if usable.delta is None else usable.delta.record.sources
     bank = own_bank(base, store.own_limit) if usable.delta is None else usable.delta.bank
     budget = bundle.manifest.budget
@@ -194,16 +193,16 @@ def _grow(
     _print_growth(growth, bank)
     _print_flagging_types(bundle, base, chosen)
     if len(growth.bank.added) == len(bank.added):
-        click.echo("The score of every frame is low enough already: nothing is added.")
+        echo("The score of every frame is low enough already: nothing is added.")
         return
     if ask:
         click.confirm("Put this bank in use?", abort=True)
     sources = (
-        Source(sha256=sha256[path], name=_one_line(frame.name), rows=frame.rows, score=frame.score_after)
+        Source(sha256=sha256[path], name=plain(frame.name), rows=frame.rows, score=frame.score_after)
         for path, frame in zip(chosen, growth.frames, strict=True)
     )
-    version = store.add(growth.bank, key, (*earlier, *sources), _one_line(getpass.getuser()))
-    click.echo(f"{_version_text(version)} is in use from the next part on; `procunit bank undo` undoes this")
+    version = store.add(growth.bank, key, (*earlier, *sources), plain(getpass.getuser()))
+    echo(f"{_version_text(version)} is in use from the next part on; `procunit bank undo` undoes this")
 
 
 def _hash_of_good(path: Path, bundle: Bundle, pinned: tuple[PinnedFrame, ...]) -> str:
@@ -253,7 +252,7 @@ def _print_growth(growth: Growth, before: GrownBank) -> None:
     console, limit = Console(), growth.bank.limit
     table = Table("Frame", "Score before", "Score after", "Rows added", box=box.SIMPLE)
     for frame in growth.frames:
-        table.add_row(escape(frame.name), f"{frame.score_before:.4f}", f"{frame.score_after:.4f}", f"{frame.rows}")
+        table.add_row(frame.name, f"{frame.score_before:.4f}", f"{frame.score_after:.4f}", f"{frame.rows}")
     console.print(table)
     console.print(f"Bank: {len(before.rows)} -> {len(growth.bank.rows)} rows", highlight=False)
     console.print(f"Anomaly threshold: {_threshold_text(before.limit)} -> {_threshold_text(limit)}", highlight=False)
@@ -273,7 +272,7 @@ def _print_flagging_types(bundle: Bundle, base: NDArray[np.float32], chosen: dic
     for name, type_scores in zip(chosen.values(), scores, strict=True):
         for defect_type, score in zip(bundle.manifest.types, type_scores, strict=True):
             if score >= defect_type.limit.threshold:
-                click.echo(
+                echo(
                     f"{name} is not cleared by this alone: {defect_type.name} flags it, too ({score:.3f} >= "
                     f"{defect_type.limit.threshold:.3f}), and a bank does not change that"
                 )
@@ -281,11 +280,6 @@ def _print_flagging_types(bundle: Bundle, base: NDArray[np.float32], chosen: dic
 
 def _frame_name(frame: PinnedFrame) -> str:
     return clean_text(f"part {frame.part_id}" if frame.part_id is not None else f"result {frame.result_id}")
-
-
-def _one_line(text: str) -> str:
-    """A text from outside, with control characters replaced by ?."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", text)
 
 
 def _threshold_text(limit: ScoreLimit) -> str:

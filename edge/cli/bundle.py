@@ -6,10 +6,8 @@ from pathlib import Path
 
 import click
 from rich import box
-from rich.console import Console, Group
-from rich.markup import escape
+from rich.console import Group
 from rich.table import Table
-from rich.text import Text
 
 from edge.bank.evidence import can_grow, evidence_from_bundle
 from edge.bundle.consistency import check_records
@@ -20,6 +18,7 @@ from edge.cli.trust import open_with_keys, signature_line, trust_options
 from edge.errors import ProcunitError
 from edge.policy import earned_authority
 from edge.preprocess import areas_in_words
+from edge.terminal import Console, echo
 
 _DIRECTORY = click.Path(path_type=Path)
 
@@ -68,7 +67,7 @@ def verify(bundle: Path, trust: tuple[Path, ...], demo_trust: tuple[Path, ...]) 
     manifest = content.manifest
     if can_grow(manifest):
         evidence_from_bundle(content)
-    click.echo(f"{manifest.product} version {manifest.version}, {content.bundle_id[:12]}: {signature_line(content)}")
+    echo(f"{manifest.product} version {manifest.version}, {content.bundle_id[:12]}: {signature_line(content)}")
 
 
 def _facts(content: BundleContent) -> Table:
@@ -91,7 +90,7 @@ def _facts(content: BundleContent) -> Table:
         "Files": f"{len(manifest.files)}, {size_mb:.1f} MB",
     }
     for name, text in facts.items():
-        table.add_row(name, escape(text))
+        table.add_row(name, text)
     return table
 
 
@@ -116,5 +115,5 @@ def _types_table(types: tuple[DefectType, ...], demo_key: bool) -> Group:
             f"{run.detected} of {run.parts}{' (simulated)' if run.simulated else ''}" if run else "none",
             authority,
         )
-        reasons.append(Text(f"  {defect_type.name}: {claim}{reason}"))
+        reasons.append(f"  {defect_type.name}: {claim}{reason}")
     return Group(table, *reasons)

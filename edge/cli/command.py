@@ -21,6 +21,7 @@ from edge.contract.commands import MAX_COMMAND_BYTES
 from edge.contract.topics import root_from_device
 from edge.errors import ProcunitError, first_problem
 from edge.system.files import bytes_from_file
+from edge.terminal import echo, echo_json
 
 _ROOT = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_.-]{0,63}/){1,6}v[0-9]+")
 _TWO_WAYS = (
@@ -87,8 +88,8 @@ def sign(
         raise ProcunitError(first_problem(error), where=where, remedy="See the example in docs/mes.md") from error
     signing_key = signing_key_from_file(key)
     if signing_key.demo:
-        click.echo(f"{key} is a demo key: a device takes this command only while it uses a demo bundle", err=True)
-    click.echo(json.dumps(signed(envelope, signing_key.key, root, kind.name), indent=2))
+        echo(f"{key} is a demo key: a device takes this command only while it uses a demo bundle", err=True)
+    echo_json(signed(envelope, signing_key.key, root, kind.name), indent=2)
 
 
 def _root_and_position(

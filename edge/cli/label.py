@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from edge.contract.commands import Refusal
 from edge.contract.topics import root_from_device
 from edge.errors import ProcunitError
 from edge.frames.labels import FrameLabel, labels_from_csv
+from edge.terminal import Console, echo
 
 _LISTED_PROBLEMS = 10
 _VALID_S = 600.0
@@ -56,9 +56,11 @@ def label(labels: Path, config: Path, key: Path | None, by: str | None, new_type
     signing = (
         None if key is None else _Signing(signing_key_from_file(key), root, position_of_device(settings.mqtt, root))
     )
-    frames, problems = 0, []
+    frames, problems, console = 0, [], Console()
     with CommandClient(settings.mqtt, root, "label") as device:
-        for frame_label in track(frame_labels, "labels", transient=True, disable=not sys.stdout.isatty()):
+        for frame_label in track(
+            frame_labels, "labels", console=console, transient=True, disable=not console.is_terminal
+        ):
             args = _args(frame_label, new_types)
             reply = device.ask(unsigned_envelope(args, by) if signing is None else signing.next_envelope(args, by))
             if reply.outcome == "done":
@@ -67,13 +69,11 @@ def label(labels: Path, config: Path, key: Path | None, by: str | None, new_type
                 problems.append(f"{frame_label.part_id or frame_label.result_id}: {reply.text}")
             else:
                 raise ProcunitError(f"the device refused the label: {reply.text}", where=str(labels))
-    click.echo(
-        f"{len(frame_labels) - len(problems)} of {len(frame_labels)} labels; {frames} frames are kept for training"
-    )
+    echo(f"{len(frame_labels) - len(problems)} of {len(frame_labels)} labels; {frames} frames are kept for training")
     for line in problems[:_LISTED_PROBLEMS]:
-        click.echo(f"  {line}")
+        echo(f"  {line}")
     if len(problems) > _LISTED_PROBLEMS:
-        click.echo(f"  and {len(problems) - _LISTED_PROBLEMS} more")
+        echo(f"  and {len(problems) - _LISTED_PROBLEMS} more")
 
 
 class _Signing:

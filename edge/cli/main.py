@@ -5,18 +5,15 @@ A subcommand is imported only when it is called, so that a device does not need 
 
 from __future__ import annotations
 
-import re
 import signal
-import sys
 from importlib.metadata import EntryPoint, entry_points
-from typing import NoReturn
 
 import click
 
+from edge.cli.program import run_program
 from edge.errors import ProcunitError
 
 ENTRY_POINT_GROUP = "procunit.commands"
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 _EXTRA_OF_ROOM = {"training": "offline", "export": "offline", "calibration": "offline", "edge": "ort,opencv"}
 _GROUP_HELP = {
@@ -78,24 +75,7 @@ def main() -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
-    try:
-        root.main(standalone_mode=False)
-    except ProcunitError as error:
-        _exit_with(str(error))
-    except (RecursionError, MemoryError, OverflowError) as error:
-        _exit_with(f"an input is deeper or larger than this program can handle ({type(error).__name__})")
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("procunit: stopped", err=True)
-        sys.exit(130)
-
-
-def _exit_with(text: str) -> NoReturn:
-    """Print an error and exit with 2; a name from outside must not control the terminal."""
-    click.secho(f"procunit: {_CONTROL.sub('?', text)}", fg="red", err=True)
-    sys.exit(2)
+    run_program(root, "procunit")
 
 
 def _interrupt(_signal: int, _frame: object) -> None:

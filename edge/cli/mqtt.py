@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from edge.cli.options import config_option
 from edge.config.file import settings_from_file
 from edge.contract.topics import root_from_device
 from edge.mqtt.check import Finding, Outcome, check
+from edge.terminal import Console, echo_json, styled
 
 _STYLES: dict[Outcome, str] = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 
@@ -36,9 +35,9 @@ def mqtt_check(config: Path, as_json: bool) -> None:
     settings = settings_from_file(config)
     findings = list(check(settings.mqtt, settings.device.device, root_from_device(settings.device)))
     if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+        echo_json([asdict(finding) for finding in findings], indent=2)
     else:
-        Console(soft_wrap=False).print(_table(findings))
+        Console().print(_table(findings))
     if any(finding.outcome == "failed" for finding in findings):
         sys.exit(1)
 
@@ -48,12 +47,5 @@ def _table(findings: list[Finding]) -> Table:
     for column in ("step", "", "detail", "what to do"):
         table.add_column(column, overflow="fold")
     for finding in findings:
-        style = _STYLES[finding.outcome]
-        table.add_row(
-            finding.step, f"[{style}]{finding.outcome}[/]", _escaped(finding.detail), _escaped(finding.remedy)
-        )
+        table.add_row(finding.step, styled(finding.outcome, _STYLES[finding.outcome]), finding.detail, finding.remedy)
     return table
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", r"\[")

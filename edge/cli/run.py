@@ -19,6 +19,7 @@ from edge.daemon import run_daemon
 from edge.engine.settings import EngineSettings
 from edge.errors import ProcunitError
 from edge.system.log import log_to_stderr
+from edge.terminal import echo, echo_lines
 
 _logger = logging.getLogger(__name__)
 
@@ -63,13 +64,13 @@ def check_config(config: Path) -> None:
     try:
         settings = settings_from_file(config)
     except ConfigError as error:
-        click.echo(str(error), err=True)
+        echo_lines(str(error), err=True)
         count = len(error.problems)
         raise ProcunitError(f"{count} problem{'s' if count > 1 else ''}", where=str(config)) from error
     summary = _summary(settings)
-    click.echo(f"{config}: fine")
+    echo(f"{config}: fine")
     for name, value in summary:
-        click.echo(f"  {name:<11}{value}")
+        echo(f"  {name:<11}{value}")
 
 
 def _engine_text(engine: EngineSettings) -> str:

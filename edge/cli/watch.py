@@ -16,9 +16,7 @@ from typing import Protocol
 import click
 import paho.mqtt.client as mqtt
 from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
 from pydantic import ValidationError
-from rich.console import Console
 from rich.live import Live
 
 from edge.cli.options import config_option
@@ -28,6 +26,7 @@ from edge.contract.payloads import Result
 from edge.contract.topics import EVENT, RESULT, STATUS, root_from_device
 from edge.mqtt.client import QOS, LinkError, client_from_settings
 from edge.mqtt.settings import MqttSettings
+from edge.terminal import Console, echo
 
 _RETRY_S = 1.0
 _REFRESH_S = 0.25
@@ -137,11 +136,11 @@ class _Lines:
 
     def item(self, view: WatchView, result: Result | None) -> None:
         if result is not None:
-            click.echo(line_from_result(result))
+            echo(line_from_result(result))
         link = link_text(view.link, 200)
         for text, printed in zip((link, view.note), self._printed, strict=True):
             if text != printed:
-                click.echo(text, err=True)
+                echo(text, err=True)
         self._printed = (link, view.note)
 
     def refresh(self, view: WatchView) -> None:
@@ -225,8 +224,8 @@ class _Follower:
         if reason.is_failure:
             self._refusal = f"the broker refused the connection: {reason}"
             return
-        options = SubscribeOptions(qos=QOS)
-        client.subscribe([(topic_filter, options) for topic_filter in self._topic_filters])
+        # plain numbers, which paho takes for MQTT 5 and 3.1.1; its SubscribeOptions are refused over 3.1.1
+        client.subscribe([(topic_filter, QOS) for topic_filter in self._topic_filters])
 
     def _on_subscribe(
         self, _client: mqtt.Client, _userdata: object, _id: int, reasons: list[ReasonCode], _properties: object

@@ -6,7 +6,6 @@ markup from a message reaches the terminal.
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter, deque
 from typing import TypeVar
 
@@ -18,6 +17,7 @@ from rich.text import Text
 from edge.contract.payloads import MAX_PAYLOAD_BYTES, Event, Result, ScoreSet, Status
 from edge.contract.topics import EVENT, RESULT, STATUS, VERSION
 from edge.messages import Verdict
+from edge.plain_text import plain
 
 RATE_WINDOW_S = 60.0
 REMEMBERED_RESULTS = 50_000
@@ -30,8 +30,8 @@ _WORDS = {
     Verdict.NOT_INSPECTED: ("NOT INSPECTED", "bold magenta"),
 }
 _STATE_STYLES = {"starting": "cyan", "running": "green", "stopped": "yellow", "offline": "bold red"}
-_HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _SHOWN_TYPES = 2
+_REMEMBERED_DEVICES = 1000
 
 PayloadT = TypeVar("PayloadT", Result, Event, Status)
 
@@ -52,6 +52,7 @@ class WatchView:
         self._rows: deque[Result] = deque(maxlen=kept_rows)
         self._known: set[tuple[str, str, int]] = set()
         self._known_in_order: deque[tuple[str, str, int]] = deque()
+        self._newest: dict[tuple[str, str], int] = {}
         self._arrivals_monotonic_s: deque[float] = deque()
         self._states: dict[str, Status] = {}
         self._run_ended = False
@@ -63,6 +64,8 @@ class WatchView:
 
     def take(self, topic: str, payload: bytes, *, retained: bool, now_monotonic_s: float) -> Result | None:
         """Process a message; returns the result if it is a result that was not received before."""
+        if not payload:  # `procunit mqtt check` tests a permission, or somebody clears a retained message
+            return None
         kind = topic.rpartition(f"{VERSION}/")[2]
         if kind == RESULT.suffix:
             return self._take_result(self._parsed(topic, payload, Result), now_monotonic_s)
@@ -96,10 +99,21 @@ class WatchView:
         self._known_in_order.append(key)
         if len(self._known_in_order) > REMEMBERED_RESULTS:
             self._known.discard(self._known_in_order.popleft())
+        self._note_gap(result)
         self.counts[result.verdict] += 1
         self._arrivals_monotonic_s.append(now_monotonic_s)
         self._rows.append(result)
         return result
+
+    def _note_gap(self, result: Result) -> None:
+        """Tell which results before this one were not received, of those after the first one that was."""
+        key = (result.device, result.epoch)
+        before = self._newest.pop(key, result.seq - 1)
+        if result.seq > before + 1:
+            self.note = plain(f"{result.device}: results {before + 1} to {result.seq - 1} did not reach this view", 300)
+        self._newest[key] = max(before, result.seq)
+        if len(self._newest) > _REMEMBERED_DEVICES:
+            self._newest.pop(next(iter(self._newest)))
 
     def _take_status(self, topic: str, status: Status | None, *, retained: bool) -> None:
         if status is None:
@@ -216,9 +230,3 @@ def scores_text(scores: ScoreSet | None) -> str:
 def latency_text(result: Result) -> str:
     """Milliseconds from the frame in memory to the verdict; empty if there are no scores."""
     return "" if result.scores is None else f"{result.processing_times.inspect_ms:.4g} ms"
-
-
-def plain(text: str, limit: int) -> str:
-    """Make a received text safe for a terminal: control and invisible characters become `?`, cut to `limit`."""
-    safe = "".join("?" if unicodedata.category(c) in _HIDDEN_CATEGORIES else c for c in text[:limit])
-    return safe if len(text) <= limit else f"{safe[:-1]}…"

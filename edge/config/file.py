@@ -30,6 +30,9 @@ class ConfigError(ProcunitError):
         self.problems = tuple(sorted(problems, key=lambda problem: (problem.line, problem.key)))
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
+    def __str__(self) -> str:
+        return "\n".join(str(problem) for problem in self.problems)
+
 
 def settings_from_file(path: Path) -> Settings:
     """Read a settings file and check all of it.

@@ -102,6 +102,25 @@ def result_from_inspection(inspection: Inspection, context: ResultContext, *, sn
     )
 
 
+def payload_below(payload: bytes, root: str) -> bytes:
+    """A stored message as it is published below `root`: the topics in it are those on which the device publishes now.
+
+    They differ for a result that was stored before the device, or a level above it, was renamed. The device's name in
+    it stays, because (device, epoch, seq) says which result it is.
+    """
+    if b'"image":{' not in payload or f'"topic":"{root}/frame/'.encode() in payload:
+        return payload
+    result = json.loads(payload)
+    image, identity = result["image"], result["resultId"]
+    topics = {"topic": FRAME_IMAGE, "heatmapTopic": FRAME_HEATMAP}
+    for key, topic in topics.items():
+        if image.get(key) is not None:  # replaced in place: no other byte of a stored result changes
+            present = topic.at(root, resultId=identity)
+            old, new = (f'"{key}":{json.dumps(text)}'.encode() for text in (image[key], present))
+            payload = payload.replace(old, new, 1)
+    return payload
+
+
 def threshold_set_from_policy(policy: Policy) -> ScoreSet:
     """The thresholds in force."""
     return ScoreSet(

@@ -11,7 +11,6 @@ user, can make neither plan nor kernel times that pass.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import shutil
@@ -32,6 +31,7 @@ from edge.engine.cache_secret import MARK_BYTES, CacheSecret
 from edge.engine.key import EngineKey
 from edge.errors import ProcunitError, first_problem
 from edge.record import Record
+from edge.system.file_lock import try_lock
 from edge.system.files import bytes_from_file, new_directory, write_whole
 
 KEPT_ENGINES = 6
@@ -127,7 +127,7 @@ class EngineCache:
         `wait` sleeps for the given seconds and returns True to cancel.
 
         Raises:
-            ProcunitError: the directory cannot be written.
+            ProcunitError: the directory cannot be written or locked.
             BuildCancelledError: `wait` returned True.
         """
         try:
@@ -140,7 +140,7 @@ class EngineCache:
                 remedy="Name another folder with --cache, or check who owns it",
             ) from error
         with lock:
-            while not _try_lock(lock.fileno()):
+            while not try_lock(lock.fileno(), self._directory / _LOCK):
                 if wait(_POLL_S):
                     raise BuildCancelledError
             self._clear_partials()
@@ -148,8 +148,8 @@ class EngineCache:
 
     def clear_partials(self) -> None:
         """Remove the files of killed builds, unless another process is building here."""
-        with suppress(OSError), (self._directory / _LOCK).open("ab") as lock:
-            if _try_lock(lock.fileno()):
+        with suppress(OSError, ProcunitError), (self._directory / _LOCK).open("ab") as lock:
+            if try_lock(lock.fileno(), self._directory / _LOCK):
                 self._clear_partials()
 
     def _clear_partials(self) -> None:
@@ -232,11 +232,3 @@ def _sidecar(path: Path) -> _Sidecar:
 
 def _plan(index: int) -> str:
     return f"engine-{index}.plan"
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

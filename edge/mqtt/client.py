@@ -78,10 +78,7 @@ def client_from_settings(settings: MqttSettings, client_id: str) -> BoundedClien
         reconnect_on_failure=False,
     )
     client.connect_timeout = CONNECT_TIMEOUT_S
-    try:
-        username, password = credentials(settings)
-    except (ProcunitError, UnicodeDecodeError) as error:
-        raise LinkError(f"the user name or the password file cannot be read: {error}") from error
+    username, password = credentials(settings)
     if username is not None:
         client.username_pw_set(username, password)
     try:
@@ -97,8 +94,7 @@ def credentials(settings: MqttSettings, environment: Mapping[str, str] = os.envi
     """User name and password, each from the settings or from systemd's credentials.
 
     Raises:
-        ProcunitError: a file cannot be read.
-        UnicodeDecodeError: a file is not UTF-8 text.
+        LinkError: a file cannot be read, is not UTF-8 text, or has nothing in its first line.
     """
     folder = environment.get("CREDENTIALS_DIRECTORY")
     username = settings.username or _credential(folder, USERNAME_CREDENTIAL)
@@ -113,4 +109,13 @@ def _credential(folder: str | None, name: str) -> str | None:
 
 
 def _first_line(path: Path) -> str:
-    return bytes_from_file(path, _MAX_CREDENTIAL_BYTES).decode("utf-8").partition("\n")[0].rstrip("\r")
+    """The first line, without the byte-order mark that some editors write."""
+    try:
+        line = bytes_from_file(path, _MAX_CREDENTIAL_BYTES).decode("utf-8-sig").partition("\n")[0].rstrip("\r")
+    except ProcunitError as error:
+        raise LinkError(f"the user name or the password file cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise LinkError(f"{path} is not UTF-8 text: save it as UTF-8") from error
+    if not line.strip():
+        raise LinkError(f"the first line of {path} is blank: write the user name or password into the first line")
+    return line

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from edge.contract.results import payload_below
 from edge.contract.topics import JSON, RESULT_LAST, STATUS
 from edge.fault_board import put_event
 from edge.faults import FaultId
@@ -257,14 +258,12 @@ class Delivery:
             self._send(message)
 
     def _send(self, message: StoredMessage) -> None:
-        topic = f"{self._root}/{message.topic}"
-        if len(message.payload) + len(topic.encode()) + _PACKET_OVERHEAD_BYTES > self._max_packet_bytes:
-            self.give_up(
-                message, f"{len(message.payload)} bytes; the broker accepts packets of {self._max_packet_bytes}"
-            )
+        topic, payload = f"{self._root}/{message.topic}", payload_below(message.payload, self._root)
+        if len(payload) + len(topic.encode()) + _PACKET_OVERHEAD_BYTES > self._max_packet_bytes:
+            self.give_up(message, f"{len(payload)} bytes; the broker accepts packets of {self._max_packet_bytes}")
             return
-        is_backfill = message.replayed or message.message_id <= self._backfill_until_id
-        payload = message.payload.replace(*BACKFILL, 1) if is_backfill else message.payload
+        if message.replayed or message.message_id <= self._backfill_until_id:
+            payload = payload.replace(*BACKFILL, 1)
         self._publish(topic, payload, message)
 
     def _next_message(self) -> StoredMessage | None:
@@ -281,7 +280,8 @@ class Delivery:
         """Publish the retained copy of the newest acknowledged result, once nothing else is in flight."""
         if self._newest is not None and not self._in_flight:
             newest, self._newest = self._newest, None
-            self._publish(RESULT_LAST.at(self._root), newest.payload, None, retain=True)
+            payload = payload_below(newest.payload, self._root)
+            self._publish(RESULT_LAST.at(self._root), payload, None, retain=True)
 
     def _send_best_effort(self) -> None:
         while self._may_send and (message := self._best_effort.next()) is not None:

@@ -17,6 +17,8 @@ MAX_PEM_BYTES = 4 << 20
 _NOT_YET_VALID, _EXPIRED = 9, 10
 _UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21})
 _WRONG_NAME = frozenset({62, 64})
+_INCOMPLETE = frozenset({24, *range(79, 94)})
+"""What Python 3.13 and newer check besides (X509_V_FLAG_X509_STRICT): an authority without key usage, and the like."""
 _ALERTS = (
     ("CERTIFICATE_REQUIRED", "the broker asks for a client certificate: set client_cert_file and client_key_file"),
     ("UNKNOWN_CA", "the broker does not know the authority of this device's certificate"),
@@ -89,6 +91,11 @@ def _verification_text(error: ssl.SSLCertVerificationError) -> str:
         return "the broker's certificate is not signed by the authority in tls_ca_file"
     if code in _WRONG_NAME:
         return "the broker's certificate is for another host name or address than mqtt.host"
+    if code in _INCOMPLETE:
+        return (
+            f"a certificate of the broker or its authority is incomplete ({error.verify_message}), and Python 3.13 and "
+            "newer refuse that: make them again as docs/mosquitto/README.md says"
+        )
     return error.verify_message or str(error)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
 import secrets
 import sqlite3
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import BinaryIO, TextIO
 from edge.errors import ProcunitError
 from edge.outbox.disk_space import allocate_index, allocate_log, keep_ballast, release_ballast
 from edge.system.clock import utc_now
+from edge.system.file_lock import try_lock
 
 SCHEMA_VERSION = 2
 
@@ -81,7 +83,7 @@ def open_database(path: Path) -> Database:
     """Open or create the database; on a full disk the ballast file of an earlier run is given up for it.
 
     Raises:
-        ProcunitError: it cannot be opened, was made by another version, or another process owns it.
+        ProcunitError: it cannot be opened or locked, was made by another version, or another process owns it.
     """
     lock_file = _lock(path)
     try:
@@ -93,9 +95,9 @@ def open_database(path: Path) -> Database:
         allocate_log(path)
         keep_ballast(path)
         return Database(path, writer, reader, epoch, set_aside, lock_file, database_file, index_file)
-    except sqlite3.OperationalError as error:
+    except (sqlite3.OperationalError, OSError) as error:
         lock_file.close()
-        raise _cannot_open(path, str(error)) from error
+        raise _cannot_open(path, error) from error
     except BaseException:
         lock_file.close()
         raise
@@ -116,14 +118,17 @@ def _lock(path: Path) -> TextIO:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock_file = path.with_name(path.name + ".lock").open("w")
     except OSError as error:
-        raise _cannot_open(path, error.strerror) from error
+        raise _cannot_open(path, error) from error
     try:
-        fcntl.lockf(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+        locked = try_lock(lock_file.fileno(), path, fcntl.lockf)
+    except BaseException:
+        lock_file.close()
+        raise
+    if not locked:
         lock_file.close()
         raise ProcunitError(
             "another process uses this outbox", where=str(path), remedy="Stop it, or choose another state_dir"
-        ) from error
+        )
     return lock_file
 
 
@@ -190,9 +195,20 @@ def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
 
 
-def _cannot_open(path: Path, reason: str | None) -> ProcunitError:
-    return ProcunitError(
-        f"cannot open the outbox: {reason}",
-        where=str(path),
-        remedy="Check that the state directory exists, is writable and that its disk is not full",
-    )
+def _cannot_open(path: Path, error: OSError | sqlite3.Error) -> ProcunitError:
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    remedy = "Check that the state directory exists, is writable and that its disk is not full"
+    if "locked" in reason:
+        remedy = "Close the program that has the file open, such as a database browser"
+    elif _is_read_only(path):
+        remedy = (
+            "Its file system is mounted read-only, as the kernel does after a disk error: look into `dmesg`, check the "
+            "disk, and mount it writable again, or choose another state_dir"
+        )
+    return ProcunitError(f"cannot open the outbox: {reason}", where=str(path), remedy=remedy)
+
+
+def _is_read_only(path: Path) -> bool:
+    """Whether the file system that holds `path`, or would hold it, is mounted read-only."""
+    folder = next((folder for folder in path.absolute().parents if folder.is_dir()), Path("/"))
+    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)

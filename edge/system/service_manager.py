@@ -11,6 +11,8 @@ import os
 import socket
 from collections.abc import Mapping
 
+from edge.plain_text import plain
+
 _logger = logging.getLogger(__name__)
 
 
@@ -46,15 +48,15 @@ class ServiceNotifier:
 
     def ready(self, status: str) -> None:
         """Report that start-up is complete."""
-        self._send(f"READY=1\nSTATUS={status}")
+        self._send(f"READY=1\nSTATUS={plain(status)}")
 
     def status(self, status: str) -> None:
         """Set the status line that `systemctl status` shows."""
-        self._send(f"STATUS={status}")
+        self._send(f"STATUS={plain(status)}")
 
     def extend(self, status: str, seconds: float) -> None:
         """Set the status and extend the start (or stop) timeout to `seconds` from now."""
-        self._send(f"STATUS={status}\nEXTEND_TIMEOUT_USEC={seconds * 1e6:.0f}")
+        self._send(f"STATUS={plain(status)}\nEXTEND_TIMEOUT_USEC={seconds * 1e6:.0f}")
 
     def alive(self) -> None:
         """Feed the watchdog."""

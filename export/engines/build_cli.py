@@ -18,6 +18,7 @@ from edge.engine.settings import EngineKind
 from edge.engine.trt_library import library_from_kind
 from edge.errors import ProcunitError
 from edge.system.stop_signals import StopSignals
+from edge.terminal import echo, echo_json
 from export.engines.build import BuildOutcome, OnProgress, WaitForStop, engine_from_bundle
 from export.engines.command_line import abort_when_cancelled, cache_option, job_with_progress_bar
 
@@ -93,7 +94,7 @@ def _with_bar(run: Run, cache: Path) -> None:
     with job_with_progress_bar(cache) as job:
         outcome = run(job.on_progress, job.wait_for_stop)
     result = _result(outcome, started_s)
-    click.echo(
+    echo(
         f"{result.result}: {result.size_bytes / 1e6:.1f} MB, "
         + ("already built" if result.cached else f"built in {result.seconds:.1f} s")
     )
@@ -119,7 +120,7 @@ def _with_json(run: Run) -> None:
 def _print_line(line: BuildLine) -> bool:
     """Print one line; False if the reader has closed the pipe, so that the build ends when its daemon was killed."""
     try:
-        click.echo(line.model_dump_json())
+        echo_json(line.model_dump(mode="json"))
     except OSError:
         return False
     return True

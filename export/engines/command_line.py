@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from edge.engine.build_progress import BuildCancelledError, BuildProgress
 from edge.system.stop_signals import StopSignals
+from edge.terminal import Console
 from export.engines.runtimes import JobContext
 
 cache_option = click.option(
@@ -31,7 +31,7 @@ def job_with_progress_bar(cache: Path) -> Iterator[JobContext]:
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     console = Console(stderr=True)
     with (

@@ -8,7 +8,6 @@ from typing import get_args
 
 import click
 from pydantic import BaseModel
-from rich.console import Console
 
 from edge.bundle.keys import trusted_keys_from_files
 from edge.bundle.manifest import PRECISIONS, Precision
@@ -18,6 +17,7 @@ from edge.engine.protocol import EngineError
 from edge.engine.settings import EngineKind
 from edge.errors import ProcunitError
 from edge.system.files import write_whole
+from edge.terminal import Console, echo
 from export.engines.bare_engine import HOW_TO_MAKE_BARE_GRAPH
 from export.engines.bench import bench_bundle
 from export.engines.command_line import cache_option, job_with_progress_bar
@@ -93,14 +93,14 @@ def compare(
     variants = [(kind, p) for kind in kinds for p in content.precisions]
     with job_with_progress_bar(cache) as job:
         found = compare_variants(subject_of(content, photos), variants, job, threads)
-    click.echo(f"Bundle {content.bundle_id[:12]}: {signature_line(content)}")
+    echo(f"Bundle {content.bundle_id[:12]}: {signature_line(content)}")
     Console().print(compare_table(found))
     for line in compare_lines(found, absent):
-        click.echo(line)
+        echo(line)
     _write_json(json_file, found)
     decisive = [variant for variant in found.variants if variant.precision == wanted]
     if not decisive or not all(variant.passed for variant in decisive):
-        click.echo(f"{wanted} would run, but it does not pass the golden frames on every runtime.")
+        echo(f"{wanted} would run, but it does not pass the golden frames on every runtime.")
         sys.exit(1)
 
 
@@ -172,7 +172,7 @@ def bench(
             raise ProcunitError(str(error), where=str(bundle), remedy="Close other programs on the GPU") from error
     Console().print(bench_table(found))
     for line in bench_lines(found, len(content.bank())):
-        click.echo(line)
+        echo(line)
     _write_json(json_file, found)
 
 
@@ -204,7 +204,7 @@ def bare_command(bundle: Path, out: Path, backbone: str | None, precision: str) 
     content = open_with_keys(bundle, ())
     name = backbone or content.manifest.provenance.backbone
     bare_graph(name, content.manifest.geometry, "fp16" if precision == "fp16" else "fp32", out)
-    click.echo(f"{out}: bare {name} in {precision}, {out.stat().st_size / 1e6:.1f} MB")
+    echo(f"{out}: bare {name} in {precision}, {out.stat().st_size / 1e6:.1f} MB")
 
 
 def _check_precision(content: BundleContent, precision: Precision) -> None:

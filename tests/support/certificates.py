@@ -13,6 +13,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.support.broker import HOST
 
 DAY = timedelta(days=1)
+_SIGNS = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 class Authority:
@@ -27,6 +38,8 @@ class Authority:
         certificate = (
             _builder(self._name, self._name, self._key.public_key(), now - DAY, now + 10 * DAY)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(_SIGNS, critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
             .sign(self._key, hashes.SHA256())
         )
         self.ca_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
@@ -43,6 +56,7 @@ class Authority:
         certificate = (
             _builder(_subject(name), self._name, key.public_key(), now + starts, now + ends)
             .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(host))]), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
             .sign(self._key, hashes.SHA256())
         )
         certificate_file, key_file = self._folder / f"{name}.pem", self._folder / f"{name}.key"

@@ -17,6 +17,7 @@ import onnxruntime as ort
 
 from edge.anomaly import folded_rows
 from edge.bundle.reader import open_without_signature_check
+from edge.cli.program import run_program
 from edge.engine.ort import OrtEngine
 from edge.image_file import read_image
 from edge.messages import Frame, Trigger
@@ -24,6 +25,7 @@ from edge.pipeline import Pipeline
 from edge.policy import policy_from_manifest
 from edge.preprocess import tensor_from_pixels
 from edge.system.clock import utc_now
+from edge.terminal import echo
 from training.data.dataset import dataset_from_folder
 
 BLOCKS, FRAMES_A_BLOCK = 10, 40
@@ -79,7 +81,7 @@ def bench(bundle: Path, data: Path, json_file: Path | None) -> None:
         "above_bare_ms": path_p50 - bare_p50,
         "allowed_ms": allowed_ms,
     }
-    click.echo(
+    echo(
         f"frame in memory to verdict p50 {path_p50:.2f} ms, bare ONNX Runtime {bare_p50:.2f} ms: "
         f"{path_p50 - bare_p50:+.2f} ms (allowed {allowed_ms:.1f} ms)"
     )
@@ -90,4 +92,4 @@ def bench(bundle: Path, data: Path, json_file: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    bench()
+    run_program(bench, "path")

@@ -21,13 +21,13 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from calibration.calibrate import calibrate_run
 from edge.anomaly import folded_rows
 from edge.bundle.manifest import DefectType
 from edge.bundle.records import CalibrationRecord
+from edge.cli.program import run_program
 from edge.engine.ort import OrtEngine
 from edge.engine.protocol import Outputs
 from edge.engine.scores import scores_from_outputs
@@ -35,6 +35,7 @@ from edge.engine.trt_library import library_from_kind
 from edge.messages import Verdict
 from edge.policy import decide, policy_without_authority
 from edge.preprocess import judged_patches
+from edge.terminal import Console
 from export.bank.candidates import tiles_from_photo
 from export.bank.memory_bank import MemoryBank
 from export.engines.build_monitor import BuildTracker
@@ -177,4 +178,4 @@ def _follows(model: onnx.ModelProto, name: str, source: str) -> bool:
 
 
 if __name__ == "__main__":
-    variant_table()
+    run_program(variant_table, "variant_table")

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.markup import escape
 
 from edge.bundle.keys import trusted_key_from_file
 from edge.bundle.manifest import REPORT
 from edge.bundle.reader import open_bundle
+from edge.cli.program import run_program
 from edge.contract.payloads import Result
+from edge.terminal import Console
 from tools.demo.children import Children, Stopped
 from tools.demo.line import LineSetup, run_line
 from tools.demo.replay import ReplayPart, parts_from_run, read_replay_list, write_replay_list
@@ -70,7 +70,7 @@ class Demo:
         """Print the heading of the next step with the time since the start."""
         self.step += 1
         minutes, seconds = divmod(round(time.monotonic() - self.started), 60)
-        self.console.rule(f"[bold]{self.step}/{STEPS}  {title}[/bold]  {minutes}:{seconds:02d}", align="left")
+        self.console.rule(f"{self.step}/{STEPS}  {title}  {minutes}:{seconds:02d}", align="left")
 
     def run(self, *arguments: str | Path) -> None:
         """Run a command to its end."""
@@ -207,17 +207,18 @@ def main(data: Path | None, rate: str, backbone: str | None, out: Path) -> None:
 
     def show_command(words: list[str]) -> None:
         command = shlex.join([Path(words[0]).name, *words[1:]])
-        console.print(f"[bold]$[/bold] {escape(command)}", highlight=False, soft_wrap=True)
+        console.print(f"$ {command}", highlight=False, soft_wrap=True)
 
     prepare_folder(out, data)
     try:
         with Children(show_command) as children:
             passed = demonstrate(Demo(children, console, out, data, rate, backbone, time.monotonic()))
     except Stopped as stopped:
-        console.print(f"\nstopped ({stopped}); nothing is left running")
+        console.print()
+        console.print(f"stopped ({stopped}); nothing is left running")
         sys.exit(128 + stopped.number)
     sys.exit(0 if passed else 1)
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "demo")

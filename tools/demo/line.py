@@ -86,9 +86,9 @@ def run_line(children: Children, procunit: str, setup: LineSetup, triggers: int)
             children.pause()
         children.stop(daemon)
         if daemon.returncode != 0:
-            last_lines = "\n".join(setup.log.read_text(errors="replace").splitlines()[-_SHOWN_LOG_LINES:])
+            last_lines = " | ".join(setup.log.read_text(errors="replace").splitlines()[-_SHOWN_LOG_LINES:])
             raise click.ClickException(
-                f"the daemon failed with exit status {daemon.returncode}; the end of {setup.log}:\n{last_lines}"
+                f"the daemon failed with exit status {daemon.returncode}; the end of {setup.log}: {last_lines}"
             )
         _wait_for(children, lambda: has_ended(watch), _LIVE_VIEW_S)
         children.stop(watch)

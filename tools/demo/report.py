@@ -63,14 +63,14 @@ def _print_delivery(report: Report, console: Console) -> None:
     console.print(f"Triggers:  {delivery.triggers} ({report.triggers_from})", soft_wrap=True)
     console.print(
         f"Results:   {delivery.results} distinct by (device, epoch, seq), received by an independent subscriber in "
-        f"{delivery.messages} messages, {delivery.repeats} of them repeated: [bold]{equal}[/bold]"
+        f"{delivery.messages} messages, {delivery.repeats} of them repeated: {equal}"
     )
     if delivery.holds:
-        console.print("[green]exactly one result for every trigger[/green]")
+        console.print("exactly one result for every trigger", style="green")
     for name in ("missing", "doubled", "conflicting", "strange"):
         values = getattr(delivery, name)
         if values:
-            console.print(f"[bold red]{name}: {len(values)}[/bold red], such as {', '.join(map(str, values[:10]))}")
+            console.print(f"{name}: {len(values)}, such as {', '.join(map(str, values[:10]))}", style="bold red")
 
 
 def _print_truths(truths: list[TruthRow], console: Console) -> None:

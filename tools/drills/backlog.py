@@ -18,12 +18,14 @@ import click
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edge.cli.program import run_program
 from edge.contract.topics import DeviceSettings
 from edge.messages import Trigger
 from edge.mqtt.publisher import Publisher
 from edge.mqtt.settings import MqttSettings
 from edge.outbox.outbox import Outbox
 from edge.system.clock import utc_now
+from edge.terminal import echo
 from tests.support.broker import Broker, running_broker
 
 PAYLOAD_BYTES = 1024
@@ -97,7 +99,7 @@ def store(outbox: Outbox, rows: int) -> None:
     for _ in range(1000):
         outbox.backlog()
     backlog_us = (time.monotonic() - calls_s) * 1000
-    print(f"stored: {rows} results at {rows / seconds:.0f} per second; backlog() takes {backlog_us:.1f} us")
+    echo(f"stored: {rows} results at {rows / seconds:.0f} per second; backlog() takes {backlog_us:.1f} us")
 
 
 def drain(outbox: Outbox, receiver: Receiver, rows: int) -> bool:
@@ -107,9 +109,9 @@ def drain(outbox: Outbox, receiver: Receiver, rows: int) -> bool:
     early_mb = rss_mb()
     drained = drained and wait_until(lambda: receiver.distinct >= rows and outbox.backlog() == 0, rows / 500 + 60)
     seconds, grown_mb = time.monotonic() - started_s, rss_mb() - early_mb
-    print(f"drained: {receiver.distinct} of {rows} at {receiver.distinct / seconds:.0f} per second")
-    print(f"drained: {receiver.out_of_order} out of order, {receiver.repeated} repeated")
-    print(f"drained: memory {early_mb:.0f} MB after a tenth, {grown_mb:+.1f} MB after that")
+    echo(f"drained: {receiver.distinct} of {rows} at {receiver.distinct / seconds:.0f} per second")
+    echo(f"drained: {receiver.out_of_order} out of order, {receiver.repeated} repeated")
+    echo(f"drained: memory {early_mb:.0f} MB after a tenth, {grown_mb:+.1f} MB after that")
     return drained and not receiver.out_of_order and grown_mb < GROWTH_ALLOWED_MB
 
 
@@ -128,11 +130,11 @@ def stream(outbox: Outbox, receiver: Receiver, rate: int, seconds: int) -> bool:
     late_s = time.monotonic() - started_s - seconds
     arrived = wait_until(lambda: receiver.last_seq >= first + count - 1, 30)
     grown_mb = rss_mb() - early_mb
-    print(
+    echo(
         f"stream: {rate} per second for {seconds} s, {late_s:+.1f} s late; longest delivery {receiver.longest_s:.2f} s"
     )
-    print(f"stream: backlog at most {most_waiting}, {receiver.out_of_order} out of order, all arrived: {arrived}")
-    print(f"stream: memory {early_mb:.0f} MB after a tenth, {grown_mb:+.1f} MB after that")
+    echo(f"stream: backlog at most {most_waiting}, {receiver.out_of_order} out of order, all arrived: {arrived}")
+    echo(f"stream: memory {early_mb:.0f} MB after a tenth, {grown_mb:+.1f} MB after that")
     return (
         arrived
         and late_s < 1
@@ -165,4 +167,4 @@ def drill(rows: int, rate: int, seconds: int) -> None:
 
 
 if __name__ == "__main__":
-    drill()
+    run_program(drill, "backlog")

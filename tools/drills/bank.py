@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from edge.bundle.manifest import GOOD
+from edge.cli.program import run_program
 from edge.geometry import Geometry
+from edge.terminal import Console, echo
 from export.bank.memory_bank import build_memory_bank
 from tools.benchmarks.good_parts_run import model_without_types, record_of_good_parts
 from tools.line_simulator.writing import dataset_photos, write_dataset
@@ -64,18 +65,18 @@ def main(sizes: str) -> None:
     counts = [int(size) for size in sizes.split(",")]
     with tempfile.TemporaryDirectory(prefix="drill-bank-") as folder:
         data = Path(folder) / "parts"
-        click.echo(f"rendering {max(counts)} parts", err=True)
+        echo(f"rendering {max(counts)} parts", err=True)
         write_dataset(data, SEED, dataset_photos({GOOD: max(counts)}))
         built = []
         for count in counts:
-            click.echo(f"bank of {count} photographs", err=True)
+            echo(f"bank of {count} photographs", err=True)
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
                 built.append(alone.submit(built_from_folder, data, count).result())
-    click.echo("| photographs | seconds | ms per photograph | peak memory, MB | rows | covering radius |")
-    click.echo("|---|---|---|---|---|---|")
+    echo("| photographs | seconds | ms per photograph | peak memory, MB | rows | covering radius |")
+    echo("|---|---|---|---|---|---|")
     for bank in built:
         each_ms = 1000 * bank.seconds / bank.photographs
-        click.echo(
+        echo(
             f"| {bank.photographs} | {bank.seconds:.1f} | {each_ms:.0f} | {bank.peak_mb:.0f} | {bank.rows} | "
             f"{bank.covering_radius:.3f} |"
         )
@@ -84,4 +85,4 @@ def main(sizes: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "bank")

@@ -17,7 +17,9 @@ from pathlib import Path
 
 import click
 
+from edge.cli.program import run_program
 from edge.messages import NotInspected
+from edge.terminal import echo
 from tests.support.broker import Subscriber, running_broker
 from tests.support.device import PATIENT, Device, distinct, events_of, new_device, results_of, stop
 from tools.drills.power import mounted
@@ -57,23 +59,23 @@ def run(device: Device, disk: Path, subscriber: Subscriber, parts: int) -> bool:
         filled_s = time.monotonic()
         subscriber.wait_for(lambda m: any("free on the disk" in e.detail for e in events_of(m)), ALARM_S)
         alarm_s = time.monotonic() - filled_s
-        print(f"full disk: {left} bytes left while the daemon runs; alarm {alarm_s:.1f} s after the disk was full")
+        echo(f"full disk: {left} bytes left while the daemon runs; alarm {alarm_s:.1f} s after the disk was full")
         wait_for_counter(parts * 4 // 10)
         code = stop(daemon)
-        print(f"full disk: daemon stopped with exit status {code}, {fill(disk)} bytes left")
+        echo(f"full disk: daemon stopped with exit status {code}, {fill(disk)} bytes left")
         daemon = device.start()
         wait_for_counter(parts * 6 // 10)
     finally:
         daemon.kill()
         daemon.wait()
-    print(f"full disk: daemon killed, {fill(disk)} bytes left")
+    echo(f"full disk: daemon killed, {fill(disk)} bytes left")
     code += device.run(60 + parts * 60 / PARTS_PER_MIN)
     results = distinct(results_of(subscriber.wait_for(lambda m: results_of(m)[-1].counter == parts)))
     missing = parts - len({r.counter for r in results})
     in_order = [r.counter for r in results] == sorted(r.counter for r in results)
     inspected = sum(r.not_inspected is None for r in results)
-    print(f"full disk: {len(results)} results of {parts} parts, {missing} missing, in order: {in_order}")
-    print(f"full disk: {inspected} inspected, epochs: {len({r.epoch for r in results})}, sum of exit statuses: {code}")
+    echo(f"full disk: {len(results)} results of {parts} parts, {missing} missing, in order: {in_order}")
+    echo(f"full disk: {inspected} inspected, epochs: {len({r.epoch for r in results})}, sum of exit statuses: {code}")
     only_restarts = {r.not_inspected for r in results} <= {None, NotInspected.RESTART}
     return not missing and in_order and only_restarts and len(results) == parts and code == 0
 
@@ -109,4 +111,4 @@ def drill(parts: int) -> None:
 
 
 if __name__ == "__main__":
-    drill()
+    run_program(drill, "disk")

@@ -21,6 +21,7 @@ import click
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge.bundle.keys import TrustedKey
+from edge.cli.program import run_program
 from edge.commands.audit import AuditLog
 from edge.commands.command_state import Position
 from edge.commands.desk import CommandDesk
@@ -32,6 +33,7 @@ from edge.line.part_ids import PartIds
 from edge.messages import PinAnswer
 from edge.mqtt.inlet import Incoming
 from edge.system.clock import unix_s_from_utc
+from edge.terminal import echo
 from tools.contract.schemas import EXAMPLES_DIR
 
 ROOT = "acme/graz/line-1/edge-1/v1"
@@ -240,9 +242,9 @@ def main(inputs: int, seed: int) -> None:
             except Exception as error:
                 raise SystemExit(f"input {number} of seed {seed}: {type(error).__name__}: {error}\n{data!r}") from error
     for what, count in sorted(outcomes.items()):
-        click.echo(f"{what}: {count}")
-    click.echo(f"{inputs} inputs in {time.monotonic() - began_s:.0f} s, seed {seed}: no exception, no decision changed")
+        echo(f"{what}: {count}")
+    echo(f"{inputs} inputs in {time.monotonic() - began_s:.0f} s, seed {seed}: no exception, no decision changed")
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "fuzz")

@@ -16,13 +16,15 @@ from pathlib import Path
 
 import click
 import numpy as np
+import rich.console
 from numpy.typing import NDArray
-from rich.console import Console
 from scipy.stats import t as student_t  # type: ignore[import-untyped]
 
 from calibration.metrics import auc
 from edge.anomaly import counted_patches, distances_to_rows, score_from_distances
 from edge.bundle.manifest import GOOD
+from edge.cli.program import run_program
+from edge.terminal import Console, echo, echo_lines
 from export.bank.candidates import PhotoPatches, patches_with_defect_logits
 from export.bank.coreset import k_center_greedy
 from export.bank.memory_bank import good_patches, rows_with_local_scale
@@ -79,7 +81,7 @@ class Drill:
     record: TrainRecord
     scatters: dict[tuple[str, bool], Scatter] = field(default_factory=dict)
 
-    def draws(self, count: int, console: Console) -> Iterator[Drawn]:
+    def draws(self, count: int, console: rich.console.Console) -> Iterator[Drawn]:
         """The draws in order, one per core at a time; every call gives the same draws."""
         type_of = types_of_parts(self.dataset.photos)
 
@@ -170,7 +172,7 @@ class Drill:
         return self.scatters[key]
 
 
-def drill_from_folder(data: Path, input_px: int, console: Console) -> Drill:
+def drill_from_folder(data: Path, input_px: int, console: rich.console.Console) -> Drill:
     """Read the photographs, join look-alike parts and run the trunk on all of them.
 
     Raises:
@@ -231,24 +233,25 @@ def main(data: Path, draws: int, input_px: int) -> None:
     try:
         for draw in drill.draws(draws, console):
             found.append(draw)
-            click.echo(
+            echo(
                 f"draw {len(found)} of {draws}: AUC {draw.clean:.4f}, drop {draw.clean - draw.hidden:+.4f}, with "
                 f"nothing excluded {draw.clean - draw.nothing_excluded:+.4f}; {draw.excluded_hidden_parts} of "
                 f"{draw.hidden_parts} hidden parts excluded; {time.monotonic() - started:.0f} s",
                 err=True,
             )
     except KeyboardInterrupt:
-        click.echo(f"interrupted after {len(found)} of {draws} draws", err=True)
+        echo(f"interrupted after {len(found)} of {draws} draws", err=True)
     if not found:
         raise click.exceptions.Exit(1)
     counted = Counter(types_of_parts(drill.dataset.photos).values())
-    click.echo(heading(f"python -m tools.drills.hidden --data {data} --draws {draws} --input-px {input_px}"))
-    click.echo(
+    echo_lines(heading(f"python -m tools.drills.hidden --data {data} --draws {draws} --input-px {input_px}"))
+    echo(
         f"{drill.record.backbone}, {len(drill.photos)} photographs; parts after joining look-alikes: "
-        f"{', '.join(f'{name} {counted[name]}' for name in (GOOD, *drill.dataset.types))}; {len(found)} draws.\n"
+        f"{', '.join(f'{name} {counted[name]}' for name in (GOOD, *drill.dataset.types))}; {len(found)} draws."
     )
-    click.echo(table_from_rows(rows_from_draws(found)), nl=False)
+    echo()
+    echo_lines(table_from_rows(rows_from_draws(found)).rstrip("\n"))
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "hidden")

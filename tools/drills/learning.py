@@ -16,13 +16,15 @@ import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import Progress
 from torch import nn
 
 from calibration.metrics import auc
 from edge.bundle.manifest import GOOD
+from edge.cli.program import run_program
 from edge.geometry import Geometry
+from edge.plain_text import plain
+from edge.terminal import Console, echo, echo_lines
 from tools.benchmarks.good_parts_run import model_without_types
 from tools.benchmarks.joined_parts import dataset_with_joined_parts
 from training.data.dataset import dataset_from_path
@@ -188,7 +190,7 @@ def _escapes(run: OutOfFold, false_alarms: float) -> float:
 def head_line(types: Sequence[str]) -> str:
     """The heading of the table in Markdown."""
     columns = ["", "mean over types", *types, "escapes at 1 / 5 %", "agreement", "against the head"]
-    return f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
+    return f"| {' | '.join(map(plain, columns))} |\n|{'---|' * len(columns)}"
 
 
 @click.command()
@@ -209,30 +211,31 @@ def learning_table(data: Path, input_px: int, tuned: bool) -> None:
     lessons = samples_from_views(stages, views, console)
     given = [replace(x, part_id=photo.part_id) for x, photo in zip(lessons, dataset.photos, strict=True)]
     counted = {t: len({x.part_id for x in lessons if x.label == t}) for t in (GOOD, *types)}
-    click.echo(
+    echo(
         f"{weights.backbone}, {input_px} px, {len(lessons)} photographs; "
-        f"parts after joining look-alikes: {_listed(counted)}.\n"
+        f"parts after joining look-alikes: {_listed(counted)}."
     )
-    click.echo(head_line(types))
+    echo()
+    echo_lines(head_line(types))
     head = fit_of_head(lessons, types)
     for count in COUNTS:
         images = "all" if count is None else str(count)
         scores = [scores_by(head, lessons, types, count, seed) for seed in SEEDS]
         line, of_head = row(f"head, {images}", [out_of_fold_from_scores(x, lessons, types) for x in scores], None)
-        click.echo(line)
+        echo(line)
         for name, use in (("mean patch only", (False, True)), ("patches only", (True, False))):
             alone = [out_of_fold_from_scores(x, lessons, types, use) for x in scores]
-            click.echo(row(f"{name}, {images}", alone, of_head)[0])
-    click.echo("")
-    click.echo(head_line(types))
+            echo(row(f"{name}, {images}", alone, of_head)[0])
+    echo()
+    echo_lines(head_line(types))
     each = [replace(x, part_id=str(index)) for index, x in enumerate(lessons)]
     for name, of in (("parts as given", given), ("one part per photograph", each)):
         scores = [scores_by(fit_of_head(of, types), of, types, None, seed) for seed in SEEDS]
-        click.echo(row(name, [out_of_fold_from_scores(x, of, types) for x in scores], None)[0])
+        echo(row(name, [out_of_fold_from_scores(x, of, types) for x in scores], None)[0])
     if not tuned:
         return
-    click.echo("")
-    click.echo(head_line(types))
+    echo()
+    echo_lines(head_line(types))
     fits = {"head": head, "fine-tuned": fit_of_tuned(stages, views, lessons, types)}
     for count in COUNTS:
         reference = None
@@ -241,7 +244,7 @@ def learning_table(data: Path, input_px: int, tuned: bool) -> None:
             runs = [out_of_fold_from_scores(x, lessons, types) for x in scores]
             images = "all" if count is None else str(count)
             line, reference = row(f"{name}, {images}, {TUNED_FOLDS} folds, one draw", runs, reference)
-            click.echo(line)
+            echo(line)
 
 
 def _listed(counts: Mapping[str, int]) -> str:
@@ -249,4 +252,4 @@ def _listed(counts: Mapping[str, int]) -> str:
 
 
 if __name__ == "__main__":
-    learning_table()
+    run_program(learning_table, "learning")

@@ -23,9 +23,11 @@ from pathlib import Path
 
 import click
 
+from edge.cli.program import run_program
 from edge.messages import Trigger
 from edge.outbox.outbox import Outbox
 from edge.system.clock import utc_now
+from edge.terminal import echo
 
 DISK_MB, HOST_MB = 1024, 4096
 LONGEST_RUN_S = 0.6
@@ -142,14 +144,12 @@ def drill(cycles: int, seed: int, victim: Path | None) -> None:
                 promised = run_and_cut(disk, cut, folder, seed + cycle, instantaneous=instantaneous)
                 lost += lost_after(cut, folder, promised)
                 cut.replace(disk)
-            print(
-                f"power cuts: {cycles} in {time.monotonic() - started_s:.0f} s, instantaneous copies: {instantaneous}"
-            )
-            print(f"power cuts: {promised} results promised, {lost} lost")
+            echo(f"power cuts: {cycles} in {time.monotonic() - started_s:.0f} s, instantaneous copies: {instantaneous}")
+            echo(f"power cuts: {promised} results promised, {lost} lost")
     finally:
         shutil.rmtree(folder)
     sys.exit(1 if lost else 0)
 
 
 if __name__ == "__main__":
-    drill()
+    run_program(drill, "power")

@@ -11,8 +11,10 @@ from pathlib import Path
 import click
 
 from edge.bundle.manifest import PRECISIONS
+from edge.cli.program import run_program
 from edge.engine.trt_library import TensorRT, library_from_kind
 from edge.errors import ProcunitError
+from edge.terminal import echo
 from export.engines.build_monitor import BuildTracker
 from export.engines.engine_from_onnx import build_engine
 
@@ -45,24 +47,22 @@ def write(directory: Path) -> None:
 def build(directory: Path) -> None:
     """Build an engine of every graph below DIRECTORY; exit with 1 if one cannot be built."""
     library = library_from_kind("tensorrt_rtx")
-    click.echo(
-        f"{library.name} {library.version}: parsed and built on the CPU, {TILES} tiles, the bank free in its rows"
-    )
+    echo(f"{library.name} {library.version}: parsed and built on the CPU, {TILES} tiles, the bank free in its rows")
     failed = 0
     for graph in sorted(directory.rglob("*.onnx")):
         name, started_s = graph.relative_to(directory), time.monotonic()
         if library.version.startswith("1.4.") and ".int8." in graph.name:
             parsed = _parses(graph, library)
             failed += not parsed
-            click.echo(f"{name}: {'parsed; 1.4 builds no INT8 convolution at all' if parsed else 'FAILED to parse'}")
+            echo(f"{name}: {'parsed; 1.4 builds no INT8 convolution at all' if parsed else 'FAILED to parse'}")
             continue
         try:
             plan = build_engine(graph, library, tiles=TILES, timing=b"", tracker=BuildTracker()).plan
         except ProcunitError as error:
             failed += 1
-            click.echo(f"{name}: FAILED: {error}")
+            echo(f"{name}: FAILED: {error}")
         else:
-            click.echo(f"{name}: {time.monotonic() - started_s:.1f} s, {len(plan) / 1e6:.1f} MB")
+            echo(f"{name}: {time.monotonic() - started_s:.1f} s, {len(plan) / 1e6:.1f} MB")
     if failed:
         raise SystemExit(1)
 
@@ -74,4 +74,4 @@ def _parses(graph: Path, library: TensorRT) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "graph_builds")

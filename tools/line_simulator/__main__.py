@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.progress import track
 
+from edge.cli.program import run_program
+from edge.terminal import Console, echo
 from tools.line_simulator.part import GOOD
 from tools.line_simulator.schedule import line_schedule
 from tools.line_simulator.writing import dataset_photos, write_dataset, write_line
@@ -45,7 +46,7 @@ def dataset(out: Path, seed: int, **counts: int) -> None:
         raise click.UsageError("every count is 0, so there is nothing to render")
     write_dataset(out, seed, track(photos, "Rendering parts", console=_console()))
     defects = len(photos) - counts[GOOD]
-    click.echo(f"{out}: {counts[GOOD]} good and {defects} defective parts")
+    echo(f"{out}: {counts[GOOD]} good and {defects} defective parts")
 
 
 @main.command()
@@ -78,7 +79,7 @@ def line(
     )
     write_line(out, seed, track(schedule, "Rendering the line", console=_console()))
     defects = sum(part.truth != GOOD for part in schedule)
-    click.echo(f"{out}: {parts} parts in {schedule[-1].arrival_s:.0f} s, {defects} of them defective")
+    echo(f"{out}: {parts} parts in {schedule[-1].arrival_s:.0f} s, {defects} of them defective")
 
 
 def _console() -> Console:
@@ -86,4 +87,4 @@ def _console() -> Console:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "line_simulator")

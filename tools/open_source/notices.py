@@ -16,7 +16,9 @@ from zipfile import ZipFile
 import click
 from packaging.utils import NormalizedName, parse_wheel_filename
 
+from edge.cli.program import run_program
 from edge.errors import ProcunitError
+from edge.terminal import echo
 from tools.open_source.lock import LOCK, REPOSITORY, Locked, locked_packages
 
 NOTICES = REPOSITORY / "THIRD_PARTY_NOTICES.md"
@@ -133,8 +135,8 @@ def main(folder: Path) -> None:
     """Write THIRD_PARTY_NOTICES.md from the wheels in FOLDER."""
     notices = notices_from_folder(folder, list(locked_packages(LOCK.read_text())))
     NOTICES.write_text(page_from_notices(notices), encoding="utf-8")
-    click.echo(f"{len(notices)} packages in {NOTICES.name}")
+    echo(f"{len(notices)} packages in {NOTICES.name}")
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "notices")

@@ -15,7 +15,9 @@ from tempfile import NamedTemporaryFile
 
 import click
 
+from edge.cli.program import run_program
 from edge.errors import ProcunitError
+from edge.terminal import echo
 from tools.open_source.lock import LOCK, TARGETS, Locked, Target, locked_packages
 
 _NEWEST_GLIBC = {"3.10": 35, "3.11": 36, "3.12": 39, "3.13": 41}
@@ -64,10 +66,10 @@ def main(folder: Path) -> None:
     for target in TARGETS:
         needed = [package for package in packages if package.is_for(target)]
         download(target, needed, folder)
-        click.echo(f"{target.machine} Python {target.python}: {len(needed)} wheels")
+        echo(f"{target.machine} Python {target.python}: {len(needed)} wheels")
     total = list(folder.glob("*.whl"))
-    click.echo(f"{len(total)} files, {sum(file.stat().st_size for file in total) / 1e6:.0f} MB in {folder}")
+    echo(f"{len(total)} files, {sum(file.stat().st_size for file in total) / 1e6:.0f} MB in {folder}")
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "wheels")

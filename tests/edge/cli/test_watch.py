@@ -22,7 +22,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from rich.console import Console
 
 from edge.cli import watch_view
-from edge.cli.watch_view import WatchView, line_from_result, plain
+from edge.cli.watch_view import WatchView, line_from_result
 from edge.contract.payloads import (
     BundleRef,
     ProcessingTimes,
@@ -37,6 +37,7 @@ from edge.contract.payloads import (
 )
 from edge.faults import FaultId
 from edge.messages import Verdict
+from edge.plain_text import plain
 from tests.doubles.scripted_broker import ScriptedBroker
 from tests.support.broker import HOST, Broker, free_port
 
@@ -413,12 +414,34 @@ def test_no_received_control_character_reaches_the_terminal(
         output.encode()
 
 
-@given(payload=st.binary(max_size=300), kind=st.sampled_from(["result", "status", "event", "other"]))
+@given(payload=st.binary(min_size=1, max_size=300), kind=st.sampled_from(["result", "status", "event", "other"]))
 def test_no_payload_breaks_the_view(payload: bytes, kind: str) -> None:
     view = WatchView(10)
     assert view.take(f"x/v1/{kind}", payload, retained=False, now_monotonic_s=0.0) is None
     assert view.malformed == (kind != "other")
     assert ("malformed message on x/v1/" in shown(view)) == (kind != "other")
+
+
+def test_results_that_did_not_come_are_told_of_but_not_those_before_the_first() -> None:
+    view = WatchView(10)
+    take(view, result_of(5))
+    assert view.note == ""
+    take(view, result_of(8))
+    assert view.note == "edge-1: results 6 to 7 did not reach this view"
+    view.note = ""
+    for result in (result_of(7), result_of(6), result_of(9), result_of(1, epoch="def"), result_of(3, device="edge-2")):
+        take(view, result)
+    assert view.note == ""
+    take(view, result_of(4, epoch="def"))
+    assert view.note == "edge-1: results 2 to 3 did not reach this view"
+
+
+@pytest.mark.parametrize("kind", ["result", "status", "event"])
+def test_an_empty_message_is_ignored_quietly(kind: str) -> None:
+    view = WatchView(10)
+    before = shown(view)
+    assert view.take(f"x/v1/{kind}", b"", retained=False, now_monotonic_s=0.0) is None
+    assert (view.malformed, view.note, shown(view)) == (0, "", before)
 
 
 def test_plain_cuts_a_text_and_replaces_control_characters() -> None:

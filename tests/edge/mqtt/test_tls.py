@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from edge.mqtt import publisher as publisher_module
-from edge.mqtt.client import credentials
+from edge.mqtt.check import check
+from edge.mqtt.client import LinkError, credentials
 from edge.mqtt.settings import MqttSettings
 from edge.outbox.outbox import Outbox
 from tests.support.broker import HOST, Subscriber, free_port, running_broker
@@ -145,6 +146,55 @@ def test_systemd_credentials_are_used_if_the_settings_name_none(tmp_path: Path) 
     assert credentials(MqttSettings(host=HOST, username="u"), environment) == ("u", "from systemd")
     assert credentials(MqttSettings(host=HOST, username="u", password_file=own), environment) == ("u", "from a file")
     assert credentials(MqttSettings(host=HOST), {}) == (None, None)
+
+
+BLANK = "the first line of {} is blank: write the user name or password into the first line"
+
+
+@pytest.mark.parametrize("content", ["pässword \n", "pässword \r\n", "\ufeffpässword \n", "pässword "])
+def test_a_password_is_the_first_line_without_a_byte_order_mark(tmp_path: Path, content: str) -> None:
+    (tmp_path / "mqtt-username").write_text(content.replace("pässword ", "edge-1"), encoding="utf-8")
+    (tmp_path / "mqtt-password").write_text(content, encoding="utf-8")
+    environment = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert credentials(MqttSettings(host=HOST), environment) == ("edge-1", "pässword ")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", BLANK),
+        (b"\nsecret\n", BLANK),
+        (
+            b"\xef\xbb\xbf\r\nsecret\n",
+            BLANK,
+        ),
+        ("secret\n".encode("utf-16"), "{} is not UTF-8 text: save it as UTF-8"),
+        (None, "{} cannot be read: No such file or directory"),
+    ],
+)
+def test_a_password_file_that_holds_no_password_is_named(tmp_path: Path, content: bytes | None, problem: str) -> None:
+    """The broker is not asked with an empty password, which it would refuse without saying why."""
+    file = tmp_path / "password"
+    file.write_bytes(content or b"")
+    file.chmod(0o600)
+    with (
+        running_broker(tmp_path) as broker,
+        Outbox(tmp_path / "o.sqlite") as outbox,
+    ):
+        settings = MqttSettings(host=HOST, port=broker.port, username="edge-1", password_file=file)
+        if content is None:
+            file.unlink()
+        expected = problem.format(file)
+        with pytest.raises(LinkError) as caught:
+            credentials(settings)
+        assert str(caught.value) == expected
+        failed = [finding for finding in check(settings, "edge-1", "a/v1") if finding.outcome == "failed"]
+        assert [(finding.step, finding.detail) for finding in failed] == [("mqtt", expected)]
+        if content is not None:
+            with publishing(outbox, broker.port, username="edge-1", password_file=file) as publisher:
+                wait_until(lambda: publisher.state.detail == expected)
+                file.write_text("secret\n")
+                wait_until(lambda: publisher.state.connected)
 
 
 def _within(seconds: float, condition: Callable[[], bool]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import sqlite3
@@ -202,6 +203,34 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
         )
     assert other.returncode == 1
     assert "another process uses this outbox" in other.stderr
+
+
+def test_a_file_that_another_program_has_locked_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.outbox.database._BUSY_TIMEOUT_S", 0.05)
+    path = tmp_path / "o.sqlite"
+    Outbox(path).close()
+    with sqlite3.connect(path, isolation_level=None) as browser:
+        browser.execute("PRAGMA locking_mode = EXCLUSIVE")
+        browser.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(ProcunitError, match=r"database is locked\. Close the program that has the file open"):
+            Outbox(path)
+    browser.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a file system")
+@pytest.mark.parametrize("used_before", [True, False])
+def test_a_file_system_that_became_read_only_is_called_so(tmp_path: Path, used_before: bool) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128m", "tmpfs", str(tmp_path)], check=True)
+    try:
+        if used_before:
+            Outbox(tmp_path / "state" / "o.sqlite").close()
+        subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True)
+        with pytest.raises(ProcunitError, match="Read-only file system") as caught:
+            Outbox(tmp_path / "state" / "o.sqlite")
+        assert "mounted read-only" in str(caught.value)
+        assert "disk is not full" not in str(caught.value)
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_writes_that_fail_wait_and_are_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,12 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[st
             yield f"@{name}", listening
 
 
+def test_a_name_in_the_status_cannot_add_an_assignment(manager: tuple[str, socket.socket]) -> None:
+    address, listening = manager
+    ServiceNotifier({"NOTIFY_SOCKET": address}).status("frame a\nMAINPID=1 cannot be read")
+    assert listening.recv(4096) == b"STATUS=frame a?MAINPID=1 cannot be read"
+
+
 def test_each_call_is_one_datagram(manager: tuple[str, socket.socket]) -> None:
     address, listening = manager
     notifier = ServiceNotifier({"NOTIFY_SOCKET": address})

@@ -8,9 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
-from rich.console import Console
 
-from edge.errors import ProcunitError
+from edge.cli.program import run_program
+from edge.terminal import Console, echo, echo_lines
 from tools.benchmarks.peers.contest import DEFAULTS, layers_of_backbone, results_of_fold
 from tools.benchmarks.peers.figures import ALL_DEFECTS, FoldResult, accuracy_from_results
 from tools.benchmarks.peers.photographs import FOLDS, MAX_PEER_PHOTOS, SEED, Contest, contest_from_folder, folds_by_part
@@ -34,9 +34,9 @@ def coreset() -> None:
     """Time both sides' greedy k-center on the same points, and ours alone on a million."""
     with TemporaryDirectory(prefix="bench-peers-") as directory:
         laps = [lap for heat in HEATS for lap in laps_of_heat(heat, Path(directory))]
-    click.echo(heading("python -m tools.benchmarks.peers coreset"))
-    click.echo(table_from_rows(race_rows(laps)))
-    click.echo(
+    echo_lines(heading("python -m tools.benchmarks.peers coreset"))
+    echo_lines(table_from_rows(race_rows(laps)))
+    echo(
         f"Random clusters of {FEATURES} features, float32. Each lap is a separate process on all cores; the sides take "
         "turns. Seconds are for the selection only, including anomalib's default random projection. Peak MB is that of "
         "the process, points included. The covering radius is over all points and features in float64 (smaller is "
@@ -68,13 +68,13 @@ def accuracy(data: Path, input_px: int, folds: int) -> None:
                 results.setdefault(result.contestant, []).append(result)
                 so_far = accuracy_from_results(results[result.contestant], photos).aucs[ALL_DEFECTS]
                 seconds = time.monotonic() - started_s
-                click.echo(f"{seconds:.0f} s: {result.contestant}, folds to {number}: {auc_text(so_far)}", err=True)
+                echo(f"{seconds:.0f} s: {result.contestant}, folds to {number}: {auc_text(so_far)}", err=True)
             if number < folds:
-                click.echo(_tables(results, photos), err=True)
+                echo_lines(_tables(results, photos), err=True)
     command = f"python -m tools.benchmarks.peers accuracy --data .../{data.resolve().name} --input-px {input_px}"
-    click.echo(heading(f"{command} --folds {folds}"))
-    click.echo(_tables(results, photos))
-    click.echo(_settings(contest, folds))
+    echo_lines(heading(f"{command} --folds {folds}"))
+    echo_lines(_tables(results, photos))
+    echo(_settings(contest, folds))
 
 
 def _tables(results: Mapping[str, Sequence[FoldResult]], photos: Sequence[Photo]) -> str:
@@ -101,7 +101,4 @@ def _settings(contest: Contest, folds: int) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ProcunitError as error:
-        raise SystemExit(f"bench-peers: {error}") from error
+    run_program(main, "bench-peers")

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from edge.plain_text import plain
 from tools.benchmarks.peers.children import Side
 from tools.benchmarks.peers.figures import FALSE_ALARM_RATES, Accuracy, Auc
 from tools.benchmarks.peers.race import Lap
@@ -20,14 +21,14 @@ def heading(command: str) -> str:
     day = datetime.datetime.now(datetime.timezone.utc).date()
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     return (
-        f"Measured on {day} by `{command}` ({len(os.sched_getaffinity(0))} cores, {platform.machine()}, "
+        f"Measured on {day} by `{plain(command)}` ({len(os.sched_getaffinity(0))} cores, {platform.machine()}, "
         f"Python {platform.python_version()}, {packages}).\n"
     )
 
 
 def table_from_rows(rows: Sequence[Sequence[str]]) -> str:
     """A table; the first row is its heading."""
-    title, *body = (f"| {' | '.join(row)} |" for row in rows)
+    title, *body = (f"| {' | '.join(map(plain, row))} |" for row in rows)
     return "\n".join([title, "|" + "---|" * len(rows[0]), *body]) + "\n"
 
 

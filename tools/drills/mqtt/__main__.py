@@ -13,6 +13,8 @@ from pathlib import Path
 
 import click
 
+from edge.cli.program import run_program
+from edge.terminal import echo
 from tools.drills.mqtt.count import Figure
 from tools.drills.mqtt.inspection import inspection
 from tools.drills.mqtt.kills import both_kills, broker_kills, daemon_kills, outage
@@ -35,17 +37,17 @@ def main(names: tuple[str, ...], short: bool) -> None:
     failed = False
     for name in names or DRILLS:
         if name in IN_LAB and (needs := lab_missing()):
-            click.echo(f"skipped {name}: it needs {needs}")
+            echo(f"skipped {name}: it needs {needs}")
             continue
         started_s = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="procunit-drill-") as folder:
             outcome = DRILLS[name](Path(folder), short)
         for figure in outcome if isinstance(outcome, list) else [outcome]:
-            click.echo(f"{'passed' if figure.passed else 'FAILED'} {figure.drill}: {figure.text}")
+            echo(f"{'passed' if figure.passed else 'FAILED'} {figure.drill}: {figure.text}")
             failed |= not figure.passed
-        click.echo(f"        {name} took {time.monotonic() - started_s:.0f} s")
+        echo(f"        {name} took {time.monotonic() - started_s:.0f} s")
     sys.exit(failed)
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "drills.mqtt")
