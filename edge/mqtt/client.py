@@ -24,12 +24,15 @@ USERNAME_CREDENTIAL, PASSWORD_CREDENTIAL = "mqtt-username", "mqtt-password"
 class LinkError(Exception):
     """There is no connection, or it ended; the text is the reason.
 
-    `cut_off` is True if the broker closed the connection, and False after a timeout.
+    `cut_off` is True if the broker closed the connection, and False after a timeout; `taken_over` if it said that
+    another client uses the client id. `refusal_code` is the code with which it refused the connection.
     """
 
-    def __init__(self, text: str, *, cut_off: bool = False) -> None:
+    def __init__(
+        self, text: str, *, cut_off: bool = False, taken_over: bool = False, refusal_code: int | None = None
+    ) -> None:
         super().__init__(text)
-        self.cut_off = cut_off
+        self.cut_off, self.taken_over, self.refusal_code = cut_off, taken_over, refusal_code
 
 
 def client_from_settings(settings: MqttSettings, client_id: str) -> mqtt.Client:

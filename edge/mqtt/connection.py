@@ -24,6 +24,7 @@ from edge.mqtt.client import QOS, LinkError, client_from_settings
 from edge.mqtt.inlet import Incoming
 from edge.mqtt.settings import MqttSettings
 from edge.mqtt.tls import text_from_os_error, text_from_tls_alert
+from edge.mqtt.will import Will
 
 MAX_INCOMING_BYTES = 65_536
 """Largest packet that the broker is asked to send."""
@@ -40,6 +41,7 @@ _UNLIMITED_PACKET_BYTES = 268_435_455
 _DEFAULT_RECEIVE_MAXIMUM = 65_535
 _CLOSE_TIMEOUT_S = 1.0
 _UNSPECIFIED_ERROR = 0x80
+_TAKEN_OVER = 0x8E
 _TIMEOUT_TEXTS = ("timed out", "unreachable", "Keep alive")
 _NOT_ABOUT_A_MESSAGE = frozenset({0x89, 0x8B, 0x8D, 0x8E, 0x96, 0x97, 0x98, 0x9C, 0x9D, 0xA0})
 """DISCONNECT reason codes that no message can cause: busy, shutting down, session taken over, quota ..."""
@@ -53,6 +55,8 @@ class Connected:
 
     receive_maximum: int
     maximum_packet_bytes: int
+    retain_available: bool = True
+    maximum_qos: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +77,19 @@ class Subscribed:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The connection was refused or ended; `cut_off` is True if the broker closed it, and False after a timeout."""
+    """The connection was refused or ended; the fields are those of a LinkError."""
 
     text: str
     cut_off: bool = False
+    taken_over: bool = False
+    refusal_code: int | None = None
+
+    def error(self) -> LinkError:
+        """The error to raise for it."""
+        return LinkError(self.text, cut_off=self.cut_off, taken_over=self.taken_over, refusal_code=self.refusal_code)
 
 
 Occurrence = Connected | Acknowledged | Subscribed | Ended
-
-
-@dataclass(frozen=True, slots=True)
-class Will:
-    """The retained message that the broker publishes when the connection breaks."""
-
-    topic: str
-    payload: bytes
 
 
 class Connection:
@@ -113,10 +115,11 @@ class Connection:
         self._ended = threading.Event()
         self._last_error = _LastError()
         self._properties: dict[str, Properties] = {}
+        self._client_id = client_id
         self._client = client_from_settings(settings, client_id)
         self._client.enable_logger(self._last_error.logger)
         if will is not None:
-            self._client.will_set(will.topic, will.payload, qos=QOS, retain=True)
+            self._client.will_set(will.topic, will.payload, qos=QOS, retain=will.retain)
         self._client.on_connect = self._on_connect
         self._client.on_publish = self._on_publish
         self._client.on_subscribe = self._on_subscribe
@@ -170,7 +173,7 @@ class Connection:
         info = self._client.publish(topic, payload, QOS, retain, properties)
         if info.rc is not MQTTErrorCode.MQTT_ERR_SUCCESS:
             ended = next((o for o in self.occurrences() if isinstance(o, Ended)), None)
-            raise LinkError(ended.text if ended else mqtt.error_string(info.rc), cut_off=bool(ended and ended.cut_off))
+            raise ended.error() if ended else LinkError(mqtt.error_string(info.rc))
         return info.mid
 
     def subscribe(self, topic_filter: str) -> None:
@@ -213,7 +216,7 @@ class Connection:
     ) -> None:
         try:
             if reason.is_failure:
-                self._report(Ended(f"the broker refused the connection: {reason}"))
+                self._report(Ended(f"the broker refused the connection: {reason}", refusal_code=reason.value))
                 return
             if getattr(properties, "MaximumQoS", QOS) < QOS:
                 self._report(Ended("the broker acknowledges no message: it accepts QoS 0 only"))
@@ -222,6 +225,8 @@ class Connection:
                 Connected(
                     int(getattr(properties, "ReceiveMaximum", _DEFAULT_RECEIVE_MAXIMUM)),
                     int(getattr(properties, "MaximumPacketSize", _UNLIMITED_PACKET_BYTES)),
+                    bool(getattr(properties, "RetainAvailable", True)),
+                    int(getattr(properties, "MaximumQoS", 2)),
                 )
             )
         except Exception as error:  # noqa: BLE001  (paho's thread would end without a log line)
@@ -272,7 +277,11 @@ class Connection:
                 or ("the broker closed the connection" if closed else f"the connection ended: {reason}")
             )
             timed_out = any(part in f"{text} {reason}" for part in _TIMEOUT_TEXTS)
-            self._report(Ended(text, cut_off=not timed_out and reason.value not in _NOT_ABOUT_A_MESSAGE))
+            taken_over = reason.value == _TAKEN_OVER
+            if taken_over:
+                text = f"another client connected with the client id {self._client_id}: session taken over"
+            cut_off = not timed_out and reason.value not in _NOT_ABOUT_A_MESSAGE
+            self._report(Ended(text, cut_off, taken_over))
         finally:
             self._ended.set()
 
