@@ -10,20 +10,19 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from edge.contract.topics import COMMAND, JSON, RESULT_LAST, STATUS
-from edge.fault_board import put_event
-from edge.faults import FaultId
+from edge.contract.topics import STATUS
 from edge.frames.files import StoredFrame
 from edge.frames.store import FrameStore
 from edge.mqtt.across_connections import AcrossConnections
 from edge.mqtt.backoff import Backoff
-from edge.mqtt.best_effort import BestEffortMessage
-from edge.mqtt.client import LinkError
+from edge.mqtt.beside_results import BesideResults
 from edge.mqtt.connection import Acknowledged, Connected, Connection, Ended, Subscribed
 from edge.mqtt.frame_sender import FrameSender
 from edge.mqtt.result_replay import ResultReplay
-from edge.outbox.outbox import MessageKind, Outbox, StoredMessage
-from edge.outbox.refused_messages import Refusal, RefusedGroup, Returned
+from edge.mqtt.set_aside import SetAside
+from edge.mqtt.window import SUBSCRIPTION, Window
+from edge.outbox.outbox import Outbox, StoredMessage
+from edge.outbox.refused_messages import Refusal
 
 WINDOW = 20
 """Maximum number of messages in flight; a larger window was not faster."""
@@ -34,8 +33,6 @@ bytes, because JSON escapes a quotation mark within a text."""
 
 _TICK_S = 0.5
 _PAGE = 200
-_SUBSCRIPTION = "cmd/+"
-_UNKNOWN_PACKET_ID, _SUBSCRIPTION_ID = 0, -1
 _REFUSED = 0x80
 _BUSY = frozenset({0x89, 0x91, 0x97})
 """Temporary refusals: server busy, packet identifier in use, quota exceeded."""
@@ -63,69 +60,61 @@ class Delivery:
         self._connection = connection
         self._outbox = outbox
         self._root, self._device, self._tally = across.root, across.device, across.tally
-        self._poison_finder, self._pace, self._best_effort = across.poison_finder, across.pace, across.best_effort
-        self._retry, self._topics = across.retry, across.topics
-        self._window = min(WINDOW, limits.receive_maximum)
+        self._poison_finder, self._pace, self._retry = across.poison_finder, across.pace, across.retry
         self._max_packet_bytes = limits.maximum_packet_bytes
-        self._retain = limits.retain_available
         self._frames = FrameSender(connection, frames, across.pace, across.root, self._max_packet_bytes, across.topics)
-        self._in_flight: dict[int, StoredMessage | str] = {}
-        """Every packet in flight but frames: a message of the outbox, or the name of the topic of another one."""
-        self._exclusive = False
+        self._window = Window(
+            connection,
+            self._frames,
+            across.topics,
+            across.root,
+            size=min(WINDOW, limits.receive_maximum),
+            retain=limits.retain_available,
+        )
+        self._beside = BesideResults(self._window, across, self._max_packet_bytes)
         self._reading_again = False
-        self._unsubscribed = self._status_missing = False
-        self._held_back: BestEffortMessage | None = None
         self._page: deque[StoredMessage] = deque()
         self._last_id = 0
         self._all_read = False
-        self._newest: StoredMessage | None = None
         self._busy_backoff = Backoff()
         self._paused_until_s: float | None = None
-        self._puback_timer_start_s = time.monotonic()
+        self._replay = ResultReplay(outbox)
+        self._set_aside = SetAside(outbox, across, self._replay)
         outbox.flush(_FLUSH_S)  # acknowledgements of the connection before this one
-        largest = self._max_packet_bytes - _PACKET_OVERHEAD_BYTES - len(f"{self._root}/result".encode())
-        self._report_returned(outbox.refused.return_fitting(largest), "they were too large for the broker")
+        self._set_aside.return_fitting(self._max_packet_bytes - _PACKET_OVERHEAD_BYTES - len(f"{self._root}/result"))
         across.topics.connected()
         across.retry.connected(time.monotonic())
         self._backfill_until_id = outbox.newest_id()
-        self._replay = ResultReplay(outbox)
 
     @property
     def unfinished(self) -> bool:
         """Whether a message is unsent or in flight."""
-        return bool(self._in_flight or self._page or self._outbox.unacknowledged(self._last_id, 1))
+        return bool(not self._window.only_a_frame or self._page or self._outbox.unacknowledged(self._last_id, 1))
 
     @property
     def in_flight(self) -> list[StoredMessage]:
         """Messages of the outbox that were sent and not acknowledged, but for one refused before and tried again."""
-        sent = [message for message in self._in_flight.values() if isinstance(message, StoredMessage)]
-        return [message for message in sent if message.refusal is None or message.replayed]
+        return self._window.messages
 
     @property
     def topics_in_flight(self) -> list[str]:
         """Names of the other topics on which something was sent that is not acknowledged."""
-        names = [name for name in self._in_flight.values() if isinstance(name, str)]
-        return [*names, self._frames.topic_name] if self._frames.in_flight else names
+        return self._window.topic_names
 
     @property
-    def idle(self) -> bool:
-        """Whether nothing is in flight."""
-        return self._packets == 0
+    def packets(self) -> int:
+        """Number of packets in flight."""
+        return self._window.packets
 
     @property
     def status_due(self) -> bool:
         """Whether the status could not be published and can be tried again."""
-        return self._status_missing and self._topics.may_send(STATUS.suffix, time.monotonic())
+        return self._beside.status_due
 
     @property
     def frame_in_flight(self) -> StoredFrame | None:
         """The frame that was sent and is not acknowledged."""
         return self._frames.in_flight
-
-    @property
-    def alone(self) -> bool:
-        """Whether exactly one packet is in flight."""
-        return self._packets == 1
 
     def step(self) -> None:
         """Wait for an occurrence or a new message, handle PUBACKs, and fill the window.
@@ -136,20 +125,20 @@ class Delivery:
         if self._all_read or not self._may_send:
             self._wait()
         self._handle_occurrences()
-        self._subscribe()
+        if self._may_send:
+            self._beside.subscribe()
         self._send_all(self._next_message)
         if self._outbox_is_sent:
-            self._send_last_result()
-            self._send_best_effort()
+            self._beside.send_last_result()
+            while self._may_send and self._beside.send_next():
+                pass
             self._send_all(self._replay.next)
-            if not self._in_flight:
+            if not self._window.packets:
                 self._try_refused()
-            if not self._in_flight:
-                self._start_puback_timer()
+            if self._window.only_a_frame:
+                self._window.start_timer()
                 self._frames.send(self._all_results_sent)
-                self._exclusive |= self._frames.in_flight is not None and self._topics.must_be_alone(
-                    self._frames.topic_name
-                )
+                self._window.frame_sent()
 
     def stay_quiet(self, duration_s: float) -> None:
         """Send nothing for a while, to find out whether the broker closes the connection all the same."""
@@ -160,59 +149,43 @@ class Delivery:
 
     def subscribe(self) -> None:
         """Subscribe to the commands, now or when the topic has rested."""
-        self._unsubscribed = True
-        self._subscribe()
+        self._beside.want_subscription()
+        if self._may_send:
+            self._beside.subscribe()
 
     def drain(self, timeout_s: float) -> bool:
         """Send nothing more and wait until everything is acknowledged; False after the timeout."""
         deadline_s = time.monotonic() + timeout_s
-        while self._packets and time.monotonic() < deadline_s:
+        while self._window.packets and time.monotonic() < deadline_s:
             self._wait()
             self._handle_occurrences()
-        return self._packets == 0
+        return self._window.packets == 0
 
     def publish_status(self, payload: bytes, timeout_s: float) -> bool:
         """Publish the retained status and wait until everything is acknowledged; False after the timeout.
 
         While the topic rests, it does nothing and returns False.
         """
-        self._status_missing = True
+        if not self._beside.want_status():
+            return False
         deadline_s = time.monotonic() + timeout_s
-        while not self._may_send_on(STATUS.suffix):
-            if time.monotonic() >= deadline_s or not self.status_due:
+        while not (self._may_send and self._window.is_free_for(STATUS.suffix)):
+            if time.monotonic() >= deadline_s:
                 return False
             self._wait()
             self._handle_occurrences()
-        self._status_missing = False
-        self._publish(STATUS.at(self._root), payload, STATUS.suffix, retain=True)
+        self._beside.send_status(payload)
         return self.drain(deadline_s - time.monotonic())
 
     def give_up(self, message: StoredMessage, reason: str) -> None:
-        """Quarantine a message and publish an event about it; a replayed result is only logged and skipped."""
-        if message.replayed:
-            _logger.warning("result %s is not sent again: %s", message.seq, reason)
-            self._replay.mark_done(message)
-            return
-        self._outbox.quarantine(message.message_id, reason)
-        self._tally.quarantined += 1
-        what = f"result {message.seq}" if message.kind is MessageKind.RESULT else f"event {message.message_id}"
-        _logger.error("%s is quarantined: %s", what, reason)
-        if message.kind is MessageKind.RESULT:  # an event about a refused event would be refused too, and so on
-            put_event(self._outbox, self._device, FaultId.MESSAGE_QUARANTINED, f"{what}: {reason}")
-
-    @property
-    def _packets(self) -> int:
-        return len(self._in_flight) + (self._frames.in_flight is not None)
+        """Quarantine a message and publish an event about it; one of a replay is only logged and skipped."""
+        self._set_aside.give_up(message, reason)
 
     @property
     def _may_send(self) -> bool:
-        if self._paused_until_s is not None or self._reading_again or (self._exclusive and self._packets):
+        if self._paused_until_s is not None or self._reading_again:
             return False
-        return self._packets < (1 if self._poison_finder.send_alone_until_id else self._window)
-
-    def _may_send_on(self, name: str) -> bool:
-        alone = self._topics.must_be_alone(name)
-        return self._may_send and self._topics.may_send(name, time.monotonic()) and not (alone and self._packets)
+        return self._window.has_room(single_file=bool(self._poison_finder.send_alone_until_id))
 
     @property
     def _outbox_is_sent(self) -> bool:
@@ -223,63 +196,30 @@ class Delivery:
         return self._outbox.flush(_COMMIT_S) and not self._outbox.unacknowledged(self._last_id, 1)
 
     def _wait(self, longest_s: float = _TICK_S) -> None:
-        now_s = time.monotonic()
-        if self._packets and now_s - self._puback_timer_start_s > PUBACK_TIMEOUT_S:
-            if self._in_flight.pop(_SUBSCRIPTION_ID, None) is None:
-                raise LinkError("the broker acknowledges nothing any more")
-            self._settle_topic(_SUBSCRIPTION, "the broker does not answer the subscription")
-        due_in_s = self._pace.due_in_s(now_s)
-        self._outbox.wakeup.wait(max(0.0, min(due_in_s, longest_s, _TICK_S) if due_in_s > 0 else longest_s))
+        if self._window.look_for_silence(PUBACK_TIMEOUT_S):
+            self._beside.settle(SUBSCRIPTION, "the broker does not answer the subscription")
+        due_in_s = self._pace.due_in_s(time.monotonic())
+        self._outbox.wakeup.wait(max(0.0, min(due_in_s, longest_s) if due_in_s > 0 else longest_s))
         self._outbox.wakeup.clear()
-
-    def _publish(
-        self,
-        topic: str,
-        payload: bytes,
-        sent: StoredMessage | str,
-        *,
-        retain: bool = False,
-        correlation: bytes | None = None,
-    ) -> None:
-        self._start_puback_timer()
-        self._exclusive = isinstance(sent, str) and self._topics.must_be_alone(sent)
-        self._in_flight[_UNKNOWN_PACKET_ID] = sent  # if the connection ends during the call, it may have been sent
-        packet_id = self._connection.publish(
-            topic, payload, retain=retain and self._retain, content_type=JSON, correlation=correlation
-        )
-        self._in_flight[packet_id] = self._in_flight.pop(_UNKNOWN_PACKET_ID)
-
-    def _subscribe(self) -> None:
-        name = _SUBSCRIPTION
-        if self._unsubscribed and self._may_send_on(name):
-            self._unsubscribed = False
-            self._start_puback_timer()
-            self._exclusive = self._topics.must_be_alone(name)
-            self._in_flight[_SUBSCRIPTION_ID] = name
-            self._connection.subscribe(COMMAND.at(self._root, name="+"))
-
-    def _start_puback_timer(self) -> None:
-        if not self._packets:
-            self._puback_timer_start_s = time.monotonic()
 
     def _handle_occurrences(self) -> None:
         acknowledged: list[int] = []
         ended: Ended | None = None
         for occurrence in self._connection.occurrences():
             if isinstance(occurrence, Acknowledged):
-                self._puback_timer_start_s = time.monotonic()
+                self._window.answered()
                 self._handle_puback(occurrence, acknowledged)
             elif isinstance(occurrence, Ended):
                 ended = ended or occurrence
-            elif isinstance(occurrence, Subscribed) and self._in_flight.pop(_SUBSCRIPTION_ID, None) is not None:
-                self._settle_topic(_SUBSCRIPTION, occurrence.refused)
+            elif isinstance(occurrence, Subscribed) and self._window.take_subscription():
+                self._beside.settle(SUBSCRIPTION, occurrence.refused)
         if acknowledged:
             self._outbox.acknowledge(acknowledged)
             self._tally.sent += len(acknowledged)
             self._busy_backoff.succeeded()
         if ended is not None:
             raise ended.error()
-        if not self._in_flight:
+        if self._window.only_a_frame:
             self._leave_pause_or_single_file()
 
     def _handle_puback(self, puback: Acknowledged, acknowledged: list[int]) -> None:
@@ -288,65 +228,44 @@ class Delivery:
         if accepted is not None:
             self._tally.frames_sent += accepted
             if puback.reason_code not in _BUSY:
-                self._settle_topic(self._frames.topic_name, refusal)
+                self._beside.settle(self._frames.topic_name, refusal)
             return
-        sent = self._in_flight.pop(puback.packet_id, None)
-        if sent is None:
-            return
+        sent = self._window.take(puback.packet_id)
         if isinstance(sent, str):
             if puback.reason_code in _BUSY:
                 _logger.warning("the broker is too busy for a message on %s: %s", sent, puback.text)
             else:
-                self._settle_topic(sent, refusal)
-        elif puback.reason_code in _BUSY:
+                self._beside.settle(sent, refusal)
+        elif sent is not None and puback.reason_code in _BUSY:
             self._retry.tried(time.monotonic(), accepted=False)
             self._pause(sent, puback.text)
-        elif sent.refusal is not None and not sent.replayed:
-            self._handle_retried(sent, accepted=not refusal)
-        elif refusal:
-            if not sent.replayed:
-                self._retry.answered(sent.kind, time.monotonic(), accepted=False)
-            self.give_up(sent, f"{Refusal.ANSWER.value}{refusal}")
-        elif sent.replayed:
-            if sent.refusal is not None:
-                self._outbox.refused.accept(sent.message_id)
-            self._replay.mark_done(sent)
-        else:
-            self._retry.answered(sent.kind, time.monotonic(), accepted=True)
-            acknowledged.append(sent.message_id)
-            if sent.seq is not None and sent.seq > self._tally.newest_seq:
-                self._tally.newest_seq = sent.seq
-                self._newest = sent
+        elif sent is not None and sent.refusal is not None and not sent.replayed:
+            returned = self._set_aside.answered(sent, accepted=not refusal)
+            self._backfill_until_id = max(self._backfill_until_id, returned.last_id)
+            self._reading_again = returned.count > 0
+        elif sent is not None and sent.replayed:
+            self._settle_replayed(sent, refusal)
+        elif sent is not None:
+            self._settle(sent, refusal, acknowledged)
 
-    def _handle_retried(self, message: StoredMessage, *, accepted: bool) -> None:
-        """The broker answered to a message that it had refused before; after an acceptance its whole group returns."""
-        group = self._retry.tried(time.monotonic(), accepted=accepted)
-        if not accepted:
+    def _settle(self, message: StoredMessage, refusal: str, acknowledged: list[int]) -> None:
+        """Record the broker's answer to a new message; "" is an acceptance."""
+        self._retry.answered(message.kind, time.monotonic(), accepted=not refusal)
+        if refusal:
+            self.give_up(message, f"{Refusal.ANSWER.value}{refusal}")
             return
-        self._outbox.refused.accept(message.message_id)
-        self._outbox.flush(_FLUSH_S)
-        rest = self._outbox.refused.return_group(group) if group is not None else Returned(0, 0)
-        self._backfill_until_id = max(self._backfill_until_id, rest.last_id)
-        self._report_returned(Returned(rest.count + 1, rest.last_id), message.refusal or "", group)
-        self._reading_again = rest.count > 0
+        acknowledged.append(message.message_id)
+        if message.seq is not None and message.seq > self._tally.newest_seq:
+            self._tally.newest_seq = message.seq
+            self._beside.newest = message
 
-    def _report_returned(self, returned: Returned, reason: str, group: RefusedGroup | None = None) -> None:
-        if not returned.count:
+    def _settle_replayed(self, message: StoredMessage, refusal: str) -> None:
+        if refusal:
+            self.give_up(message, f"{Refusal.ANSWER.value}{refusal}")
             return
-        self._outbox.flush(_FLUSH_S)
-        kind = "message" if group is None else group.kind
-        text = f"{returned.count} {kind}{'' if returned.count == 1 else 's'} set aside; the reason was: {reason}"
-        _logger.info("the broker accepts messages again that it had refused: %s", text)
-        put_event(self._outbox, self._device, FaultId.MESSAGES_RETURNED, text)
-
-    def _settle_topic(self, name: str, refusal: str) -> None:
-        """Record the broker's answer to something sent on a topic beside results and events; "" is an acceptance."""
-        if not refusal:
-            self._topics.accepted(name)
-            return
-        self._topics.refused(name, refusal, time.monotonic())
-        self._unsubscribed |= name == _SUBSCRIPTION
-        self._status_missing |= name == STATUS.suffix
+        if message.refusal is not None:
+            self._outbox.refused.accept(message.message_id)
+        self._replay.mark_done(message)
 
     def _pause(self, message: StoredMessage, reason: str) -> None:
         """Stop sending for a moment, then resume at the message that the busy broker refused."""
@@ -377,11 +296,15 @@ class Delivery:
     def _send(self, message: StoredMessage) -> None:
         topic = f"{self._root}/{message.topic}"
         if len(message.payload) + len(topic.encode()) + _PACKET_OVERHEAD_BYTES > self._max_packet_bytes:
-            self.give_up(message, f"{len(message.payload)}{Refusal.TOO_LARGE.value}{self._max_packet_bytes}")
+            reason = f"{len(message.payload)}{Refusal.TOO_LARGE.value}{self._max_packet_bytes}"
+            if message.refusal is not None and not message.replayed:
+                self._set_aside.too_large(message, reason)
+            else:
+                self.give_up(message, reason)
             return
         is_backfill = message.replayed or message.refusal is not None or message.message_id <= self._backfill_until_id
         payload = message.payload.replace(*BACKFILL, 1) if is_backfill else message.payload
-        self._publish(topic, payload, message)
+        self._window.publish(topic, payload, message)
 
     def _next_message(self) -> StoredMessage | None:
         if not self._page:
@@ -393,29 +316,9 @@ class Delivery:
         self._last_id = message.message_id
         return message
 
-    def _send_last_result(self) -> None:
-        """Publish the retained copy of the newest acknowledged result, once nothing else is in flight."""
-        if self._newest is not None and not self._in_flight and self._may_send_on(RESULT_LAST.suffix):
-            newest, self._newest = self._newest, None
-            self._publish(RESULT_LAST.at(self._root), newest.payload, RESULT_LAST.suffix, retain=True)
-
-    def _send_best_effort(self) -> None:
-        while self._may_send and (message := self._held_back or self._best_effort.next()) is not None:
-            self._held_back = None
-            name = message.topic.removeprefix(f"{self._root}/")
-            if not self._topics.may_send(name, time.monotonic()):
-                _logger.debug("a message on %s is dropped: the broker refuses the topic", message.topic)
-            elif len(message.payload) + len(message.topic) + _PACKET_OVERHEAD_BYTES > self._max_packet_bytes:
-                _logger.warning("a message on %s is dropped: %d bytes", message.topic, len(message.payload))
-            elif not self._may_send_on(name):  # it has to wait until nothing else is in flight
-                self._held_back = message
-                return
-            else:
-                self._publish(message.topic, message.payload, name, correlation=message.correlation)
-
     def _try_refused(self) -> None:
         """Send one message again that the broker refused before, if one is due."""
         message = self._retry.next(time.monotonic())
         if message is not None:
             self._send(message)
-            self._exclusive = True
+            self._window.exclusive = True

@@ -21,26 +21,25 @@ from edge.contract.encoding import clean_text
 from edge.contract.payloads import Status, bytes_from_payload
 from edge.contract.topics import METRICS, STATUS, DeviceSettings, root_from_device
 from edge.fault_board import put_event
-from edge.faults import FAULTS, FaultId
-from edge.frames.files import StoredFrame
+from edge.faults import FaultId
 from edge.frames.store import FrameStore
 from edge.mqtt.across_connections import AcrossConnections, Tally
 from edge.mqtt.backoff import Backoff
 from edge.mqtt.best_effort import BestEffortMessage, BestEffortQueue
+from edge.mqtt.cause import CauseFinder, report
 from edge.mqtt.client import LinkError
 from edge.mqtt.client_id_watch import ClientIdWatch
 from edge.mqtt.connection import Connected, Connection, Ended
 from edge.mqtt.delivery import Delivery
 from edge.mqtt.frame_sender import FramePace
 from edge.mqtt.inlet import CLOSED_S, CommandInlet, Incoming
-from edge.mqtt.poison_message import CUTS_TO_CONVICT, PoisonMessageFinder
+from edge.mqtt.poison_message import PoisonMessageFinder
 from edge.mqtt.refused_retry import RefusedRetry
 from edge.mqtt.refused_topics import RefusedTopics
 from edge.mqtt.settings import MqttSettings
 from edge.mqtt.tls import TlsFiles
 from edge.mqtt.will import WillFallback
 from edge.outbox.outbox import Outbox
-from edge.outbox.refused_messages import Refusal
 from edge.system.clock import utc_now
 
 CONNACK_TIMEOUT_S = 10.0
@@ -57,7 +56,6 @@ _DRAIN_S = 5.0
 _QUIET_S = (0.5, 1.5)
 """After a connection that was closed while one packet was in flight, the next one is quiet for a random time in this
 range: if it is closed, too, the packet is not the cause."""
-_REPEAT_EVENT_S = 3600.0
 
 _logger = logging.getLogger(__name__)
 
@@ -120,13 +118,11 @@ class Publisher:
         )
         self._client_id = settings.client_id or device.device
         self._client_id_watch = ClientIdWatch(self._client_id)
-        self._next_client_id_event_s = 0.0
+        self._cause_finder = CauseFinder(outbox, frames, self._across, self._client_id_watch)
         self._will_fallback = WillFallback()
         self._random = SystemRandom()
-        self._quiet_first = False
         self._reduced_status = ""
         self._backoff = Backoff()
-        self._suspect_frame: StoredFrame | None = None
         self._inlet = CommandInlet(on_command) if on_command is not None else None
         self._dropped_reported = 0
         self._next_dropped_report_s = 0.0
@@ -214,7 +210,7 @@ class Publisher:
                 self._report_reduced_status("without a will" if will is None else "not retained")
             self._will_fallback.accepted(will)
             delivery = Delivery(connection, limits, self._outbox, self._frames, self._across)
-            if self._quiet_first:
+            if self._cause_finder.quiet_first:
                 delivery.stay_quiet(self._random.uniform(*_QUIET_S))
             published = self._publish_status(delivery)
             if inlet is not None:
@@ -228,7 +224,8 @@ class Publisher:
             connection.close()
         except LinkError as error:
             if delivery is not None:
-                self._find_the_cause(delivery, error, time.monotonic() - accepted_s)
+                if self._cause_finder.connection_ended(delivery, error, time.monotonic() - accepted_s):
+                    self._backoff.succeeded()
             else:
                 self._client_id_watch.not_accepted()
                 self._will_fallback.refused(error.refusal_code)
@@ -284,66 +281,14 @@ class Publisher:
             self._outbox.wakeup.clear()
         raise LinkError("the broker does not answer")
 
-    def _find_the_cause(self, delivery: Delivery, error: LinkError, lived_s: float) -> None:
-        """Find out why an accepted connection ended: another client with this id, a message, a topic, or none of them.
-
-        A message that broke three connections in a row is given up, a frame that broke two, and a topic rests.
-        """
-        now_s = time.monotonic()
-        messages = {message.message_id: message for message in delivery.in_flight}
-        names = delivery.topics_in_flight
-        suspect = next(iter(messages), None) or next(iter(names), None) if delivery.alone else None
-        self._client_id_watch.ended(
-            now_s,
-            lived_s=lived_s,
-            cut_off=error.cut_off,
-            taken_over=error.taken_over,
-            idle=delivery.idle,
-            suspect=suspect,
-        )
-        self._across.retry.connection_ended(now_s)
-        contested = self._client_id_watch.problem(now_s)
-        if contested is not None:
-            self._report_client_id(contested, now_s)
-        cut_off = error.cut_off and contested is None
-        self._quiet_first = cut_off and delivery.alone
-        if cut_off and names:
-            if not delivery.alone:
-                self._across.topics.cut_together(names)
-            elif self._across.topics.cut_alone(names[0], str(error), now_s):
-                self._backoff.succeeded()
-        poison_id = self._across.poison_finder.connection_ended(messages, alone=delivery.alone, cut_off=cut_off)
-        if poison_id is not None:
-            self._backoff.succeeded()
-            delivery.give_up(messages[poison_id], f"{Refusal.HANG_UP.value}{CUTS_TO_CONVICT} times in a row: {error}")
-        if contested is None:
-            self._give_up_frame(delivery.frame_in_flight)
-
-    def _give_up_frame(self, frame: StoredFrame | None) -> None:
-        if frame is not None and frame == self._suspect_frame and self._frames is not None:
-            _logger.warning("frame %s is not published: the connection broke twice while it was sent", frame.path)
-            self._frames.mark_sent(frame)
-        self._suspect_frame = frame or self._suspect_frame
-
-    def _report_client_id(self, problem: str, now_s: float) -> None:
-        """Log and store an event about another client with this device's id, at most once an hour."""
-        if now_s >= self._next_client_id_event_s:
-            self._next_client_id_event_s = now_s + _REPEAT_EVENT_S
-            self._report(FaultId.CLIENT_ID_IN_USE, problem)
-
     def _report_refused_topic(self, detail: str) -> None:
-        self._report(FaultId.TOPIC_REFUSED, detail)
+        report(self._outbox, self._across.device, FaultId.TOPIC_REFUSED, detail)
 
     def _report_reduced_status(self, how: str) -> None:
         detail = f"status: published {how}, as the broker refuses it otherwise"
         if detail != self._reduced_status:
             self._reduced_status = detail
-            self._report(FaultId.TOPIC_REFUSED, detail)
-
-    def _report(self, fault_id: FaultId, detail: str) -> None:
-        fault = FAULTS[fault_id]
-        _logger.warning("%s: %s (%s) %s", fault_id.value, fault.text, detail, fault.action)
-        put_event(self._outbox, self._across.device, fault_id, detail)
+            report(self._outbox, self._across.device, FaultId.TOPIC_REFUSED, detail)
 
     def _status(self, state: State, time_utc: str | None) -> Status:
         activity = self._activity if state == "starting" else None

@@ -86,6 +86,10 @@ class RefusedMessages:
         """Mark a refused message as acknowledged, as it was sent again and accepted; returns at once."""
         self._writer.hand_in(partial(_accept, message_id, int(time.time())))
 
+    def change_reason(self, message_id: int, reason: str) -> None:
+        """Change why a refused message is kept; returns at once."""
+        self._writer.hand_in(partial(_change_reason, message_id, reason))
+
     def return_group(self, group: RefusedGroup) -> Returned:
         """Make the messages of a group unsent again."""
         return self._return(_IN_GROUP, (group.kind, group.reason))
@@ -106,6 +110,14 @@ def _accept(message_id: int, now_s: int, db: sqlite3.Connection) -> int:
         "UPDATE messages SET state = 'acknowledged', reason = NULL, settled_s = ? "
         "WHERE message_id = ? AND state = 'quarantined'",
         (now_s, message_id),
+    )
+    return 0
+
+
+def _change_reason(message_id: int, reason: str, db: sqlite3.Connection) -> int:
+    db.execute(
+        "UPDATE messages SET reason = ? WHERE message_id = ? AND state = 'quarantined'",
+        (reason, message_id),
     )
     return 0
 
