@@ -7,11 +7,11 @@ Credentials are read again at every connection: from the files named in the sett
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from edge.mqtt.settings import MqttSettings
 from edge.mqtt.tls import context_from_settings, text_from_os_error
@@ -35,14 +35,28 @@ class LinkError(Exception):
         self.cut_off, self.taken_over, self.refusal_code = cut_off, taken_over, refusal_code
 
 
-def client_from_settings(settings: MqttSettings, client_id: str) -> mqtt.Client:
+class ProbingClient(mqtt.Client):
+    """Never completes a message of QoS 2: the broker answers whether it may be published, but hands it on to nobody.
+
+    `on_pubrec` is called with packet id and reason code.
+    """
+
+    on_pubrec: Callable[[int, int], None]
+
+    def _handle_pubrec(self) -> MQTTErrorCode:
+        packet = bytes(self._in_packet["packet"])
+        self.on_pubrec(int.from_bytes(packet[:2], "big"), packet[2] if len(packet) > 2 else 0)
+        return MQTTErrorCode.MQTT_ERR_SUCCESS  # paho itself would send PUBREL now
+
+
+def client_from_settings(settings: MqttSettings, client_id: str, kind: type[mqtt.Client] = mqtt.Client) -> mqtt.Client:
     """A client with the credentials and certificates that the files hold now; it never reconnects by itself.
 
     Raises:
         LinkError: a file of credentials or certificates cannot be read.
     """
     five = settings.protocol == "5"
-    client = mqtt.Client(
+    client = kind(
         CallbackAPIVersion.VERSION2,
         client_id=client_id,
         clean_session=None if five else True,

@@ -20,7 +20,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge.mqtt.client import QOS, LinkError, client_from_settings
+from edge.mqtt.client import QOS, LinkError, ProbingClient, client_from_settings
 from edge.mqtt.inlet import Incoming
 from edge.mqtt.settings import MqttSettings
 from edge.mqtt.tls import text_from_os_error, text_from_tls_alert
@@ -96,7 +96,7 @@ class Connection:
     """One connection; `wake` is set at every occurrence.
 
     Only one thread may call its methods. Messages of subscriptions go to `on_message` on paho's network thread; if it
-    returns False the connection ends.
+    returns False the connection ends. With `probing` only `probe` may publish.
     """
 
     def __init__(
@@ -106,6 +106,8 @@ class Connection:
         will: Will | None,
         wake: threading.Event,
         on_message: Callable[[Incoming], bool] | None = None,
+        *,
+        probing: bool = False,
     ) -> None:
         self._settings = settings
         self._wake = wake
@@ -116,7 +118,9 @@ class Connection:
         self._last_error = _LastError()
         self._properties: dict[str, Properties] = {}
         self._client_id = client_id
-        self._client = client_from_settings(settings, client_id)
+        self._client = client_from_settings(settings, client_id, ProbingClient if probing else mqtt.Client)
+        if isinstance(self._client, ProbingClient):
+            self._client.on_pubrec = self._on_pubrec
         self._client.enable_logger(self._last_error.logger)
         if will is not None:
             self._client.will_set(will.topic, will.payload, qos=QOS, retain=will.retain)
@@ -175,6 +179,15 @@ class Connection:
             ended = next((o for o in self.occurrences() if isinstance(o, Ended)), None)
             raise ended.error() if ended else LinkError(mqtt.error_string(info.rc))
         return info.mid
+
+    def probe(self, topic: str, payload: bytes, *, retain: bool, content_type: str) -> None:
+        """Ask the broker whether this may be published; its answer becomes an Acknowledged, and nobody receives it.
+
+        The message has QoS 2 and is never completed.
+        """
+        self._client.publish(
+            topic, payload, 2, retain, self._publish_properties(content_type, None) if self._five else None
+        )
 
     def subscribe(self, topic_filter: str) -> None:
         """Send SUBSCRIBE; the SUBACK becomes an occurrence."""
@@ -239,6 +252,13 @@ class Connection:
             self._report(Acknowledged(packet_id, reason.value, str(reason)))
         except Exception as error:  # noqa: BLE001  (paho's thread would end without a log line)
             self._report(Ended(f"the broker's PUBACK cannot be understood: {error}"))
+
+    def _on_pubrec(self, packet_id: int, reason_code: int) -> None:
+        try:
+            text = str(ReasonCode(PacketTypes.PUBREC, identifier=reason_code))
+        except KeyError:
+            text = f"reason 0x{reason_code:02X}"
+        self._report(Acknowledged(packet_id, reason_code, text))
 
     def _on_subscribe(
         self, _client: mqtt.Client, _userdata: object, _id: int, reasons: list[ReasonCode], _properties: object

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ssl
 from datetime import datetime, timezone
 from pathlib import Path
@@ -11,12 +12,17 @@ from edge.mqtt.settings import MqttSettings
 _NOT_YET_VALID, _EXPIRED = 9, 10
 _UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21})
 _WRONG_NAME = frozenset({62, 64})
+_PROTECTED_KEY = (
+    "client_key_file is protected by a passphrase, which nobody can type here: store the key without one "
+    "(openssl pkey -in KEY -out NEW_KEY), not readable by other users"
+)
 _ALERTS = (
     ("CERTIFICATE_REQUIRED", "the broker asks for a client certificate: set client_cert_file and client_key_file"),
     ("UNKNOWN_CA", "the broker does not know the authority of this device's certificate"),
     ("CERTIFICATE_EXPIRED", "the broker refuses this device's certificate: it is expired"),
     ("CERTIFICATE_REVOKED", "the broker refuses this device's certificate: it is revoked"),
     ("BAD_CERTIFICATE", "the broker refuses this device's certificate"),
+    ("PEM_LIB", "client_cert_file or client_key_file is not a PEM file of a certificate and its key"),
     ("KEY_VALUES_MISMATCH", "client_key_file is not the key of client_cert_file"),
     (
         "EOF_OCCURRED",
@@ -40,6 +46,8 @@ def context_from_settings(settings: MqttSettings) -> ssl.SSLContext | None:
     context = ssl.create_default_context(cafile=str(settings.tls_ca_file))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if settings.client_cert_file is not None:
+        if settings.client_key_file is not None and b"ENCRYPTED" in settings.client_key_file.read_bytes():
+            raise OSError(errno.EINVAL, _PROTECTED_KEY)
         # An empty password keeps OpenSSL from asking for one at the terminal.
         context.load_cert_chain(settings.client_cert_file, settings.client_key_file, password="")
     return context
