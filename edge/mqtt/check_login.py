@@ -19,9 +19,7 @@ _LOGIN = (
     "Check username and password_file, and that the broker accepts this device with the client id {client_id}; see the "
     "broker's log"
 )
-_WILL = (
-    "Give the device write access to its topic `status`: the broker publishes the will there"
-)
+_WILL = "Give the device write access to its topic `status`: the broker publishes the will there"
 _REMEDIES = {
     0x85: "The broker does not take the client id {client_id}: set mqtt.client_id to the one that it expects",
     0x86: "Check username and password_file: the broker does not know this user name, or the password is wrong",

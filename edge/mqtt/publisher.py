@@ -206,9 +206,11 @@ class Publisher:
             connection.open()
             limits = self._limits_from_connack(connection)
             accepted_s = time.monotonic()
+            if not self._will_fallback.accepted(will):
+                connection.close()
+                return
             if will is None or not will.retain or not limits.retain_available:
                 self._report_reduced_status("without a will" if will is None else "not retained")
-            self._will_fallback.accepted(will)
             delivery = Delivery(connection, limits, self._outbox, self._frames, self._across)
             if self._cause_finder.quiet_first:
                 delivery.stay_quiet(self._random.uniform(*_QUIET_S))
@@ -228,7 +230,7 @@ class Publisher:
                     self._backoff.succeeded()
             else:
                 self._client_id_watch.not_accepted()
-                self._will_fallback.refused(error.refusal_code)
+                self._will_fallback.refused(error)
             raise
         finally:
             connection.abandon()

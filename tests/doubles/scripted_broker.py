@@ -16,6 +16,7 @@ from tests.support.broker import HOST
 
 CONNECT, PUBLISH, SUBSCRIBE, PINGREQ, DISCONNECT = 1, 3, 8, 12, 14
 ACCEPT = 0x00
+WILL_FLAG = 0x04
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class ScriptedBroker:
 
     `answer` returns the reason code of the PUBACK to a PUBLISH, or None to withhold the PUBACK. `most_unanswered` is
     the largest number of messages that were unanswered at the same time, `connections` counts those accepted. While
-    `drops_subscribers` is True, it closes the connection at a SUBSCRIBE.
+    `drops_subscribers` is True, it closes the connection at a SUBSCRIBE; with `refuses_wills` at a CONNECT with a will.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class ScriptedBroker:
         receive_maximum: int = 65_535,
         suback_reason: int = ACCEPT,
         drops_subscribers: bool = False,
+        refuses_wills: bool = False,
     ) -> None:
         self.published: list[Published] = []
         self.most_unanswered = 0
@@ -57,6 +59,7 @@ class ScriptedBroker:
         self._receive_maximum = receive_maximum
         self._suback_reason = suback_reason
         self.drops_subscribers = drops_subscribers
+        self._refuses_wills = refuses_wills
         self._listener = socket.create_server((HOST, 0))
         self.host, self.port = HOST, int(self._listener.getsockname()[1])
         self._connection: socket.socket | None = None
@@ -122,6 +125,8 @@ class ScriptedBroker:
             if packet is None:
                 continue
             kind, body = packet
+            if kind == CONNECT and self._refuses_wills and body[7] & WILL_FLAG:
+                return
             if kind == CONNECT:
                 connack_due_s = now_s + self._connack_delay_s
             elif kind == PUBLISH:

@@ -12,6 +12,8 @@ import pytest
 from edge.frames.store import FrameStore
 from edge.messages import Decision, Frame, Inspection, Timings, Trigger, Verdict
 from edge.mqtt import refused_topics
+from edge.mqtt.client import LinkError
+from edge.mqtt.will import WillFallback
 from edge.outbox.outbox import Outbox
 from tests.doubles.scripted_broker import Published, ScriptedBroker
 from tests.support.broker import Subscriber, running_broker
@@ -115,6 +117,32 @@ def test_a_broker_without_retained_messages_gets_results_and_a_status_that_is_no
             wait_until(lambda: outbox.backlog() == 0)
     details = [json.loads(m.payload)["detail"] for m in messages if m.topic == f"{ROOT}/event"]
     assert details == ["status: published not retained, as the broker refuses it otherwise"]
+
+
+def test_a_forbidden_will_holds_up_no_result(tmp_path: Path) -> None:
+    with (
+        ScriptedBroker(lambda _: 0, refuses_wills=True) as broker,
+        Outbox(tmp_path / "o.sqlite") as outbox,
+    ):
+        put_results(outbox, 5)
+        with publishing(outbox, broker.port):
+            wait_until(lambda: outbox.backlog() == 0, 18)
+            wait_until(lambda: named(broker) == {"status"})
+
+
+def test_a_broker_that_is_down_for_a_while_gets_a_will_afterwards() -> None:
+    fallback = WillFallback()
+    for _ in range(20):
+        assert fallback.will("t", b"") is not None
+        fallback.refused(LinkError("Connection refused"))
+    for _ in range(3):
+        fallback.refused(LinkError("the broker closed the connection", cut_off=True))
+    assert fallback.will("t", b"") is None
+    assert not fallback.accepted(None)  # it may have come back just now: the will is tried again
+    again = fallback.will("t", b"")
+    assert again is not None
+    assert fallback.accepted(again)
+    assert fallback.will("t", b"") is not None
 
 
 def rejected(seq: int) -> Inspection:
