@@ -68,7 +68,7 @@ class CauseFinder:
             self._next_client_id_event_s = now_s + _REPEAT_EVENT_S
             report(self._outbox, self._across.device, FaultId.CLIENT_ID_IN_USE, contested)
         cut_off = error.cut_off and contested is None
-        self.quiet_first = cut_off and alone
+        self.quiet_first = cut_off and (alone or self._watch.suspicious)
         found = self._judge_topics(names, str(error), now_s, alone=alone) if cut_off else False
         poison_id = self._across.poison_finder.connection_ended(messages, alone=alone, cut_off=cut_off)
         if poison_id is not None:

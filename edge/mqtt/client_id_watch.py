@@ -1,13 +1,15 @@
 """Recognises that another client uses this device's client id: a broker then closes the older connection each time.
 
-Over MQTT 5 the broker says so (*session taken over*). Over 3.1.1 it only closes the connection, which is recognised by
-the pattern: accepted at once, closed after a short time, again and again, at another place each time, and also while
-nothing was in flight. A message that a broker hangs up on closes the connection at the same place each time.
+Over MQTT 5 a broker may say so (*session taken over*). Over 3.1.1, and with mosquitto 2.0.11 also over MQTT 5, it only
+closes the connection, which is recognised by the pattern: accepted at once, closed after a short time, again and again,
+at another place each time, and also while nothing was in flight. A message that a broker hangs up on closes the
+connection at the same place each time.
 """
 
 from __future__ import annotations
 
-CUTS_TO_SUSPECT = 3
+CUTS_TO_SUSPECT, CUTS_UNDER_LOAD = 3, 5
+"""Ends in a row at different places, if nothing was in flight at one of them, and if something was at each."""
 SHORT_LIFE_S = 30.0
 OVER_S = 300.0
 """The other client is taken to be gone when this device was not disturbed for so long."""
@@ -28,6 +30,11 @@ class ClientIdWatch:
         if self._problem and now_s - self._seen_s > OVER_S:
             self._problem = ""
         return self._problem or None
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether a connection on which nothing is sent would tell more."""
+        return self._cuts >= CUTS_TO_SUSPECT - 1
 
     def not_accepted(self) -> None:
         """An attempt to connect failed: the broker or the network is down."""
@@ -61,7 +68,7 @@ class ClientIdWatch:
         self._last_suspect = suspect
         self._cuts += 1
         self._idle_cuts += idle
-        if (self._cuts >= CUTS_TO_SUSPECT and self._idle_cuts) or self._problem:
+        if self._cuts >= (CUTS_TO_SUSPECT if self._idle_cuts else CUTS_UNDER_LOAD) or self._problem:
             self._found(
                 f"the broker accepts the client id {self._client_id} and closes the connection again and again: most "
                 "likely another client uses the same client id",

@@ -294,9 +294,10 @@ def test_a_key_with_a_passphrase_is_named(tmp_path: Path) -> None:
     command = ["openssl", "pkey", "-in", str(key), "-aes256", "-passout", "pass:x", "-out", str(protected)]
     subprocess.run(command, check=True, capture_output=True)
     protected.chmod(0o600)
-    files = {"tls_ca_file": authority.ca_file, "client_cert_file": certificate, "client_key_file": protected}
     with running_broker(tmp_path) as broker:
-        found = findings(broker.port, **files)
+        found = findings(
+            broker.port, tls_ca_file=authority.ca_file, client_cert_file=certificate, client_key_file=protected
+        )
     assert "client_key_file is protected by a passphrase" in found[-1].detail
 
 
