@@ -35,6 +35,9 @@ class FaultId(str, Enum):
     FRAMES_FAILED = "frames_failed"
     BROKER_UNREACHABLE = "broker_unreachable"
     MESSAGE_QUARANTINED = "message_quarantined"
+    MESSAGES_RETURNED = "messages_returned"
+    TOPIC_REFUSED = "topic_refused"
+    CLIENT_ID_IN_USE = "client_id_in_use"
     COMMAND_RUN = "command_run"
     COMMAND_REFUSED = "command_refused"
     PART_ID_UNBOUND = "part_id_unbound"
@@ -199,7 +202,30 @@ FAULTS = _table(
         FaultId.MESSAGE_QUARANTINED,
         "error",
         "The broker refused a message; the message is kept on the device and the following ones are sent.",
-        "Check the broker's access rules and size limit for the topics of this device.",
+        "Check the broker's access rules and size limit for the topics of this device. The device tries the message "
+        "again from time to time and sends it when the broker accepts it.",
+    ),
+    Fault(
+        FaultId.MESSAGES_RETURNED,
+        "info",
+        "The broker accepts messages again that it had refused; they are sent now, results marked as backfill.",
+        "Nothing to do.",
+    ),
+    Fault(
+        FaultId.TOPIC_REFUSED,
+        "warning",
+        "The broker refuses a topic of this device, or closes the connection because of it; results are sent without "
+        "it.",
+        "Give the device access to the topic named in the detail at the broker; `procunit mqtt check` tests every "
+        "topic. The device tries the topic again from time to time.",
+    ),
+    Fault(
+        FaultId.CLIENT_ID_IN_USE,
+        "warning",
+        "Another client connects to the broker with this device's client id, so that each of the two loses its "
+        "connection again and again; results are kept and sent later, in order.",
+        "Give every device a client id of its own: set mqtt.client_id (by default it is the device's name). If the "
+        "other client is no device, stop it or change its client id.",
     ),
     Fault(
         FaultId.COMMAND_RUN,

@@ -12,8 +12,15 @@ from rich.table import Table
 from edge.cli.options import config_option
 from edge.config.file import settings_from_file
 from edge.contract.topics import root_from_device
+from edge.faults import FaultId
 from edge.mqtt.check import Finding, Outcome, check
+from edge.outbox.database import in_use
+from edge.outbox.look import epoch_of, newest_event
+from edge.state_dir import OUTBOX_FILE
 from edge.terminal import Console, echo_json, styled
+
+EVENT_MAX_AGE_S = 4000.0
+"""The running device repeats the event about its client id every hour."""
 
 _STYLES: dict[Outcome, str] = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 
@@ -22,10 +29,9 @@ _STYLES: dict[Outcome, str] = {"ok": "green", "warning": "yellow", "failed": "bo
 @config_option()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def mqtt_check(config: Path, as_json: bool) -> None:
-    """Check the connection to the broker: clock, name, TCP, TLS, login, limits, rights on every topic.
+    """Check the connection to the broker: clock, name, TCP, TLS, login, limits, client id, rights.
 
-    The messages of the check are empty and not retained; receivers ignore them. A running device is not disturbed.
-    Exits with 1 if any step failed.
+    No receiver gets a message of the check, and a running device is not disturbed. Exits with 1 if any step failed.
 
     \b
     Examples:
@@ -33,7 +39,17 @@ def mqtt_check(config: Path, as_json: bool) -> None:
       procunit mqtt check --config /etc/procunit-edge/line-1.yaml --json
     """
     settings = settings_from_file(config)
-    findings = list(check(settings.mqtt, settings.device.device, root_from_device(settings.device)))
+    outbox = settings.state_dir / OUTBOX_FILE
+    findings = list(
+        check(
+            settings.mqtt,
+            settings.device.device,
+            root_from_device(settings.device),
+            running=in_use(outbox),
+            epoch=epoch_of(outbox) or "unknown",
+            taken_over_at=newest_event(outbox, FaultId.CLIENT_ID_IN_USE.value, EVENT_MAX_AGE_S),
+        )
+    )
     if as_json:
         echo_json([asdict(finding) for finding in findings], indent=2)
     else:

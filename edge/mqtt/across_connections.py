@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from edge.mqtt.best_effort import BestEffortQueue
 from edge.mqtt.frame_sender import FramePace
 from edge.mqtt.poison_message import PoisonMessageFinder
+from edge.mqtt.refused_retry import RefusedRetry
+from edge.mqtt.refused_topics import RefusedTopics
 
 
 @dataclass
@@ -27,5 +29,7 @@ class AcrossConnections:
     device: str
     tally: Tally
     poison_finder: PoisonMessageFinder
+    retry: RefusedRetry
+    topics: RefusedTopics
     pace: FramePace
     best_effort: BestEffortQueue

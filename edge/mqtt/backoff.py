@@ -22,6 +22,11 @@ class Backoff:
         bound_s, self._bound_s = self._bound_s, min(2 * self._bound_s, LONGEST_PAUSE_S)
         return self._random.uniform(0, bound_s)
 
+    def contested_pause_s(self) -> float:
+        """Draw the next pause while another client uses the client id; never a short one."""
+        self.pause_s()
+        return self._random.uniform(self._bound_s, 2 * self._bound_s)
+
     def succeeded(self) -> None:
         """Make the next pause short again."""
         self._bound_s = FIRST_PAUSE_S

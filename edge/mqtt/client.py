@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from edge.errors import ProcunitError
 from edge.mqtt.settings import MqttSettings
@@ -55,22 +55,41 @@ class BoundedClient(mqtt.Client):
 class LinkError(Exception):
     """There is no connection, or it ended; the text is the reason.
 
-    `cut_off` is True if the broker closed the connection, and False after a timeout.
+    `cut_off` is True if the broker closed the connection, and False after a timeout; `taken_over` if it said that
+    another client uses the client id. `refusal_code` is the code with which it refused the connection.
     """
 
-    def __init__(self, text: str, *, cut_off: bool = False) -> None:
+    def __init__(
+        self, text: str, *, cut_off: bool = False, taken_over: bool = False, refusal_code: int | None = None
+    ) -> None:
         super().__init__(text)
-        self.cut_off = cut_off
+        self.cut_off, self.taken_over, self.refusal_code = cut_off, taken_over, refusal_code
 
 
-def client_from_settings(settings: MqttSettings, client_id: str) -> BoundedClient:
+class ProbingClient(BoundedClient):
+    """Never completes a message of QoS 2: the broker answers whether it may be published, but hands it on to nobody.
+
+    `on_pubrec` is called with packet id and reason code.
+    """
+
+    on_pubrec: Callable[[int, int], None]
+
+    def _handle_pubrec(self) -> MQTTErrorCode:
+        packet = bytes(self._in_packet["packet"])
+        self.on_pubrec(int.from_bytes(packet[:2], "big"), packet[2] if len(packet) > 2 else 0)
+        return MQTTErrorCode.MQTT_ERR_SUCCESS  # paho itself would send PUBREL now
+
+
+def client_from_settings(
+    settings: MqttSettings, client_id: str, kind: type[BoundedClient] = BoundedClient
+) -> BoundedClient:
     """A client with the credentials and certificates that the files hold now; it never reconnects by itself.
 
     Raises:
         LinkError: a file of credentials or certificates cannot be read.
     """
     five = settings.protocol == "5"
-    client = BoundedClient(
+    client = kind(
         CallbackAPIVersion.VERSION2,
         client_id=client_id,
         clean_session=None if five else True,

@@ -20,10 +20,19 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge.mqtt.client import MAX_INCOMING_BYTES, OVERSIZE_TEXT, QOS, LinkError, client_from_settings
+from edge.mqtt.client import (
+    MAX_INCOMING_BYTES,
+    OVERSIZE_TEXT,
+    QOS,
+    BoundedClient,
+    LinkError,
+    ProbingClient,
+    client_from_settings,
+)
 from edge.mqtt.inlet import Incoming
 from edge.mqtt.settings import MqttSettings
 from edge.mqtt.tls import text_from_os_error, text_from_tls_alert
+from edge.mqtt.will import Will
 
 _SOCKET_OPTIONS = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -37,6 +46,7 @@ _UNLIMITED_PACKET_BYTES = 268_435_455
 _DEFAULT_RECEIVE_MAXIMUM = 65_535
 _CLOSE_TIMEOUT_S = 1.0
 _UNSPECIFIED_ERROR = 0x80
+_TAKEN_OVER = 0x8E
 _NOT_CUT_OFF_TEXTS = ("timed out", "unreachable", "Keep alive", OVERSIZE_TEXT)
 _NOT_ABOUT_A_MESSAGE = frozenset({0x89, 0x8B, 0x8D, 0x8E, 0x96, 0x97, 0x98, 0x9C, 0x9D, 0xA0})
 """DISCONNECT reason codes that no message can cause: busy, shutting down, session taken over, quota ..."""
@@ -50,6 +60,8 @@ class Connected:
 
     receive_maximum: int
     maximum_packet_bytes: int
+    retain_available: bool = True
+    maximum_qos: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +82,19 @@ class Subscribed:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The connection was refused or ended; `cut_off` is True if the broker closed it, and False after a timeout."""
+    """The connection was refused or ended; the fields are those of a LinkError."""
 
     text: str
     cut_off: bool = False
+    taken_over: bool = False
+    refusal_code: int | None = None
+
+    def error(self) -> LinkError:
+        """The error to raise for it."""
+        return LinkError(self.text, cut_off=self.cut_off, taken_over=self.taken_over, refusal_code=self.refusal_code)
 
 
 Occurrence = Connected | Acknowledged | Subscribed | Ended
-
-
-@dataclass(frozen=True, slots=True)
-class Will:
-    """The retained message that the broker publishes when the connection breaks."""
-
-    topic: str
-    payload: bytes
 
 
 class Connection:
@@ -92,6 +102,7 @@ class Connection:
 
     Only one thread may call its methods. Messages of subscriptions go to `on_message` on paho's network thread; if it
     returns False the connection ends. It also ends at a packet of more than `MAX_INCOMING_BYTES`, after `on_oversize`.
+    With `probing` only `probe` may publish.
     """
 
     def __init__(
@@ -102,6 +113,8 @@ class Connection:
         wake: threading.Event,
         on_message: Callable[[Incoming], bool] | None = None,
         on_oversize: Callable[[], None] | None = None,
+        *,
+        probing: bool = False,
     ) -> None:
         self._settings = settings
         self._wake = wake
@@ -111,10 +124,13 @@ class Connection:
         self._ended = threading.Event()
         self._last_error = _LastError()
         self._properties: dict[str, Properties] = {}
-        self._client = client_from_settings(settings, client_id)
+        self._client_id = client_id
+        self._client = client_from_settings(settings, client_id, ProbingClient if probing else BoundedClient)
+        if isinstance(self._client, ProbingClient):
+            self._client.on_pubrec = self._on_pubrec
         self._client.enable_logger(self._last_error.logger)
         if will is not None:
-            self._client.will_set(will.topic, will.payload, qos=QOS, retain=True)
+            self._client.will_set(will.topic, will.payload, qos=QOS, retain=will.retain)
         self._client.on_oversize = on_oversize
         self._client.on_connect = self._on_connect
         self._client.on_publish = self._on_publish
@@ -169,8 +185,17 @@ class Connection:
         info = self._client.publish(topic, payload, QOS, retain, properties)
         if info.rc is not MQTTErrorCode.MQTT_ERR_SUCCESS:
             ended = next((o for o in self.occurrences() if isinstance(o, Ended)), None)
-            raise LinkError(ended.text if ended else mqtt.error_string(info.rc), cut_off=bool(ended and ended.cut_off))
+            raise ended.error() if ended else LinkError(mqtt.error_string(info.rc))
         return info.mid
+
+    def probe(self, topic: str, payload: bytes, *, retain: bool, content_type: str) -> None:
+        """Ask the broker whether this may be published; its answer becomes an Acknowledged, and nobody receives it.
+
+        The message has QoS 2 and is never completed.
+        """
+        self._client.publish(
+            topic, payload, 2, retain, self._publish_properties(content_type, None) if self._five else None
+        )
 
     def subscribe(self, topic_filter: str) -> None:
         """Send SUBSCRIBE; the SUBACK becomes an occurrence."""
@@ -212,7 +237,7 @@ class Connection:
     ) -> None:
         try:
             if reason.is_failure:
-                self._report(Ended(f"the broker refused the connection: {reason}"))
+                self._report(Ended(f"the broker refused the connection: {reason}", refusal_code=reason.value))
                 return
             if getattr(properties, "MaximumQoS", QOS) < QOS:
                 self._report(Ended("the broker acknowledges no message: it accepts QoS 0 only"))
@@ -221,6 +246,8 @@ class Connection:
                 Connected(
                     int(getattr(properties, "ReceiveMaximum", _DEFAULT_RECEIVE_MAXIMUM)),
                     int(getattr(properties, "MaximumPacketSize", _UNLIMITED_PACKET_BYTES)),
+                    bool(getattr(properties, "RetainAvailable", True)),
+                    int(getattr(properties, "MaximumQoS", 2)),
                 )
             )
         except Exception as error:  # noqa: BLE001  (paho's thread would end without a log line)
@@ -233,6 +260,13 @@ class Connection:
             self._report(Acknowledged(packet_id, reason.value, str(reason)))
         except Exception as error:  # noqa: BLE001  (paho's thread would end without a log line)
             self._report(Ended(f"the broker's PUBACK cannot be understood: {error}"))
+
+    def _on_pubrec(self, packet_id: int, reason_code: int) -> None:
+        try:
+            text = str(ReasonCode(PacketTypes.PUBREC, identifier=reason_code))
+        except KeyError:
+            text = f"reason 0x{reason_code:02X}"
+        self._report(Acknowledged(packet_id, reason_code, text))
 
     def _on_subscribe(
         self, _client: mqtt.Client, _userdata: object, _id: int, reasons: list[ReasonCode], _properties: object
@@ -271,7 +305,11 @@ class Connection:
                 or ("the broker closed the connection" if closed else f"the connection ended: {reason}")
             )
             by_itself = any(part in f"{text} {reason}" for part in _NOT_CUT_OFF_TEXTS)
-            self._report(Ended(text, cut_off=not by_itself and reason.value not in _NOT_ABOUT_A_MESSAGE))
+            taken_over = reason.value == _TAKEN_OVER
+            if taken_over:
+                text = f"another client connected with the client id {self._client_id}: session taken over"
+            cut_off = not by_itself and reason.value not in _NOT_ABOUT_A_MESSAGE
+            self._report(Ended(text, cut_off, taken_over))
         finally:
             self._ended.set()
 

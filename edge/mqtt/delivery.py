@@ -11,18 +11,19 @@ from collections import deque
 from collections.abc import Callable
 
 from edge.contract.results import payload_below
-from edge.contract.topics import JSON, RESULT_LAST, STATUS
-from edge.fault_board import put_event
-from edge.faults import FaultId
+from edge.contract.topics import STATUS
 from edge.frames.files import StoredFrame
 from edge.frames.store import FrameStore
 from edge.mqtt.across_connections import AcrossConnections
 from edge.mqtt.backoff import Backoff
-from edge.mqtt.client import LinkError
+from edge.mqtt.beside_results import BesideResults
 from edge.mqtt.connection import Acknowledged, Connected, Connection, Ended, Subscribed
 from edge.mqtt.frame_sender import FrameSender
 from edge.mqtt.result_replay import ResultReplay
-from edge.outbox.outbox import MessageKind, Outbox, StoredMessage
+from edge.mqtt.set_aside import SetAside
+from edge.mqtt.window import SUBSCRIPTION, Window
+from edge.outbox.outbox import Outbox, StoredMessage
+from edge.outbox.refused_messages import Refusal
 
 WINDOW = 20
 """Maximum number of messages in flight; a larger window was not faster."""
@@ -33,7 +34,6 @@ bytes, because JSON escapes a quotation mark within a text."""
 
 _TICK_S = 0.5
 _PAGE = 200
-_UNKNOWN_PACKET_ID = 0
 _REFUSED = 0x80
 _BUSY = frozenset({0x89, 0x91, 0x97})
 """Temporary refusals: server busy, packet identifier in use, quota exceeded."""
@@ -61,100 +61,132 @@ class Delivery:
         self._connection = connection
         self._outbox = outbox
         self._root, self._device, self._tally = across.root, across.device, across.tally
-        self._poison_finder, self._pace, self._best_effort = across.poison_finder, across.pace, across.best_effort
-        self._window = min(WINDOW, limits.receive_maximum)
+        self._poison_finder, self._pace, self._retry = across.poison_finder, across.pace, across.retry
         self._max_packet_bytes = limits.maximum_packet_bytes
-        self._frames = FrameSender(connection, frames, across.pace, across.root, self._max_packet_bytes)
-        self._in_flight: dict[int, StoredMessage | None] = {}
+        self._frames = FrameSender(connection, frames, across.pace, across.root, self._max_packet_bytes, across.topics)
+        self._window = Window(
+            connection,
+            self._frames,
+            across.topics,
+            across.root,
+            size=min(WINDOW, limits.receive_maximum),
+            retain=limits.retain_available,
+        )
+        self._beside = BesideResults(self._window, across, self._max_packet_bytes)
+        self._reading_again = False
         self._page: deque[StoredMessage] = deque()
         self._last_id = 0
         self._all_read = False
-        self._newest: StoredMessage | None = None
         self._busy_backoff = Backoff()
         self._paused_until_s: float | None = None
-        self._puback_timer_start_s = time.monotonic()
-        outbox.flush(_FLUSH_S)  # acknowledgements of the connection before this one
-        self._backfill_until_id = outbox.newest_id()
         self._replay = ResultReplay(outbox)
+        self._set_aside = SetAside(outbox, across, self._replay)
+        outbox.flush(_FLUSH_S)  # acknowledgements of the connection before this one
+        self._set_aside.return_fitting(self._max_packet_bytes - _PACKET_OVERHEAD_BYTES - len(f"{self._root}/result"))
+        across.topics.connected()
+        across.retry.connected(time.monotonic())
+        self._backfill_until_id = outbox.newest_id()
 
     @property
     def unfinished(self) -> bool:
         """Whether a message is unsent or in flight."""
-        return bool(self._in_flight or self._page or self._outbox.unacknowledged(self._last_id, 1))
+        return bool(not self._window.only_a_frame or self._page or self._outbox.unacknowledged(self._last_id, 1))
 
     @property
     def in_flight(self) -> list[StoredMessage]:
-        """Messages of the outbox that were sent and are not acknowledged."""
-        return [message for message in self._in_flight.values() if message is not None]
+        """Messages of the outbox that were sent and not acknowledged, but for one refused before and tried again."""
+        return self._window.messages
+
+    @property
+    def topics_in_flight(self) -> list[str]:
+        """Names of the other topics on which something was sent that is not acknowledged."""
+        return self._window.topic_names
+
+    @property
+    def packets(self) -> int:
+        """Number of packets in flight."""
+        return self._window.packets
+
+    @property
+    def status_due(self) -> bool:
+        """Whether the status could not be published and can be tried again."""
+        return self._beside.status_due
 
     @property
     def frame_in_flight(self) -> StoredFrame | None:
         """The frame that was sent and is not acknowledged."""
         return self._frames.in_flight
 
-    @property
-    def alone(self) -> bool:
-        """Whether exactly one packet is in flight."""
-        return self._packets == 1
-
     def step(self) -> None:
         """Wait for an occurrence or a new message, handle PUBACKs, and fill the window.
 
-        Order: the outbox, the retained copy of the last result, replies and metrics, replays, then a frame.
+        Order: the outbox, the retained copy of the last result, replies and metrics, replays, a refused message, then
+        a frame.
         """
         if self._all_read or not self._may_send:
             self._wait()
         self._handle_occurrences()
+        if self._may_send:
+            self._beside.subscribe()
         self._send_all(self._next_message)
         if self._outbox_is_sent:
-            self._send_last_result()
-            self._send_best_effort()
+            self._beside.send_last_result()
+            while self._may_send and self._beside.send_next():
+                pass
             self._send_all(self._replay.next)
-            if not self._in_flight:
-                self._start_puback_timer()
+            if not self._window.packets:
+                self._try_refused()
+            if self._window.only_a_frame:
+                self._window.start_timer()
                 self._frames.send(self._all_results_sent)
+                self._window.frame_sent()
+
+    def stay_quiet(self, duration_s: float) -> None:
+        """Send nothing for a while, to find out whether the broker closes the connection all the same."""
+        until_s = time.monotonic() + duration_s
+        while time.monotonic() < until_s:
+            self._wait(until_s - time.monotonic())
+            self._handle_occurrences()
+
+    def subscribe(self) -> None:
+        """Subscribe to the commands, now or when the topic has rested."""
+        self._beside.want_subscription()
+        if self._may_send:
+            self._beside.subscribe()
 
     def drain(self, timeout_s: float) -> bool:
         """Send nothing more and wait until everything is acknowledged; False after the timeout."""
         deadline_s = time.monotonic() + timeout_s
-        while self._packets and time.monotonic() < deadline_s:
+        while self._window.packets and time.monotonic() < deadline_s:
             self._wait()
             self._handle_occurrences()
-        return self._packets == 0
+        return self._window.packets == 0
 
     def publish_status(self, payload: bytes, timeout_s: float) -> bool:
-        """Publish the retained status and wait until everything is acknowledged; False after the timeout."""
+        """Publish the retained status and wait until everything is acknowledged; False after the timeout.
+
+        While the topic rests, it does nothing and returns False.
+        """
+        if not self._beside.want_status():
+            return False
         deadline_s = time.monotonic() + timeout_s
-        while not self._may_send:
+        while not (self._may_send and self._window.is_free_for(STATUS.suffix)):
             if time.monotonic() >= deadline_s:
                 return False
             self._wait()
             self._handle_occurrences()
-        self._publish(STATUS.at(self._root), payload, None, retain=True)
+        self._beside.send_status(payload)
         return self.drain(deadline_s - time.monotonic())
 
     def give_up(self, message: StoredMessage, reason: str) -> None:
-        """Quarantine a message and publish an event about it; a replayed result is only logged and skipped."""
-        if message.replayed:
-            _logger.warning("result %s is not sent again: %s", message.seq, reason)
-            self._replay.mark_done(message)
-            return
-        self._outbox.quarantine(message.message_id, reason)
-        self._tally.quarantined += 1
-        what = f"result {message.seq}" if message.kind is MessageKind.RESULT else f"event {message.message_id}"
-        _logger.error("%s is quarantined: %s", what, reason)
-        if message.kind is MessageKind.RESULT:  # an event about a refused event would be refused too, and so on
-            put_event(self._outbox, self._device, FaultId.MESSAGE_QUARANTINED, f"{what}: {reason}")
-
-    @property
-    def _packets(self) -> int:
-        return len(self._in_flight) + (self._frames.in_flight is not None)
+        """Quarantine a message and publish an event about it; one of a replay is only logged and skipped."""
+        self._set_aside.give_up(message, reason)
 
     @property
     def _may_send(self) -> bool:
-        if self._paused_until_s is not None:
+        if self._paused_until_s is not None or self._reading_again:
             return False
-        return self._packets < (1 if self._poison_finder.send_alone_until_id else self._window)
+        return self._window.has_room(single_file=bool(self._poison_finder.send_alone_until_id))
 
     @property
     def _outbox_is_sent(self) -> bool:
@@ -164,72 +196,77 @@ class Delivery:
         """Whether every message was written to the outbox and sent, so that a frame's own result was sent before it."""
         return self._outbox.flush(_COMMIT_S) and not self._outbox.unacknowledged(self._last_id, 1)
 
-    def _wait(self) -> None:
-        now_s = time.monotonic()
-        if self._packets and now_s - self._puback_timer_start_s > PUBACK_TIMEOUT_S:
-            raise LinkError("the broker acknowledges nothing any more")
-        due_in_s = self._pace.due_in_s(now_s)
-        self._outbox.wakeup.wait(min(due_in_s, _TICK_S) if due_in_s > 0 else _TICK_S)
+    def _wait(self, longest_s: float = _TICK_S) -> None:
+        if self._window.look_for_silence(PUBACK_TIMEOUT_S):
+            self._beside.settle(SUBSCRIPTION, "the broker does not answer the subscription")
+        due_in_s = self._pace.due_in_s(time.monotonic())
+        self._outbox.wakeup.wait(max(0.0, min(due_in_s, longest_s) if due_in_s > 0 else longest_s))
         self._outbox.wakeup.clear()
-
-    def _publish(
-        self,
-        topic: str,
-        payload: bytes,
-        message: StoredMessage | None,
-        *,
-        retain: bool = False,
-        correlation: bytes | None = None,
-    ) -> None:
-        self._start_puback_timer()
-        self._in_flight[_UNKNOWN_PACKET_ID] = message  # if the connection ends during the call, it may have been sent
-        packet_id = self._connection.publish(topic, payload, retain=retain, content_type=JSON, correlation=correlation)
-        self._in_flight[packet_id] = self._in_flight.pop(_UNKNOWN_PACKET_ID)
-
-    def _start_puback_timer(self) -> None:
-        if not self._packets:
-            self._puback_timer_start_s = time.monotonic()
 
     def _handle_occurrences(self) -> None:
         acknowledged: list[int] = []
         ended: Ended | None = None
         for occurrence in self._connection.occurrences():
             if isinstance(occurrence, Acknowledged):
-                self._puback_timer_start_s = time.monotonic()
+                self._window.answered()
                 self._handle_puback(occurrence, acknowledged)
             elif isinstance(occurrence, Ended):
                 ended = ended or occurrence
-            elif isinstance(occurrence, Subscribed) and occurrence.refused:
-                _logger.warning("the broker refuses the subscription to commands: %s", occurrence.refused)
+            elif isinstance(occurrence, Subscribed) and self._window.take_subscription():
+                self._beside.settle(SUBSCRIPTION, occurrence.refused)
         if acknowledged:
             self._outbox.acknowledge(acknowledged)
             self._tally.sent += len(acknowledged)
             self._busy_backoff.succeeded()
         if ended is not None:
-            raise LinkError(ended.text, cut_off=ended.cut_off)
-        if not self._in_flight:
+            raise ended.error()
+        if self._window.only_a_frame:
             self._leave_pause_or_single_file()
 
     def _handle_puback(self, puback: Acknowledged, acknowledged: list[int]) -> None:
-        accepted = self._frames.handle_puback(puback.packet_id, puback.text if puback.reason_code >= _REFUSED else None)
+        refusal = puback.text if puback.reason_code >= _REFUSED else ""
+        accepted = self._frames.handle_puback(puback.packet_id, refusal or None)
         if accepted is not None:
             self._tally.frames_sent += accepted
+            if puback.reason_code not in _BUSY:
+                self._beside.settle(self._frames.topic_name, refusal)
             return
-        message = self._in_flight.pop(puback.packet_id, None)
-        if puback.reason_code in _BUSY and message is not None:
-            self._pause(message, puback.text)
-        elif puback.reason_code >= _REFUSED:
-            if message is None:
-                _logger.warning("the broker refused a status, reply, metrics or result/last: %s", puback.text)
+        sent = self._window.take(puback.packet_id)
+        if isinstance(sent, str):
+            if puback.reason_code in _BUSY:
+                _logger.warning("the broker is too busy for a message on %s: %s", sent, puback.text)
             else:
-                self.give_up(message, f"the broker refused it: {puback.text}")
-        elif message is not None and message.replayed:
-            self._replay.mark_done(message)
-        elif message is not None:
-            acknowledged.append(message.message_id)
-            if message.seq is not None and message.seq > self._tally.newest_seq:
-                self._tally.newest_seq = message.seq
-                self._newest = message
+                self._beside.settle(sent, refusal)
+        elif sent is not None and puback.reason_code in _BUSY:
+            self._retry.tried(time.monotonic(), accepted=False)
+            self._pause(sent, puback.text)
+        elif sent is not None and sent.refusal is not None and not sent.replayed:
+            returned = self._set_aside.answered(sent, accepted=not refusal)
+            self._backfill_until_id = max(self._backfill_until_id, returned.last_id)
+            self._reading_again = returned.count > 0
+        elif sent is not None and sent.replayed:
+            self._settle_replayed(sent, refusal)
+        elif sent is not None:
+            self._settle(sent, refusal, acknowledged)
+
+    def _settle(self, message: StoredMessage, refusal: str, acknowledged: list[int]) -> None:
+        """Record the broker's answer to a new message; "" is an acceptance."""
+        self._retry.answered(message.kind, time.monotonic(), accepted=not refusal)
+        if refusal:
+            self.give_up(message, f"{Refusal.ANSWER.value}{refusal}")
+            return
+        acknowledged.append(message.message_id)
+        if message.seq is not None and message.seq > self._tally.newest_seq:
+            self._tally.newest_seq = message.seq
+            self._beside.newest = message
+
+    def _settle_replayed(self, message: StoredMessage, refusal: str) -> None:
+        if refusal:
+            self.give_up(message, f"{Refusal.ANSWER.value}{refusal}")
+            return
+        if message.refusal is not None:
+            self._outbox.refused.accept(message.message_id)
+        self._replay.mark_done(message)
 
     def _pause(self, message: StoredMessage, reason: str) -> None:
         """Stop sending for a moment, then resume at the message that the busy broker refused."""
@@ -243,10 +280,10 @@ class Delivery:
 
     def _leave_pause_or_single_file(self) -> None:
         """With nothing in flight: end a pause that is over, or the sending of one message at a time."""
-        if self._paused_until_s is not None:
-            if time.monotonic() < self._paused_until_s:
+        if self._paused_until_s is not None or self._reading_again:
+            if self._paused_until_s is not None and time.monotonic() < self._paused_until_s:
                 return
-            self._paused_until_s = None
+            self._paused_until_s, self._reading_again = None, False
             self._outbox.flush(_FLUSH_S)  # so that acknowledged messages are not read again
             self._page.clear()
             self._last_id, self._all_read = 0, False
@@ -260,11 +297,15 @@ class Delivery:
     def _send(self, message: StoredMessage) -> None:
         topic, payload = f"{self._root}/{message.topic}", payload_below(message.payload, self._root)
         if len(payload) + len(topic.encode()) + _PACKET_OVERHEAD_BYTES > self._max_packet_bytes:
-            self.give_up(message, f"{len(payload)} bytes; the broker accepts packets of {self._max_packet_bytes}")
+            reason = f"{len(payload)}{Refusal.TOO_LARGE.value}{self._max_packet_bytes}"
+            if message.refusal is not None and not message.replayed:
+                self._set_aside.too_large(message, reason)
+            else:
+                self.give_up(message, reason)
             return
-        if message.replayed or message.message_id <= self._backfill_until_id:
+        if message.replayed or message.refusal is not None or message.message_id <= self._backfill_until_id:
             payload = payload.replace(*BACKFILL, 1)
-        self._publish(topic, payload, message)
+        self._window.publish(topic, payload, message)
 
     def _next_message(self) -> StoredMessage | None:
         if not self._page:
@@ -276,16 +317,9 @@ class Delivery:
         self._last_id = message.message_id
         return message
 
-    def _send_last_result(self) -> None:
-        """Publish the retained copy of the newest acknowledged result, once nothing else is in flight."""
-        if self._newest is not None and not self._in_flight:
-            newest, self._newest = self._newest, None
-            payload = payload_below(newest.payload, self._root)
-            self._publish(RESULT_LAST.at(self._root), payload, None, retain=True)
-
-    def _send_best_effort(self) -> None:
-        while self._may_send and (message := self._best_effort.next()) is not None:
-            if len(message.payload) + len(message.topic) + _PACKET_OVERHEAD_BYTES > self._max_packet_bytes:
-                _logger.warning("a message on %s is dropped: %d bytes", message.topic, len(message.payload))
-                continue
-            self._publish(message.topic, message.payload, None, correlation=message.correlation)
+    def _try_refused(self) -> None:
+        """Send one message again that the broker refused before, if one is due."""
+        message = self._retry.next(time.monotonic())
+        if message is not None:
+            self._send(message)
+            self._window.exclusive = True

@@ -13,6 +13,7 @@ from edge.frames.files import StoredFrame
 from edge.frames.image import heatmap_from_file, jpeg_from_file
 from edge.frames.store import FrameStore
 from edge.mqtt.connection import Connection
+from edge.mqtt.refused_topics import RefusedTopics
 
 FIRST_FRAME_BYTES = 64_000
 """Size of the first frame, before the link was measured: half a second at 1 Mbit/s."""
@@ -35,13 +36,22 @@ class _Heatmap:
 class FrameSender:
     """Sends unsent frames over one connection, each followed by its heatmap.
 
-    `in_flight` is the frame whose photograph or heatmap was sent and is not acknowledged yet.
+    `in_flight` is the frame whose photograph or heatmap was sent and is not acknowledged yet, `topic_name` on which
+    topic.
     """
 
     def __init__(
-        self, connection: Connection, store: FrameStore | None, pace: FramePace, root: str, max_packet_bytes: int
+        self,
+        connection: Connection,
+        store: FrameStore | None,
+        pace: FramePace,
+        root: str,
+        max_packet_bytes: int,
+        topics: RefusedTopics,
     ) -> None:
         self.in_flight: StoredFrame | None = None
+        self.topic_name = ""
+        self._topics = topics
         self._connection = connection
         self._store = store
         self._pace = pace
@@ -59,7 +69,13 @@ class FrameSender:
         """
         if self._store is None or self.in_flight is not None or self._pace.due_in_s(time.monotonic()) > 0:
             return
+        now_s = time.monotonic()
         heatmap = self._heatmap
+        if heatmap is not None and not self._topics.may_send(FRAME_HEATMAP.suffix, now_s):
+            self._store.mark_sent(heatmap.frame)
+            heatmap = self._heatmap = None
+        if heatmap is None and not self._topics.may_send(FRAME_IMAGE.suffix, now_s):
+            return
         frame = heatmap.frame if heatmap is not None else self._store.next_unsent()
         if frame is None or not all_results_sent():
             return
@@ -93,7 +109,7 @@ class FrameSender:
         return was_photograph and refusal is None
 
     def _publish(self, frame: StoredFrame, topic: Topic, jpeg: bytes) -> None:
-        self.in_flight = frame
+        self.in_flight, self.topic_name = frame, topic.suffix
         self._pace.sent(len(jpeg), time.monotonic())
         address = topic.at(self._root, resultId=frame.result_id)
         self._packet_id = self._connection.publish(address, jpeg, retain=False, content_type=JPEG)

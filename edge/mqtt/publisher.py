@@ -14,25 +14,30 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from random import SystemRandom
 
 from edge.contract.payloads import Status, bytes_from_payload
-from edge.contract.topics import COMMAND, METRICS, STATUS, DeviceSettings, root_from_device
+from edge.contract.topics import METRICS, STATUS, DeviceSettings, root_from_device
 from edge.fault_board import put_event
 from edge.faults import FaultId
-from edge.frames.files import StoredFrame
 from edge.frames.store import FrameStore
 from edge.mqtt.across_connections import AcrossConnections, Tally
 from edge.mqtt.backoff import Backoff
 from edge.mqtt.best_effort import BestEffortMessage, BestEffortQueue
+from edge.mqtt.cause import CauseFinder, report
 from edge.mqtt.client import LinkError
-from edge.mqtt.connection import Connected, Connection, Ended, Will
+from edge.mqtt.client_id_watch import ClientIdWatch
+from edge.mqtt.connection import Connected, Connection, Ended
 from edge.mqtt.delivery import Delivery
 from edge.mqtt.frame_sender import FramePace
 from edge.mqtt.inlet import CLOSED_S, CommandInlet, Incoming
-from edge.mqtt.poison_message import CUTS_TO_CONVICT, PoisonMessageFinder
+from edge.mqtt.poison_message import PoisonMessageFinder
+from edge.mqtt.refused_retry import RefusedRetry
+from edge.mqtt.refused_topics import RefusedTopics
 from edge.mqtt.settings import MqttSettings
 from edge.mqtt.status import Activity, State, StatusContent
 from edge.mqtt.tls import TlsFiles
+from edge.mqtt.will import WillFallback
 from edge.outbox.outbox import Outbox
 from edge.system.clock import utc_now
 
@@ -47,6 +52,9 @@ _TICK_S = 0.5
 _STATUS_INTERVAL_S = 0.5
 _STABLE_S = 10.0
 _DRAIN_S = 5.0
+_QUIET_S = (0.5, 1.5)
+"""After a connection that was closed while one packet was in flight, the next one is quiet for a random time in this
+range: if it is closed, too, the packet is not the cause."""
 
 _logger = logging.getLogger(__name__)
 
@@ -95,11 +103,18 @@ class Publisher:
             device.device,
             Tally(),
             PoisonMessageFinder(),
+            RefusedRetry(outbox),
+            RefusedTopics(self._report_refused_topic),
             FramePace(settings.frames_per_min),
             self._best_effort,
         )
+        self._client_id = settings.client_id or device.device
+        self._client_id_watch = ClientIdWatch(self._client_id)
+        self._cause_finder = CauseFinder(outbox, frames, self._across, self._client_id_watch)
+        self._will_fallback = WillFallback()
+        self._random = SystemRandom()
+        self._reduced_status = ""
         self._backoff = Backoff()
-        self._suspect_frame: StoredFrame | None = None
         self._inlet = CommandInlet(on_command) if on_command is not None else None
         self._dropped_reported = 0
         self._next_dropped_report_s = 0.0
@@ -159,43 +174,55 @@ class Publisher:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            sent, started_s = self._across.tally.sent, time.monotonic()
+            sent, started_s, closed = self._across.tally.sent, time.monotonic(), False
             try:
                 self._run_connection()
                 continue  # the connection was closed on purpose
             except LinkError as error:
+                closed = error.cut_off or error.taken_over
                 self._log_link(str(error))
             except Exception as error:
                 _logger.exception("the publisher failed; it reconnects")
                 self._log_link(f"{type(error).__name__}: {error}")
             self._report_dropped_commands()
-            if self._across.tally.sent > sent or time.monotonic() - started_s > _STABLE_S:
+            now_s = time.monotonic()
+            if self._client_id_watch.problem(now_s) is not None:
+                self._stopping.wait(self._backoff.contested_pause_s())
+                continue
+            if (self._across.tally.sent > sent and not closed) or now_s - started_s > _STABLE_S:
                 self._backoff.succeeded()
             self._stopping.wait(self._backoff.pause_s())
 
     def _run_connection(self) -> None:
         """Connect, and send until the connection ends with a LinkError, or is closed on purpose."""
-        will = Will(STATUS.at(self._root), bytes_from_payload(self._status("offline", None)))
+        will = self._will_fallback.will(STATUS.at(self._root), bytes_from_payload(self._status("offline", None)))
         files = TlsFiles(self._settings)
         inlet = self._inlet if self._inlet is not None and self._inlet.open else None
-        client_id = self._settings.client_id or self._across.device
         connection = Connection(
             self._settings,
-            client_id,
+            self._client_id,
             will,
             self._outbox.wakeup,
             inlet.put if inlet else None,
             inlet.refuse_oversize if inlet else None,
         )
         delivery: Delivery | None = None
+        accepted_s = 0.0
         try:
             connection.open()
-            delivery = Delivery(
-                connection, self._limits_from_connack(connection), self._outbox, self._frames, self._across
-            )
+            limits = self._limits_from_connack(connection)
+            accepted_s = time.monotonic()
+            if not self._will_fallback.accepted(will):
+                connection.close()
+                return
+            if will is None or not will.retain or not limits.retain_available:
+                self._report_reduced_status("without a will" if will is None else "not retained")
+            delivery = Delivery(connection, limits, self._outbox, self._frames, self._across)
+            if self._cause_finder.quiet_first:
+                delivery.stay_quiet(self._random.uniform(*_QUIET_S))
             published = self._publish_status(delivery)
             if inlet is not None:
-                connection.subscribe(COMMAND.at(self._root, name="+"))
+                delivery.subscribe()
             self._connections += 1
             self._log_link("")
             self._deliver(delivery, files, published)
@@ -205,7 +232,11 @@ class Publisher:
             connection.close()
         except LinkError as error:
             if delivery is not None:
-                self._give_up_poison(delivery, error)
+                if self._cause_finder.connection_ended(delivery, error, time.monotonic() - accepted_s):
+                    self._backoff.succeeded()
+            else:
+                self._client_id_watch.not_accepted()
+                self._will_fallback.refused(error)
             raise
         finally:
             connection.abandon()
@@ -216,7 +247,7 @@ class Publisher:
         while not self._stopping.is_set():
             delivery.step()
             now_s = time.monotonic()
-            if self._changing != published and now_s - status_s >= _STATUS_INTERVAL_S:
+            if (self._changing != published or delivery.status_due) and now_s - status_s >= _STATUS_INTERVAL_S:
                 published, status_s = self._publish_status(delivery), now_s
             if now_s - files_checked_s >= FILE_CHECK_INTERVAL_S:
                 files_checked_s = now_s
@@ -253,26 +284,23 @@ class Publisher:
                 if isinstance(occurrence, Connected):
                     return occurrence
                 if isinstance(occurrence, Ended):
-                    raise LinkError(occurrence.text)
+                    raise occurrence.error()
             self._outbox.wakeup.wait(_TICK_S)
             self._outbox.wakeup.clear()
         raise LinkError("the broker does not answer")
 
-    def _give_up_poison(self, delivery: Delivery, error: LinkError) -> None:
-        """Give up a message that broke three connections in a row, and a frame that broke two."""
-        in_flight = {message.message_id: message for message in delivery.in_flight}
-        poison_id = self._across.poison_finder.connection_ended(in_flight, alone=delivery.alone, cut_off=error.cut_off)
-        if poison_id is not None:
-            reason = f"the connection broke at this message {CUTS_TO_CONVICT} times in a row: {error}"
-            delivery.give_up(in_flight[poison_id], reason)
-        frame = delivery.frame_in_flight
-        if frame is not None and frame == self._suspect_frame and self._frames is not None:
-            _logger.warning("frame %s is not published: the connection broke twice while it was sent", frame.path)
-            self._frames.mark_sent(frame)
-        self._suspect_frame = frame or self._suspect_frame
+    def _report_refused_topic(self, detail: str) -> None:
+        report(self._outbox, self._across.device, FaultId.TOPIC_REFUSED, detail)
+
+    def _report_reduced_status(self, how: str) -> None:
+        detail = f"status: published {how}, as the broker refuses it otherwise"
+        if detail != self._reduced_status:
+            self._reduced_status = detail
+            report(self._outbox, self._across.device, FaultId.TOPIC_REFUSED, detail)
 
     def _status(self, state: State, time_utc: str | None) -> Status:
-        note = None if self._settings.protocol == "5" else UNVERIFIABLE
+        note = self._client_id_watch.problem(time.monotonic())
+        note = note or (None if self._settings.protocol == "5" else UNVERIFIABLE)
         device, epoch = self._across.device, self._outbox.epoch
         return self._changing.status(state, time_utc, device, epoch, self._version, note)
 

@@ -19,12 +19,17 @@ _UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21})
 _WRONG_NAME = frozenset({62, 64})
 _INCOMPLETE = frozenset({24, *range(79, 94)})
 """What Python 3.13 and newer check besides (X509_V_FLAG_X509_STRICT): an authority without key usage, and the like."""
+_PROTECTED_KEY = (
+    "client_key_file is protected by a passphrase, which nobody can type here: store the key without one "
+    "(openssl pkey -in KEY -out NEW_KEY), not readable by other users"
+)
 _ALERTS = (
     ("CERTIFICATE_REQUIRED", "the broker asks for a client certificate: set client_cert_file and client_key_file"),
     ("UNKNOWN_CA", "the broker does not know the authority of this device's certificate"),
     ("CERTIFICATE_EXPIRED", "the broker refuses this device's certificate: it is expired"),
     ("CERTIFICATE_REVOKED", "the broker refuses this device's certificate: it is revoked"),
     ("BAD_CERTIFICATE", "the broker refuses this device's certificate"),
+    ("PEM_LIB", "client_cert_file or client_key_file is not a PEM file of a certificate and its key"),
     ("KEY_VALUES_MISMATCH", "client_key_file is not the key of client_cert_file"),
     (
         "EOF_OCCURRED",
@@ -51,6 +56,8 @@ def context_from_settings(settings: MqttSettings) -> ssl.SSLContext | None:
     context = ssl.create_default_context(cafile=str(settings.tls_ca_file))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if settings.client_cert_file is not None:
+        if settings.client_key_file is not None and b"ENCRYPTED" in settings.client_key_file.read_bytes():
+            raise OSError(errno.EINVAL, _PROTECTED_KEY)
         # An empty password keeps OpenSSL from asking for one at the terminal.
         context.load_cert_chain(settings.client_cert_file, settings.client_key_file, password="")
     return context

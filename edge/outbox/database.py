@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import sqlite3
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -46,6 +47,12 @@ CREATE TABLE commands (cmd_id TEXT PRIMARY KEY, expires_s REAL NOT NULL) WITHOUT
 CREATE TABLE filler (bytes BLOB NOT NULL);
 """
 """Schema 2; `settled_s` is the Unix time of the acknowledgement, NULL for rows settled under schema 1."""
+
+_INDEXES = (
+    "CREATE INDEX IF NOT EXISTS acknowledged ON messages(message_id) WHERE state = 'acknowledged'",
+    "CREATE INDEX IF NOT EXISTS quarantined ON messages(kind, reason, message_id) WHERE state = 'quarantined'",
+)
+"""For trimming, and for finding refused messages; not part of a schema, since every query works without them."""
 
 _logger = logging.getLogger(__name__)
 
@@ -160,7 +167,22 @@ def _open(path: Path) -> sqlite3.Connection:
     except BaseException:
         db.close()
         raise
+    with suppress(sqlite3.OperationalError):  # the disk is full; without them, queries take longer
+        for index in _INDEXES:
+            db.execute(index)
     return db
+
+
+def in_use(path: Path) -> bool:
+    """Whether a process has this database open as its outbox (on this device); True as well if that is unknown."""
+    try:
+        with path.with_name(path.name + ".lock").open("r+") as lock_file:
+            fcntl.lockf(lock_file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def _check_and_migrate(db: sqlite3.Connection, path: Path) -> None:

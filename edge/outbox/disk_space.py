@@ -13,13 +13,14 @@ On a full disk SQLite can extend neither its file nor its log, so both are given
     outbox.db.ballast  [ 17 MB: holds the space of the log between two runs ]
 
 While the disk is nearly full, outbox.db does not grow (max_page_count). When its free pages fall below 4 MB, filler is
-deleted, and when no filler is left, the oldest acknowledged messages. Pending messages are never deleted. SQLite
-deletes the log when it closes the database; a start on a nearly full disk deletes the ballast file to have that space
-again.
+deleted, and when no filler is left, the oldest acknowledged messages. Pending messages are never deleted; those that
+the broker refused are deleted only for want of space, when no acknowledged ones are left. SQLite deletes the log when
+it closes the database; a start on a nearly full disk deletes the ballast file to have that space again.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
@@ -33,7 +34,8 @@ from edge.system.clock import EARLIEST_CREDIBLE_S
 
 RETAINED_BYTES = 1 << 30
 RETAINED_S = 7 * 24 * 3600
-"""Acknowledged messages are kept for a replay until they are this old or the database is this large."""
+"""Acknowledged messages are kept for a replay until they are this old or the database is this large; refused ones until
+they alone are as large."""
 RESERVE_BYTES = 64 << 20
 """Filler, written during the first 16 s: space for about 30,000 results, four hours at two parts per second."""
 LOW_DISK_BYTES = 64 << 20
@@ -48,8 +50,13 @@ _FILLER_BYTES = 2 << 20
 _FREE_BYTES = 4 << 20  # kept as free pages in the file while the disk is nearly full
 _MEBIBYTE = 1 << 20
 _UNLIMITED_PAGES = 1_073_741_823
+_OLDEST_ACKNOWLEDGED = "SELECT message_id FROM messages WHERE state = 'acknowledged' ORDER BY message_id LIMIT ?"
+_OLDEST_REFUSED = "SELECT message_id FROM messages WHERE state = 'quarantined' ORDER BY message_id LIMIT ?"
 _ROW_OVERHEAD = 1.35
 """Bytes in the file per byte of payload: partly filled pages of 4 KB, and indexes (measured at 1 KB payload)."""
+
+
+_logger = logging.getLogger(__name__)
 
 
 def retention_s(results_per_s: float, result_bytes: float) -> float:
@@ -181,18 +188,29 @@ class DiskSpace:
         return int(self._db.execute("SELECT COUNT(*) FROM filler").fetchone()[0])
 
     def _oldest_settled_s(self) -> float:
-        """Unix time when the oldest message was settled; infinite if it is pending or the clock was not set."""
-        row = self._db.execute("SELECT settled_s FROM messages ORDER BY message_id LIMIT 1").fetchone()
+        """Unix time when the oldest acknowledged message was settled; infinite if none was or the clock was not set."""
+        row = self._db.execute(
+            "SELECT settled_s FROM messages WHERE state = 'acknowledged' ORDER BY message_id LIMIT 1"
+        ).fetchone()
         return float(row[0]) if row and row[0] and row[0] >= EARLIEST_CREDIBLE_S else math.inf
 
     def _trim(self, settled_before_s: float = math.inf) -> bool:
-        """Delete the oldest messages that were settled before this Unix time; False if there are none."""
-        trimmed = self._db.execute(
-            "DELETE FROM messages WHERE message_id IN (SELECT message_id FROM messages ORDER BY message_id LIMIT ?) "
-            "AND state <> 'pending' AND coalesce(settled_s, 0) < ?",
+        """Delete the oldest acknowledged messages that were settled before this Unix time; False if there are none.
+
+        Without a time, and if there are none, the oldest messages that the broker refused are deleted.
+        """
+        if self._delete(_OLDEST_ACKNOWLEDGED, settled_before_s):
+            return True
+        refused = 0 if settled_before_s < math.inf else self._delete(_OLDEST_REFUSED, math.inf)
+        if refused:
+            _logger.error("the disk space is used up: %d messages that the broker had refused were deleted", refused)
+        return refused > 0
+
+    def _delete(self, oldest: str, settled_before_s: float) -> int:
+        return self._db.execute(
+            f"DELETE FROM messages WHERE message_id IN ({oldest}) AND coalesce(settled_s, 0) < ?",  # noqa: S608
             (_TRIM_ROWS, settled_before_s),
-        )
-        return trimmed.rowcount > 0
+        ).rowcount
 
     def _pragma(self, name: str) -> int:
         return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])

@@ -2,8 +2,9 @@
 
 SQLite in WAL mode with synchronous=FULL: committed data survives SIGKILL and a power cut. One thread writes
 (`writer.py`), so that callers never wait. The transaction that stores a result deletes its trigger's journal row: at
-any moment a journalled trigger is either open or has exactly one result. No message is deleted before the broker has
-acknowledged it; acknowledged messages are kept for a replay (`disk_space.py`).
+any moment a journalled trigger is either open or has exactly one result. Acknowledged messages are kept for a replay;
+those that a broker refused are kept until it takes them (`refused_messages.py`), and longer than acknowledged ones
+(`disk_space.py`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from edge.errors import ProcunitError
 from edge.messages import Trigger
 from edge.outbox.command_memory import CommandMemory
 from edge.outbox.database import open_database
+from edge.outbox.refused_messages import IS_TOO_LARGE, RefusedMessages
 from edge.outbox.writer import OutboxWriter
 from edge.system.clock import utc_now
 
@@ -43,7 +45,7 @@ class MessageKind(str, Enum):
 class StoredMessage:
     """A message as the publisher sends it; `topic` is relative to the device's root.
 
-    `replay_id` is set on a result that was acknowledged before and is sent again.
+    `replay_id` is set on a result of a replay, `refusal` on a message that the broker refused before: the reason.
     """
 
     message_id: int
@@ -54,10 +56,11 @@ class StoredMessage:
     payload: bytes
     created_at_utc: str
     replay_id: int | None = None
+    refusal: str | None = None
 
     @property
     def replayed(self) -> bool:
-        """True if it was acknowledged before and is sent again."""
+        """True if it is sent again on request."""
         return self.replay_id is not None
 
 
@@ -77,7 +80,7 @@ class Outbox:
 
     `epoch` is a random name, new whenever the database is created: (epoch, seq) identifies a result for ever.
     `set_aside` is the path to which a damaged database was moved, or None. `wakeup` is set when there is something new
-    to send. `command_memory` remembers signed commands in the same database.
+    to send. `command_memory` remembers signed commands in the same database; `refused` are the quarantined messages.
 
     Raises:
         ProcunitError: the database cannot be opened, was made by another version, or another process owns it.
@@ -91,6 +94,7 @@ class Outbox:
         self._reader_lock = threading.Lock()
         self._writer = OutboxWriter(self._database, self.wakeup)
         self.command_memory = CommandMemory(self._reader, self._writer)
+        self.refused = RefusedMessages(self._read, self._writer, partial(self._message, replay_id=None))
 
     @property
     def error(self) -> Exception | None:
@@ -139,7 +143,7 @@ class Outbox:
     def unacknowledged(self, after_id: int, limit: int) -> list[StoredMessage]:
         """Up to `limit` messages to be sent with ids above `after_id`, in the order of their storing."""
         rows = self._read(
-            "SELECT message_id, kind, seq, topic, payload, created_at_utc FROM messages "
+            "SELECT message_id, kind, seq, topic, payload, created_at_utc, NULL FROM messages "
             "WHERE state = 'pending' AND message_id > ? ORDER BY message_id LIMIT ?",
             (after_id, limit),
         )
@@ -151,7 +155,7 @@ class Outbox:
         self._writer.hand_in(partial(_settle, [("acknowledged", None, now_s, row) for row in message_ids]))
 
     def quarantine(self, message_id: int, reason: str) -> None:
-        """Mark a message that the broker will never accept; it is kept with the reason, not sent. Returns at once."""
+        """Set a message aside that the broker refuses; it is kept with the reason (`refused`). Returns at once."""
         self._writer.hand_in(partial(_settle, [("quarantined", reason, int(time.time()), message_id)]))
 
     def newest_id(self) -> int:
@@ -164,9 +168,10 @@ class Outbox:
         return self._writer.backlog
 
     def replay(self, epoch: str, first_seq: int, last_seq: int) -> int:
-        """Send acknowledged results from `first_seq` to `last_seq` again, after all new messages.
+        """Send results from `first_seq` to `last_seq` again, after all new messages, also those refused before.
 
-        Returns how many results of that range are stored. The replay continues after a restart.
+        Returns how many results will be sent: those stored, but for those that are too large for the broker. The replay
+        continues after a restart.
 
         Raises:
             ProcunitError: the epoch is another one, the range is empty, or too many replays wait.
@@ -177,7 +182,7 @@ class Outbox:
             raise ProcunitError(f"{first_seq} to {last_seq} is no range", remedy="Name the lower number first")
         if self._read("SELECT COUNT(*) FROM replays")[0][0] >= MAX_REPLAYS:
             raise ProcunitError(f"{MAX_REPLAYS} replays wait already", remedy="Ask again when they are finished")
-        within = "FROM messages WHERE kind = 'result' AND seq BETWEEN ? AND ?"
+        within = f"FROM messages WHERE kind = 'result' AND seq BETWEEN ? AND ? AND NOT {IS_TOO_LARGE}"
         stored, last_stored = self._read(f"SELECT COUNT(*), MAX(seq) {within}", (first_seq, last_seq))[0]
         if stored:
             self._writer.hand_in(partial(_start_replay, first_seq, last_stored))
@@ -196,8 +201,9 @@ class Outbox:
                 if replay_id == after.replay_id:
                     first_seq = max(next_seq, after.seq + 1)
             rows = self._read(
-                "SELECT message_id, kind, seq, topic, payload, created_at_utc FROM messages "
-                "WHERE kind = 'result' AND seq BETWEEN ? AND ? AND state = 'acknowledged' ORDER BY seq LIMIT ?",
+                "SELECT message_id, kind, seq, topic, payload, created_at_utc, reason FROM messages "  # noqa: S608
+                f"WHERE kind = 'result' AND seq BETWEEN ? AND ? AND state <> 'pending' AND NOT {IS_TOO_LARGE} "
+                "ORDER BY seq LIMIT ?",
                 (first_seq, last_seq, limit),
             )
             if rows:
@@ -223,10 +229,12 @@ class Outbox:
         self.close()
 
     def _message(self, row: tuple[Any, ...], replay_id: int | None) -> StoredMessage:
-        message_id, kind, seq, topic, payload, created_at_utc = row
-        return StoredMessage(message_id, MessageKind(kind), seq, self.epoch, topic, payload, created_at_utc, replay_id)
+        message_id, kind, seq, topic, payload, created_at_utc, refusal = row
+        return StoredMessage(
+            message_id, MessageKind(kind), seq, self.epoch, topic, payload, created_at_utc, replay_id, refusal
+        )
 
-    def _read(self, sql: str, values: tuple[int, ...] = ()) -> list[tuple[Any, ...]]:
+    def _read(self, sql: str, values: tuple[int | str | None, ...] = ()) -> list[tuple[Any, ...]]:
         try:
             with self._reader_lock:
                 return self._reader.execute(sql, values).fetchall()

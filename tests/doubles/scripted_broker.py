@@ -16,6 +16,7 @@ from tests.support.broker import HOST
 
 CONNECT, PUBLISH, SUBSCRIBE, PINGREQ, DISCONNECT = 1, 3, 8, 12, 14
 ACCEPT = 0x00
+WILL_FLAG = 0x04
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class ScriptedBroker:
     """Accepts one connection after another.
 
     `answer` returns the reason code of the PUBACK to a PUBLISH, or None to withhold the PUBACK. `most_unanswered` is
-    the largest number of messages that were unanswered at the same time.
+    the largest number of messages that were unanswered at the same time, `connections` counts those accepted. While
+    `drops_subscribers` is True, it closes the connection at a SUBSCRIBE; with `refuses_wills` at a CONNECT with a will.
     """
 
     def __init__(
@@ -44,6 +46,8 @@ class ScriptedBroker:
         puback_delay_s: float = 0.0,
         receive_maximum: int = 65_535,
         suback_reason: int = ACCEPT,
+        drops_subscribers: bool = False,
+        refuses_wills: bool = False,
     ) -> None:
         self.published: list[Published] = []
         self.most_unanswered = 0
@@ -54,12 +58,19 @@ class ScriptedBroker:
         self._puback_delay_s = puback_delay_s
         self._receive_maximum = receive_maximum
         self._suback_reason = suback_reason
+        self.drops_subscribers = drops_subscribers
+        self._refuses_wills = refuses_wills
         self._listener = socket.create_server((HOST, 0))
         self.host, self.port = HOST, int(self._listener.getsockname()[1])
         self._connection: socket.socket | None = None
         self._connections = 0
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
+
+    @property
+    def connections(self) -> int:
+        """Number of TCP connections so far."""
+        return self._connections
 
     def payloads(self) -> list[bytes]:
         """Payloads on the topics `result` and `event`, in order of arrival, repetitions included."""
@@ -114,6 +125,8 @@ class ScriptedBroker:
             if packet is None:
                 continue
             kind, body = packet
+            if kind == CONNECT and self._refuses_wills and body[7] & WILL_FLAG:
+                return
             if kind == CONNECT:
                 connack_due_s = now_s + self._connack_delay_s
             elif kind == PUBLISH:
@@ -124,6 +137,8 @@ class ScriptedBroker:
                 due = float("inf") if reason is None else now_s + self._puback_delay_s
                 unanswered.append((due, b"\x40\x04" + struct.pack("!HBB", published.packet_id, reason or 0, 0)))
                 self.most_unanswered = max(self.most_unanswered, len(unanswered))
+            elif kind == SUBSCRIBE and self.drops_subscribers:
+                return
             elif kind == SUBSCRIBE:
                 connection.sendall(b"\x90\x04" + body[:2] + bytes([0, self._suback_reason]))
             elif kind == PINGREQ:

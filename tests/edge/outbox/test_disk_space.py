@@ -84,6 +84,44 @@ def test_when_the_database_is_large_acknowledged_results_are_deleted_and_pending
         assert outbox.backlog() == 100
 
 
+def test_refused_results_are_deleted_only_when_no_acknowledged_one_can_make_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk_space, "RETAINED_BYTES", 1_000_000)
+    monkeypatch.setattr(disk_space, "_TRIM_ROWS", 10)
+    path = tmp_path / "o.sqlite"
+    with Outbox(path) as outbox:
+        hand_in_results(outbox, 1, 400)
+        outbox.acknowledge(range(101, 401))
+        for message_id in range(1, 101):
+            outbox.quarantine(message_id, "the broker refused it: Not authorized")
+        assert outbox.flush(5)
+        wait_until(lambda: used_bytes(path) <= 1_000_000)
+        kept = stored(path)
+        assert [seq for seq, state in kept if state == "quarantined"] == list(range(1, 101))
+        hand_in_results(outbox, 401, 800)
+        for message_id in range(401, 801):
+            outbox.quarantine(message_id, "the broker refused it: Not authorized")
+        assert outbox.flush(5)
+        wait_until(lambda: used_bytes(path) <= 1_000_000)
+        kept = stored(path)
+        assert {state for _, state in kept} == {"quarantined"}
+        assert [seq for seq, _ in kept] == list(range(kept[0][0], 801))
+
+
+def test_refused_results_are_not_deleted_by_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "o.sqlite"
+    with Outbox(path) as outbox:
+        hand_in_results(outbox, 1, 2)
+        assert outbox.flush(5)
+        with monkeypatch.context() as patched:
+            settled_s = time.time() - 2 * RETAINED_S
+            patched.setattr("edge.outbox.outbox.time.time", lambda: settled_s)
+            outbox.quarantine(1, "the broker refused it: Not authorized")
+            outbox.acknowledge([2])
+        wait_until(lambda: stored(path) == [(1, "quarantined")])
+
+
 def test_acknowledged_results_are_kept_for_seven_days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "o.sqlite"
     days_old = {1: 8.0, 2: 7.1, 3: 6.9, 4: 0.0}

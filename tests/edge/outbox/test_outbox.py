@@ -25,6 +25,7 @@ from edge.outbox import command_memory as outbox_commands
 from edge.outbox import database as outbox_database
 from edge.outbox import writer as outbox_writer
 from edge.outbox.outbox import MAX_REPLAYS, MessageKind, Outbox, StoredMessage
+from edge.outbox.refused_messages import Refusal, Returned
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -107,6 +108,69 @@ def test_quarantined_and_acknowledged_messages_leave_the_backlog_and_stay_on_dis
     assert states == [("acknowledged", None), ("quarantined", "too large"), ("pending", None)]
 
 
+def test_refused_messages_return_by_kind_and_reason_and_those_too_large_when_they_fit(tmp_path: Path) -> None:
+    with Outbox(tmp_path / "o.sqlite") as outbox:
+        fill(outbox, 6)
+        outbox.put_event(b"event")
+        assert outbox.flush(5)
+        ids = [m.message_id for m in outbox.unacknowledged(0, 10)]
+        for message_id in (ids[0], ids[2], ids[6]):
+            outbox.quarantine(message_id, f"{Refusal.ANSWER.value}Not authorized")
+        outbox.quarantine(ids[1], f"{Refusal.HANG_UP.value}3 times in a row: closed")
+        outbox.quarantine(ids[3], f"9{Refusal.TOO_LARGE.value}8")
+        assert outbox.flush(5)
+        forbidden, hung_up, event = outbox.refused.groups()
+        assert [g.hung_up for g in (forbidden, hung_up, event)] == [False, True, False]
+        assert [g.kind for g in (forbidden, hung_up, event)] == ["result", "result", "event"]
+        first = outbox.refused.next_of(forbidden, 0)
+        assert first is not None
+        assert (first.message_id, first.refusal) == (ids[0], forbidden.reason)
+        second = outbox.refused.next_of(forbidden, first.message_id)
+        assert second is not None
+        assert second.message_id == ids[2]
+        assert outbox.refused.next_of(forbidden, ids[2]) == first
+        assert outbox.backlog() == 2
+        outbox.refused.accept(first.message_id)
+        assert outbox.flush(5)
+        assert outbox.refused.return_group(forbidden) == Returned(1, ids[2])
+        assert outbox.refused.return_fitting(1) == Returned(0, 0)
+        assert outbox.refused.return_fitting(1000) == Returned(1, ids[3])
+        assert outbox.flush(5)
+        assert outbox.refused.groups() == [hung_up, event]
+        assert [m.message_id for m in outbox.unacknowledged(0, 10)] == ids[2:6]
+        assert outbox.backlog() == 4
+
+
+def test_a_replay_counts_and_sends_what_was_refused_but_not_what_is_too_large(tmp_path: Path) -> None:
+    with Outbox(tmp_path / "o.sqlite") as outbox:
+        fill(outbox, 5)
+        ids = [m.message_id for m in outbox.unacknowledged(0, 10)]
+        outbox.acknowledge(ids[:2])
+        outbox.quarantine(ids[2], f"{Refusal.ANSWER.value}Not authorized")
+        outbox.quarantine(ids[4], f"9{Refusal.TOO_LARGE.value}8")
+        assert outbox.flush(5)
+        assert outbox.replay(outbox.epoch, 2, 5) == 3  # one of each state; the pending one is sent in any case
+        assert outbox.flush(5)
+        assert [(m.seq, m.refusal is not None) for m in outbox.replayed(None, 10)] == [(2, False), (3, True)]
+
+
+def test_another_process_can_ask_whether_the_outbox_is_in_use(tmp_path: Path) -> None:
+    path = tmp_path / "o.sqlite"
+    program = (
+        "import sys; from pathlib import Path; from edge.outbox.database import in_use; "
+        "print(in_use(Path(sys.argv[1])))"
+    )
+
+    def answer() -> str:
+        command = [sys.executable, "-c", program, str(path)]
+        return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert answer() == "False"
+    with Outbox(path):
+        assert answer() == "True"
+    assert answer() == "False"
+
+
 @pytest.mark.parametrize("damage", ["header", "middle", "within a page", "truncated", "not a database"])
 def test_a_damaged_database_is_set_aside_and_a_new_epoch_begins(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "o.sqlite"
@@ -181,7 +245,8 @@ def test_a_database_of_schema_1_keeps_its_rows(tmp_path: Path) -> None:
         assert all(m.created_at_utc > "2026" and not m.replayed for m in outbox.unacknowledged(0, 10))
         assert outbox.replay("e1", 1, 4) == 4
         assert outbox.flush(40)
-        assert [(m.seq, m.payload, m.replayed) for m in outbox.replayed(None, 10)] == [(1, b"one", True)]
+        again = [(m.seq, m.payload, m.replayed) for m in outbox.replayed(None, 10)]
+        assert again == [(1, b"one", True), (2, b"two", True)]
     assert stored_results(path) == [1, 2, 3, 4]
 
 
@@ -422,7 +487,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.open: list[int] = []
         self.pending: dict[int, bytes] = {}
         self.results: dict[int, int] = {}
-        self.acknowledged: set[int] = set()
+        self.settled: set[int] = set()
         self.replay: tuple[int, int] | None = None
         self.stored = 0
         self.last_seq = 0
@@ -461,8 +526,8 @@ class OutboxMachine(RuleBasedStateMachine):
             self.outbox.quarantine(message_id, "refused")
         else:
             self.outbox.acknowledge([message_id])
-            if message_id in self.results:
-                self.acknowledged.add(self.results[message_id])
+        if message_id in self.results:
+            self.settled.add(self.results[message_id])
         del self.pending[message_id]
 
     @precondition(lambda self: self.results and self.replay is None)
@@ -478,7 +543,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def replay_goes_on(self, data: st.DataObject, limit: int) -> None:
         assert self.replay is not None
         first, last = self.replay
-        expected = [seq for seq in sorted(self.acknowledged) if first <= seq <= last]
+        expected = [seq for seq in sorted(self.settled) if first <= seq <= last]
         page = self.outbox.replayed(None, limit)
         assert [m.seq for m in page] == expected[:limit]
         assert all(m.replayed for m in page)

@@ -1,0 +1,90 @@
+"""What is sent beside results and events over one connection: status, subscription, last result, replies, metrics."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from edge.contract.results import payload_below
+from edge.contract.topics import RESULT_LAST, STATUS
+from edge.mqtt.across_connections import AcrossConnections
+from edge.mqtt.best_effort import BestEffortMessage
+from edge.mqtt.window import SUBSCRIPTION, Window
+from edge.outbox.outbox import StoredMessage
+
+_PACKET_OVERHEAD_BYTES = 64
+
+_logger = logging.getLogger(__name__)
+
+
+class BesideResults:
+    """Sends each of them only while its topic does not rest; the caller asks before whether there is room.
+
+    `newest` is the acknowledged result of which the retained copy is to be sent. Every method may raise a LinkError.
+    """
+
+    def __init__(self, window: Window, across: AcrossConnections, max_packet_bytes: int) -> None:
+        self.newest: StoredMessage | None = None
+        self._window, self._topics, self._best_effort = window, across.topics, across.best_effort
+        self._root, self._max_packet_bytes = across.root, max_packet_bytes
+        self._unsubscribed = self._status_missing = False
+        self._held_back: BestEffortMessage | None = None
+
+    @property
+    def status_due(self) -> bool:
+        """Whether the status could not be published and can be tried again."""
+        return self._status_missing and self._topics.may_send(STATUS.suffix, time.monotonic())
+
+    def want_status(self) -> bool:
+        """A status is to be published; returns whether its topic does not rest."""
+        self._status_missing = True
+        return self.status_due
+
+    def send_status(self, payload: bytes) -> None:
+        """Publish the retained status."""
+        self._status_missing = False
+        self._window.publish(STATUS.at(self._root), payload, STATUS.suffix, retain=True)
+
+    def want_subscription(self) -> None:
+        """Commands are to be subscribed to."""
+        self._unsubscribed = True
+
+    def subscribe(self) -> None:
+        """Subscribe to commands, if that was not done yet."""
+        if self._unsubscribed and self._window.is_free_for(SUBSCRIPTION):
+            self._unsubscribed = False
+            self._window.subscribe()
+
+    def send_last_result(self) -> None:
+        """Publish the retained copy of the newest acknowledged result, once nothing else is in flight."""
+        if self.newest is not None and self._window.only_a_frame and self._window.is_free_for(RESULT_LAST.suffix):
+            newest, self.newest = self.newest, None
+            payload = payload_below(newest.payload, self._root)
+            self._window.publish(RESULT_LAST.at(self._root), payload, RESULT_LAST.suffix, retain=True)
+
+    def send_next(self) -> bool:
+        """Send the next reply or metrics; False if there is none, or it has to wait until nothing else is in flight."""
+        message = self._held_back or self._best_effort.next()
+        self._held_back = None
+        if message is None:
+            return False
+        name = message.topic.removeprefix(f"{self._root}/")
+        if not self._topics.may_send(name, time.monotonic()):
+            _logger.debug("a message on %s is dropped: the broker refuses the topic", message.topic)
+        elif len(message.payload) + len(message.topic) + _PACKET_OVERHEAD_BYTES > self._max_packet_bytes:
+            _logger.warning("a message on %s is dropped: %d bytes", message.topic, len(message.payload))
+        elif not self._window.is_free_for(name):
+            self._held_back = message
+            return False
+        else:
+            self._window.publish(message.topic, message.payload, name, correlation=message.correlation)
+        return True
+
+    def settle(self, name: str, refusal: str) -> None:
+        """Record the broker's answer to something sent on a topic; "" is an acceptance."""
+        if not refusal:
+            self._topics.accepted(name)
+            return
+        self._topics.refused(name, refusal, time.monotonic())
+        self._unsubscribed |= name == SUBSCRIPTION
+        self._status_missing |= name == STATUS.suffix
