@@ -116,25 +116,26 @@ def credentials(settings: MqttSettings, environment: Mapping[str, str] = os.envi
         LinkError: a file cannot be read, is not UTF-8 text, or has nothing in its first line.
     """
     folder = environment.get("CREDENTIALS_DIRECTORY")
-    username = settings.username or _credential(folder, USERNAME_CREDENTIAL)
+    username = settings.username or _credential(folder, USERNAME_CREDENTIAL, "user name")
     if settings.password_file is not None:
-        return username, _first_line(settings.password_file)
-    return username, None if username is None else _credential(folder, PASSWORD_CREDENTIAL)
+        return username, _first_line(settings.password_file, "password")
+    return username, None if username is None else _credential(folder, PASSWORD_CREDENTIAL, "password")
 
 
-def _credential(folder: str | None, name: str) -> str | None:
+def _credential(folder: str | None, name: str, what: str) -> str | None:
     path = Path(folder, name) if folder else None
-    return _first_line(path) if path is not None and path.exists() else None
+    return _first_line(path, what) if path is not None and path.exists() else None
 
 
-def _first_line(path: Path) -> str:
+def _first_line(path: Path, what: str) -> str:
     """The first line, without the byte-order mark that some editors write."""
     try:
         line = bytes_from_file(path, _MAX_CREDENTIAL_BYTES).decode("utf-8-sig").partition("\n")[0].rstrip("\r")
     except ProcunitError as error:
-        raise LinkError(f"the user name or the password file cannot be read: {error}") from error
+        reason = error.what.removeprefix("cannot be read: ")
+        raise LinkError(f"the {what} file {path} cannot be read: {reason}") from error
     except UnicodeDecodeError as error:
-        raise LinkError(f"{path} is not UTF-8 text: save it as UTF-8") from error
+        raise LinkError(f"the {what} file {path} is not UTF-8 text: save it as UTF-8") from error
     if not line.strip():
-        raise LinkError(f"the first line of {path} is blank: write the user name or password into the first line")
+        raise LinkError(f"the first line of the {what} file {path} is blank: write the {what} into it")
     return line

@@ -148,7 +148,7 @@ def test_systemd_credentials_are_used_if_the_settings_name_none(tmp_path: Path) 
     assert credentials(MqttSettings(host=HOST), {}) == (None, None)
 
 
-BLANK = "the first line of {} is blank: write the user name or password into the first line"
+BLANK = "the first line of the password file {} is blank: write the password into it"
 
 
 @pytest.mark.parametrize("content", ["pässword \n", "pässword \r\n", "\ufeffpässword \n", "pässword "])
@@ -168,8 +168,8 @@ def test_a_password_is_the_first_line_without_a_byte_order_mark(tmp_path: Path, 
             b"\xef\xbb\xbf\r\nsecret\n",
             BLANK,
         ),
-        ("secret\n".encode("utf-16"), "{} is not UTF-8 text: save it as UTF-8"),
-        (None, "{} cannot be read: No such file or directory"),
+        ("secret\n".encode("utf-16"), "the password file {} is not UTF-8 text: save it as UTF-8"),
+        (None, "the password file {} cannot be read: No such file or directory"),
     ],
 )
 def test_a_password_file_that_holds_no_password_is_named(tmp_path: Path, content: bytes | None, problem: str) -> None:
