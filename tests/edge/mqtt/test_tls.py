@@ -212,10 +212,10 @@ def test_a_certificate_or_password_file_of_gigabytes_is_not_read(tmp_path: Path,
     with huge.open("wb") as stream:
         stream.truncate(8 << 30)
     huge.chmod(0o600)
-    settings: dict[str, Any] = {name: huge}
+    settings: dict[str, Any] = {"username": "edge-1", name: huge}
     with (
         Outbox(tmp_path / "o.sqlite") as outbox,
-        publishing(outbox, free_port(), username="edge-1", **settings) as publisher,
+        publishing(outbox, free_port(), **settings) as publisher,
     ):
         wait_until(lambda: "larger than" in publisher.state.detail)
         assert str(huge) in publisher.state.detail

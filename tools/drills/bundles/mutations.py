@@ -222,8 +222,13 @@ def _folder_for_file(folder: Path, rng: random.Random) -> None:
     file.mkdir()
 
 
+def _signed_files(folder: Path) -> list[Path]:
+    """All but the signature, which signing again makes whole."""
+    return [path for path in files_of(folder) if path.name != SIGNATURE]
+
+
 def _sparse(folder: Path, rng: random.Random) -> None:
-    with rng.choice(files_of(folder)).open("r+b") as stream:
+    with rng.choice(_signed_files(folder)).open("r+b") as stream:
         stream.truncate(_SPARSE_BYTES)
 
 
@@ -233,7 +238,7 @@ def _odd_name(folder: Path, rng: random.Random) -> None:
 
 
 def _missing(folder: Path, rng: random.Random) -> None:
-    rng.choice(files_of(folder)).unlink()
+    rng.choice(_signed_files(folder)).unlink()
 
 
 _TREES: tuple[Mutation, ...] = (
@@ -309,6 +314,3 @@ _COUNTS: tuple[Mutation, ...] = (
     _count(lambda manifest: manifest.update(version=10**4000)),
     _count(_many_types),
 )
-
-UNSIGNED_FILES = (MANIFEST, SIGNATURE)
-"""What signing again replaces."""
