@@ -31,6 +31,7 @@ class FaultId(str, Enum):
     OUTBOX_FAILED = "outbox_failed"
     OUTBOX_SET_ASIDE = "outbox_set_aside"
     FRAMES_FAILED = "frames_failed"
+    FRAMES_DROPPED = "frames_dropped"
     BROKER_UNREACHABLE = "broker_unreachable"
     MESSAGE_QUARANTINED = "message_quarantined"
     COMMAND_RUN = "command_run"
@@ -157,8 +158,10 @@ FAULTS = _table(
     Fault(
         FaultId.OUTBOX_FAILED,
         "critical",
-        "Results cannot be written to the disk; they are kept in memory until writing works again.",
-        "Do not switch the device off. Check free space and health of the disk of the state directory.",
+        "Results cannot be written to the disk, so they are not sent. The newest are kept in memory until writing works "
+        "again; once about 2,000 wait there, no further part is inspected.",
+        "Do not switch the device off: what is only in memory would be lost. Check free space and health of the disk of "
+        "the state directory, and whether it is mounted read-only.",
     ),
     Fault(
         FaultId.OUTBOX_SET_ASIDE,
@@ -171,6 +174,13 @@ FAULTS = _table(
         "warning",
         "Image files cannot be written as they should; results are not affected.",
         "Read the detail; check free disk space and the permissions of the frames directory.",
+    ),
+    Fault(
+        FaultId.FRAMES_DROPPED,
+        "warning",
+        "Frames come faster than the disk can write them; some are not kept, passes first. Results are not affected.",
+        "Use a faster disk, or a smaller image region of the camera. If parts are rejected too often, correct that "
+        "first.",
     ),
     Fault(
         FaultId.BROKER_UNREACHABLE,

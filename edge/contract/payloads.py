@@ -175,6 +175,8 @@ class Status(Payload):
     """The device's state; retained. The broker publishes `offline` (the will) if the connection breaks.
 
     `activity` is what the device is doing now, `progress` the share done, 0 to 1 (building an engine takes minutes).
+    `faults` are the ids of the faults that are active, the oldest first, without those of severity `info`; it does not
+    wait for the disk, as events do. It is empty in `offline`, where they are not known.
     """
 
     device: str
@@ -184,6 +186,7 @@ class Status(Payload):
     version: str
     activity: Text | None = None
     progress: Share | None = None
+    faults: tuple[FaultId, ...] = ()
 
 
 class Percentiles(Payload):
@@ -213,7 +216,9 @@ class DiskUse(Payload):
 class Metrics(Payload):
     """Counts since the start, latencies, disk and temperatures.
 
-    `backlog` is the number of unsent messages, `quarantined` of messages that the broker refused permanently.
+    `backlog` is the number of unsent messages, `quarantined` of messages that the broker refused permanently,
+    `unstored` of verdicts that are only in memory, because the disk takes none, and `frames_dropped` of frames that
+    were not stored, because the disk was too slow for them.
     `temperatures_c` has one entry per sensor; it is None, never 0, for a sensor that cannot be read.
     """
 
@@ -225,6 +230,8 @@ class Metrics(Payload):
     latencies: StageLatencies
     backlog: int
     quarantined: int
+    unstored: int = 0
+    frames_dropped: int = 0
     disk: DiskUse | None
     temperatures_c: dict[str, Finite | None]
 

@@ -7,13 +7,14 @@ A file name contains result id, verdict and a hash of the part id, so that a res
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
@@ -28,12 +29,16 @@ RING, UNSENT, KEPT, PINNED = "ring", "unsent", "kept", "pinned"
 MAX_FRAMES = 100_000
 """Limit on the number of files, whatever the quota: fourteen hours at two parts per second."""
 LOW_DISK_BYTES = 128 << 20
-"""With less free disk space the store does not grow: new frames replace old ones, to leave space for results."""
+LOW_DISK_INODES = 64
+"""With less free disk space, or fewer files left to create, the store does not grow: new frames replace old ones, to
+leave space for results."""
 
 _Key = tuple[bool, str]
 """(is at model resolution, file name): identifies a file when it moves between folders."""
 _NAME = re.compile(r"([0-9a-f]+-[0-9]+)\.([a-z_]+)(?:\.([0-9a-f]{16}))?\.png")
 _AUDIT = "audit"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_MAX_TRIES = 16
 
 
 class Worth(IntEnum):
@@ -43,6 +48,10 @@ class Worth(IntEnum):
     AUDIT = 1
     SHOWN = 2
     PINNED = 3
+
+
+_REPLACEABLE = (Worth.PASS, Worth.AUDIT, Worth.SHOWN)
+"""Everything but pinned frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +78,9 @@ def frame_name(result_id: str, decided: str, part_id: str | None) -> str:
 class FrameFiles:
     """The files within `quota_bytes`; not thread-safe, the caller holds a lock.
 
-    Eviction: the oldest passes first, then audits, then reviews and rejects, then pinned frames. While audits, reviews
+    Eviction: the oldest passes first, then audits, then reviews and rejects; pinned frames never. While audits, reviews
     and rejects take more than half of the space that is not pinned, they are evicted before passes, so that passes are
-    kept for a while, too.
+    kept for a while, too. On a nearly full disk a frame replaces only frames that are not worth more than itself.
 
     Raises:
         OSError: the folders cannot be created or read.
@@ -87,44 +96,89 @@ class FrameFiles:
             (directory / folder).mkdir(parents=True, exist_ok=True)
         for frame in _frames_on_disk(directory):
             self._add(frame)
-        self._evict(self._quota_bytes)
+        self._evict(self._quota_bytes, MAX_FRAMES)
 
     def write(self, folder: str, name: str, png: bytes) -> StoredFrame:
-        """Write a file; evict others if the quota or the disk requires it.
+        """Write a file; evict others if the quota or the disk requires it, but none if it does not fit even then.
 
         Raises:
             OSError: it cannot be written.
             ProcunitError: it does not fit.
         """
-        used_bytes = sum(self._bytes.values())
-        limit_bytes = min(self._quota_bytes, used_bytes) if self.low_disk else self._quota_bytes
-        self._evict(limit_bytes - len(png))
-        if sum(self._bytes.values()) + len(png) > limit_bytes:
-            raise self.low_disk or ProcunitError(
-                f"a frame of {len(png)} bytes does not fit the quota of {self._quota_bytes}",
-                where=str(self._directory),
-                remedy="Raise frames.quota_mb",
-            )
-        write_whole(self._directory / folder / name, png, durable=False)
         frame = _frame_from_path(self._directory / folder / name, len(png))
         if frame is None:
             raise ValueError(f"{name} is not a valid frame file name")
+        low_disk = self._low_disk
+        limit_bytes, limit_count = self._quota_bytes, MAX_FRAMES
+        replaceable = _REPLACEABLE
+        if low_disk is not None:
+            limit_bytes, limit_count = min(limit_bytes, sum(self._bytes.values())), min(limit_count, self._count)
+            replaceable = tuple(worth for worth in _REPLACEABLE if worth <= frame.worth)
+        free_bytes = limit_bytes - sum(self._bytes.values()) + sum(self._bytes[worth] for worth in replaceable)
+        free_count = limit_count - self._count + sum(len(self._frames[worth]) for worth in replaceable)
+        if len(png) > free_bytes or free_count < 1:
+            raise low_disk or self._does_not_fit(len(png))
+        self._evict(limit_bytes - len(png), limit_count - 1, replaceable)
+        self._write_on_full_disk(frame, png)
         self._remove_entry(frame)
         self._add(frame)
-        self._evict(limit_bytes)
         return frame
 
     @property
-    def low_disk(self) -> ProcunitError | None:
-        """The problem if the disk is nearly full, else None."""
-        free_bytes = shutil.disk_usage(self._directory).free
-        if free_bytes >= LOW_DISK_BYTES:
+    def problem(self) -> ProcunitError | None:
+        """Why frames are not kept as they should be, or None."""
+        if self._bytes[Worth.PINNED] > self._quota_bytes:
+            return ProcunitError(
+                f"the pinned frames take {_mb(self._bytes[Worth.PINNED])}, more than the quota of "
+                f"{_mb(self._quota_bytes)}; they are kept, and no new frame is",
+                where=str(self._directory),
+                remedy="Raise frames.quota_mb, or take the folder `pinned` away for the next training",
+            )
+        return self._low_disk
+
+    @property
+    def _low_disk(self) -> ProcunitError | None:
+        """The problem if the disk is nearly full, in bytes or in files, else None."""
+        free_bytes, disk = shutil.disk_usage(self._directory).free, os.statvfs(self._directory)
+        if free_bytes < LOW_DISK_BYTES:
+            left = f"{free_bytes >> 20} MB are free on the disk"
+        elif disk.f_files and disk.f_favail < LOW_DISK_INODES:  # some file systems have no limit, and say 0
+            left = f"the disk takes only {disk.f_favail} more files, whatever their size (its inodes are used up)"
+        else:
             return None
         return ProcunitError(
-            f"{free_bytes >> 20} MB are free on the disk; new frames replace old ones",
+            f"{left}; new frames replace old ones of no higher worth",
             where=str(self._directory),
-            remedy="Free some disk space",
+            remedy="Free some disk space, or delete files",
         )
+
+    def _does_not_fit(self, size_bytes: int) -> ProcunitError:
+        pinned = f", of which pinned frames take {_mb(self._bytes[Worth.PINNED])}" if self._bytes[Worth.PINNED] else ""
+        return ProcunitError(
+            f"a frame of {_mb(size_bytes)} does not fit the quota of {_mb(self._quota_bytes)}{pinned}; it is not kept",
+            where=str(self._directory),
+            remedy="Raise frames.quota_mb",
+        )
+
+    def _write_on_full_disk(self, frame: StoredFrame, png: bytes) -> None:
+        """Write a file; where the disk has no room for it, old frames that are not worth more make it."""
+        for tries_left in reversed(range(_MAX_TRIES)):
+            try:
+                write_whole(frame.path, png, durable=False)
+            except OSError as error:
+                if error.errno not in _FULL or not tries_left or not self._replace_one(frame.worth):
+                    raise
+            else:
+                return
+
+    def _replace_one(self, worth: Worth, spared: StoredFrame | None = None) -> bool:
+        """Delete the oldest frame of the lowest worth, `worth` at most; False if there is none."""
+        order = [lower for lower in _REPLACEABLE if lower <= worth]
+        candidates = (frame for lower in order for frame in self._frames[lower].values() if frame != spared)
+        oldest = next(candidates, None)
+        if oldest is not None:
+            self._delete(oldest)
+        return oldest is not None
 
     def next_unsent(self) -> StoredFrame | None:
         """The first file still to be published, or None."""
@@ -161,6 +215,8 @@ class FrameFiles:
     def pin(self, frame: StoredFrame, label: str) -> StoredFrame | None:
         """Move a file to `pinned` and write its record and label beside it; None if the file no longer exists.
 
+        On a full disk the record takes the place of another frame.
+
         Raises:
             OSError: it cannot be written.
         """
@@ -173,7 +229,13 @@ class FrameFiles:
             return None
         target = self._directory / PINNED / frame.path.name
         beside = {"result_id": frame.result_id, **record, "label": label}
-        write_whole(target.with_suffix(".json"), json.dumps(beside, indent=1).encode())
+        text = json.dumps(beside, indent=1).encode()
+        try:
+            write_whole(target.with_suffix(".json"), text)
+        except OSError as error:
+            if error.errno not in _FULL or not self._replace_one(Worth.SHOWN, spared=frame):
+                raise
+            write_whole(target.with_suffix(".json"), text)
         return self._move(frame, replace(frame, path=target, worth=Worth.PINNED))
 
     def _best(self, matches: Callable[[StoredFrame], bool]) -> list[StoredFrame]:
@@ -217,19 +279,28 @@ class FrameFiles:
             frame.path.with_suffix(".json").unlink(missing_ok=True)
         self._remove_entry(frame)
 
-    def _evict(self, limit_bytes: int) -> None:
-        while (sum(self._bytes.values()) > limit_bytes or self._count > MAX_FRAMES) and self._count:
-            self._delete(self._next_to_evict())
+    def _evict(self, limit_bytes: int, limit_count: int, replaceable: Sequence[Worth] = _REPLACEABLE) -> None:
+        """Delete frames until the limits hold, or only frames that are not replaceable are left."""
+        while sum(self._bytes.values()) > limit_bytes or self._count > limit_count:
+            oldest = self._next_to_evict(replaceable)
+            if oldest is None:
+                return
+            self._delete(oldest)
 
     @property
     def _count(self) -> int:
         return sum(len(frames) for frames in self._frames.values())
 
-    def _next_to_evict(self) -> StoredFrame:
-        order = [Worth.PASS, Worth.AUDIT, Worth.SHOWN, Worth.PINNED]
-        if self._bytes[Worth.AUDIT] + self._bytes[Worth.SHOWN] > (self._quota_bytes - self._bytes[Worth.PINNED]) // 2:
-            order = [Worth.AUDIT, Worth.SHOWN, Worth.PASS, Worth.PINNED]
-        return next(frame for worth in order for frame in self._frames[worth].values())
+    def _next_to_evict(self, replaceable: Sequence[Worth]) -> StoredFrame | None:
+        order = list(replaceable)
+        shown_bytes = self._bytes[Worth.AUDIT] + self._bytes[Worth.SHOWN]
+        if Worth.SHOWN in order and shown_bytes > (self._quota_bytes - self._bytes[Worth.PINNED]) // 2:
+            order = [Worth.AUDIT, Worth.SHOWN, Worth.PASS]
+        return next((frame for worth in order for frame in self._frames[worth].values()), None)
+
+
+def _mb(size_bytes: int) -> str:
+    return f"{size_bytes / (1 << 20):.3g} MB"
 
 
 def _key(frame: StoredFrame) -> _Key:
@@ -254,13 +325,21 @@ def _frame_from_path(path: Path, size_bytes: int) -> StoredFrame | None:
 
 
 def _frames_on_disk(directory: Path) -> list[StoredFrame]:
-    """The files of an earlier run, oldest first; half-written files are deleted."""
+    """The files of an earlier run, oldest first; half-written files are deleted.
+
+    Within an epoch their numbers give the order, as the clock may have stepped; epochs come in the order in which they
+    were last written to.
+    """
     for partial in directory.rglob(".*.partial"):
         partial.unlink()
-    found = []
+    found: list[tuple[str, int, StoredFrame]] = []
+    last_written_ns: dict[str, int] = {}
     for folder in (RING, UNSENT, KEPT, PINNED):
         for path in (directory / folder).iterdir():
             stat = path.stat()
             if (frame := _frame_from_path(path, stat.st_size)) is not None:
-                found.append((stat.st_mtime_ns, frame))
-    return [frame for _, frame in sorted(found, key=lambda entry: entry[0])]
+                epoch, seq = frame.result_id.split("-")
+                found.append((epoch, int(seq), frame))
+                last_written_ns[epoch] = max(last_written_ns.get(epoch, 0), stat.st_mtime_ns)
+    found.sort(key=lambda entry: (last_written_ns[entry[0]], entry[0], entry[1]))
+    return [frame for _, _, frame in found]

@@ -28,6 +28,8 @@ from edge.frames.labels import checked_label
 from edge.geometry import Geometry
 from edge.messages import Inspection, PinAnswer, PixelArray, Scores, Verdict
 
+FRAMES_CLOSE_S = 5.0
+"""How long the queued frames may take at the end; those that are left then are not kept."""
 MAX_WAITING_BYTES = 64 << 20
 """Limit on pixels waiting for the disk; half of it for frames that are not published."""
 
@@ -58,7 +60,7 @@ class FrameStore:
     def __init__(
         self, directory: Path, quota_bytes: int, geometry: Geometry | None = None, bundle_id: str | None = None
     ) -> None:
-        self.error: Exception | None = None
+        self.error: Exception | None
         self.dropped = 0
         self._geometry = geometry or Geometry()
         self._bundle_id = bundle_id
@@ -77,6 +79,7 @@ class FrameStore:
                 where=str(directory),
                 remedy="Check its owner, its mode and its disk",
             ) from error
+        self.error = self._files.problem
         self._writer = threading.Thread(target=self._write_loop, name="frames", daemon=True)
         self._writer.start()
 
@@ -155,11 +158,17 @@ class FrameStore:
             return self._waiting_changed.wait_for(lambda: self._waiting_bytes == 0, timeout_s)
 
     def close(self) -> None:
-        """Write the queued frames and end the thread."""
+        """Write the queued frames and end the thread; what takes longer than `FRAMES_CLOSE_S` is given up."""
         with self._waiting_changed:
             self._closing = True
             self._waiting_changed.notify_all()
-        self._writer.join()
+        self._writer.join(FRAMES_CLOSE_S)
+        with self._waiting_changed:
+            left = len(self._waiting)
+            self._waiting.clear()
+        if left:
+            self.dropped += left
+            _logger.warning("%d frames could not be written within %.0f s and are not kept", left, FRAMES_CLOSE_S)
 
     def __enter__(self) -> FrameStore:
         return self
@@ -197,7 +206,7 @@ class FrameStore:
         while (waiting := self._next_waiting()) is not None:
             try:
                 self._write(waiting)
-                self.error = self._files.low_disk
+                self.error = self._files.problem
             except Exception as error:
                 if self.error is None:
                     _logger.exception("frame %s cannot be written", waiting.name)

@@ -89,7 +89,8 @@ class Inspector:
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the thread to end; False if it still runs after `timeout_s`."""
-        self._thread.join(timeout_s)
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
         return not self.running
 
     def show_next(self) -> None:
@@ -127,11 +128,16 @@ class Inspector:
         except EngineUnavailableError as error:
             self.failed, self.unavailable = True, error
         except Exception as error:
-            self.failed = True
-            _logger.exception("the inspect thread failed")
-            self._board.report(FaultId.THREAD_FAILED, f"inspect: {type(error).__name__}: {error}")
-        finally:
+            self._fail(error)
+        try:
             self.keeper.close()
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self.failed = True
+        _logger.exception("the inspect thread failed")
+        self._board.report(FaultId.THREAD_FAILED, f"inspect: {type(error).__name__}: {error}")
 
     def _inspect_all(self) -> None:
         while True:

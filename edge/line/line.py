@@ -106,8 +106,8 @@ def line_from_settings(
         if reply is not None:
             publisher.reply(reply.topic, reply.payload, reply.correlation)
 
-    publisher = Publisher(outbox, frames, settings.mqtt, settings.device, on_command)
-    metrics = DeviceMetrics(device, outbox, inspector, publisher, settings.state_dir)
+    publisher = Publisher(outbox, frames, settings.mqtt, settings.device, on_command, board.active_problems)
+    metrics = DeviceMetrics(device, outbox, frames, inspector, publisher, settings.state_dir)
     desk = CommandDesk(
         root,
         device,

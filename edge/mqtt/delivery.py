@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable
@@ -79,7 +80,7 @@ class Delivery:
     @property
     def unfinished(self) -> bool:
         """Whether a message is unsent or in flight."""
-        return bool(self._in_flight or self._page or self._outbox.unacknowledged(self._last_id, 1))
+        return bool(self._in_flight or self._page or self._unsent(1))
 
     @property
     def in_flight(self) -> list[StoredMessage]:
@@ -161,7 +162,14 @@ class Delivery:
 
     def _all_results_sent(self) -> bool:
         """Whether every message was written to the outbox and sent, so that a frame's own result was sent before it."""
-        return self._outbox.flush(_COMMIT_S) and not self._outbox.unacknowledged(self._last_id, 1)
+        return self._outbox.flush(_COMMIT_S) and not self._unsent(1)
+
+    def _unsent(self, limit: int) -> list[StoredMessage]:
+        """The next messages; none from a database that is damaged: the program stops then, and this connection tells it."""
+        try:
+            return self._outbox.unacknowledged(self._last_id, limit)
+        except sqlite3.DatabaseError:
+            return []
 
     def _wait(self) -> None:
         now_s = time.monotonic()
@@ -269,7 +277,7 @@ class Delivery:
 
     def _next_message(self) -> StoredMessage | None:
         if not self._page:
-            self._page.extend(self._outbox.unacknowledged(self._last_id, _PAGE))
+            self._page.extend(self._unsent(_PAGE))
             self._all_read = not self._page
         if not self._page:
             return None

@@ -72,11 +72,16 @@ class _Activity:
     progress: float | None
 
 
+_Shown = tuple[_Activity | None, tuple[FaultId, ...]]
+"""What the status shows; it is published again when this changes."""
+
+
 class Publisher:
     """Sends the outbox's messages and the frames for review on a thread, over one connection after the other.
 
     It reconnects to a broker that is absent, restarts or refuses, after a pause of at most 10 s. Messages on
-    `{root}/cmd/{name}` go to `on_command`, one at a time, on the thread `commands`.
+    `{root}/cmd/{name}` go to `on_command`, one at a time, on the thread `commands`. `active_faults` go into the status,
+    which is published again when they change: an event would wait for the disk, which may be what fails.
     """
 
     def __init__(
@@ -86,6 +91,7 @@ class Publisher:
         settings: MqttSettings,
         device: DeviceSettings,
         on_command: Callable[[Incoming], None] | None = None,
+        active_faults: Callable[[], tuple[FaultId, ...]] = tuple,
     ) -> None:
         self._outbox = outbox
         self._frames = frames
@@ -108,6 +114,7 @@ class Publisher:
         )
         self._backoff = Backoff()
         self._suspect_frame: StoredFrame | None = None
+        self._active_faults = active_faults
         self._inlet = CommandInlet(on_command) if on_command is not None else None
         self._dropped_reported = 0
         self._next_dropped_report_s = 0.0
@@ -137,6 +144,8 @@ class Publisher:
         self._stop_at_monotonic_s = time.monotonic() + max(0.0, timeout_s - STATUS_TIMEOUT_S)
         self._stopping.set()
         self._outbox.wakeup.set()
+        if self._thread.ident is None:  # never started
+            return
         self._thread.join(timeout_s + STATUS_TIMEOUT_S)
         if self._inlet is not None:
             self._inlet.stop(STATUS_TIMEOUT_S)
@@ -202,13 +211,13 @@ class Publisher:
         finally:
             connection.abandon()
 
-    def _deliver(self, delivery: Delivery, files: TlsFiles, published: _Activity | None) -> None:
+    def _deliver(self, delivery: Delivery, files: TlsFiles, published: _Shown) -> None:
         """Send until the publisher stops, or has to reconnect because certificates were exchanged."""
         files_checked_s = status_s = time.monotonic()
         while not self._stopping.is_set():
             delivery.step()
             now_s = time.monotonic()
-            if self._activity != published and now_s - status_s >= _STATUS_INTERVAL_S:
+            if self._shown != published and now_s - status_s >= _STATUS_INTERVAL_S:
                 published, status_s = self._publish_status(delivery), now_s
             if now_s - files_checked_s >= FILE_CHECK_INTERVAL_S:
                 files_checked_s = now_s
@@ -232,11 +241,15 @@ class Publisher:
         _logger.warning("commands arrive too fast: %s", detail)
         put_event(self._outbox, self._across.device, FaultId.COMMAND_FLOOD, detail)
 
-    def _publish_status(self, delivery: Delivery) -> _Activity | None:
-        """Publish the status; returns the activity that it contains."""
-        activity = self._activity
+    @property
+    def _shown(self) -> _Shown:
+        return self._activity, self._active_faults()
+
+    def _publish_status(self, delivery: Delivery) -> _Shown:
+        """Publish the status; returns what it shows."""
+        shown = self._shown
         delivery.publish_status(bytes_from_payload(self.status), STATUS_TIMEOUT_S)
-        return activity
+        return shown
 
     def _limits_from_connack(self, connection: Connection) -> Connected:
         deadline = time.monotonic() + CONNACK_TIMEOUT_S
@@ -274,6 +287,7 @@ class Publisher:
             version=self._version,
             activity=None if text is None else clean_text(text),
             progress=activity.progress if activity else None,
+            faults=() if state == "offline" else self._active_faults(),
         )
 
     def _log_link(self, detail: str) -> None:
