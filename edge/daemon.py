@@ -153,7 +153,7 @@ def _stop(line: Line) -> bool:
 
 
 def _log_summary(line: Line) -> None:
-    """Log what became of the parts; call it after the outbox is closed, when no try is left for what it could not store."""
+    """Log what became of the parts; call it after the outbox is closed: what it could not store by then is lost."""
     verdicts, lost, left = line.inspector.verdicts, line.outbox.unstored, line.outbox.backlog()
     counts = ", ".join(f"{count} {verdict.value}" for verdict, count in sorted(verdicts.items())) or "none"
     ends = [f"{lost} verdicts could not be stored and are lost"] if lost else []

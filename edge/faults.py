@@ -158,10 +158,10 @@ FAULTS = _table(
     Fault(
         FaultId.OUTBOX_FAILED,
         "critical",
-        "Results cannot be written to the disk, so they are not sent. The newest are kept in memory until writing works "
-        "again; once about 2,000 wait there, no further part is inspected.",
-        "Do not switch the device off: what is only in memory would be lost. Check free space and health of the disk of "
-        "the state directory, and whether it is mounted read-only.",
+        "Results cannot be written to the disk, so they are not sent. They wait in memory until writing works again; "
+        "while about 2,000 wait there, no part is inspected.",
+        "Do not switch the device off: what is only in memory would be lost. Check the disk of the state directory: "
+        "its free space, its health, and whether it is mounted read-only.",
     ),
     Fault(
         FaultId.OUTBOX_SET_ASIDE,

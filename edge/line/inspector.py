@@ -120,24 +120,23 @@ class Inspector:
 
     def _run(self) -> None:
         try:
-            self.keeper.open()
-            self.ready = True
-            self._inspect_all()
+            self._open_and_inspect()
         except BuildCancelledError:
             _logger.info("stopping: the engine build was cancelled")
         except EngineUnavailableError as error:
             self.failed, self.unavailable = True, error
         except Exception as error:
-            self._fail(error)
-        try:
-            self.keeper.close()
-        except Exception as error:
-            self._fail(error)
+            self.failed = True
+            _logger.exception("the inspect thread failed")
+            self._board.report(FaultId.THREAD_FAILED, f"inspect: {type(error).__name__}: {error}")
 
-    def _fail(self, error: Exception) -> None:
-        self.failed = True
-        _logger.exception("the inspect thread failed")
-        self._board.report(FaultId.THREAD_FAILED, f"inspect: {type(error).__name__}: {error}")
+    def _open_and_inspect(self) -> None:
+        try:
+            self.keeper.open()
+            self.ready = True
+            self._inspect_all()
+        finally:
+            self.keeper.close()
 
     def _inspect_all(self) -> None:
         while True:

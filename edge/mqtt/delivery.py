@@ -165,7 +165,7 @@ class Delivery:
         return self._outbox.flush(_COMMIT_S) and not self._unsent(1)
 
     def _unsent(self, limit: int) -> list[StoredMessage]:
-        """The next messages; none from a database that is damaged: the program stops then, and this connection tells it."""
+        """The next messages; none from a damaged database: the program stops then, and this connection tells it."""
         try:
             return self._outbox.unacknowledged(self._last_id, limit)
         except sqlite3.DatabaseError:

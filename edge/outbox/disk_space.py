@@ -28,7 +28,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from edge.outbox.running_time import AGE_BEFORE_RUNNING_TIME, RunningTime
+from edge.outbox.running_time import FIRST_UNIX_S, RunningTime
 
 RETAINED_BYTES = 1 << 30
 RETAINED_S = 7 * 24 * 3600
@@ -184,17 +184,17 @@ class DiskSpace:
 
     def _oldest_settled_s(self) -> float:
         """Running time when the oldest message was settled; infinite if it is pending, or if there is none."""
-        row = self._db.execute(
-            f"SELECT {AGE_BEFORE_RUNNING_TIME}, state FROM messages ORDER BY message_id LIMIT 1"
-        ).fetchone()
-        return float(row[0]) if row and row[1] != "pending" else math.inf
+        oldest = self._db.execute("SELECT state, settled_s FROM messages ORDER BY message_id LIMIT 1").fetchone()
+        if oldest is None or oldest[0] == "pending":
+            return math.inf
+        return float(oldest[1]) if oldest[1] is not None and oldest[1] < FIRST_UNIX_S else 0.0
 
     def _trim(self, settled_before_s: float = math.inf) -> bool:
         """Delete the oldest messages that were settled before this running time; False if there are none."""
         trimmed = self._db.execute(
             "DELETE FROM messages WHERE message_id IN (SELECT message_id FROM messages ORDER BY message_id LIMIT ?) "
-            f"AND state <> 'pending' AND {AGE_BEFORE_RUNNING_TIME} < ?",
-            (_TRIM_ROWS, settled_before_s),
+            "AND state <> 'pending' AND CASE WHEN settled_s < ? THEN settled_s ELSE 0 END < ?",
+            (_TRIM_ROWS, FIRST_UNIX_S, settled_before_s),
         )
         return trimmed.rowcount > 0
 

@@ -215,7 +215,7 @@ class Outbox:
             ProcunitError: the epoch is another one, the range is empty, too many replays wait, or the disk fails.
         """
         if self.error is not None:
-            raise ProcunitError(f"the disk fails at present: {self.error}", remedy="Ask again when `outbox_failed` is over")
+            raise ProcunitError(f"the disk fails: {self.error}", remedy="Ask again when `outbox_failed` is over")
         if epoch != self.epoch:
             raise ProcunitError(f"epoch {epoch} is not stored here", remedy=f"Ask for results of epoch {self.epoch}")
         if first_seq > last_seq:
@@ -297,8 +297,6 @@ class Outbox:
         try:
             with self._reader_lock:
                 rows = self._reader.execute(sql, values).fetchall()
-            self._read_error = None
-            return rows
         except sqlite3.DatabaseError as error:
             if self._read_error is None:
                 _logger.error("the outbox cannot be read: %s", error)  # noqa: TRY400  (no traceback for a failing disk)
@@ -306,6 +304,8 @@ class Outbox:
             if type(error) is sqlite3.DatabaseError:  # a corrupt database; its subclasses mean other errors
                 self._writer.end_damaged(error)
             raise
+        self._read_error = None
+        return rows
 
 
 def _journal_trigger(row: tuple[int, str, str | None, int, str], db: sqlite3.Connection) -> int:

@@ -15,8 +15,9 @@ from edge.system.clock import EARLIEST_CREDIBLE_S
 KEEP_S = 60.0
 """How often the count is written: a power cut makes messages at most this much younger."""
 
-AGE_BEFORE_RUNNING_TIME = f"CASE WHEN settled_s < {EARLIEST_CREDIBLE_S:.0f} THEN settled_s ELSE 0 END"
-"""SQL: a Unix time was stored by a version that counted on the wall clock; such a message ages from the change on."""
+FIRST_UNIX_S = int(EARLIEST_CREDIBLE_S)
+"""A number from here on is no running time: a version that counted on the wall clock stored it, and such a message ages
+from the change of version on."""
 
 
 class RunningTime:
