@@ -159,6 +159,8 @@ def _log_summary(line: Line) -> None:
     ends = [f"{lost} verdicts could not be stored and are lost"] if lost else []
     if left:
         ends.append(f"{left} messages are kept and sent after the next start")
+    elif line.outbox.error is not None:
+        ends.append("the outbox failed, and its last events are lost")
     elif not lost:
         ends.append("all messages were sent")
     if line.frames.dropped:

@@ -180,9 +180,9 @@ class Inspector:
             self._snapshot.clear()
         result = result_from_inspection(inspection, self._context, snapshot=snapshot)
         payload = bytes_from_payload(result)
+        self.verdicts[inspection.decision.verdict] += 1
         self._outbox.close_trigger(trigger.seq, payload)
         self._frames.put(inspection, result.result_id, snapshot=snapshot)
-        self.verdicts[inspection.decision.verdict] += 1
         self.result_bytes = len(payload)
         if inspection.scores is not None:
             self.latencies.add(inspection.timings)
