@@ -159,9 +159,9 @@ def _log_summary(line: Line) -> None:
     ends = [f"{lost} verdicts could not be stored and are lost"] if lost else []
     if left:
         ends.append(f"{left} messages are kept and sent after the next start")
-    elif line.outbox.error is not None:
+    if line.outbox.error is not None:
         ends.append("the outbox failed, and its last events are lost")
-    elif not lost:
+    elif not lost and not left:
         ends.append("all messages were sent")
     if line.frames.dropped:
         ends.append(f"{line.frames.dropped} frames were not kept, as the disk was too slow")
