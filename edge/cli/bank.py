@@ -35,7 +35,7 @@ from edge.config.file import settings_from_file
 from edge.config.settings import Settings
 from edge.contract.encoding import clean_text
 from edge.errors import ProcunitError
-from edge.frames.files import PINNED
+from edge.frames.stored import PINNED
 from edge.image_file import read_image
 from edge.state_dir import FRAMES_FOLDER
 

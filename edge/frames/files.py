@@ -1,78 +1,41 @@
-"""The files of the frame store: names, folders, quota, and the order of eviction.
-
-Folders: `ring` has every inspected frame at model resolution. `unsent` has frames at full resolution still to be
-published, `kept` the other frames at full resolution. `pinned` has frames for the next training, each with a JSON file.
-A file name contains result id, verdict and a hash of the part id, so that a restart needs nothing but the folders.
-"""
+"""The files of the frame store: quota, order of eviction, and what is pinned."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
-import re
-import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from enum import IntEnum
+from dataclasses import replace
 from pathlib import Path
 
-from edge.contract.encoding import clean_text
-from edge.contract.payloads import SHOWN_VERDICTS
 from edge.errors import ProcunitError
+from edge.frames.disk_room import DiskRoom
 from edge.frames.image import record_from_png
+from edge.frames.stored import (
+    KEPT,
+    PINNED,
+    RING,
+    UNSENT,
+    StoredFrame,
+    Worth,
+    frame_from_path,
+    frames_on_disk,
+    part_hash,
+)
 from edge.system.files import write_whole
 
-RING, UNSENT, KEPT, PINNED = "ring", "unsent", "kept", "pinned"
 MAX_FRAMES = 100_000
 """Limit on the number of files, whatever the quota: fourteen hours at two parts per second."""
-LOW_DISK_BYTES = 128 << 20
-LOW_DISK_INODES = 64
-"""With less free disk space, or fewer files left to create, the store does not grow: new frames replace old ones, to
-leave space for results."""
-
 _Key = tuple[bool, str]
 """(is at model resolution, file name): identifies a file when it moves between folders."""
-_NAME = re.compile(r"([0-9a-f]+-[0-9]+)\.([a-z_]+)(?:\.([0-9a-f]{16}))?\.png")
-_AUDIT = "audit"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _MAX_TRIES = 16
 
 
-class Worth(IntEnum):
-    """Value of a frame; frames of lower value are evicted first."""
-
-    PASS = 0
-    AUDIT = 1
-    SHOWN = 2
-    PINNED = 3
-
-
 _REPLACEABLE = (Worth.PASS, Worth.AUDIT, Worth.SHOWN)
 """Everything but pinned frames."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredFrame:
-    """A frame on disk; `part` is a hash of the part id, None if the part has none."""
-
-    result_id: str
-    path: Path
-    size_bytes: int
-    worth: Worth
-    part: str | None = None
-
-
-def part_hash(part_id: str) -> str:
-    """Hash of a part id for file names, as the id may contain any character; equal for the id as it was published."""
-    return hashlib.sha256(clean_text(part_id).encode()).hexdigest()[:16]
-
-
-def frame_name(result_id: str, decided: str, part_id: str | None) -> str:
-    """The file name; `decided` is a verdict or `audit`."""
-    return ".".join((result_id, decided, *([part_hash(part_id)] if part_id is not None else []), "png"))
 
 
 class FrameFiles:
@@ -88,13 +51,14 @@ class FrameFiles:
 
     def __init__(self, directory: Path, quota_bytes: int) -> None:
         self._directory = directory
+        self._room = DiskRoom(directory)
         self._quota_bytes = quota_bytes
         self._frames: dict[Worth, OrderedDict[_Key, StoredFrame]] = {worth: OrderedDict() for worth in Worth}
         self._bytes = dict.fromkeys(Worth, 0)
         self._unsent: OrderedDict[_Key, StoredFrame] = OrderedDict()
         for folder in (RING, UNSENT, KEPT, PINNED):
             (directory / folder).mkdir(parents=True, exist_ok=True)
-        for frame in _frames_on_disk(directory):
+        for frame in frames_on_disk(directory):
             self._add(frame)
         self._evict(self._quota_bytes, MAX_FRAMES)
 
@@ -105,19 +69,19 @@ class FrameFiles:
             OSError: it cannot be written.
             ProcunitError: it does not fit.
         """
-        frame = _frame_from_path(self._directory / folder / name, len(png))
+        frame = frame_from_path(self._directory / folder / name, len(png))
         if frame is None:
             raise ValueError(f"{name} is not a valid frame file name")
-        low_disk = self._low_disk
-        limit_bytes, limit_count = self._quota_bytes, MAX_FRAMES
+        self._room.look(sum(self._bytes.values()), self._count)
+        limit_bytes = min(self._quota_bytes, self._room.limit_bytes)
+        limit_count = min(MAX_FRAMES, self._room.limit_count)
         replaceable = _REPLACEABLE
-        if low_disk is not None:
-            limit_bytes, limit_count = min(limit_bytes, sum(self._bytes.values())), min(limit_count, self._count)
+        if self._room.problem is not None:
             replaceable = tuple(worth for worth in _REPLACEABLE if worth <= frame.worth)
         free_bytes = limit_bytes - sum(self._bytes.values()) + sum(self._bytes[worth] for worth in replaceable)
         free_count = limit_count - self._count + sum(len(self._frames[worth]) for worth in replaceable)
         if len(png) > free_bytes or free_count < 1:
-            raise low_disk or self._does_not_fit(len(png))
+            raise self._room.problem or self._does_not_fit(len(png))
         self._evict(limit_bytes - len(png), limit_count - 1, replaceable)
         self._write_on_full_disk(frame, png)
         self._remove_entry(frame)
@@ -134,23 +98,7 @@ class FrameFiles:
                 where=str(self._directory),
                 remedy="Raise frames.quota_mb, or take the folder `pinned` away for the next training",
             )
-        return self._low_disk
-
-    @property
-    def _low_disk(self) -> ProcunitError | None:
-        """The problem if the disk is nearly full, in bytes or in files, else None."""
-        free_bytes, disk = shutil.disk_usage(self._directory).free, os.statvfs(self._directory)
-        if free_bytes < LOW_DISK_BYTES:
-            left = f"{free_bytes >> 20} MB are free on the disk"
-        elif disk.f_files and disk.f_favail < LOW_DISK_INODES:  # some file systems have no limit, and say 0
-            left = f"the disk takes only {disk.f_favail} more files, whatever their size (its inodes are used up)"
-        else:
-            return None
-        return ProcunitError(
-            f"{left}; new frames replace old ones of no higher worth",
-            where=str(self._directory),
-            remedy="Free some disk space, or delete files",
-        )
+        return self._room.problem
 
     def _does_not_fit(self, size_bytes: int) -> ProcunitError:
         pinned = f", of which pinned frames take {_mb(self._bytes[Worth.PINNED])}" if self._bytes[Worth.PINNED] else ""
@@ -310,36 +258,3 @@ def _key(frame: StoredFrame) -> _Key:
 def _rank(frame: StoredFrame) -> tuple[bool, bool]:
     """Rank of several files of one result: pinned is best, then full resolution."""
     return frame.worth is Worth.PINNED, frame.path.parent.name != RING
-
-
-def _frame_from_path(path: Path, size_bytes: int) -> StoredFrame | None:
-    match = _NAME.fullmatch(path.name)
-    if match is None:
-        return None
-    result_id, decided, part = match.groups()
-    if path.parent.name == PINNED:
-        worth = Worth.PINNED
-    else:
-        worth = Worth.SHOWN if decided in SHOWN_VERDICTS else Worth.AUDIT if decided == _AUDIT else Worth.PASS
-    return StoredFrame(result_id, path, size_bytes, worth, part)
-
-
-def _frames_on_disk(directory: Path) -> list[StoredFrame]:
-    """The files of an earlier run, oldest first; half-written files are deleted.
-
-    Within an epoch their numbers give the order, as the clock may have stepped; epochs come in the order in which they
-    were last written to.
-    """
-    for partial in directory.rglob(".*.partial"):
-        partial.unlink()
-    found: list[tuple[str, int, StoredFrame]] = []
-    last_written_ns: dict[str, int] = {}
-    for folder in (RING, UNSENT, KEPT, PINNED):
-        for path in (directory / folder).iterdir():
-            stat = path.stat()
-            if (frame := _frame_from_path(path, stat.st_size)) is not None:
-                epoch, seq = frame.result_id.split("-")
-                found.append((epoch, int(seq), frame))
-                last_written_ns[epoch] = max(last_written_ns.get(epoch, 0), stat.st_mtime_ns)
-    found.sort(key=lambda entry: (last_written_ns[entry[0]], entry[0], entry[1]))
-    return [frame for _, _, frame in found]

@@ -16,7 +16,7 @@ from pathlib import Path
 from edge.contract.encoding import rounded_score
 from edge.contract.payloads import shows_frame
 from edge.errors import ProcunitError
-from edge.frames.files import KEPT, RING, UNSENT, FrameFiles, StoredFrame, frame_name, part_hash
+from edge.frames.files import FrameFiles
 from edge.frames.heatmap import relevance_from_scores
 from edge.frames.image import (
     Record,
@@ -25,6 +25,7 @@ from edge.frames.image import (
     png_with_map,
 )
 from edge.frames.labels import checked_label
+from edge.frames.stored import KEPT, RING, UNSENT, StoredFrame, frame_name, part_hash
 from edge.geometry import Geometry
 from edge.messages import Inspection, PinAnswer, PixelArray, Scores, Verdict
 

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from edge.contract.topics import JSON, RESULT_LAST, STATUS
 from edge.fault_board import put_event
 from edge.faults import FaultId
-from edge.frames.files import StoredFrame
 from edge.frames.store import FrameStore
+from edge.frames.stored import StoredFrame
 from edge.mqtt.across_connections import AcrossConnections
 from edge.mqtt.backoff import Backoff
 from edge.mqtt.client import LinkError

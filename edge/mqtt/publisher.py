@@ -21,8 +21,8 @@ from edge.contract.payloads import Status, bytes_from_payload
 from edge.contract.topics import COMMAND, METRICS, STATUS, DeviceSettings, root_from_device
 from edge.fault_board import put_event
 from edge.faults import FaultId
-from edge.frames.files import StoredFrame
 from edge.frames.store import FrameStore
+from edge.frames.stored import StoredFrame
 from edge.mqtt.across_connections import AcrossConnections, Tally
 from edge.mqtt.backoff import Backoff
 from edge.mqtt.best_effort import BestEffortMessage, BestEffortQueue

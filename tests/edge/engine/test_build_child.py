@@ -110,7 +110,9 @@ def test_a_child_that_survives_every_signal_is_left_and_reported(
     reported = threading.Event()
     expected: type[Exception] = BuildCancelledError if cancelled else ProcunitError
     try:
-        with pytest.raises(expected, match="^$" if cancelled else r"process \d+\) hangs in a driver.*Restart the device"):
+        with pytest.raises(
+            expected, match="^$" if cancelled else r"process \d+\) hangs in a driver.*Restart the device"
+        ):
             build_in_child(build, lambda _: reported.set(), lambda: cancelled and reported.wait(0.2))
         assert is_running(pid)
     finally:
