@@ -29,7 +29,7 @@ from edge.frames.stored import KEPT, RING, UNSENT, StoredFrame, frame_name, part
 from edge.geometry import Geometry
 from edge.messages import Inspection, PinAnswer, PixelArray, Scores, Verdict
 
-FRAMES_CLOSE_S = 5.0
+FRAMES_CLOSE_S = 15.0
 """How long the queued frames may take at the end; those that are left then are not kept."""
 MAX_WAITING_BYTES = 64 << 20
 """Limit on pixels waiting for the disk; half of it for frames that are not published."""

@@ -156,12 +156,12 @@ class Outbox:
         self._writer.hand_in(partial(_store_result, seq, payload, utc_now()), is_verdict=True)
 
     def put_event(self, payload: bytes) -> None:
-        """Store an event; returns at once. It is lost while the outbox is `overfull`.
+        """Store an event; returns at once. It is lost while far too many writes wait for the disk.
 
         Raises:
             OutboxEndedError: nothing can be stored any more.
         """
-        if not self.overfull:
+        if self._writer.takes_events:
             self._writer.hand_in(partial(_store, MessageKind.EVENT, None, payload, utc_now()))
 
     def flush(self, timeout_s: float) -> bool:

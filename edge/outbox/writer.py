@@ -78,6 +78,11 @@ class OutboxWriter:
         """True while `MAX_WAITING` writes wait: no further part may be taken."""
         return self._handed_in - self._committed >= MAX_WAITING
 
+    @property
+    def takes_events(self) -> bool:
+        """True while events may be handed in: they have as much space again as parts, and are lost beyond it."""
+        return self._handed_in - self._committed < 2 * MAX_WAITING
+
     def hand_in(self, write: Write, *, is_verdict: bool = False) -> None:
         """Queue a change for the next commit; returns at once.
 
@@ -169,7 +174,8 @@ class OutboxWriter:
                 _logger.error("the outbox cannot write: %s", error)  # noqa: TRY400  (no traceback for a full disk)
             self.error = error
             return False
-        self.error = None
+        if not self._ended:
+            self.error = None
         self.backlog += sum(growth)
         with self._changed:
             self._committed += len(growth)
