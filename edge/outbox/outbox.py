@@ -21,6 +21,7 @@ from typing import Any
 
 from edge.errors import ProcunitError
 from edge.messages import Trigger
+from edge.outbox import changes
 from edge.outbox.command_memory import CommandMemory
 from edge.outbox.database import open_database
 from edge.outbox.running_time import RunningTime
@@ -40,7 +41,7 @@ _logger = logging.getLogger(__name__)
 class MessageKind(str, Enum):
     """The kind of a stored message; also its topic below the device's root."""
 
-    RESULT = "result"
+    RESULT = changes.RESULT
     EVENT = "event"
 
 
@@ -146,14 +147,14 @@ class Outbox:
             OutboxEndedError: nothing can be stored any more; the same for `close_trigger`.
         """
         row = (trigger.seq, trigger.frame_id, trigger.part_id, trigger.counter, trigger.triggered_at_utc)
-        self._writer.hand_in(partial(_journal_trigger, row))
+        self._writer.hand_in(partial(changes.journal_trigger, row))
 
     def close_trigger(self, seq: int, payload: bytes) -> None:
         """Store the result of a trigger and delete its journal row, in one transaction; returns at once.
 
         If the trigger is not open, its first result is kept and this one is dropped.
         """
-        self._writer.hand_in(partial(_store_result, seq, payload, utc_now()), is_verdict=True)
+        self._writer.hand_in(partial(changes.store_result, seq, payload, utc_now()), is_verdict=True)
 
     def put_event(self, payload: bytes) -> None:
         """Store an event; returns at once. It is lost while far too many writes wait for the disk.
@@ -162,7 +163,7 @@ class Outbox:
             OutboxEndedError: nothing can be stored any more.
         """
         if self._writer.takes_events:
-            self._writer.hand_in(partial(_store, MessageKind.EVENT, None, payload, utc_now()))
+            self._writer.hand_in(partial(changes.store, MessageKind.EVENT.value, None, payload, utc_now()))
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything handed in before is committed; False after the timeout or if the writer has ended."""
@@ -188,11 +189,11 @@ class Outbox:
     def acknowledge(self, message_ids: Sequence[int]) -> None:
         """Mark messages as acknowledged by the broker; returns at once."""
         now_s = self._running_time.now_s()
-        self._note(partial(_settle, [("acknowledged", None, now_s, row) for row in message_ids]))
+        self._note(partial(changes.settle, [("acknowledged", None, now_s, row) for row in message_ids]))
 
     def quarantine(self, message_id: int, reason: str) -> None:
         """Mark a message that the broker will never accept; it is kept with the reason, not sent. Returns at once."""
-        self._note(partial(_settle, [("quarantined", reason, self._running_time.now_s(), message_id)]))
+        self._note(partial(changes.settle, [("quarantined", reason, self._running_time.now_s(), message_id)]))
 
     def newest_id(self) -> int:
         """The highest message id so far; messages stored later have higher ids, whatever the clock does."""
@@ -225,7 +226,7 @@ class Outbox:
         within = "FROM messages WHERE kind = 'result' AND seq BETWEEN ? AND ?"
         stored, last_stored = self._read(f"SELECT COUNT(*), MAX(seq) {within}", (first_seq, last_seq))[0]
         if stored:
-            self._writer.hand_in(partial(_start_replay, first_seq, last_stored))
+            self._writer.hand_in(partial(changes.start_replay, first_seq, last_stored))
         return int(stored)
 
     def replayed(self, after: StoredMessage | None, limit: int) -> list[StoredMessage]:
@@ -256,13 +257,13 @@ class Outbox:
             if rows:
                 return [self._message(row, replay_id) for row in rows]
             if first_seq == next_seq:  # none of its results is stored any more
-                self._note(partial(_advance_replay, replay_id, last_seq))
+                self._note(partial(changes.advance_replay, replay_id, last_seq))
         return []
 
     def acknowledge_replayed(self, message: StoredMessage) -> None:
         """Mark this result of a replay and all before it as acknowledged; returns at once."""
         if message.replay_id is not None and message.seq is not None:
-            self._note(partial(_advance_replay, message.replay_id, message.seq))
+            self._note(partial(changes.advance_replay, message.replay_id, message.seq))
 
     def close(self) -> None:
         """Commit what was handed in (with one last try if writing fails) and close the database.
@@ -306,40 +307,3 @@ class Outbox:
             raise
         self._read_error = None
         return rows
-
-
-def _journal_trigger(row: tuple[int, str, str | None, int, str], db: sqlite3.Connection) -> int:
-    db.execute("INSERT INTO triggers VALUES (?, ?, ?, ?, ?)", row)
-    db.execute("UPDATE journal SET last_seq = ?, last_counter = ?", (row[0], row[3]))
-    return 0
-
-
-def _store_result(seq: int, payload: bytes, created_at_utc: str, db: sqlite3.Connection) -> int:
-    if db.execute("DELETE FROM triggers WHERE seq = ?", (seq,)).rowcount == 0:
-        _logger.error("trigger %d is not open; its second result is dropped", seq)
-        return 0
-    return _store(MessageKind.RESULT, seq, payload, created_at_utc, db)
-
-
-def _store(kind: MessageKind, seq: int | None, payload: bytes, created_at_utc: str, db: sqlite3.Connection) -> int:
-    db.execute(
-        "INSERT INTO messages (kind, seq, topic, payload, created_at_utc) VALUES (?, ?, ?, ?, ?)",
-        (kind.value, seq, kind.value, payload, created_at_utc),
-    )
-    return 1
-
-
-def _settle(rows: list[tuple[str, str | None, int, int]], db: sqlite3.Connection) -> int:
-    change = "UPDATE messages SET state = ?, reason = ?, settled_s = ? WHERE message_id = ? AND state = 'pending'"
-    return -db.executemany(change, rows).rowcount
-
-
-def _start_replay(first_seq: int, last_seq: int, db: sqlite3.Connection) -> int:
-    db.execute("INSERT INTO replays (next_seq, last_seq) VALUES (?, ?)", (first_seq, last_seq))
-    return 0
-
-
-def _advance_replay(replay_id: int, delivered_seq: int, db: sqlite3.Connection) -> int:
-    db.execute("UPDATE replays SET next_seq = ? WHERE replay_id = ?", (delivered_seq + 1, replay_id))
-    db.execute("DELETE FROM replays WHERE next_seq > last_seq")
-    return 0
