@@ -182,8 +182,10 @@ class Outbox:
                 "WHERE state = 'pending' AND message_id > ? ORDER BY message_id LIMIT ?",
                 (after_id, limit),
             )
-        except sqlite3.OperationalError:
+        except sqlite3.OperationalError as error:
+            self._read_error = error
             return []
+        self._read_error = None
         return [self._message(row, None) for row in rows]
 
     def acknowledge(self, message_ids: Sequence[int]) -> None:
@@ -297,13 +299,8 @@ class Outbox:
     def _read(self, sql: str, values: tuple[int, ...] = ()) -> list[tuple[Any, ...]]:
         try:
             with self._reader_lock:
-                rows = self._reader.execute(sql, values).fetchall()
+                return self._reader.execute(sql, values).fetchall()
         except sqlite3.DatabaseError as error:
-            if self._read_error is None:
-                _logger.error("the outbox cannot be read: %s", error)  # noqa: TRY400  (no traceback for a failing disk)
-            self._read_error = error
             if type(error) is sqlite3.DatabaseError:  # a corrupt database; its subclasses mean other errors
                 self._writer.end_damaged(error)
             raise
-        self._read_error = None
-        return rows

@@ -328,11 +328,14 @@ def test_a_failing_outbox_does_not_end_the_publisher(broker: Broker, tmp_path: P
         wait_until(lambda: publisher.state.connected)
         with sqlite3.connect(path) as other:
             other.execute("ALTER TABLE messages RENAME TO hidden")
-        wait_until(lambda: "no such table" in publisher.state.detail)
+        wait_until(lambda: "no such table" in str(outbox.error))
+        assert publisher.state.connected
         with sqlite3.connect(path) as other:
             other.execute("ALTER TABLE hidden RENAME TO messages")
         put_results(outbox, 1)
         wait_until(lambda: outbox.backlog() == 0)
+        assert outbox.error is None
+        assert publisher.state.connections == 1
 
 
 def test_stopping_sends_unsent_results_first(broker: Broker, tmp_path: Path) -> None:
