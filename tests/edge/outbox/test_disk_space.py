@@ -117,7 +117,12 @@ def test_a_step_of_the_clock_deletes_no_result(tmp_path: Path, monkeypatch: pyte
     path, clock = tmp_path / "o.sqlite", SteppingClock(monkeypatch)
     tended: list[float] = []
     tend = disk_space.DiskSpace.tend
-    monkeypatch.setattr(disk_space.DiskSpace, "tend", lambda self: (tend(self), tended.append(clock.step_s)))
+
+    def tend_and_note(space: disk_space.DiskSpace) -> None:
+        tend(space)
+        tended.append(clock.step_s)
+
+    monkeypatch.setattr(disk_space.DiskSpace, "tend", tend_and_note)
     with Outbox(path) as outbox:
         hand_in_results(outbox, 1, 20)
         outbox.acknowledge(range(1, 11))
