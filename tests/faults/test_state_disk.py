@@ -137,9 +137,11 @@ def test_on_a_full_disk_without_a_reserve_what_is_lost_is_counted_and_the_next_s
         subprocess.run(["mount", "-o", "remount,size=400m", str(disk)], check=True)
         assert [r.counter for r in stored_on(disk)] == list(range(1, taken - lost + 1))
         device.camera |= {"parts_per_min": "max", "at_end": "stop"}
-        device.write_settings()
-        assert device.run() == 0
-        results = stored_on(disk)
+        with running_broker(tmp_path) as broker, Subscriber(broker) as subscriber:
+            device.port = broker.port
+            device.write_settings()
+            assert device.run() == 0
+            results = distinct(results_of(subscriber.wait_for(lambda m: len(distinct(results_of(m))) == 30)))
     assert [r.counter for r in results] == list(range(1, 31))
     assert [r.seq for r in results] == list(range(1, 31))
     assert {r.not_inspected for r in results} <= {None, NotInspected.RESTART}
