@@ -23,10 +23,11 @@ from edge.engine.choice import OpenEngine, open_engine
 from edge.errors import ProcunitError
 from edge.fault_board import FaultBoard
 from edge.faults import FaultId
-from edge.frames.store import FrameStore
+from edge.frames.store import FRAMES_CLOSE_S, FrameStore
 from edge.line.line import Line, line_from_settings
 from edge.line.supervisor import Reason, Supervisor
-from edge.outbox.outbox import Outbox
+from edge.mqtt.publisher import STATUS_TIMEOUT_S
+from edge.outbox.outbox import CLOSE_S, Outbox
 from edge.state_dir import FRAMES_FOLDER, OUTBOX_FILE
 from edge.system.access import who_may_change
 from edge.system.service_manager import ServiceNotifier
@@ -37,6 +38,8 @@ DRAIN_S = 10.0
 """When the daemon stops: how long the inspection of the triggers still in the queue may take."""
 FLUSH_S = 5.0
 PUBLISH_STOP_S = 5.0
+STOP_S = CAMERA_STOP_S + DRAIN_S + FLUSH_S + PUBLISH_STOP_S + 2 * STATUS_TIMEOUT_S + CLOSE_S + FRAMES_CLOSE_S
+"""The longest stop, every step at its limit; the unit's TimeoutStopSec is longer."""
 STALLED_S = 5.0
 """At the end of a replay the daemon gives up sending after this long without an acknowledgement by the broker."""
 _SHOWN_FILES = 3
@@ -71,17 +74,21 @@ def run_daemon(
         line = line_from_settings(settings, bundle, keys, outbox, frames, board, engine_opener)
         line.inspector.close_interrupted(outbox.open_triggers())
         signals = stack.enter_context(StopSignals())
+        reason = Reason.FAILURE
         try:
             reason = _run(line, notifier, signals, root_from_device(settings.device))
+            _logger.info("stopping: %s", reason.value)
+            notifier.stopping()
+            if reason is Reason.END_OF_REPLAY or line.inspector.unavailable is not None:
+                _wait_until_sent(line, signals, notifier)
         except ProcunitError:
-            _stop(line)
             raise
-        _logger.info("stopping: %s", reason.value)
-        notifier.stopping()
-        if reason is Reason.END_OF_REPLAY or line.inspector.unavailable is not None:
-            _wait_until_sent(line, signals)
-        finished = _stop(line)
-        return 0 if finished and reason is not Reason.FAILURE else 1
+        except Exception as error:
+            board.report(FaultId.THREAD_FAILED, f"main: {type(error).__name__}: {error}")
+            raise
+        finally:
+            finished = _stop(line)
+        return 0 if finished and reason is not Reason.FAILURE and not line.inspector.failed else 1
 
 
 def _run(line: Line, notifier: ServiceNotifier, signals: StopSignals, root: str) -> Reason:
@@ -154,7 +161,8 @@ def _decisive_files(settings: Settings, settings_file: Path | None) -> Iterator[
             yield from sorted(folder.iterdir())
 
 
-def _wait_until_sent(line: Line, signals: StopSignals) -> None:
+def _wait_until_sent(line: Line, signals: StopSignals, notifier: ServiceNotifier) -> None:
+    notifier.extend("sending what waits", STOP_S + 2 * FLUSH_S + STALLED_S)
     line.outbox.flush(FLUSH_S)
     line.frames.flush(FLUSH_S)
     sent, since_s = -1, time.monotonic()
@@ -162,12 +170,13 @@ def _wait_until_sent(line: Line, signals: StopSignals) -> None:
         state = line.publisher.state
         if state.sent + state.frames_sent != sent:
             sent, since_s = state.sent + state.frames_sent, time.monotonic()
+            notifier.extend("sending what waits", STOP_S + STALLED_S)
         if time.monotonic() - since_s > STALLED_S or signals.wait(0.1):
             return
 
 
 def _stop(line: Line) -> bool:
-    """Stop in the order of the data; False if a trigger may be left open, to become `not_inspected: restart`."""
+    """Stop in the order of the data; False if a part may be left without its verdict in the outbox."""
     line.inspector.keeper.cancel()
     if not line.capture.stop(CAMERA_STOP_S):
         _logger.error("the camera did not close within %.0f s; stopping without it", CAMERA_STOP_S)
@@ -175,18 +184,26 @@ def _stop(line: Line) -> bool:
     drained = line.inspector.join(DRAIN_S)
     if not drained:
         _logger.error("inspection did not end within %.0f s; open parts become `not_inspected: restart`", DRAIN_S)
-    written = line.outbox.flush(FLUSH_S)
-    if not written:
-        _logger.error("results could not be written to the disk within %.0f s", FLUSH_S)
+    if not line.outbox.flush(FLUSH_S):
+        _logger.error("results cannot be written to the disk")
     line.publisher.stop(PUBLISH_STOP_S)
-    line.outbox.flush(FLUSH_S)
+    line.outbox.close()
     _log_summary(line)
-    return drained and written
+    return drained and not line.outbox.unstored
 
 
 def _log_summary(line: Line) -> None:
-    verdicts = line.inspector.verdicts
+    """Log what became of the parts; call it after the outbox is closed: what it could not store by then is lost."""
+    verdicts, lost, left = line.inspector.verdicts, line.outbox.unstored, line.outbox.backlog()
     counts = ", ".join(f"{count} {verdict.value}" for verdict, count in sorted(verdicts.items())) or "none"
-    left = line.outbox.backlog()
-    unsent = f"{left} messages are kept and sent after the next start" if left else "all messages were sent"
-    _logger.info("stopped after %d parts (%s); %s", sum(verdicts.values()), counts, unsent)
+    ends = [f"{lost} verdicts could not be stored and are lost"] if lost else []
+    if left:
+        ends.append(f"{left} messages are kept and sent after the next start")
+    if line.outbox.error is not None:
+        ends.append("the outbox failed, and its last events are lost")
+    elif not lost and not left:
+        ends.append("all messages were sent")
+    if line.frames.dropped:
+        ends.append(f"{line.frames.dropped} frames were not kept, as the disk was too slow")
+    level = logging.ERROR if lost else logging.INFO
+    _logger.log(level, "stopped after %d parts (%s); %s", sum(verdicts.values()), counts, "; ".join(ends))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from edge.contract.payloads import bytes_from_payload, event_from_fault
 from edge.faults import FAULTS, FaultId, Severity
 from edge.outbox.outbox import Outbox
+from edge.outbox.writer import OutboxEndedError
 from edge.system.clock import utc_now
 
 QUIET_S = 10.0
@@ -40,9 +42,10 @@ _logger = logging.getLogger(__name__)
 
 
 def put_event(outbox: Outbox, device: str, fault_id: FaultId, detail: str) -> None:
-    """Store the event for a fault in the outbox."""
+    """Store the event for a fault in the outbox; if nothing can be stored any more, the log and the status say it."""
     event = event_from_fault(fault_id, detail, device=device, epoch=outbox.epoch, created_at_utc=utc_now())
-    outbox.put_event(bytes_from_payload(event))
+    with suppress(OutboxEndedError):
+        outbox.put_event(bytes_from_payload(event))
 
 
 @dataclass
@@ -97,3 +100,7 @@ class FaultBoard:
         """The active faults, the oldest first."""
         with self._lock:
             return tuple(self._active)
+
+    def active_problems(self) -> tuple[FaultId, ...]:
+        """The active faults without those of severity `info`, the oldest first."""
+        return tuple(fault_id for fault_id in self.active() if FAULTS[fault_id].severity != "info")

@@ -33,6 +33,7 @@ class FaultId(str, Enum):
     OUTBOX_FAILED = "outbox_failed"
     OUTBOX_SET_ASIDE = "outbox_set_aside"
     FRAMES_FAILED = "frames_failed"
+    FRAMES_DROPPED = "frames_dropped"
     BROKER_UNREACHABLE = "broker_unreachable"
     MESSAGE_QUARANTINED = "message_quarantined"
     MESSAGES_RETURNED = "messages_returned"
@@ -176,8 +177,10 @@ FAULTS = _table(
     Fault(
         FaultId.OUTBOX_FAILED,
         "critical",
-        "Results cannot be written to the disk; they are kept in memory until writing works again.",
-        "Do not switch the device off. Check free space and health of the disk of the state directory.",
+        "Results cannot be written to the disk, so they are not sent. They wait in memory until writing works again; "
+        "while about 2,000 wait there, no part is inspected.",
+        "Do not switch the device off: what is only in memory would be lost. Check the disk of the state directory: "
+        "its free space, its health, and whether it is mounted read-only.",
     ),
     Fault(
         FaultId.OUTBOX_SET_ASIDE,
@@ -190,6 +193,13 @@ FAULTS = _table(
         "warning",
         "Image files cannot be written as they should; results are not affected.",
         "Read the detail; check free disk space and the permissions of the frames directory.",
+    ),
+    Fault(
+        FaultId.FRAMES_DROPPED,
+        "warning",
+        "Frames come faster than the disk can write them; some are not kept, passes first. Results are not affected.",
+        "Use a faster disk, or a smaller image region of the camera. If parts are rejected too often, correct that "
+        "first.",
     ),
     Fault(
         FaultId.BROKER_UNREACHABLE,

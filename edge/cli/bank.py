@@ -33,9 +33,9 @@ from edge.config.file import settings_from_file
 from edge.config.settings import Settings
 from edge.contract.encoding import clean_text
 from edge.errors import ProcunitError
-from edge.frames.files import PINNED
 from edge.frames.image import record_from_png
 from edge.frames.pin_record import labels_of_pinned
+from edge.frames.stored import PINNED
 from edge.image_file import read_image
 from edge.plain_text import plain
 from edge.state_dir import FRAMES_FOLDER

@@ -146,6 +146,8 @@ class WatchView:
         for status in self._states.values():
             header.append(f"{plain(status.device, 40)} ")
             header.append(status.state, _STATE_STYLES[status.state])
+            if status.faults:
+                header.append(f" {', '.join(fault.value for fault in status.faults)}", "bold red")
             header.append("   ")
         header.append(link_text(self.link, 120), "bold red" if self.link else "green")
         return header

@@ -179,6 +179,8 @@ class Status(Payload):
     `activity` is what the device is doing now, `progress` the share done, 0 to 1 (building an engine takes minutes).
     A signed command carries `state_id` and a counter above `command_counter`, the highest one accepted; both are None
     while the device is offline.
+    `faults` are the ids of the faults that are active, the oldest first, without those of severity `info`; it does not
+    wait for the disk, as events do. It is empty in `offline`, where they are not known.
     """
 
     device: str
@@ -190,6 +192,7 @@ class Status(Payload):
     progress: Share | None = None
     state_id: StateId | None = None
     command_counter: Annotated[int, Field(ge=0)] | None = None
+    faults: tuple[FaultId, ...] = ()
 
 
 class Percentiles(Payload):
@@ -219,7 +222,9 @@ class DiskUse(Payload):
 class Metrics(Payload):
     """Counts since the start, latencies, disk and temperatures.
 
-    `backlog` is the number of unsent messages, `quarantined` of messages that the broker refused permanently.
+    `backlog` is the number of unsent messages, `quarantined` of messages that the broker refused permanently,
+    `unstored` of verdicts that are only in memory, because the disk takes none, and `frames_dropped` of frames that
+    were not stored, because the disk was too slow for them.
     `temperatures_c` has one entry per sensor; it is None, never 0, for a sensor that cannot be read.
     """
 
@@ -231,6 +236,8 @@ class Metrics(Payload):
     latencies: StageLatencies
     backlog: int
     quarantined: int
+    unstored: int = 0
+    frames_dropped: int = 0
     disk: DiskUse | None
     temperatures_c: dict[str, Finite | None]
 

@@ -80,21 +80,21 @@ def build_in_child(
         BuildCancelledError: `stopping` became true; the child has ended and its partial files are removed.
     """
     command = [*PROCUNIT, *build.arguments]
-    with subprocess.Popen(command, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as child:
-        try:
-            last = _last_message(child, on_progress, stopping)
-            child.wait(CANCEL_S)
-        except subprocess.TimeoutExpired:
-            last = None
-        finally:
-            _end(child)
-            if child.returncode < 0:
-                EngineCache(build.cache).clear_partials()
-    if isinstance(last, BuildResult) and child.returncode == 0:
+    child = subprocess.Popen(command, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    try:
+        last = _last_message(child, on_progress, stopping)
+        child.wait(CANCEL_S)
+    except subprocess.TimeoutExpired:
+        last = None
+    finally:
+        code = _end(child)
+        if code is not None and code < 0:
+            EngineCache(build.cache).clear_partials()
+    if isinstance(last, BuildResult) and code == 0:
         return last
     if isinstance(last, BuildFailure):
         raise ProcunitError(last.error, where=last.where, remedy=last.remedy)
-    raise _error_from_exit_code(build, child.returncode)
+    raise _error_from_exit_code(build, code, child.pid)
 
 
 def _last_message(
@@ -135,17 +135,29 @@ def _lines(child: subprocess.Popen[bytes], stopping: Callable[[], bool]) -> Iter
         yield from lines
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """End a child that still runs: SIGTERM, then SIGKILL."""
+def _end(child: subprocess.Popen[bytes]) -> int | None:
+    """End a child that still runs: SIGTERM, then SIGKILL; returns its exit code.
+
+    None if it survives even that, because a call into a driver never returns; waiting for it would hang this thread.
+    """
+    if child.stdout is not None:
+        child.stdout.close()
     for number in (signal.SIGTERM, signal.SIGKILL):
         if child.poll() is None:
             child.send_signal(number)
             with suppress(subprocess.TimeoutExpired):
                 child.wait(CANCEL_S)
+    return child.poll()
 
 
-def _error_from_exit_code(build: EngineBuild, code: int) -> ProcunitError:
+def _error_from_exit_code(build: EngineBuild, code: int | None, pid: int) -> ProcunitError:
     by_hand = f"To see why, run: procunit {' '.join(build.arguments[:-1])}"
+    if code is None:
+        return ProcunitError(
+            f"the engine's build (process {pid}) hangs in a driver and cannot be ended",
+            where=str(build.bundle),
+            remedy="Restart the device",
+        )
     if code == -signal.SIGKILL:
         return ProcunitError(
             "the engine's build was killed, as the kernel does when memory runs out",

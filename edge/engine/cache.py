@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -87,7 +86,7 @@ class EngineCache:
         except ProcunitError as error:
             self.remove(key, str(error))
             return None
-        os.utime(folder)
+        self._mark_newest(folder)
         return engine
 
     def remove(self, key: EngineKey, problem: str) -> None:
@@ -117,7 +116,8 @@ class EngineCache:
                 where=str(folder),
                 remedy="Free space on the disk, or check who owns the folder",
             ) from error
-        self._prune(keep=folder)
+        self._mark_newest(folder)
+        self._prune()
         return CachedEngine(key, _plans(folder, sidecar))
 
     @contextmanager
@@ -208,10 +208,22 @@ class EngineCache:
     def _timing_path(self, key: EngineKey) -> Path:
         return self._directory / f"timing-{key.device_name}.cache"
 
-    def _prune(self, keep: Path) -> None:
-        used = {folder: folder.stat().st_mtime for folder in self._directory.glob("[0-9a-f]*") if folder.is_dir()}
-        used[keep] = time.time()
-        for folder in sorted(used, key=used.__getitem__, reverse=True)[KEPT_ENGINES:]:
+    def _used_ns(self) -> dict[Path, int]:
+        """The engines and the modification times that order them by their last use."""
+        return {folder: folder.stat().st_mtime_ns for folder in self._directory.glob("[0-9a-f]*") if folder.is_dir()}
+
+    def _mark_newest(self, folder: Path) -> None:
+        """Order an engine after all others: one second after the newest, whatever the clock says, as it may step.
+
+        Who may read the cache and not write it leaves the order as it is.
+        """
+        newest_ns = max(self._used_ns().values(), default=0) + 1_000_000_000
+        with suppress(OSError):
+            os.utime(folder, ns=(newest_ns, newest_ns))
+
+    def _prune(self) -> None:
+        used_ns = self._used_ns()
+        for folder in sorted(used_ns, key=used_ns.__getitem__, reverse=True)[KEPT_ENGINES:]:
             shutil.rmtree(folder, ignore_errors=True)
 
 

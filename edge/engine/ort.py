@@ -29,15 +29,20 @@ class OrtEngine:
         if set(inputs) != {"image", "bank"} or not {"anomaly_map", "anomaly_score"} <= outputs:
             raise ProcunitError("the graph does not have the bundle's inputs and outputs", where=self._where)
         self._runs = [(s, [i.name for i in s.get_inputs()], [o.name for o in s.get_outputs()]) for s in sessions]
-        bank_shape = inputs["bank"]
-        if len(bank_shape) != 2 or not isinstance(bank_shape[1], int):
-            raise ProcunitError(f"the graph's input bank has the shape {bank_shape}", where=self._where)
-        self._features = bank_shape[1] - 2
+        if len(inputs["bank"]) != 2 or not isinstance(inputs["bank"][1], int):
+            raise ProcunitError(
+                f"the graph's input `bank` is {inputs['bank']}, its number of features is not fixed",
+                where=self._where,
+                remedy="Have the bundle exported again",
+            )
+        self._features = inputs["bank"][1] - 2
         self._options, self._interrupted = ort.RunOptions(), False
         self.swap_bank(bank)
 
     def infer(self, tiles_u8: NDArray[np.uint8]) -> Outputs:
         """The outputs for tiles [N, H, W, C]; see `Engine`."""
+        if self._bank is None:
+            raise EngineError("the engine is closed")
         feeds = {"image": ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(tiles_u8)), "bank": self._bank}
         arrays: dict[str, NDArray[np.float32]] = {}
         for session, inputs, outputs in self._runs:
@@ -51,20 +56,20 @@ class OrtEngine:
 
     def swap_bank(self, bank: NDArray[np.float32]) -> None:
         """Use another bank [M, D + 1]; see `Engine`."""
-        if bank.shape[1] != self._features + 1:
+        features = bank.shape[1] - 1 if bank.ndim == 2 else "no"
+        if features != self._features:
             raise ProcunitError(
-                f"the bank has {bank.shape[1] - 1} features per row, the graph needs {self._features}",
-                where=self._where,
+                f"the bank has {features} features per row, the graph needs {self._features}", where=self._where
             )
-        self._bank = ort.OrtValue.ortvalue_from_numpy(folded_rows(bank))
+        self._bank: ort.OrtValue | None = ort.OrtValue.ortvalue_from_numpy(folded_rows(bank))
 
     def interrupt(self) -> None:
         """End a running inference before its next operator, and every later one; any thread may call."""
         self._interrupted = self._options.terminate = True
 
     def close(self) -> None:
-        """Release the sessions and the bank."""
-        del self._runs, self._bank
+        """Release the sessions and the bank; a second call does nothing."""
+        self._runs, self._bank = [], None
 
 
 def session_from_graph(graph: StoredFile, threads: int) -> ort.InferenceSession:

@@ -17,7 +17,7 @@ from typing import Protocol
 from edge.contract.encoding import rounded_score
 from edge.contract.payloads import shows_frame
 from edge.errors import ProcunitError
-from edge.frames.files import KEPT, RING, UNSENT, FrameFiles, StoredFrame, frame_name, part_hash
+from edge.frames.files import FrameFiles
 from edge.frames.heatmap import relevance_from_scores
 from edge.frames.image import (
     Record,
@@ -27,10 +27,13 @@ from edge.frames.image import (
 )
 from edge.frames.labels import NOBODY, Labeller, checked_label
 from edge.frames.pin_record import LabelEntry, check_key, entry_from_labeller
+from edge.frames.stored import KEPT, RING, UNSENT, StoredFrame, frame_name, part_hash
 from edge.geometry import Geometry
 from edge.messages import Inspection, PinAnswer, PixelArray, Scores, Verdict
 from edge.system.clock import utc_now
 
+FRAMES_CLOSE_S = 15.0
+"""How long the queued frames may take at the end; those that are left then are not kept."""
 MAX_WAITING_BYTES = 64 << 20
 """Limit on pixels waiting for the disk; half of it for frames that are not published."""
 
@@ -76,7 +79,7 @@ class FrameStore:
     def __init__(
         self, directory: Path, quota_bytes: int, geometry: Geometry | None = None, bundle_id: str | None = None
     ) -> None:
-        self.error: Exception | None = None
+        self.error: Exception | None
         self.dropped = 0
         self._geometry = geometry or Geometry()
         self._bundle_id = bundle_id
@@ -95,6 +98,7 @@ class FrameStore:
                 where=str(directory),
                 remedy="Check its owner, its mode and its disk",
             ) from error
+        self.error = self._files.problem
         self._writer = threading.Thread(target=self._write_loop, name="frames", daemon=True)
         self._writer.start()
 
@@ -173,11 +177,17 @@ class FrameStore:
             return self._waiting_changed.wait_for(lambda: self._waiting_bytes == 0, timeout_s)
 
     def close(self) -> None:
-        """Write the queued frames and end the thread."""
+        """Write the queued frames and end the thread; what takes longer than `FRAMES_CLOSE_S` is given up."""
         with self._waiting_changed:
             self._closing = True
             self._waiting_changed.notify_all()
-        self._writer.join()
+        self._writer.join(FRAMES_CLOSE_S)
+        with self._waiting_changed:
+            left = len(self._waiting)
+            self._waiting.clear()
+        if left:
+            self.dropped += left
+            _logger.warning("%d frames could not be written within %.0f s and are not kept", left, FRAMES_CLOSE_S)
 
     def __enter__(self) -> FrameStore:
         return self
@@ -235,7 +245,7 @@ class FrameStore:
         while (waiting := self._next_waiting()) is not None:
             try:
                 self._write(waiting)
-                self.error = self._files.low_disk
+                self.error = self._files.problem
             except Exception as error:
                 if self.error is None:
                     _logger.exception("frame %s cannot be written", waiting.name)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from edge.camera.source import Arrival, CameraError, FrameError, FrameSource, SourceEnded
@@ -49,8 +50,11 @@ class Capture:
         self._stopping = threading.Event()
         self._source: FrameSource | None = None
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
+        self._refuses_parts = False
         self.ended = False
         """True once the source has reported that no part will follow."""
+        self.problem = ""
+        """Why the thread failed; the camera is not the reason."""
 
     def open(self) -> None:
         """Open the camera for the first time, before `start`; if it does not answer, the thread tries again.
@@ -93,25 +97,47 @@ class Capture:
                 return
             except CameraError as error:
                 self._board.report(FaultId.CAMERA_FAILED, str(error))
-            except Exception as error:
-                _logger.exception("the camera failed unexpectedly")
-                self._board.report(FaultId.CAMERA_FAILED, f"{type(error).__name__}: {error}")
+            except Exception as error:  # not the camera (`_driver_call`): the supervisor ends the program
+                _logger.exception("the capture thread failed")
+                self.problem = f"{type(error).__name__}: {error}"
+                return
             pause_s = _FIRST_PAUSE_S if self._last_counter != counter else min(2 * pause_s, _LONGEST_PAUSE_S)
             self._stopping.wait(pause_s)
 
     def _take_parts(self) -> None:
-        source = self._source or self._open_camera(self._last_counter)
+        with _driver_call():
+            source = self._source or self._open_camera(self._last_counter)
         self._source = None
         try:
             while not self._stopping.is_set():
-                if source.self_paced and not self._trigger_queue.wait_for_free_slot(_POLL_S):
+                if source.self_paced and not self._may_ask_for_part():
                     continue
-                arrival = source.wait_arrival(_POLL_S)
+                with _driver_call():
+                    arrival = source.wait_arrival(_POLL_S)
                 self._board.end(FaultId.CAMERA_FAILED)
-                if arrival is not None:
+                if arrival is not None and self._may_take_parts():
                     self._take_part(source, arrival)
         finally:
-            source.close()
+            with _driver_call():
+                source.close()
+
+    def _may_ask_for_part(self) -> bool:
+        """Whether a source that waits for the inspection may give the next part; takes a moment if not."""
+        if not self._may_take_parts():
+            self._stopping.wait(_POLL_S)
+            return False
+        return self._trigger_queue.wait_for_free_slot(_POLL_S)
+
+    def _may_take_parts(self) -> bool:
+        """False while no further result could be stored: such a part stays missing in the counter, and gets its result
+        `device_down` by that, once results can be stored again."""
+        refuses = self._outbox.overfull
+        if refuses and not self._refuses_parts:
+            _logger.error("no part is inspected until the disk takes results again: too many wait in memory")
+        elif self._refuses_parts and not refuses:
+            _logger.info("parts are inspected again: the disk takes results")
+        self._refuses_parts = refuses
+        return not refuses
 
     def _take_part(self, source: FrameSource, arrival: Arrival) -> None:
         self._take_missed(arrival)
@@ -121,7 +147,8 @@ class Capture:
             return
         frame: Frame | None = None
         try:
-            frame = source.read_frame(arrival)
+            with _driver_call():
+                frame = source.read_frame(arrival)
         except FrameError as error:
             self._board.report(FaultId.BAD_FRAME, str(error))
         finally:
@@ -162,3 +189,15 @@ class Capture:
         self._next_seq += 1
         self._last_counter = arrival.counter
         return trigger
+
+
+@contextmanager
+def _driver_call() -> Iterator[None]:
+    """Turn the exceptions of a driver into `CameraError`, so that they are not taken for those of the outbox."""
+    try:
+        yield
+    except (CameraError, FrameError, SourceEnded):
+        raise
+    except Exception as error:  # drivers' classes share no base
+        _logger.exception("the camera failed unexpectedly")
+        raise CameraError(f"{type(error).__name__}: {error}") from error

@@ -89,7 +89,8 @@ class Inspector:
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the thread to end; False if it still runs after `timeout_s`."""
-        self._thread.join(timeout_s)
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
         return not self.running
 
     def show_next(self) -> None:
@@ -119,9 +120,7 @@ class Inspector:
 
     def _run(self) -> None:
         try:
-            self.keeper.open()
-            self.ready = True
-            self._inspect_all()
+            self._open_and_inspect()
         except BuildCancelledError:
             _logger.info("stopping: the engine build was cancelled")
         except EngineUnavailableError as error:
@@ -130,6 +129,12 @@ class Inspector:
             self.failed = True
             _logger.exception("the inspect thread failed")
             self._board.report(FaultId.THREAD_FAILED, f"inspect: {type(error).__name__}: {error}")
+
+    def _open_and_inspect(self) -> None:
+        try:
+            self.keeper.open()
+            self.ready = True
+            self._inspect_all()
         finally:
             self.keeper.close()
 
@@ -175,9 +180,9 @@ class Inspector:
             self._snapshot.clear()
         result = result_from_inspection(inspection, self._context, snapshot=snapshot)
         payload = bytes_from_payload(result)
+        self.verdicts[inspection.decision.verdict] += 1
         self._outbox.close_trigger(trigger.seq, payload)
         self._frames.put(inspection, result.result_id, snapshot=snapshot)
-        self.verdicts[inspection.decision.verdict] += 1
         self.result_bytes = len(payload)
         if inspection.scores is not None:
             self.latencies.add(inspection.timings)

@@ -114,9 +114,9 @@ def line_from_settings(
         position = command_state.position
         publisher.set_command_position(position.state_id, position.counter)
 
-    publisher = Publisher(outbox, frames, settings.mqtt, settings.device, on_command)
+    publisher = Publisher(outbox, frames, settings.mqtt, settings.device, on_command, board.active_problems)
     publish_position()
-    metrics = DeviceMetrics(device, outbox, inspector, publisher, settings.state_dir)
+    metrics = DeviceMetrics(device, outbox, frames, inspector, publisher, settings.state_dir)
     desk = CommandDesk(
         root,
         device,

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from edge.contract.payloads import DiskUse, Metrics
+from edge.frames.store import FrameStore
 from edge.line.inspector import Inspector
 from edge.messages import Verdict
 from edge.mqtt.publisher import Publisher
@@ -26,6 +27,7 @@ class DeviceMetrics:
         self,
         device: str,
         outbox: Outbox,
+        frames: FrameStore,
         inspector: Inspector,
         publisher: Publisher,
         state_dir: Path,
@@ -33,6 +35,7 @@ class DeviceMetrics:
     ) -> None:
         self._device = device
         self._outbox = outbox
+        self._frames = frames
         self._inspector = inspector
         self._publisher = publisher
         self._state_dir = state_dir
@@ -50,6 +53,8 @@ class DeviceMetrics:
             latencies=self._inspector.latencies.percentiles(),
             backlog=self._outbox.backlog(),
             quarantined=self._publisher.state.quarantined,
+            unstored=self._outbox.unstored,
+            frames_dropped=self._frames.dropped,
             disk=_disk_use(self._state_dir),
             temperatures_c=temperatures_c(self._thermal_dir),
         )

@@ -48,6 +48,7 @@ class Supervisor:
         self._linked_monotonic_s = time.monotonic()
         self._metrics_due_s = time.monotonic()
         self._running_since_s: float | None = None
+        self._frames_dropped = 0
 
     def wait_for_engine(self, signals: StopSignals) -> Reason | None:
         """Report the progress of the engine until it is ready (None), or until the daemon must stop."""
@@ -82,14 +83,15 @@ class Supervisor:
             self._watch()
             self._report_status()
             self._log_retention_once()
-            if line.inspector.failed:
+            if line.inspector.failed or line.outbox.ended:
+                self._watch()  # what ended it, for the last status
                 return Reason.FAILURE
             if line.capture.ended:
                 line.trigger_queue.close()
-                if not line.inspector.running:
-                    return Reason.END_OF_REPLAY
+                if not line.inspector.running:  # it may have failed since it was asked above
+                    return Reason.FAILURE if line.inspector.failed else Reason.END_OF_REPLAY
             elif not line.capture.running:
-                line.board.report(FaultId.THREAD_FAILED, "capture")
+                line.board.report(FaultId.THREAD_FAILED, f"capture: {line.capture.problem}")
                 return Reason.FAILURE
         return Reason.SIGNAL
 
@@ -116,6 +118,10 @@ class Supervisor:
                 self._line.board.end(fault_id)
             else:
                 self._line.board.report(fault_id, str(problem))
+        dropped = self._line.frames.dropped
+        if dropped != self._frames_dropped:
+            self._frames_dropped = dropped
+            self._line.board.report(FaultId.FRAMES_DROPPED, f"{dropped} since the start")
         self._line.board.end_quiet()
         now_s = time.monotonic()
         if now_s >= self._metrics_due_s:

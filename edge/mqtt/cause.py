@@ -7,8 +7,8 @@ import time
 
 from edge.fault_board import put_event
 from edge.faults import FAULTS, FaultId
-from edge.frames.files import StoredFrame
 from edge.frames.store import FrameStore
+from edge.frames.stored import StoredFrame
 from edge.mqtt.across_connections import AcrossConnections
 from edge.mqtt.client import LinkError
 from edge.mqtt.client_id_watch import ClientIdWatch

@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable
 
 from edge.contract.results import payload_below
 from edge.contract.topics import STATUS
-from edge.frames.files import StoredFrame
 from edge.frames.store import FrameStore
+from edge.frames.stored import StoredFrame
 from edge.mqtt.across_connections import AcrossConnections
 from edge.mqtt.backoff import Backoff
 from edge.mqtt.beside_results import BesideResults
@@ -90,7 +91,7 @@ class Delivery:
     @property
     def unfinished(self) -> bool:
         """Whether a message is unsent or in flight."""
-        return bool(not self._window.only_a_frame or self._page or self._outbox.unacknowledged(self._last_id, 1))
+        return bool(not self._window.only_a_frame or self._page or self._unsent(1))
 
     @property
     def in_flight(self) -> list[StoredMessage]:
@@ -194,7 +195,14 @@ class Delivery:
 
     def _all_results_sent(self) -> bool:
         """Whether every message was written to the outbox and sent, so that a frame's own result was sent before it."""
-        return self._outbox.flush(_COMMIT_S) and not self._outbox.unacknowledged(self._last_id, 1)
+        return self._outbox.flush(_COMMIT_S) and not self._unsent(1)
+
+    def _unsent(self, limit: int) -> list[StoredMessage]:
+        """The next messages; none from a damaged database: the program stops then, and this connection tells it."""
+        try:
+            return self._outbox.unacknowledged(self._last_id, limit)
+        except sqlite3.DatabaseError:
+            return []
 
     def _wait(self, longest_s: float = _TICK_S) -> None:
         if self._window.look_for_silence(PUBACK_TIMEOUT_S):
@@ -309,7 +317,7 @@ class Delivery:
 
     def _next_message(self) -> StoredMessage | None:
         if not self._page:
-            self._page.extend(self._outbox.unacknowledged(self._last_id, _PAGE))
+            self._page.extend(self._unsent(_PAGE))
             self._all_read = not self._page
         if not self._page:
             return None

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from edge.contract.topics import FRAME_HEATMAP, FRAME_IMAGE, JPEG, Topic
 from edge.errors import ProcunitError
-from edge.frames.files import StoredFrame
 from edge.frames.image import heatmap_from_file, jpeg_from_file
 from edge.frames.store import FrameStore
+from edge.frames.stored import StoredFrame
 from edge.mqtt.connection import Connection
 from edge.mqtt.refused_topics import RefusedTopics
 

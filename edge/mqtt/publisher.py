@@ -71,11 +71,16 @@ class PublisherState:
     frames_sent: int
 
 
+_Shown = tuple[StatusContent, tuple[FaultId, ...]]
+"""What the status shows; it is published again when this changes."""
+
+
 class Publisher:
     """Sends the outbox's messages and the frames for review on a thread, over one connection after the other.
 
     It reconnects to a broker that is absent, restarts or refuses, after a pause of at most 10 s. Messages on
-    `{root}/cmd/{name}` go to `on_command`, one at a time, on the thread `commands`.
+    `{root}/cmd/{name}` go to `on_command`, one at a time, on the thread `commands`. `active_faults` go into the status,
+    which is published again when they change: an event would wait for the disk, which may be what fails.
     """
 
     def __init__(
@@ -85,6 +90,7 @@ class Publisher:
         settings: MqttSettings,
         device: DeviceSettings,
         on_command: Callable[[Incoming], None] | None = None,
+        active_faults: Callable[[], tuple[FaultId, ...]] = tuple,
     ) -> None:
         self._outbox = outbox
         self._frames = frames
@@ -115,6 +121,7 @@ class Publisher:
         self._random = SystemRandom()
         self._reduced_status = ""
         self._backoff = Backoff()
+        self._active_faults = active_faults
         self._inlet = CommandInlet(on_command) if on_command is not None else None
         self._dropped_reported = 0
         self._next_dropped_report_s = 0.0
@@ -144,6 +151,8 @@ class Publisher:
         self._stop_at_monotonic_s = time.monotonic() + max(0.0, timeout_s - STATUS_TIMEOUT_S)
         self._stopping.set()
         self._outbox.wakeup.set()
+        if self._thread.ident is None:  # never started
+            return
         self._thread.join(timeout_s + STATUS_TIMEOUT_S)
         if self._inlet is not None:
             self._inlet.stop(STATUS_TIMEOUT_S)
@@ -241,13 +250,13 @@ class Publisher:
         finally:
             connection.abandon()
 
-    def _deliver(self, delivery: Delivery, files: TlsFiles, published: StatusContent) -> None:
+    def _deliver(self, delivery: Delivery, files: TlsFiles, published: _Shown) -> None:
         """Send until the publisher stops, or has to reconnect because certificates were exchanged."""
         files_checked_s = status_s = time.monotonic()
         while not self._stopping.is_set():
             delivery.step()
             now_s = time.monotonic()
-            if (self._changing != published or delivery.status_due) and now_s - status_s >= _STATUS_INTERVAL_S:
+            if (self._shown != published or delivery.status_due) and now_s - status_s >= _STATUS_INTERVAL_S:
                 published, status_s = self._publish_status(delivery), now_s
             if now_s - files_checked_s >= FILE_CHECK_INTERVAL_S:
                 files_checked_s = now_s
@@ -271,11 +280,15 @@ class Publisher:
         _logger.warning("commands arrive too fast or are too large: %s", detail)
         put_event(self._outbox, self._across.device, FaultId.COMMAND_FLOOD, detail)
 
-    def _publish_status(self, delivery: Delivery) -> StatusContent:
-        """Publish the status; returns what it contains of what changes."""
-        changing = self._changing
+    @property
+    def _shown(self) -> _Shown:
+        return self._changing, self._active_faults()
+
+    def _publish_status(self, delivery: Delivery) -> _Shown:
+        """Publish the status; returns what it shows."""
+        shown = self._shown
         delivery.publish_status(bytes_from_payload(self.status), STATUS_TIMEOUT_S)
-        return changing
+        return shown
 
     def _limits_from_connack(self, connection: Connection) -> Connected:
         deadline = time.monotonic() + CONNACK_TIMEOUT_S
@@ -302,7 +315,8 @@ class Publisher:
         note = self._client_id_watch.problem(time.monotonic())
         note = note or (None if self._settings.protocol == "5" else UNVERIFIABLE)
         device, epoch = self._across.device, self._outbox.epoch
-        return self._changing.status(state, time_utc, device, epoch, self._version, note)
+        status = self._changing.status(state, time_utc, device, epoch, self._version, note)
+        return status if state == "offline" else status.model_copy(update={"faults": self._active_faults()})
 
     def _log_link(self, detail: str) -> None:
         if detail != self._detail:

@@ -46,7 +46,15 @@ CREATE TABLE replays (
 CREATE TABLE commands (cmd_id TEXT PRIMARY KEY, expires_s REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE filler (bytes BLOB NOT NULL);
 """
-"""Schema 2; `settled_s` is the Unix time of the acknowledgement, NULL for rows settled under schema 1."""
+"""Schema 2; `settled_s` is the running time (`running_time.py`) of the acknowledgement, NULL for rows settled under
+schema 1."""
+
+_RUNNING = """
+CREATE TABLE IF NOT EXISTS running (seconds INTEGER NOT NULL);
+INSERT INTO running SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM running);
+"""
+"""Beside schema 2, so that the version before can still open the file: it kept Unix times in `settled_s`, takes the
+smaller numbers of this one for times of a clock that was not set, and deletes those messages by size alone."""
 
 _INDEXES = (
     "CREATE INDEX IF NOT EXISTS acknowledged ON messages(message_id) WHERE state = 'acknowledged'",
@@ -78,12 +86,16 @@ class Database:
 
         The ballast file then takes the space of the log, so that the database can be opened again on a full disk.
         """
-        self.reader.close()
-        self.writer.close()
-        self.database_file.close()  # closing it drops SQLite's locks on the file (fcntl(2))
-        self.index_file.close()
-        keep_ballast(self.path)
-        self.lock_file.close()
+        try:
+            self.reader.close()
+            self.writer.close()
+            self.database_file.close()  # closing it drops SQLite's locks on the file (fcntl(2))
+            self.index_file.close()
+            keep_ballast(self.path)
+        except (OSError, sqlite3.Error) as error:  # what was committed is in the log, and is found there
+            _logger.warning("%s cannot be closed properly: %s", self.path, error)
+        finally:
+            self.lock_file.close()
 
 
 def open_database(path: Path) -> Database:
@@ -112,7 +124,10 @@ def open_database(path: Path) -> Database:
 
 def mark_damaged(path: Path) -> None:
     """Mark the database to be moved aside at the next start, as the check there may not find this damage."""
-    _damage_marker(path).touch()
+    try:
+        _damage_marker(path).touch()
+    except OSError as error:  # a disk that fails altogether: the next start will see
+        _logger.warning("%s cannot be marked as damaged: %s", path, error)
 
 
 def _damage_marker(path: Path) -> Path:
@@ -192,6 +207,7 @@ def _check_and_migrate(db: sqlite3.Connection, path: Path) -> None:
         raise sqlite3.DatabaseError(verdict)
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if version == SCHEMA_VERSION:
+        _execute_all(db, _RUNNING)
         return
     if version not in (0, 1):
         raise ProcunitError(
@@ -204,6 +220,7 @@ def _check_and_migrate(db: sqlite3.Connection, path: Path) -> None:
         _execute_all(db, _JOURNAL_AND_MESSAGES)
         db.execute("INSERT INTO journal VALUES (?, 0, NULL)", (secrets.token_hex(8),))
     _execute_all(db, _REPLAYS_COMMANDS_AND_FILLER.format(now_utc=utc_now()))
+    _execute_all(db, _RUNNING)
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     db.execute("COMMIT")
 

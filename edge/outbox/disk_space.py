@@ -25,17 +25,16 @@ import math
 import os
 import shutil
 import sqlite3
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from edge.system.clock import EARLIEST_CREDIBLE_S
+from edge.outbox.running_time import FIRST_UNIX_S, RunningTime
 
 RETAINED_BYTES = 1 << 30
 RETAINED_S = 7 * 24 * 3600
-"""Acknowledged messages are kept for a replay until they are this old or the database is this large; refused ones until
-they alone are as large."""
+"""Acknowledged messages are kept for a replay while the device runs for this long, or until the database is this large;
+refused ones until they alone are as large."""
 RESERVE_BYTES = 64 << 20
 """Filler, written during the first 16 s: space for about 30,000 results, four hours at two parts per second."""
 LOW_DISK_BYTES = 64 << 20
@@ -118,11 +117,12 @@ class DiskSpace:
     `shortage` is None, or while the disk is nearly full a text with the free and reserved space.
     """
 
-    def __init__(self, path: Path, db: sqlite3.Connection, file: BinaryIO) -> None:
+    def __init__(self, path: Path, db: sqlite3.Connection, file: BinaryIO, running_time: RunningTime) -> None:
         self.shortage: str | None = None
         self._path = path
         self._db = db
         self._file = file
+        self._running_time = running_time
         self._page_bytes = self._pragma("page_size")
         self._watch_disk()
 
@@ -133,6 +133,7 @@ class DiskSpace:
             sqlite3.Error: the step is not possible now.
         """
         self._watch_disk()
+        self._running_time.keep(self._db)
         free_bytes = self._pragma("freelist_count") * self._page_bytes
         if self.shortage is not None:
             if free_bytes < _FREE_BYTES:
@@ -142,8 +143,8 @@ class DiskSpace:
             self._fill()
         if self._pragma("page_count") * self._page_bytes - free_bytes > RETAINED_BYTES + RESERVE_BYTES:
             self._trim()
-        elif self._oldest_settled_s() < time.time() - RETAINED_S:
-            self._trim(int(time.time()) - RETAINED_S)
+        elif self._oldest_settled_s() < (too_old_s := self._running_time.now_s() - RETAINED_S):
+            self._trim(too_old_s)
 
     def release_space(self) -> bool:
         """After a write that found the disk full: copy the log into the file, delete filler or acknowledged messages.
@@ -188,14 +189,16 @@ class DiskSpace:
         return int(self._db.execute("SELECT COUNT(*) FROM filler").fetchone()[0])
 
     def _oldest_settled_s(self) -> float:
-        """Unix time when the oldest acknowledged message was settled; infinite if none was or the clock was not set."""
-        row = self._db.execute(
+        """Running time when the oldest acknowledged message was settled; infinite if there is none."""
+        oldest = self._db.execute(
             "SELECT settled_s FROM messages WHERE state = 'acknowledged' ORDER BY message_id LIMIT 1"
         ).fetchone()
-        return float(row[0]) if row and row[0] and row[0] >= EARLIEST_CREDIBLE_S else math.inf
+        if oldest is None:
+            return math.inf
+        return float(oldest[0]) if oldest[0] is not None and oldest[0] < FIRST_UNIX_S else 0.0
 
     def _trim(self, settled_before_s: float = math.inf) -> bool:
-        """Delete the oldest acknowledged messages that were settled before this Unix time; False if there are none.
+        """Delete the oldest acknowledged messages that were settled before this running time; False if there are none.
 
         Without a time, and if there are none, the oldest messages that the broker refused are deleted.
         """
@@ -208,8 +211,9 @@ class DiskSpace:
 
     def _delete(self, oldest: str, settled_before_s: float) -> int:
         return self._db.execute(
-            f"DELETE FROM messages WHERE message_id IN ({oldest}) AND coalesce(settled_s, 0) < ?",  # noqa: S608
-            (_TRIM_ROWS, settled_before_s),
+            f"DELETE FROM messages WHERE message_id IN ({oldest}) "  # noqa: S608
+            "AND CASE WHEN settled_s < ? THEN settled_s ELSE 0 END < ?",
+            (_TRIM_ROWS, FIRST_UNIX_S, settled_before_s),
         ).rowcount
 
     def _pragma(self, name: str) -> int:

@@ -12,8 +12,8 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -22,14 +22,20 @@ from typing import Any
 
 from edge.errors import ProcunitError
 from edge.messages import Trigger
+from edge.outbox import changes
 from edge.outbox.command_memory import CommandMemory
 from edge.outbox.database import open_database
 from edge.outbox.refused_messages import IS_TOO_LARGE, RefusedMessages
-from edge.outbox.writer import OutboxWriter
+from edge.outbox.running_time import RunningTime
+from edge.outbox.writer import OutboxEndedError, OutboxWriter, Write
 from edge.system.clock import utc_now
 
 MAX_REPLAYS = 16
 """Limit on waiting replays."""
+CLOSE_S = 5.0
+"""How long the last commit may take before the outbox is left as it is."""
+
+_ABOVE_ALL_IDS = 2**63 - 1
 
 _logger = logging.getLogger(__name__)
 
@@ -37,7 +43,7 @@ _logger = logging.getLogger(__name__)
 class MessageKind(str, Enum):
     """The kind of a stored message; also its topic below the device's root."""
 
-    RESULT = "result"
+    RESULT = changes.RESULT
     EVENT = "event"
 
 
@@ -92,14 +98,34 @@ class Outbox:
         self._reader = self._database.reader
         self.epoch, self.set_aside = self._database.epoch, self._database.set_aside
         self._reader_lock = threading.Lock()
-        self._writer = OutboxWriter(self._database, self.wakeup)
+        self._read_error: Exception | None = None
+        self._closed = False
+        self._running_time = RunningTime(self._database.writer)
+        self._writer = OutboxWriter(self._database, self.wakeup, self._running_time)
         self.command_memory = CommandMemory(self._reader, self._writer)
-        self.refused = RefusedMessages(self._read, self._writer, partial(self._message, replay_id=None))
+        self.refused = RefusedMessages(
+            self._read, self._writer, partial(self._message, replay_id=None), self._running_time.now_s
+        )
 
     @property
     def error(self) -> Exception | None:
-        """Why writing fails at present, or None; meanwhile writes wait in memory and are tried again."""
-        return self._writer.error
+        """Why the disk fails at present, or None; meanwhile writes wait in memory and are tried again."""
+        return self._writer.error or self._read_error
+
+    @property
+    def ended(self) -> bool:
+        """True if nothing can be stored until the next start."""
+        return self._writer.ended
+
+    @property
+    def unstored(self) -> int:
+        """Verdicts that are only in memory; after `close` the verdicts that are lost."""
+        return self._writer.unstored
+
+    @property
+    def overfull(self) -> bool:
+        """True while so many writes wait in memory that no further part may be taken."""
+        return self._writer.overfull
 
     @property
     def shortage(self) -> str | None:
@@ -121,46 +147,68 @@ class Outbox:
         return [OpenTrigger(*row) for row in rows]
 
     def open_trigger(self, trigger: Trigger) -> None:
-        """Journal a trigger; returns at once."""
+        """Journal a trigger; returns at once.
+
+        Raises:
+            OutboxEndedError: nothing can be stored any more; the same for `close_trigger`.
+        """
         row = (trigger.seq, trigger.frame_id, trigger.part_id, trigger.counter, trigger.triggered_at_utc)
-        self._writer.hand_in(partial(_journal_trigger, row))
+        self._writer.hand_in(partial(changes.journal_trigger, row))
 
     def close_trigger(self, seq: int, payload: bytes) -> None:
         """Store the result of a trigger and delete its journal row, in one transaction; returns at once.
 
         If the trigger is not open, its first result is kept and this one is dropped.
         """
-        self._writer.hand_in(partial(_store_result, seq, payload, utc_now()))
+        self._writer.hand_in(partial(changes.store_result, seq, payload, utc_now()), is_verdict=True)
 
     def put_event(self, payload: bytes) -> None:
-        """Store an event; returns at once."""
-        self._writer.hand_in(partial(_store, MessageKind.EVENT, None, payload, utc_now()))
+        """Store an event; returns at once. It is lost while far too many writes wait for the disk.
+
+        Raises:
+            OutboxEndedError: nothing can be stored any more.
+        """
+        if self._writer.takes_events:
+            self._writer.hand_in(partial(changes.store, MessageKind.EVENT.value, None, payload, utc_now()))
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything handed in before is committed; False after the timeout or if the writer has ended."""
         return self._writer.flush(timeout_s)
 
     def unacknowledged(self, after_id: int, limit: int) -> list[StoredMessage]:
-        """Up to `limit` messages to be sent with ids above `after_id`, in the order of their storing."""
-        rows = self._read(
-            "SELECT message_id, kind, seq, topic, payload, created_at_utc, NULL FROM messages "
-            "WHERE state = 'pending' AND message_id > ? ORDER BY message_id LIMIT ?",
-            (after_id, limit),
-        )
+        """Up to `limit` messages to be sent with ids above `after_id`, in the order of their storing.
+
+        No message while the disk cannot be read: `error` says so, and the connection to the broker lives on to tell it.
+        """
+        if self.ended:
+            return []
+        try:
+            rows = self._read(
+                "SELECT message_id, kind, seq, topic, payload, created_at_utc, NULL FROM messages "
+                "WHERE state = 'pending' AND message_id > ? ORDER BY message_id LIMIT ?",
+                (after_id, limit),
+            )
+        except sqlite3.OperationalError as error:
+            self._read_error = error
+            return []
+        self._read_error = None
         return [self._message(row, None) for row in rows]
 
     def acknowledge(self, message_ids: Sequence[int]) -> None:
         """Mark messages as acknowledged by the broker; returns at once."""
-        now_s = int(time.time())
-        self._writer.hand_in(partial(_settle, [("acknowledged", None, now_s, row) for row in message_ids]))
+        now_s = self._running_time.now_s()
+        self._note(partial(changes.settle, [("acknowledged", None, now_s, row) for row in message_ids]))
 
     def quarantine(self, message_id: int, reason: str) -> None:
         """Set a message aside that the broker refuses; it is kept with the reason (`refused`). Returns at once."""
-        self._writer.hand_in(partial(_settle, [("quarantined", reason, int(time.time()), message_id)]))
+        self._note(partial(changes.settle, [("quarantined", reason, self._running_time.now_s(), message_id)]))
 
     def newest_id(self) -> int:
         """The highest message id so far; messages stored later have higher ids, whatever the clock does."""
-        rows = self._read("SELECT seq FROM sqlite_sequence WHERE name = 'messages'")
+        try:
+            rows = self._read("SELECT seq FROM sqlite_sequence WHERE name = 'messages'")
+        except sqlite3.OperationalError:  # `error` says so; unknown, so above all of them
+            return _ABOVE_ALL_IDS
         return int(rows[0][0]) if rows else 0
 
     def backlog(self) -> int:
@@ -174,8 +222,10 @@ class Outbox:
         continues after a restart.
 
         Raises:
-            ProcunitError: the epoch is another one, the range is empty, or too many replays wait.
+            ProcunitError: the epoch is another one, the range is empty, too many replays wait, or the disk fails.
         """
+        if self.error is not None:
+            raise ProcunitError(f"the disk fails: {self.error}", remedy="Ask again when `outbox_failed` is over")
         if epoch != self.epoch:
             raise ProcunitError(f"epoch {epoch} is not stored here", remedy=f"Ask for results of epoch {self.epoch}")
         if first_seq > last_seq:
@@ -185,7 +235,7 @@ class Outbox:
         within = f"FROM messages WHERE kind = 'result' AND seq BETWEEN ? AND ? AND NOT {IS_TOO_LARGE}"
         stored, last_stored = self._read(f"SELECT COUNT(*), MAX(seq) {within}", (first_seq, last_seq))[0]
         if stored:
-            self._writer.hand_in(partial(_start_replay, first_seq, last_stored))
+            self._writer.hand_in(partial(changes.start_replay, first_seq, last_stored))
         return int(stored)
 
     def replayed(self, after: StoredMessage | None, limit: int) -> list[StoredMessage]:
@@ -193,6 +243,14 @@ class Outbox:
 
         `after` is the last result already in flight; None starts after the last acknowledged one.
         """
+        if self.ended:
+            return []
+        try:
+            return self._replayed(after, limit)
+        except sqlite3.DatabaseError:  # `error` says so
+            return []
+
+    def _replayed(self, after: StoredMessage | None, limit: int) -> list[StoredMessage]:
         for replay_id, next_seq, last_seq in self._read("SELECT replay_id, next_seq, last_seq FROM replays ORDER BY 1"):
             first_seq = next_seq
             if after is not None and after.replay_id is not None and after.seq is not None:
@@ -209,24 +267,38 @@ class Outbox:
             if rows:
                 return [self._message(row, replay_id) for row in rows]
             if first_seq == next_seq:  # none of its results is stored any more
-                self._writer.hand_in(partial(_advance_replay, replay_id, last_seq))
+                self._note(partial(changes.advance_replay, replay_id, last_seq))
         return []
 
     def acknowledge_replayed(self, message: StoredMessage) -> None:
         """Mark this result of a replay and all before it as acknowledged; returns at once."""
         if message.replay_id is not None and message.seq is not None:
-            self._writer.hand_in(partial(_advance_replay, message.replay_id, message.seq))
+            self._note(partial(changes.advance_replay, message.replay_id, message.seq))
 
     def close(self) -> None:
-        """Commit what was handed in (with one last try if writing fails) and close the database."""
-        self._writer.close()
-        self._database.close()
+        """Commit what was handed in (with one last try if writing fails) and close the database.
+
+        Takes at most `CLOSE_S` and the time to close the files; a second call does nothing.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        if self._writer.close(CLOSE_S):
+            self._database.close()
+        else:
+            _logger.error("the disk of the outbox does not answer within %.0f s; it is left as it is", CLOSE_S)
 
     def __enter__(self) -> Outbox:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _note(self, write: Write) -> None:
+        """Hand in a change that may be lost, because what it notes is then done again; else memory would fill."""
+        if not self.overfull:
+            with suppress(OutboxEndedError):
+                self._writer.hand_in(write)
 
     def _message(self, row: tuple[Any, ...], replay_id: int | None) -> StoredMessage:
         message_id, kind, seq, topic, payload, created_at_utc, refusal = row
@@ -242,40 +314,3 @@ class Outbox:
             if type(error) is sqlite3.DatabaseError:  # a corrupt database; its subclasses mean other errors
                 self._writer.end_damaged(error)
             raise
-
-
-def _journal_trigger(row: tuple[int, str, str | None, int, str], db: sqlite3.Connection) -> int:
-    db.execute("INSERT INTO triggers VALUES (?, ?, ?, ?, ?)", row)
-    db.execute("UPDATE journal SET last_seq = ?, last_counter = ?", (row[0], row[3]))
-    return 0
-
-
-def _store_result(seq: int, payload: bytes, created_at_utc: str, db: sqlite3.Connection) -> int:
-    if db.execute("DELETE FROM triggers WHERE seq = ?", (seq,)).rowcount == 0:
-        _logger.error("trigger %d is not open; its second result is dropped", seq)
-        return 0
-    return _store(MessageKind.RESULT, seq, payload, created_at_utc, db)
-
-
-def _store(kind: MessageKind, seq: int | None, payload: bytes, created_at_utc: str, db: sqlite3.Connection) -> int:
-    db.execute(
-        "INSERT INTO messages (kind, seq, topic, payload, created_at_utc) VALUES (?, ?, ?, ?, ?)",
-        (kind.value, seq, kind.value, payload, created_at_utc),
-    )
-    return 1
-
-
-def _settle(rows: list[tuple[str, str | None, int, int]], db: sqlite3.Connection) -> int:
-    change = "UPDATE messages SET state = ?, reason = ?, settled_s = ? WHERE message_id = ? AND state = 'pending'"
-    return -db.executemany(change, rows).rowcount
-
-
-def _start_replay(first_seq: int, last_seq: int, db: sqlite3.Connection) -> int:
-    db.execute("INSERT INTO replays (next_seq, last_seq) VALUES (?, ?)", (first_seq, last_seq))
-    return 0
-
-
-def _advance_replay(replay_id: int, delivered_seq: int, db: sqlite3.Connection) -> int:
-    db.execute("UPDATE replays SET next_seq = ? WHERE replay_id = ?", (delivered_seq + 1, replay_id))
-    db.execute("DELETE FROM replays WHERE next_seq > last_seq")
-    return 0

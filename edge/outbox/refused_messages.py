@@ -5,7 +5,6 @@ No row needs a mark of its own: why a message was refused is the beginning of it
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -69,8 +68,9 @@ class RefusedMessages:
         read: Callable[[str, tuple[int | str | None, ...]], list[tuple[Any, ...]]],
         writer: OutboxWriter,
         message: Callable[[tuple[Any, ...]], StoredMessage],
+        now_s: Callable[[], int],
     ) -> None:
-        self._read, self._writer, self._message = read, writer, message
+        self._read, self._writer, self._message, self._now_s = read, writer, message, now_s
 
     def groups(self) -> list[RefusedGroup]:
         """The groups of which a message can be tried again, without those that are too large for the broker."""
@@ -84,7 +84,7 @@ class RefusedMessages:
 
     def accept(self, message_id: int) -> None:
         """Mark a refused message as acknowledged, as it was sent again and accepted; returns at once."""
-        self._writer.hand_in(partial(_accept, message_id, int(time.time())))
+        self._writer.hand_in(partial(_accept, message_id, self._now_s()))
 
     def change_reason(self, message_id: int, reason: str) -> None:
         """Change why a refused message is kept; returns at once."""

@@ -7,13 +7,19 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 
 from edge.outbox.database import Database, mark_damaged
 from edge.outbox.disk_space import DiskSpace
+from edge.outbox.running_time import RunningTime
 
 Write = Callable[[sqlite3.Connection], int]
 """One change within a transaction; returns by how many messages the backlog grew."""
+
+MAX_WAITING = 4_000
+"""Writes that may wait in memory while the disk takes none, two for each part; beyond it the outbox is `overfull`."""
 
 _MAX_BATCH = 512
 _RETRY_S = 0.5
@@ -22,24 +28,37 @@ _HOUSEKEEPING_S = 0.5
 _logger = logging.getLogger(__name__)
 
 
+class OutboxEndedError(RuntimeError):
+    """The outbox is closed, or its writer has ended: nothing can be stored until the next start."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    write: Write
+    is_verdict: bool
+
+
 class OutboxWriter:
     """Commits writes in the order of `hand_in`; all that came during one commit form the next transaction.
 
     `wakeup` is set when a commit added messages to send; `backlog` is their number. While writing fails, `error` is the
-    reason and the writes wait in memory. A damaged database ends the thread.
+    reason and the writes wait in memory. `unstored` counts the verdicts that are only in memory. A damaged database
+    ends the thread.
     """
 
-    def __init__(self, database: Database, wakeup: threading.Event) -> None:
+    def __init__(self, database: Database, wakeup: threading.Event, running_time: RunningTime) -> None:
         self.error: Exception | None = None
         pending = database.writer.execute("SELECT COUNT(*) FROM messages WHERE state = 'pending'")
         self.backlog = int(pending.fetchone()[0])
         self._database, self._db = database, database.writer
         self._wakeup = wakeup
-        self._disk_space = DiskSpace(database.path, database.writer, database.database_file)
+        self._running_time = running_time
+        self._disk_space = DiskSpace(database.path, database.writer, database.database_file, running_time)
         self._next_housekeeping_s = time.monotonic() + _HOUSEKEEPING_S
         self._changed = threading.Condition()
-        self._waiting: deque[Write] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._handed_in = self._committed = 0
+        self.unstored = 0
         self._closing = self._ended = False
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
         self._thread.start()
@@ -49,16 +68,32 @@ class OutboxWriter:
         """While the disk is nearly full, a text with the space left for results; else None."""
         return self._disk_space.shortage
 
-    def hand_in(self, write: Write) -> None:
+    @property
+    def ended(self) -> bool:
+        """True if the thread has ended: nothing more is stored."""
+        return self._ended
+
+    @property
+    def overfull(self) -> bool:
+        """True while `MAX_WAITING` writes wait: no further part may be taken."""
+        return self._handed_in - self._committed >= MAX_WAITING
+
+    @property
+    def takes_events(self) -> bool:
+        """True while events may be handed in: they have as much space again as parts, and are lost beyond it."""
+        return self._handed_in - self._committed < 2 * MAX_WAITING
+
+    def hand_in(self, write: Write, *, is_verdict: bool = False) -> None:
         """Queue a change for the next commit; returns at once.
 
         Raises:
-            RuntimeError: the outbox is closed, or its writer has ended.
+            OutboxEndedError: the outbox is closed, or its writer has ended.
         """
         with self._changed:
+            self.unstored += is_verdict
             if self._closing or self._ended:
-                raise RuntimeError("the outbox is closed") from self.error
-            self._waiting.append(write)
+                raise OutboxEndedError("the outbox is closed") from self.error
+            self._waiting.append(_Waiting(write, is_verdict))
             self._handed_in += 1
             self._changed.notify_all()
 
@@ -77,12 +112,16 @@ class OutboxWriter:
             self._ended = True
             self._changed.notify_all()
 
-    def close(self) -> None:
-        """Commit what was handed in, with one last try if writing fails at present, and end the thread."""
+    def close(self, timeout_s: float) -> bool:
+        """Commit what was handed in, with one last try if writing fails at present, and end the thread.
+
+        False if the thread did not end in time, because the disk does not answer.
+        """
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._thread.join()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         try:
@@ -90,6 +129,7 @@ class OutboxWriter:
                 if batch and not self._commit_patiently(batch):
                     return
                 self._tend()
+            self._keep_running_time()
         except Exception as error:  # the top of a thread: the daemon turns `error` into a fault
             self.error = error
             if type(error) is sqlite3.DatabaseError:  # corrupt; the subclasses are not
@@ -100,7 +140,7 @@ class OutboxWriter:
                 self._ended = True
                 self._changed.notify_all()
 
-    def _next_batch(self) -> list[Write] | None:
+    def _next_batch(self) -> list[_Waiting] | None:
         """The waiting writes, possibly none after `_HOUSEKEEPING_S`; None once closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closing or self._ended, _HOUSEKEEPING_S)
@@ -108,7 +148,7 @@ class OutboxWriter:
                 return None
             return [self._waiting.popleft() for _ in range(min(len(self._waiting), _MAX_BATCH))]
 
-    def _commit_patiently(self, batch: list[Write]) -> bool:
+    def _commit_patiently(self, batch: list[_Waiting]) -> bool:
         """Commit until it succeeds, in smaller pieces on a full disk; False if the outbox closes before that."""
         size = len(batch)
         while batch:
@@ -123,10 +163,10 @@ class OutboxWriter:
                 size = len(batch)
         return True
 
-    def _commit(self, batch: Iterable[Write]) -> bool:
+    def _commit(self, batch: Sequence[_Waiting]) -> bool:
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            growth = [write(self._db) for write in batch]
+            growth = [waiting.write(self._db) for waiting in batch]
             self._db.execute("COMMIT")
         except sqlite3.OperationalError as error:  # disk full, I/O error or locked: it may pass
             self._roll_back()
@@ -134,10 +174,12 @@ class OutboxWriter:
                 _logger.error("the outbox cannot write: %s", error)  # noqa: TRY400  (no traceback for a full disk)
             self.error = error
             return False
-        self.error = None
+        if not self._ended:
+            self.error = None
         self.backlog += sum(growth)
         with self._changed:
             self._committed += len(growth)
+            self.unstored -= sum(waiting.is_verdict for waiting in batch)
             self._changed.notify_all()
         if max(growth) > 0:
             self._wakeup.set()
@@ -164,6 +206,10 @@ class OutboxWriter:
             _logger.debug("the space of the outbox cannot be tended: %s", error)
             self._roll_back()
         self._next_housekeeping_s = time.monotonic() + _HOUSEKEEPING_S
+
+    def _keep_running_time(self) -> None:
+        with suppress(sqlite3.OperationalError):  # the last minute is not counted then
+            self._running_time.keep(self._db, every_s=0)
 
     def _roll_back(self) -> None:
         if self._db.in_transaction:

@@ -16,6 +16,7 @@ from edge.messages import Trigger
 from edge.outbox.database import open_database
 from edge.outbox.disk_space import BALLAST_BYTES, DiskSpace
 from edge.outbox.outbox import Outbox
+from edge.outbox.running_time import RunningTime
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -85,7 +86,8 @@ def test_the_index_of_the_log_is_allocated_before_the_disk_is_full(small_disk: P
 def test_a_disk_that_fills_up_during_filling_does_not_prevent_a_checkpoint(tmp_path: Path) -> None:
     with disk_of(160, tmp_path / "disk") as disk:
         database = open_database(disk / "outbox.db")
-        disk_space = DiskSpace(database.path, database.writer, database.database_file)
+        running_time = RunningTime(database.writer)
+        disk_space = DiskSpace(database.path, database.writer, database.database_file, running_time)
         database.writer.set_trace_callback(lambda sql: fill(disk) if "wal_checkpoint" in sql else None)
         disk_space.tend()
         assert database.writer.execute("SELECT COUNT(*) FROM filler").fetchone() == (1,)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edge.contract.topics import DeviceSettings
+from edge.faults import FaultId
 from edge.frames.store import FrameStore
 from edge.messages import Trigger
 from edge.mqtt.inlet import Incoming
@@ -28,11 +29,12 @@ def publishing(
     port: int,
     frames: FrameStore | None = None,
     on_command: Callable[[Incoming], None] | None = None,
+    active_faults: Callable[[], tuple[FaultId, ...]] = tuple,
     **settings: object,
 ) -> Iterator[Publisher]:
     """A started publisher, stopped at the end."""
     mqtt = MqttSettings.model_validate({"host": HOST, "port": port, **settings})
-    publisher = Publisher(outbox, frames, mqtt, DEVICE, on_command)
+    publisher = Publisher(outbox, frames, mqtt, DEVICE, on_command, active_faults)
     publisher.start()
     try:
         yield publisher

@@ -10,6 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from edge import daemon
+from edge.frames.store import FRAMES_CLOSE_S
+from edge.mqtt.publisher import STATUS_TIMEOUT_S
+from edge.outbox.outbox import CLOSE_S
+
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 UNIT = SYSTEMD / "procunit-edge@.service"
 
@@ -81,3 +86,18 @@ def test_user_and_directories_are_created_closed_to_others(tmp_path: Path) -> No
     for directory, owner in [("etc/procunit-edge", 0), ("var/lib/procunit-edge/bundles", uid)]:
         created = (tmp_path / directory).stat()
         assert (created.st_mode & 0o777, created.st_uid) == (0o750, owner)
+
+
+def test_the_longest_stop_fits_the_time_that_systemd_allows() -> None:
+    timeout_s = float(re.findall(r"^TimeoutStopSec=(\d+)$", UNIT.read_text(), re.MULTILINE)[0])
+    steps_s = [
+        daemon.CAMERA_STOP_S,
+        daemon.DRAIN_S,
+        daemon.FLUSH_S,
+        daemon.PUBLISH_STOP_S + STATUS_TIMEOUT_S,
+        STATUS_TIMEOUT_S,  # the thread of the commands
+        CLOSE_S,
+        FRAMES_CLOSE_S,
+    ]
+    assert sum(steps_s) == daemon.STOP_S
+    assert timeout_s >= daemon.STOP_S + 5  # the files are closed, and Python ends

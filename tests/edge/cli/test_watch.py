@@ -326,6 +326,9 @@ def test_counts_rate_devices_and_connection_are_in_the_header() -> None:
     view.link = ""
     for seq, verdict in enumerate((Verdict.PASS, Verdict.PASS, Verdict.REJECT, Verdict.NOT_INSPECTED), start=1):
         take(view, result_of(seq, verdict), now_s=seq * 0.5)
+    fails = status_of("running").replace(b'"faults":[]', b'"faults":["outbox_failed","disk_low"]')
+    view.take(f"{ROOT}/status", fails, retained=True, now_monotonic_s=2.0)
+    assert "edge-1 running outbox_failed, disk_low   connected" in shown(view, now_s=2.0)
     view.take(f"{ROOT}/status", status_of("offline"), retained=True, now_monotonic_s=2.0)
     text = shown(view, now_s=2.0)
     assert "PASS 2   REJECT 1   REVIEW 0   NOT INSPECTED 1   120 parts/min" in text

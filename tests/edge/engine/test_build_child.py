@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -105,6 +108,26 @@ def test_a_child_without_output_is_ended(
     with pytest.raises(ProcunitError, match="printed nothing for"):
         build_in_child(build, lambda _: None, never)
     assert not is_running(pid)
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_a_child_that_survives_every_signal_is_left_and_reported(
+    build: EngineBuild, child: ReplaceChild, cancelled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.engine.build_child.CANCEL_S", 0.1)
+    monkeypatch.setattr("edge.engine.build_child.SILENT_S", 1e9)
+    monkeypatch.setattr(subprocess.Popen, "send_signal", lambda _self, _number: None)  # as in a driver's endless call
+    pid = child(PROGRESS, then=("" if cancelled else "os.close(1); ") + HANGS)
+    reported = threading.Event()
+    expected: type[Exception] = BuildCancelledError if cancelled else ProcunitError
+    try:
+        with pytest.raises(
+            expected, match="^$" if cancelled else r"process \d+\) hangs in a driver.*Restart the device"
+        ):
+            build_in_child(build, lambda _: reported.set(), lambda: cancelled and reported.wait(0.2))
+        assert is_running(pid)
+    finally:
+        os.kill(int(pid.read_text()), signal.SIGKILL)
 
 
 def test_the_real_child_builds_an_engine_then_finds_it_in_the_cache(tmp_path: Path) -> None:

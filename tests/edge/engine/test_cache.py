@@ -8,6 +8,9 @@ import os
 import re
 import shutil
 import stat
+import subprocess
+import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +25,7 @@ from edge.engine.key import EngineKey
 from edge.errors import ProcunitError
 
 KEY = EngineKey("TensorRT", "10.3.0", "Orin", "8.7", ("ab" * 32, "cd" * 32), 1, "level 3")
+NOBODY = 65534
 PLANS = (b"classifier" * 100, b"extractor" * 100)
 
 
@@ -95,6 +99,35 @@ def test_the_most_recently_used_engines_are_kept(kept: Kept) -> None:
     kept.cache.find(KEY)
     kept.cache.store(keys[-1], PLANS)
     assert kept.names == sorted(key.name for key in (KEY, *keys[1:]))
+
+
+@pytest.mark.parametrize("step_s", [-9 * 86_400, -50 * 365 * 86_400, 9 * 86_400])
+def test_after_a_step_of_the_clock_the_engine_just_stored_or_used_is_kept(kept: Kept, step_s: float) -> None:
+    """The other engines carry times of a clock that was `step_s` away from the one now."""
+    keys = [replace(KEY, tiles=tiles) for tiles in range(2, 2 + KEPT_ENGINES)]
+    for key in keys[:-1]:
+        kept.cache.store(key, PLANS)
+    for age, name in enumerate([KEY.name, *(key.name for key in keys[:-1])]):
+        stepped_s = time.time() - step_s + age
+        os.utime(kept.folder / name, (stepped_s, stepped_s))
+    assert kept.cache.find(KEY) is not None
+    kept.cache.store(keys[-1], PLANS)
+    assert kept.names == sorted(key.name for key in (KEY, *keys[1:]))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_who_may_only_read_the_cache_finds_its_engines() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # unlike pytest's, others may look into it
+        kept = Kept(Path(folder) / "engines")
+        kept.cache.store(KEY, PLANS)
+        subprocess.run(["chmod", "-R", "a+rX", folder], check=True)
+        os.seteuid(NOBODY)
+        try:
+            found = kept.cache.find(KEY)
+        finally:
+            os.seteuid(0)
+        assert found is not None
+        assert kept.reported == []
 
 
 def test_a_full_disk_is_reported_and_left_clean(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:

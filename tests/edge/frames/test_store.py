@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from edge.errors import ProcunitError
+from edge.frames import disk_room
 from edge.frames import files as frame_files
 from edge.frames import image as frame_image
 from edge.frames import store as frames_module
@@ -216,7 +217,7 @@ def test_on_a_nearly_full_disk_new_frames_replace_old_ones(tmp_path: Path, monke
     with open_store(tmp_path) as store:
         for seq in range(1, 6):
             put(store, seq, Verdict.PASS)
-        monkeypatch.setattr(frame_files, "LOW_DISK_BYTES", 1 << 62)
+        monkeypatch.setattr(disk_room, "LOW_DISK_BYTES", 1 << 62)
         put(store, 6, Verdict.PASS)
         assert "new frames replace old ones" in str(store.error)
         assert {"ring/abc-5.pass.png", "ring/abc-6.pass.png"} <= names(tmp_path)
@@ -233,6 +234,68 @@ def test_a_frame_larger_than_the_quota_is_reported(tmp_path: Path) -> None:
         assert "does not fit the quota" in str(store.error)
         put(store, 2, Verdict.PASS)
         assert store.error is None
+
+
+def test_a_frame_that_does_not_fit_replaces_nothing(tmp_path: Path) -> None:
+    with open_store(tmp_path, 60_000) as store:
+        put(store, 1, Verdict.PASS, part_id="p")
+        assert store.pin_part("p", "scratch") == PinAnswer(pinned=1)
+        for seq in (2, 3):
+            put(store, seq, Verdict.REJECT)
+        before = names(tmp_path)
+        put(store, 4, Verdict.NOT_INSPECTED, noise(4, 300, 300))
+        assert "does not fit the quota of 0.0572 MB, of which pinned frames take" in str(store.error)
+        assert names(tmp_path) == before
+
+
+@pytest.mark.parametrize("verdict", [Verdict.PASS, Verdict.REJECT])
+def test_on_a_nearly_full_disk_no_frame_replaces_a_pinned_one_and_a_pass_no_reject(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdict: Verdict
+) -> None:
+    with open_store(tmp_path) as store:
+        for seq in (1, 2):
+            put(store, seq, Verdict.PASS, part_id="p")
+        assert store.pin_part("p", "scratch") == PinAnswer(pinned=2)
+        put(store, 3, Verdict.REJECT)
+        pinned, others = names(tmp_path / "pinned"), names(tmp_path / "unsent")
+        monkeypatch.setattr(disk_room, "LOW_DISK_BYTES", 1 << 62)
+        for seq in range(4, 9):
+            put(store, seq, verdict)
+        assert "new frames replace old ones" in str(store.error)
+        assert names(tmp_path / "pinned") == pinned
+        newest = {"abc-8.reject.png"} if verdict is Verdict.REJECT else others
+        assert names(tmp_path / "unsent") == newest
+
+
+@pytest.mark.parametrize("quota", [25_000, 12_000, 0])
+def test_a_smaller_quota_keeps_pinned_frames_and_says_that_they_exceed_it(tmp_path: Path, quota: int) -> None:
+    with open_store(tmp_path) as store:
+        for seq in (1, 2, 3):
+            put(store, seq, Verdict.REJECT, part_id="p")
+        assert store.pin_part("p", "scratch") == PinAnswer(pinned=3)
+        pinned = names(tmp_path / "pinned")
+    with open_store(tmp_path, quota) as store:
+        assert "the pinned frames take 0.0306 MB, more than the quota" in str(store.error)
+        put(store, 4, Verdict.REJECT)
+        assert "does not fit" in str(store.error)
+        assert names(tmp_path / "pinned") == pinned
+    with open_store(tmp_path) as store:
+        assert store.error is None
+        put(store, 5, Verdict.REJECT)
+        assert store.error is None
+        assert names(tmp_path / "pinned") == pinned
+
+
+@pytest.mark.parametrize("step_s", [9 * 86_400, -9 * 86_400])
+def test_after_a_step_of_the_clock_the_oldest_frames_are_still_evicted_first(tmp_path: Path, step_s: int) -> None:
+    with open_store(tmp_path) as store:
+        for seq in (9, 10, 11):
+            put(store, seq, Verdict.PASS)
+    path = tmp_path / "ring" / "abc-10.pass.png"
+    written_s = path.stat().st_mtime + step_s
+    os.utime(path, (written_s, written_s))
+    with open_store(tmp_path, 9_500):
+        assert names(tmp_path) == {"ring/abc-10.pass.png", "ring/abc-11.pass.png"}
 
 
 def test_a_frame_that_cannot_be_encoded_is_reported(tmp_path: Path) -> None:
@@ -406,14 +469,14 @@ def test_neither_labels_nor_new_frames_displace_a_labelled_defect(
         for seq in range(2, 20):
             put(store, seq, Verdict.PASS)
             store.pin_result(f"abc-{seq}", "good")
-        monkeypatch.setattr(frame_files, "LOW_DISK_BYTES", 1 << 62)
+        monkeypatch.setattr(disk_room, "LOW_DISK_BYTES", 1 << 62)
         for seq in range(20, 40):
             put(store, seq, Verdict.PASS)
             store.pin_result(f"abc-{seq}", "good")
         assert len(list((tmp_path / "pinned").glob("*.png"))) == 4  # half of the files
     assert "pinned/abc-1.reject.png" in names(tmp_path)
-    with open_store(tmp_path, 12_000):  # a smaller quota takes good frames before defects
-        assert [path.name for path in (tmp_path / "pinned").glob("*.png")] == ["abc-1.reject.png"]
+    with open_store(tmp_path, 12_000):  # nor does a smaller quota take one
+        assert len(list((tmp_path / "pinned").glob("*.png"))) == 4
 
 
 def test_pinned_frames_outlast_all_others_and_use_at_most_half_of_the_quota(tmp_path: Path) -> None:
@@ -426,7 +489,8 @@ def test_pinned_frames_outlast_all_others_and_use_at_most_half_of_the_quota(tmp_
         assert len(names(tmp_path / "ring")) < 8
         assert len(list((tmp_path / "pinned").glob("*.png"))) == 2
     with open_store(tmp_path, 12_000) as store:
-        assert len(names(tmp_path / "pinned")) == 2
+        assert len(list((tmp_path / "pinned").glob("*.png"))) == 2
+        assert "pinned frames take 0.0204 MB, more than the quota of 0.0114 MB" in str(store.error)
 
 
 def test_a_label_that_comes_before_its_frame_is_written_waits_for_it(

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge.faults import FaultId
 from edge.frames.store import FrameStore
 from edge.messages import Decision, Frame, Inspection, Timings, Trigger, Verdict
 from edge.mqtt import delivery as delivery_module
 from edge.mqtt import publisher as publisher_module
 from edge.outbox.outbox import Outbox
 from tests.doubles.scripted_broker import Published, ScriptedBroker
-from tests.support.broker import Broker, Subscriber, free_port, running_broker
+from tests.support.broker import Broker, Received, Subscriber, free_port, running_broker
 from tests.support.publishing import ROOT, publishing, put_results, quarantined, sequence, states, wait_until
 
 REPOSITORY = Path(__file__).parents[3]
@@ -40,6 +41,34 @@ def test_a_backlog_and_new_results_arrive_once_and_in_order(broker: Broker, tmp_
         assert len([m for m in messages if m.topic == f"{ROOT}/result"]) == 350
         assert states(subscriber.wait_for(lambda m: len(states(m)) == 2)) == ["running", "stopped"]
         assert not publisher.state.connected
+
+
+def test_the_status_tells_the_active_faults_and_again_when_they_change_while_nothing_can_be_stored(
+    broker: Broker, tmp_path: Path
+) -> None:
+    active: list[FaultId] = []
+
+    def faults(messages: list[Received]) -> list[list[str]]:
+        return [json.loads(m.payload)["faults"] for m in messages if m.topic == f"{ROOT}/status"]
+
+    path = tmp_path / "o.sqlite"
+    with (
+        Outbox(path) as outbox,
+        Subscriber(broker) as subscriber,
+        publishing(outbox, broker.port, active_faults=lambda: tuple(active)),
+    ):
+        subscriber.wait_for(lambda m: faults(m) == [[]])
+        with sqlite3.connect(path, isolation_level=None) as other:
+            other.execute("BEGIN IMMEDIATE")  # the outbox cannot write
+            active.append(FaultId.OUTBOX_FAILED)
+            subscriber.wait_for(lambda m: faults(m) == [[], ["outbox_failed"]])
+            active.append(FaultId.DISK_LOW)
+            subscriber.wait_for(lambda m: faults(m)[-1] == ["outbox_failed", "disk_low"])
+            other.execute("ROLLBACK")
+        active.clear()
+        messages = subscriber.wait_for(lambda m: len(faults(m)) == 4)
+        assert faults(messages)[-1] == []
+        assert set(states(messages)) == {"running"}
 
 
 def test_a_broker_that_is_absent_at_start_is_found_later(tmp_path: Path) -> None:
@@ -299,11 +328,14 @@ def test_a_failing_outbox_does_not_end_the_publisher(broker: Broker, tmp_path: P
         wait_until(lambda: publisher.state.connected)
         with sqlite3.connect(path) as other:
             other.execute("ALTER TABLE messages RENAME TO hidden")
-        wait_until(lambda: "no such table" in publisher.state.detail)
+        wait_until(lambda: "no such table" in str(outbox.error))
+        assert publisher.state.connected
         with sqlite3.connect(path) as other:
             other.execute("ALTER TABLE hidden RENAME TO messages")
         put_results(outbox, 1)
         wait_until(lambda: outbox.backlog() == 0)
+        assert outbox.error is None
+        assert publisher.state.connections == 1
 
 
 def test_stopping_sends_unsent_results_first(broker: Broker, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from edge.outbox.outbox import Outbox
 
 PAYLOAD = bytes(3000)
 PAGE_BYTES = 4096
+DAY_S = 86_400.0
 
 
 @pytest.fixture(autouse=True)
@@ -95,58 +96,107 @@ def test_refused_results_are_deleted_only_when_no_acknowledged_one_can_make_room
         outbox.acknowledge(range(101, 401))
         for message_id in range(1, 101):
             outbox.quarantine(message_id, "the broker refused it: Not authorized")
-        assert outbox.flush(5)
+        assert outbox.flush(40)
         wait_until(lambda: used_bytes(path) <= 1_000_000)
         kept = stored(path)
         assert [seq for seq, state in kept if state == "quarantined"] == list(range(1, 101))
         hand_in_results(outbox, 401, 800)
         for message_id in range(401, 801):
             outbox.quarantine(message_id, "the broker refused it: Not authorized")
-        assert outbox.flush(5)
+        assert outbox.flush(40)
         wait_until(lambda: used_bytes(path) <= 1_000_000)
         kept = stored(path)
         assert {state for _, state in kept} == {"quarantined"}
         assert [seq for seq, _ in kept] == list(range(kept[0][0], 801))
 
 
+class SteppingClock:
+    """The wall clock, `step_s` away from where it was; a monotonic clock that has gone on by `slept_s`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.step_s = self.slept_s = 0.0
+        wall_s, monotonic_s = time.time, time.monotonic
+        monkeypatch.setattr("time.time", lambda: wall_s() + self.step_s)
+        monkeypatch.setattr("edge.outbox.running_time.time", self)
+        self.monotonic = lambda: monotonic_s() + self.slept_s
+
+
 def test_refused_results_are_not_deleted_by_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "o.sqlite"
+    path, clock = tmp_path / "o.sqlite", SteppingClock(monkeypatch)
     with Outbox(path) as outbox:
         hand_in_results(outbox, 1, 2)
-        assert outbox.flush(5)
-        with monkeypatch.context() as patched:
-            settled_s = time.time() - 2 * RETAINED_S
-            patched.setattr("edge.outbox.outbox.time.time", lambda: settled_s)
-            outbox.quarantine(1, "the broker refused it: Not authorized")
-            outbox.acknowledge([2])
+        assert outbox.flush(40)
+        outbox.quarantine(1, "the broker refused it: Not authorized")
+        outbox.acknowledge([2])
+        assert outbox.flush(40)
+        clock.slept_s += 2 * RETAINED_S
         wait_until(lambda: stored(path) == [(1, "quarantined")])
 
 
-def test_acknowledged_results_are_kept_for_seven_days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "o.sqlite"
-    days_old = {1: 8.0, 2: 7.1, 3: 6.9, 4: 0.0}
+def test_acknowledged_results_are_kept_while_the_device_runs_for_seven_days(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, clock = tmp_path / "o.sqlite", SteppingClock(monkeypatch)
+    for seq, days_until_next in ((1, 0.9), (2, 0.2), (3, 6.8), (4, 0.1)):
+        with Outbox(path) as outbox:  # every start adds to the count
+            hand_in_results(outbox, seq, seq)
+            outbox.acknowledge([seq])
+            assert outbox.flush(40)
+            clock.slept_s += days_until_next * DAY_S
     with Outbox(path) as outbox:
-        hand_in_results(outbox, 1, 4)
-        assert outbox.flush(40)
-        for message_id, age in days_old.items():
-            settled_s = time.time() - age * 24 * 3600
-            monkeypatch.setattr("edge.outbox.outbox.time.time", lambda settled_s=settled_s: settled_s)
-            outbox.acknowledge([message_id])
-            monkeypatch.undo()
         wait_until(lambda: [seq for seq, _ in stored(path)] == [3, 4])
+        clock.slept_s += 7 * DAY_S
+        wait_until(lambda: stored(path) == [])
 
 
-def test_a_device_with_an_unset_clock_deletes_nothing_by_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "o.sqlite"
+@pytest.mark.parametrize("step_days", [9, -9, 3650, -20_000])
+def test_a_step_of_the_clock_deletes_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step_days: int) -> None:
+    path, clock = tmp_path / "o.sqlite", SteppingClock(monkeypatch)
+    tended: list[float] = []
+    tend = disk_space.DiskSpace.tend
+
+    def tend_and_note(space: disk_space.DiskSpace) -> None:
+        tend(space)
+        tended.append(clock.step_s)
+
+    monkeypatch.setattr(disk_space.DiskSpace, "tend", tend_and_note)
     with Outbox(path) as outbox:
-        hand_in_results(outbox, 1, 1)
+        hand_in_results(outbox, 1, 20)
+        outbox.acknowledge(range(1, 11))
         assert outbox.flush(40)
-        with monkeypatch.context() as patched:
-            patched.setattr("edge.outbox.outbox.time.time", lambda: 100.0)
-            outbox.acknowledge([1])
+        for step_s in (step_days * DAY_S, 0.0):
+            clock.step_s = step_s
+            tended.clear()
+            wait_until(lambda: len(tended) > 3)
+            outbox.acknowledge(range(11, 21))
+            assert outbox.flush(40)
+        assert outbox.replay(outbox.epoch, 1, 20) == 20
+    clock.step_s = step_days * DAY_S
+    with Outbox(path) as outbox:
+        tended.clear()
+        wait_until(lambda: len(tended) > 3)
+        assert outbox.replay(outbox.epoch, 1, 20) == 20
+
+
+def test_messages_settled_by_the_wall_clock_of_an_older_version_age_from_now_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, clock = tmp_path / "o.sqlite", SteppingClock(monkeypatch)
+    with Outbox(path) as outbox:
+        hand_in_results(outbox, 1, 3)
+        outbox.acknowledge([1, 2])
         assert outbox.flush(40)
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE running")
+        db.execute("UPDATE messages SET settled_s = ? WHERE seq = 1", (time.time() - 9 * DAY_S,))
+        db.execute("UPDATE messages SET settled_s = NULL WHERE seq = 2")
+    with Outbox(path) as outbox:
+        clock.slept_s += 6.9 * DAY_S
         time.sleep(0.1)
-        assert stored(path) == [(1, "acknowledged")]
+        assert [seq for seq, _ in stored(path)] == [1, 2, 3]
+        clock.slept_s += 0.2 * DAY_S
+        wait_until(lambda: stored(path) == [(3, "pending")])
+        assert outbox.backlog() == 1
 
 
 def test_the_filler_grows_to_its_full_size_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
