@@ -219,7 +219,7 @@ FAULTS = _table(
         FaultId.MESSAGES_RETURNED,
         "info",
         "The broker accepts messages again that it had refused; they are sent now, results marked as backfill.",
-        "Nothing to do.",
+        "Nothing to do; this event records how many messages the broker takes now.",
     ),
     Fault(
         FaultId.TOPIC_REFUSED,

@@ -88,7 +88,7 @@ def add(
         raise ProcunitError("no frame is named", remedy="Name parts, results or files of good frames")
     for path, name in chosen.items():
         if any(frame.path.resolve() == path for frame in pinned):
-            click.echo(f"{name}: {_labels_text(path)}")
+            echo(f"{name}: {_labels_text(path)}")
     with device.store.locked():
         _grow(device, signing_key, chosen, pinned, ask=not yes)
 

@@ -243,7 +243,7 @@ def test_a_disarm_that_arrives_after_a_newer_arm_is_superseded_even_after_the_lo
             assert plant.ask_with("disarm", disarm).reason is Refusal.SUPERSEDED
             sign = ["command", "sign", "disarm", "--config", str(device.config)]
             signed = CliRunner().invoke(cli, [*sign, "--key", str(device.folder / "demo-key.pem")])
-            assert plant.ask_with("disarm", json.loads(signed.output)).outcome == "done"
+            assert plant.ask_with("disarm", json.loads(signed.stdout)).outcome == "done"
 
 
 def test_a_command_for_a_device_is_not_carried_out_by_another_one_with_the_same_topics(

@@ -90,7 +90,7 @@ def test_a_command_signed_with_a_demo_key_says_where_it_works(tmp_path: Path) ->
 def test_a_key_that_others_can_read_signs_nothing(tmp_path: Path) -> None:
     run(tmp_path, "disarm")
     (tmp_path / "release.key").chmod(0o644)
-    result = CliRunner().invoke(sign, ["disarm", "--root", ROOT, "--key", str(tmp_path / "release.key")])
+    result = CliRunner().invoke(sign, ["disarm", "--root", ROOT, "--key", str(tmp_path / "release.key"), *ORDER])
     assert isinstance(result.exception, ProcunitError)
     assert f"Run: chmod 600 {tmp_path / 'release.key'}" in str(result.exception)
     assert "signature" not in result.output
@@ -118,7 +118,7 @@ def test_with_the_broker_it_reads_them_from_the_devices_retained_status(tmp_path
     publish.single(f"{DEMO_ROOT}/status", payload, 1, True, broker.host, broker.port)
     result = signed_from(tmp_path / "device", broker)
     assert result.exit_code == 0, result.exception
-    envelope = json.loads(result.output)
+    envelope = json.loads(result.stdout)
     assert (envelope["stateId"], envelope["counter"]) == (STATE, 42)
 
 

@@ -121,6 +121,9 @@ def test_who_may_only_read_the_cache_finds_its_engines() -> None:
         kept = Kept(Path(folder) / "engines")
         kept.cache.store(KEY, PLANS)
         subprocess.run(["chmod", "-R", "a+rX", folder], check=True)
+        secret = kept.folder / "secret"
+        secret.chmod(0o600)
+        os.chown(secret, NOBODY, -1)
         os.seteuid(NOBODY)
         try:
             found = kept.cache.find(KEY)

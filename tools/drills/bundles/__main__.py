@@ -33,10 +33,12 @@ from edge.bundle.keys import signing_key_from_file, trusted_key_from_file
 from edge.bundle.manifest import MANIFEST, SIGNATURE
 from edge.bundle.reader import file_entry_from_path, open_bundle
 from edge.cli.bundle import show
+from edge.cli.program import run_program
 from edge.engine.golden_gate import check_golden
 from edge.engine.ort import OrtEngine
 from edge.engine.protocol import EngineError
 from edge.errors import ProcunitError
+from edge.terminal import echo
 from tests.support.tiny_bundle import TinyBundle, build_tiny_bundle
 from tools.drills.bundles.mutations import MUTATIONS, NEVER, Mutation, changed_manifest, contradicting_counts
 
@@ -70,15 +72,15 @@ def main(count: int, seed: int) -> None:
         outcome = try_bundles(Path(folder), count, seed)
     took_s, peak_mb = time.monotonic() - started_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     for name in sorted({*outcome.refused, *outcome.accepted}):
-        click.echo(f"{name:<42}{outcome.refused[name]:>7} refused{outcome.accepted[name]:>7} accepted")
-    click.echo(
+        echo(f"{name:<42}{outcome.refused[name]:>7} refused{outcome.accepted[name]:>7} accepted")
+    echo(
         f"{count} bundles in {took_s:.0f} s: {outcome.refused.total()} refused, {outcome.accepted.total()} accepted "
         f"({sum(n for name, n in outcome.accepted.items() if name.startswith('unsigned'))} of them unsigned), "
         f"{len(outcome.failures)} failures; the slowest took {outcome.slowest_s:.2f} s ({outcome.slowest}); "
         f"peak memory {peak_mb:.0f} MB"
     )
     for failure in outcome.failures[:_SHOWN]:
-        click.echo(failure, err=True)
+        echo(failure, err=True)
     if outcome.failures:
         sys.exit(1)
 
@@ -194,4 +196,4 @@ def _problem(bundle: TinyBundle) -> str | None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "drill-bundles")
