@@ -118,6 +118,7 @@ def test_a_state_disk_that_fails_is_told_over_the_live_connection_and_what_is_lo
         assert FaultId.OUTBOX_FAILED in statuses(messages)[-1].faults
 
 
+@pytest.mark.slow
 def test_on_a_full_disk_without_a_reserve_what_is_lost_is_counted_and_the_next_start_goes_on_after_it(
     tmp_path: Path,
 ) -> None:

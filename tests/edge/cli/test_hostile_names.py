@@ -199,6 +199,7 @@ def test_a_tool(tmp_path: Path) -> None:
         assert_harmless(screen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "calibrate", "bundle build"])
 def test_an_offline_command(command: str, tmp_path: Path) -> None:
     arguments: tuple[str | Path, ...]

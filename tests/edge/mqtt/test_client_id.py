@@ -23,6 +23,7 @@ def client_id_events(path: Path) -> list[str]:
     return [event["detail"] for event in events if event["fault"] == "client_id_in_use"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 def test_two_devices_with_one_client_id_lose_nothing_back_off_and_name_the_client_id(
     tmp_path: Path, protocol: str
@@ -42,7 +43,7 @@ def test_two_devices_with_one_client_id_lose_nothing_back_off_and_name_the_clien
             put_results(two, 5)
             time.sleep(0.1)
         assert first.state.connections + second.state.connections <= 16
-        wait_until(lambda: all(client_id_events(path) for path in paths), 10)
+        wait_until(lambda: all(client_id_events(path) for path in paths), 90)
     assert all(quarantined(path) == [] for path in paths)
     assert all("client id edge-1" in client_id_events(path)[0] for path in paths)
     assert all(len(client_id_events(path)) == 1 for path in paths)

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from edge.contract.results import payload_below
 from tests.contract.examples import example
 from tests.support.broker import Broker, Received, Subscriber, free_port, running_broker
@@ -28,6 +30,7 @@ def renamed(device: Device, port: int) -> None:
     device.write_settings()
 
 
+@pytest.mark.slow
 def test_results_stored_before_point_to_topics_where_their_images_come(tmp_path: Path) -> None:
     device = new_device(tmp_path / "device", free_port(), PARTS)
     device.camera = {"at_end": "stop"}

@@ -92,6 +92,7 @@ def test_a_broker_that_does_not_start_is_reported(monkeypatch: pytest.MonkeyPatc
         start_broker(children, tmp_path / "broker")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_line_stopped_while_it_runs_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
     mark = new_mark()
