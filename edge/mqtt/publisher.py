@@ -315,8 +315,7 @@ class Publisher:
         note = self._client_id_watch.problem(time.monotonic())
         note = note or (None if self._settings.protocol == "5" else UNVERIFIABLE)
         device, epoch = self._across.device, self._outbox.epoch
-        status = self._changing.status(state, time_utc, device, epoch, self._version, note)
-        return status if state == "offline" else status.model_copy(update={"faults": self._active_faults()})
+        return self._changing.status(state, time_utc, device, epoch, self._version, note, self._active_faults())
 
     def _log_link(self, detail: str) -> None:
         if detail != self._detail:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from edge.contract.encoding import clean_text
 from edge.contract.payloads import Status
+from edge.faults import FaultId
 
 State = Literal["starting", "running", "stopped", "offline"]
 
@@ -28,11 +29,19 @@ class StatusContent:
     command_counter: int | None = None
 
     def status(
-        self, state: State, time_utc: str | None, device: str, epoch: str, version: str, note: str | None
+        self,
+        state: State,
+        time_utc: str | None,
+        device: str,
+        epoch: str,
+        version: str,
+        note: str | None,
+        faults: tuple[FaultId, ...],
     ) -> Status:
         """The status with this content; `note` stands where there is no activity.
 
-        The broker publishes `offline` when the device is gone, perhaps long after it was written: it has no counter.
+        The broker publishes `offline` when the device is gone, perhaps long after it was written: it has no counter
+        and no faults.
         """
         activity = self.activity if state == "starting" else None
         text = activity.text if activity else note
@@ -46,4 +55,5 @@ class StatusContent:
             progress=activity.progress if activity else None,
             state_id=None if state == "offline" else self.state_id,
             command_counter=None if state == "offline" else self.command_counter,
+            faults=() if state == "offline" else faults,
         )
