@@ -9,10 +9,8 @@ from edge.contract.results import payload_below
 from edge.contract.topics import RESULT_LAST, STATUS
 from edge.mqtt.across_connections import AcrossConnections
 from edge.mqtt.best_effort import BestEffortMessage
-from edge.mqtt.window import SUBSCRIPTION, Window
+from edge.mqtt.window import PACKET_OVERHEAD_BYTES, SUBSCRIPTION, Window
 from edge.outbox.outbox import StoredMessage
-
-_PACKET_OVERHEAD_BYTES = 64
 
 _logger = logging.getLogger(__name__)
 
@@ -71,7 +69,7 @@ class BesideResults:
         name = message.topic.removeprefix(f"{self._root}/")
         if not self._topics.may_send(name, time.monotonic()):
             _logger.debug("a message on %s is dropped: the broker refuses the topic", message.topic)
-        elif len(message.payload) + len(message.topic) + _PACKET_OVERHEAD_BYTES > self._max_packet_bytes:
+        elif len(message.payload) + len(message.topic) + PACKET_OVERHEAD_BYTES > self._max_packet_bytes:
             _logger.warning("a message on %s is dropped: %d bytes", message.topic, len(message.payload))
         elif not self._window.is_free_for(name):
             self._held_back = message

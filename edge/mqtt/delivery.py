@@ -22,7 +22,7 @@ from edge.mqtt.connection import Acknowledged, Connected, Connection, Ended, Sub
 from edge.mqtt.frame_sender import FrameSender
 from edge.mqtt.result_replay import ResultReplay
 from edge.mqtt.set_aside import SetAside
-from edge.mqtt.window import SUBSCRIPTION, Window
+from edge.mqtt.window import PACKET_OVERHEAD_BYTES, SUBSCRIPTION, Window
 from edge.outbox.outbox import Outbox, StoredMessage
 from edge.outbox.refused_messages import Refusal
 
@@ -38,7 +38,6 @@ _PAGE = 200
 _REFUSED = 0x80
 _BUSY = frozenset({0x89, 0x91, 0x97})
 """Temporary refusals: server busy, packet identifier in use, quota exceeded."""
-_PACKET_OVERHEAD_BYTES = 64
 _FLUSH_S = 2.0
 _COMMIT_S = 0.1
 
@@ -83,7 +82,7 @@ class Delivery:
         self._replay = ResultReplay(outbox)
         self._set_aside = SetAside(outbox, across, self._replay)
         outbox.flush(_FLUSH_S)  # acknowledgements of the connection before this one
-        self._set_aside.return_fitting(self._max_packet_bytes - _PACKET_OVERHEAD_BYTES - len(f"{self._root}/result"))
+        self._set_aside.return_fitting(self._max_packet_bytes - PACKET_OVERHEAD_BYTES - len(f"{self._root}/result"))
         across.topics.connected()
         across.retry.connected(time.monotonic())
         self._backfill_until_id = outbox.newest_id()
@@ -304,7 +303,7 @@ class Delivery:
 
     def _send(self, message: StoredMessage) -> None:
         topic, payload = f"{self._root}/{message.topic}", payload_below(message.payload, self._root)
-        if len(payload) + len(topic.encode()) + _PACKET_OVERHEAD_BYTES > self._max_packet_bytes:
+        if len(payload) + len(topic.encode()) + PACKET_OVERHEAD_BYTES > self._max_packet_bytes:
             reason = f"{len(payload)}{Refusal.TOO_LARGE.value}{self._max_packet_bytes}"
             if message.refusal is not None and not message.replayed:
                 self._set_aside.too_large(message, reason)

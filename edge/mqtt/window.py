@@ -11,6 +11,9 @@ from edge.mqtt.frame_sender import FrameSender
 from edge.mqtt.refused_topics import RefusedTopics
 from edge.outbox.outbox import StoredMessage
 
+PACKET_OVERHEAD_BYTES = 64
+"""What a packet has besides topic and payload, at most."""
+
 SUBSCRIPTION = "cmd/+"
 """Stands for the subscription to commands among the names of topics."""
 
