@@ -22,7 +22,7 @@ from edge.bundle.manifest import (
 from edge.engine.ort import session_from_graph
 from edge.geometry import Geometry
 from edge.messages import PixelArray, Scores
-from edge.preprocess import judged_patches, tensor_from_pixels
+from edge.preprocess import inspected_patches, tensor_from_pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class PatchExtractor:
         (maps,) = self._session.run([PATCHES_KEY], {"image": tiles_u8})
         patches = np.asarray(maps, np.float32).transpose(0, 2, 3, 1).reshape(len(tiles_u8), -1, maps.shape[1])
         distances = scores.anomaly_map.reshape(len(tiles_u8), -1)
-        counted = np.array([counted_patches(int(judged.sum())) for judged in judged_patches(tiles_u8)])
+        counted = np.array([counted_patches(int(inspected.sum())) for inspected in inspected_patches(tiles_u8)])
         kept = min(patches.shape[1], 2 * counted_patches(patches.shape[1]))
         if of_highest_tile:
             tile = int(np.argmax([score_from_distances(own, n) for own, n in zip(distances, counted, strict=True)]))

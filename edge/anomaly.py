@@ -1,10 +1,10 @@
 """From patch features to the anomaly score: the one definition shared by graph, calibration and the growing bank.
 
-A row of the memory bank holds the features of a good patch and, as its last number, its reach: the geometric mean of
-the distance to its neighbours in the bank and the usual distance between neighbours. The distance of a patch to a row
-is the Euclidean distance divided by the row's reach; its distance to the bank is the smallest of these. This is local
-scaling (Zelnik-Manor and Perona, NIPS 2004) of half the strength. PatchCore instead re-weights by neighbours, which it
-has to search for on every part.
+A row of the memory bank holds the features of a good patch and, as its last number, its local scale: the geometric
+mean of the distance to its neighbours in the bank and the usual distance between neighbours. The distance of a patch
+to a row is the Euclidean distance divided by the row's local scale; its distance to the bank is the smallest of these.
+This is local scaling (Zelnik-Manor and Perona, NIPS 2004) of half the strength. PatchCore instead re-weights by
+neighbours, which it has to search for on every part.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ PATCHES_PER_COUNTED = 32
 no single noisy patch decides it; chosen by cross-validation by part (docs/decisions/0018)."""
 
 LEAST_DISTANCE = 0.03
-"""In reaches; smaller distances are raised to this. Distances of good parts are around 1; below this limit, squared
-distances in FP32 are dominated by rounding, above it the rounding error is below 1e-4."""
+"""In local scales; smaller distances are raised to this. Distances of good parts are around 1; below this limit,
+squared distances in FP32 are dominated by rounding, above it the rounding error is below 1e-4."""
 
 _MAD_TO_SIGMA = 1.4826
 _SPREAD_FLOOR, _SPREAD_FLOOR_OF_CENTER = 1e-3, 0.01
@@ -47,7 +47,7 @@ def center_and_spread(part_scores: NDArray[np.float64]) -> tuple[NDArray[np.floa
 
 
 def folded_rows(bank: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The bank [M, D + 1] as the graph's input [M, D + 2]: its product with (x, |x|^2, 1) is -(|x - b| / reach)^2.
+    """The bank [M, D + 1] as the graph's input [M, D + 2]: its product with (x, |x|^2, 1) is -(|x - b| / scale)^2.
 
     Computed once per bank, so that it costs nothing per part.
     """
@@ -65,7 +65,7 @@ def distances_to_rows(patches: NDArray[np.float32], rows: NDArray[np.float32]) -
     flat = patches.reshape(-1, patches.shape[-1])
     if not len(rows):
         return np.full(patches.shape[:-1], np.inf, np.float32)
-    features, reaches = rows[:, :-1], rows[:, -1]
+    features, scales = rows[:, :-1], rows[:, -1]
     columns = folded_rows(rows).T
     nearest = np.empty(len(flat), np.intp)
     block = max(1, _BLOCK_VALUES // len(rows))
@@ -74,5 +74,5 @@ def distances_to_rows(patches: NDArray[np.float32], rows: NDArray[np.float32]) -
         squares = np.einsum("nd,nd->n", part, part)[:, np.newaxis]
         queries = np.concatenate([part, squares, np.ones_like(squares)], axis=1)
         nearest[start : start + block] = np.argmax(queries @ columns, axis=1)
-    distances = np.maximum(np.linalg.norm(flat - features[nearest], axis=1) / reaches[nearest], LEAST_DISTANCE)
+    distances = np.maximum(np.linalg.norm(flat - features[nearest], axis=1) / scales[nearest], LEAST_DISTANCE)
     return np.asarray(distances.reshape(patches.shape[:-1]), np.float32)

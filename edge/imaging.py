@@ -12,7 +12,7 @@ import numpy as np
 
 from edge.geometry import Geometry, placements
 from edge.messages import PixelArray
-from edge.preprocess import tensor_from_pixels, unjudged_pixels
+from edge.preprocess import tensor_from_pixels, uninspected_pixels
 
 _CROSS = np.asarray(cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)), np.uint8)
 """The neighbourhood of a pixel that its Laplacian depends on."""
@@ -34,11 +34,13 @@ def imaging_from_pixels(pixels: PixelArray, geometry: Geometry) -> Imaging:
     """
     height_px, width_px = pixels.shape[:2]
     tiles_u8 = tensor_from_pixels(pixels, geometry.model_copy(update={"channels": 1}))[..., 0]
-    unjudged = unjudged_pixels(height_px, width_px, geometry)
+    uninspected = uninspected_pixels(height_px, width_px, geometry)
     brightness, sharpness = [], []
-    for tile_u8, tile_unjudged, p in zip(tiles_u8, unjudged, placements(height_px, width_px, geometry), strict=True):
+    for tile_u8, tile_uninspected, p in zip(
+        tiles_u8, uninspected, placements(height_px, width_px, geometry), strict=True
+    ):
         inner = slice(p.tile_y_px, p.tile_y_px + p.tile_height_px), slice(p.tile_x_px, p.tile_x_px + p.tile_width_px)
-        part_u8, inspected_u8 = tile_u8[inner], (~tile_unjudged[inner]).view(np.uint8)
+        part_u8, inspected_u8 = tile_u8[inner], (~tile_uninspected[inner]).view(np.uint8)
         brightness.append(float(cv2.mean(part_u8, inspected_u8)[0]))
         # The Laplacian beside an ignored pixel would measure the edge of its filling.
         clear_of_ignored_u8 = cv2.erode(inspected_u8, _CROSS)

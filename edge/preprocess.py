@@ -55,8 +55,8 @@ def tensor_from_pixels(pixels: PixelArray, geometry: Geometry) -> NDArray[np.uin
         _keep_padding_grey_free(part_u8)
     if geometry.ignored:
         padding_u8 = np.full(tiles_u8.shape[1:], PADDING_U8, np.uint8)
-        for tile_u8, unjudged in zip(tiles_u8, unjudged_pixels(height_px, width_px, geometry), strict=True):
-            cv2.copyTo(padding_u8, unjudged.view(np.uint8), tile_u8)
+        for tile_u8, uninspected in zip(tiles_u8, uninspected_pixels(height_px, width_px, geometry), strict=True):
+            cv2.copyTo(padding_u8, uninspected.view(np.uint8), tile_u8)
     return tiles_u8.reshape(*tiles_u8.shape[:3], geometry.channels)
 
 
@@ -70,28 +70,28 @@ def frame_u8_from_pixels(pixels: PixelArray, channels: int) -> NDArray[np.uint8]
 
 
 @lru_cache(maxsize=8)
-def unjudged_pixels(frame_height_px: int, frame_width_px: int, geometry: Geometry) -> NDArray[np.bool_]:
+def uninspected_pixels(frame_height_px: int, frame_width_px: int, geometry: Geometry) -> NDArray[np.bool_]:
     """Mask [N, H, W], read-only, of tile pixels that are padding or ignored, for frames of this size.
 
     Raises:
         ProcunitError: a region is wholly ignored.
     """
-    unjudged = np.ones((len(geometry.regions), *_tile_shape(geometry)), np.bool_)
-    for tile, p in zip(unjudged, placements(frame_height_px, frame_width_px, geometry), strict=True):
+    uninspected = np.ones((len(geometry.regions), *_tile_shape(geometry)), np.bool_)
+    for tile, p in zip(uninspected, placements(frame_height_px, frame_width_px, geometry), strict=True):
         _inner(tile, p)[...] = False
         ignored = _filled(tile.shape, geometry.ignored, frame_height_px, frame_width_px, p)
         np.logical_or(tile, ignored, out=tile)
-    for number, (region, tile) in enumerate(zip(geometry.regions, unjudged, strict=True), start=1):
+    for number, (region, tile) in enumerate(zip(geometry.regions, uninspected, strict=True), start=1):
         if tile.all():
             raise ProcunitError(
                 f"region {number} ({region.in_words()}) is wholly ignored",
                 remedy="Remove the region from the geometry or ignore less of it",
             )
-    unjudged.flags.writeable = False
-    return unjudged
+    uninspected.flags.writeable = False
+    return uninspected
 
 
-def judged_patches(tiles_u8: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def inspected_patches(tiles_u8: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Mask [N, h, w] of the patches of tiles [N, H, W, C] that have at least one inspected pixel."""
     return patches_with_any((tiles_u8 != PADDING_U8).any(axis=3))
 
@@ -120,7 +120,7 @@ def mask_tiles(mask_u8: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.flo
     tiles_u8 = np.zeros((len(geometry.regions), *_tile_shape(geometry)), np.uint8)
     for tile_u8, p in zip(tiles_u8, placements(height_px, width_px, geometry), strict=True):
         _inner(tile_u8, p)[...] = _scaled(binary, p)
-    tiles_u8[unjudged_pixels(height_px, width_px, geometry)] = 0
+    tiles_u8[uninspected_pixels(height_px, width_px, geometry)] = 0
     return (tiles_u8 / np.float32(255)).astype(np.float32)
 
 

@@ -184,7 +184,7 @@ def _check_powers(
     record: DeltaRecord, added: NDArray[np.float32], base: NDArray[np.float32], own: ScoreLimit | None, where: str
 ) -> None:
     """Refuse a version that does more than its key may do: add rows, and lower the anomaly threshold."""
-    largest_reach = base[:, -1].max()
+    largest_scale = base[:, -1].max()
     excess = max(0, len(base) + len(added) - MAX_BANK_ROWS)
     if own is None:
         problem = "the bundle has no anomaly score"
@@ -194,10 +194,12 @@ def _check_powers(
         problem = f"its {len(added)} rows are more than {MAX_ADDED_ROWS}, or not as many as its frames gave"
     elif len(record.removed) != excess or any(row >= len(base) for row in record.removed):
         problem = f"it drops {len(record.removed)} rows of the bundle's bank, and has to drop {excess}"
-    elif added[:, -1].max() > largest_reach:
-        problem = f"the largest reach of its rows is {added[:, -1].max():.4f}, of the bundle's bank {largest_reach:.4f}"
-    elif np.delete(base[:, -1], record.removed).max(initial=added[:, -1].max()) < largest_reach:
-        problem = "it drops the row with the largest reach of the bundle's bank, which no other row can replace"
+    elif added[:, -1].max() > largest_scale:
+        problem = (
+            f"the largest local scale of its rows is {added[:, -1].max():.4f}, of the bundle's bank {largest_scale:.4f}"
+        )
+    elif np.delete(base[:, -1], record.removed).max(initial=added[:, -1].max()) < largest_scale:
+        problem = "it drops the row with the largest local scale of the bundle's bank, which no other row can replace"
     else:
         return
     raise ProcunitError(problem, where=where, remedy="A version of a bank may only add rows and lower the threshold")

@@ -26,7 +26,7 @@ from edge.errors import ProcunitError, first_problem
 from edge.geometry import Geometry
 from edge.image_file import read_image
 from edge.messages import PixelArray, Verdict
-from edge.preprocess import judged_patches, tensor_from_pixels
+from edge.preprocess import inspected_patches, tensor_from_pixels
 
 _ONE_CORE = 1
 
@@ -71,7 +71,7 @@ class PatchesGraph:
             ProcunitError: the frame is not a usable image, or the graph's output does not fit the bank.
         """
         tiles_u8 = tensor_from_pixels(pixels, self._geometry)
-        inspected = judged_patches(tiles_u8)
+        inspected = inspected_patches(tiles_u8)
         expected = (len(tiles_u8), self._features, *inspected.shape[1:])
         try:
             (maps,) = self._session.run([PATCHES_KEY], {"image": tiles_u8})

@@ -1,8 +1,8 @@
 """Grow a memory bank: choose rows to add so that good frames are no longer flagged. Pure functions.
 
 Only patches farther from the bank than good parts are added, the farthest first (greedy k-center: Gonzalez, Theor.
-Comput. Sci. 38, 1985), until every frame is below the threshold with a margin. An added row gets the median reach of
-the bundle's bank, so it covers no more than a typical row. The threshold follows the held-out good parts, but never
+Comput. Sci. 38, 1985), until every frame is below the threshold with a margin. An added row gets the median local scale
+of the bundle's bank, so it covers no more than a typical row. The threshold follows the held-out good parts, but never
 rises. A bank that would no longer flag a stored defect is refused.
 """
 
@@ -168,7 +168,7 @@ def _with_covering_rows(
 ) -> tuple[GrownBank, list[int]]:
     """The bank with rows added until every score is below `bounds.goal`, and the frame index of each added row."""
     covered = float(np.median(good.distances[:, -1]))
-    reach = np.median(bank.base[:, -1:], axis=0, keepdims=True).astype(np.float32)
+    scale = np.median(bank.base[:, -1:], axis=0, keepdims=True).astype(np.float32)
     good_distances = _good_distances(good, bank.added, loss)
     distances = [_distances_to(bank.rows, frame.tiles) for frame in frames]
     added, sources = bank.added, list[int]()
@@ -184,7 +184,7 @@ def _with_covering_rows(
                 where=frames[worst].name,
                 remedy="Take the frames into the next training instead",
             )
-        row = np.concatenate([_farthest_patch(frames[worst], distances[worst], covered), reach], axis=1)
+        row = np.concatenate([_farthest_patch(frames[worst], distances[worst], covered), scale], axis=1)
         added = np.concatenate([added, row])
         sources.append(worst)
         good_distances = np.minimum(good_distances, distances_to_rows(good.patches, row))

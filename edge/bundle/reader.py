@@ -75,7 +75,7 @@ class BundleContent:
         return tuple(self.file(name) for name in graph_files(precision, separate=self.separate))
 
     def bank(self) -> NDArray[np.float32]:
-        """The memory bank, float32 [M, D + 1]: patches of good parts, the reach as last number (`edge.anomaly`)."""
+        """The memory bank, float32 [M, D + 1]: patches of good parts, the local scale last (`edge.anomaly`)."""
         return rows_from_bytes(self.file(BANK).read_bytes(), str(self.path / BANK))
 
     def golden(self) -> GoldenSet:
@@ -164,7 +164,7 @@ def open_without_signature_check(path: Path) -> BundleContent:
 
 
 def bank_from_file(path: Path) -> NDArray[np.float32]:
-    """Read and check a bank: one finite float32 matrix of at most `MAX_BANK_ROWS` rows, every reach above 0.
+    """Read and check a bank: one finite float32 matrix of at most `MAX_BANK_ROWS` rows, every local scale above 0.
 
     Raises:
         ProcunitError: the file is not such a safetensors file.
@@ -191,9 +191,9 @@ def rows_from_bytes(data: bytes, where: str) -> NDArray[np.float32]:
         raise ProcunitError(f"the bank must have 1 to {MAX_BANK_ROWS} rows of finite numbers", where=where)
     if rows.shape[1] < 2 or not (rows[:, -1] > 0).all():
         raise ProcunitError(
-            "each row of the bank must have features and, as its last number, a reach above 0",
+            "each row of the bank must have features and, as its last number, a local scale above 0",
             where=where,
-            remedy="Export and build the bundle again: banks of earlier versions had no reach",
+            remedy="Export and build the bundle again: banks of earlier versions had no local scale",
         )
     return rows
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from edge.geometry import Geometry
 from edge.messages import Scores
-from edge.preprocess import frame_map_from_tile_maps, patches_with_any, unjudged_pixels
+from edge.preprocess import frame_map_from_tile_maps, patches_with_any, uninspected_pixels
 
 MAP_SIDE_PX = 128
 """The longer side of a stored map; the network's grid is coarser."""
@@ -23,7 +23,7 @@ def relevance_from_scores(scores: Scores, height_px: int, width_px: int, geometr
     are 0.
     """
     anomaly = np.nan_to_num(scores.anomaly_map)
-    inspected = patches_with_any(~unjudged_pixels(height_px, width_px, geometry))
+    inspected = patches_with_any(~uninspected_pixels(height_px, width_px, geometry))
     lowest, span = float(anomaly[inspected].min()), float(np.ptp(anomaly[inspected]))
     relevance = (anomaly - lowest) / span if span > 0 else np.zeros_like(anomaly)
     if scores.type_scores:

@@ -23,7 +23,7 @@ from edge.bundle.manifest import GOOD
 from edge.bundle.reader import file_entry_from_path
 from edge.errors import ProcunitError
 from edge.image_file import read_image
-from edge.preprocess import PATCH_PX, judged_patches, mask_tiles, tensor_from_pixels
+from edge.preprocess import PATCH_PX, inspected_patches, mask_tiles, tensor_from_pixels
 from export.bank.coreset import k_center_greedy
 from export.bank.space import Matrix, PatchSpace, space_from_patches
 from training.data.dataset import read_mask
@@ -193,7 +193,7 @@ def tiles_from_photo(photo: RunPhoto, record: TrainRecord) -> NDArray[np.uint8]:
 
 def _clean(tiles_u8: NDArray[np.uint8], photo: RunPhoto, record: TrainRecord) -> NDArray[np.bool_]:
     """Which patches of a photograph's tiles are inspected and not touched by its defect mask: bool [P]."""
-    inspected = judged_patches(tiles_u8).reshape(-1)
+    inspected = inspected_patches(tiles_u8).reshape(-1)
     if photo.mask is None:
         return inspected
     data = Path(record.data)

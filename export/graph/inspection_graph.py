@@ -128,7 +128,7 @@ def graphs_from_model(model: InspectionModel, space: PatchSpace, *, separate: bo
 def inspected_patches(image: Tensor) -> Tensor:
     """Which patches of `image` uint8 [N, H, W, C] contain an inspected pixel: bool [N, h, w].
 
-    Same rule as `edge.preprocess.judged_patches`: every pixel that differs from the padding grey is inspected.
+    Same rule as `edge.preprocess.inspected_patches`: every pixel that differs from the padding grey is inspected.
     """
     pixels = image.float().permute(0, 3, 1, 2)
     brightest, darkest = F.max_pool2d(pixels, PATCH_PX), -F.max_pool2d(-pixels, PATCH_PX)

@@ -21,7 +21,7 @@ from edge.bundle.manifest import (
 )
 from edge.geometry import Geometry, Region
 from edge.messages import Scores
-from edge.preprocess import judged_patches, tensor_from_pixels
+from edge.preprocess import inspected_patches, tensor_from_pixels
 from tests.support.tiny_bundle import good_image, tiny_patches
 from tests.support.tiny_graph import FEATURES, GRID, SIDE_PX, write_tiny_patches_graph
 
@@ -45,11 +45,11 @@ def patches_of(tmp_path_factory: pytest.TempPathFactory) -> PatchExtractor:
 
 def _scores(seed: int) -> tuple[Scores, list[float]]:
     """Scores with random distances, 0 at patches that are not inspected, and the score of each tile."""
-    judged = judged_patches(tensor_from_pixels(PIXELS, TILES))
-    distances = np.where(judged, np.random.default_rng(seed).gamma(2.0, 1.0, judged.shape), 0).astype(np.float32)
+    inspected = inspected_patches(tensor_from_pixels(PIXELS, TILES))
+    distances = np.where(inspected, np.random.default_rng(seed).gamma(2.0, 1.0, inspected.shape), 0).astype(np.float32)
     of_tiles = [
         score_from_distances(of_tile[inspected], -(-int(inspected.sum()) // 32))
-        for of_tile, inspected in zip(distances, judged, strict=True)
+        for of_tile, inspected in zip(distances, inspected, strict=True)
     ]
     return Scores((), max(of_tiles), np.zeros((2, 0, GRID, GRID), np.float32), distances), of_tiles
 

@@ -12,20 +12,20 @@ from edge.anomaly import LEAST_DISTANCE, counted_patches, distances_to_rows, fol
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 1 << 30), rows=st.integers(1, 40), tiles=st.integers(1, 3))
-def test_each_patch_has_the_distance_to_the_row_nearest_in_reaches(seed: int, rows: int, tiles: int) -> None:
+def test_each_patch_has_the_distance_to_the_row_nearest_in_local_scales(seed: int, rows: int, tiles: int) -> None:
     numbers = np.random.default_rng(seed)
     features = numbers.normal(size=(rows, 5)).astype(np.float32)
-    reaches = numbers.uniform(0.1, 10, rows).astype(np.float32)
+    scales = numbers.uniform(0.1, 10, rows).astype(np.float32)
     patches = numbers.normal(size=(tiles, 7, 5)).astype(np.float32)
-    expected = (np.linalg.norm(patches[:, :, np.newaxis] - features, axis=-1) / reaches).min(axis=-1)
-    bank, expected = np.column_stack([features, reaches]), np.maximum(expected, LEAST_DISTANCE)
+    expected = (np.linalg.norm(patches[:, :, np.newaxis] - features, axis=-1) / scales).min(axis=-1)
+    bank, expected = np.column_stack([features, scales]), np.maximum(expected, LEAST_DISTANCE)
     np.testing.assert_allclose(distances_to_rows(patches, bank), expected, rtol=1e-4)
     queries = np.concatenate([patches, np.square(patches).sum(-1, keepdims=True), np.ones((tiles, 7, 1))], axis=-1)
     squares = -(queries @ folded_rows(bank).T.astype(np.float64)).max(-1)
     np.testing.assert_allclose(np.sqrt(np.maximum(squares, LEAST_DISTANCE**2)), expected, rtol=2e-3)
 
 
-def test_of_two_equally_far_rows_the_one_with_the_larger_reach_counts() -> None:
+def test_of_two_equally_far_rows_the_one_with_the_larger_local_scale_counts() -> None:
     rows = np.array([[0, 1], [4, 4]], np.float32)
     assert distances_to_rows(np.array([[2]], np.float32), rows)[0] == pytest.approx(0.5)
 

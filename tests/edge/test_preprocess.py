@@ -13,11 +13,11 @@ from edge.geometry import MAX_POLYGON_POINTS, MAX_POLYGONS, Geometry, Region, pl
 from edge.preprocess import (
     PADDING_U8,
     frame_map_from_tile_maps,
-    judged_patches,
+    inspected_patches,
     mask_tiles,
     patches_with_any,
     tensor_from_pixels,
-    unjudged_pixels,
+    uninspected_pixels,
 )
 
 GREY = Geometry(input_height_px=96, input_width_px=128, channels=1)
@@ -65,7 +65,7 @@ def test_a_colour_equals_the_padding_grey_only_if_all_channels_do() -> None:
     tile = tensor_from_pixels(frame, BGR)[0]
     assert (tile[:48] == (10, PADDING_U8, PADDING_U8)).all()
     assert (tile[48:] == PADDING_U8 - 1).all()
-    assert judged_patches(tile[None]).all()
+    assert inspected_patches(tile[None]).all()
 
 
 @given(
@@ -82,12 +82,12 @@ def test_exactly_the_uninspected_patches_are_all_padding_grey(
     geometry = BGR.model_copy(update={"channels": channels, "ignored": ignored})
     frame = np.random.default_rng(0).integers(grey, grey + grain + 1, (height_px, width_px), np.uint8)
     try:
-        judged = ~unjudged_pixels(height_px, width_px, geometry)
+        inspected = ~uninspected_pixels(height_px, width_px, geometry)
     except ProcunitError:
         assume(False)
     tiles_u8 = tensor_from_pixels(frame, geometry)
-    np.testing.assert_array_equal((tiles_u8 != PADDING_U8).any(axis=3), judged)
-    np.testing.assert_array_equal(judged_patches(tiles_u8), patches_with_any(judged))
+    np.testing.assert_array_equal((tiles_u8 != PADDING_U8).any(axis=3), inspected)
+    np.testing.assert_array_equal(inspected_patches(tiles_u8), patches_with_any(inspected))
 
 
 def test_padding_is_one_constant_whatever_the_frame_shows() -> None:
@@ -169,16 +169,16 @@ def test_ignored_pixels_are_grey_and_never_in_a_mask() -> None:
 def test_ignored_areas_that_overlap_are_both_ignored() -> None:
     left = ((0.0, 0.0), (0.6, 0.0), (0.6, 1.0), (0.0, 1.0))
     middle = ((0.3, 0.0), (0.8, 0.0), (0.8, 1.0), (0.3, 1.0))
-    unjudged = unjudged_pixels(96, 128, GREY.model_copy(update={"ignored": (left, middle)}))[0]
-    assert unjudged[:, :102].all()
-    assert not unjudged[:, 104:].any()
+    uninspected = uninspected_pixels(96, 128, GREY.model_copy(update={"ignored": (left, middle)}))[0]
+    assert uninspected[:, :102].all()
+    assert not uninspected[:, 104:].any()
 
 
 def test_ignored_areas_are_fractions_of_the_frame_in_every_region() -> None:
     halves = (Region(width=0.5), Region(x=0.5, width=0.5))
     around_the_middle = ((0.4, 0.0), (0.6, 0.0), (0.6, 1.0), (0.4, 1.0))
     geometry = Geometry(input_height_px=64, input_width_px=64, regions=halves, ignored=(around_the_middle,))
-    left, right = unjudged_pixels(100, 200, geometry)
+    left, right = uninspected_pixels(100, 200, geometry)
     assert not left[:, :50].any()
     assert left[:, 52:].all()
     assert right[:, :12].all()
@@ -189,10 +189,10 @@ def test_ignored_areas_are_fractions_of_the_frame_in_every_region() -> None:
 def test_a_frame_scaled_down_has_the_same_pixels_ignored(ignored: tuple[tuple[float, float], ...], scale: int) -> None:
     geometry = GREY.model_copy(update={"ignored": (ignored,)})
     try:
-        small = unjudged_pixels(96, 128, geometry)
+        small = uninspected_pixels(96, 128, geometry)
     except ProcunitError:
         assume(False)
-    np.testing.assert_array_equal(unjudged_pixels(96 * scale, 128 * scale, geometry), small)
+    np.testing.assert_array_equal(uninspected_pixels(96 * scale, 128 * scale, geometry), small)
 
 
 def test_a_region_that_is_wholly_ignored_is_named() -> None:

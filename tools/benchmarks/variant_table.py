@@ -34,7 +34,7 @@ from edge.engine.scores import scores_from_outputs
 from edge.engine.trt_library import library_from_kind
 from edge.messages import Verdict
 from edge.policy import decide, policy_without_authority
-from edge.preprocess import judged_patches
+from edge.preprocess import inspected_patches
 from edge.terminal import Console
 from export.bank.candidates import tiles_from_photo
 from export.bank.memory_bank import MemoryBank
@@ -157,17 +157,17 @@ def worst_search_error(graph: Path, comparison: Comparison) -> float:
     )
     model.graph.output.append(onnx.helper.make_tensor_value_info(product.input[0], onnx.TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    rows, reaches = comparison.bank[:, :-1].astype(np.float64), comparison.bank[:, -1].astype(np.float64)
+    rows, scales = comparison.bank[:, :-1].astype(np.float64), comparison.bank[:, -1].astype(np.float64)
     worst = 0.0
     for tiles in comparison.frames:
         anomaly_map, joined = session.run(
             ["anomaly_map", product.input[0]], {"image": tiles, "bank": folded_rows(comparison.bank)}
         )
-        inspected = judged_patches(tiles).ravel()
+        inspected = inspected_patches(tiles).ravel()
         wide = np.asarray(joined, np.float64)[inspected, :-2]  # the last two columns are the squares' sum and 1
-        squares = ((wide**2).sum(1)[:, None] - 2 * wide @ rows.T + (rows**2).sum(1)) / reaches**2
+        squares = ((wide**2).sum(1)[:, None] - 2 * wide @ rows.T + (rows**2).sum(1)) / scales**2
         nearest = squares.argmin(1)
-        exact = np.linalg.norm(wide - rows[nearest], axis=1) / reaches[nearest]
+        exact = np.linalg.norm(wide - rows[nearest], axis=1) / scales[nearest]
         worst = max(worst, float(np.abs(anomaly_map.ravel()[inspected] / exact - 1).max()))
     return worst
 

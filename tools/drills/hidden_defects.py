@@ -15,7 +15,7 @@ from edge.bundle.manifest import GOOD
 from edge.errors import ProcunitError
 from edge.geometry import Geometry
 from edge.image_file import read_image
-from edge.preprocess import judged_patches, tensor_from_pixels
+from edge.preprocess import inspected_patches, tensor_from_pixels
 from training.data.dataset import Photo, read_mask
 from training.features import Sample, coverage_from_mask, sample_from_features
 from training.model import InspectionModel, head_features, patch_features
@@ -60,7 +60,7 @@ def features_from_photo(model: InspectionModel, geometry: Geometry, photo: Photo
     pixels = read_image(photo.path)
     mask_u8 = None if photo.mask is None else read_mask(photo.mask, *pixels.shape[:2])
     tiles_u8 = tensor_from_pixels(pixels, geometry)
-    taps, inspected = model.taps(torch.from_numpy(tiles_u8)), judged_patches(tiles_u8).reshape(-1)
+    taps, inspected = model.taps(torch.from_numpy(tiles_u8)), inspected_patches(tiles_u8).reshape(-1)
     lesson = sample_from_features(
         photo.label, photo.part_id, head_features(taps), coverage_from_mask(mask_u8, geometry)
     )

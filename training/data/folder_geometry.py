@@ -14,7 +14,7 @@ from edge.config.yaml_file import YamlFileError, words_from_details
 from edge.errors import ProcunitError
 from edge.geometry import MAX_POLYGON_POINTS, MAX_POLYGONS, Geometry, Polygon, Region
 from edge.image_file import read_image
-from edge.preprocess import unjudged_pixels
+from edge.preprocess import uninspected_pixels
 from training.data.folder_yaml import folder_yaml_from_file
 
 GEOMETRY_YAML, IGNORED_PNG = "geometry.yaml", "ignored.png"
@@ -53,7 +53,7 @@ class FolderGeometry:
                     where=str(photo),
                     remedy=f"Paint {IGNORED_PNG} over a photograph of the line; all frames need its aspect ratio",
                 )
-        unjudged_pixels(height_px, width_px, self.geometry)
+        uninspected_pixels(height_px, width_px, self.geometry)
 
 
 def geometry_from_folder(root: Path, input_px: int) -> FolderGeometry:

@@ -28,14 +28,14 @@ from edge.errors import ProcunitError
 
 KEY = SigningKey(Ed25519PrivateKey.from_private_bytes(b"\5" * 32), "line-bank.pem", demo=False)
 KEYS = (KEY.trusted,)
-REACH = 4e-4
-ADDED = np.array([[0.5, 0.5, 0.5, REACH], [0.6, 0.5, 0.4, REACH]], np.float32)
+SCALE = 4e-4
+ADDED = np.array([[0.5, 0.5, 0.5, SCALE], [0.6, 0.5, 0.4, SCALE]], np.float32)
 SOURCE = Source(sha256="a" * 64, name="part 4711", rows=2, score=0.004)
 
 
-def rows_reaching(reach: float, rows: int = 2) -> NDArray[np.float32]:
+def rows_of_scale(scale: float, rows: int = 2) -> NDArray[np.float32]:
     """Rows with as many columns as the bundle's bank."""
-    return np.tile(np.array([0.5, 0.5, 0.5, reach], np.float32), (rows, 1))
+    return np.tile(np.array([0.5, 0.5, 0.5, scale], np.float32), (rows, 1))
 
 
 def limit_of(bundle: Bundle) -> ScoreLimit:
@@ -236,11 +236,11 @@ def test_a_signed_record_that_changes_anything_else_is_refused(
         (np.ones((2, 5), np.float32), "4 features per row, the bank has 3", ROWS),
         (np.zeros((0, 4), np.float32), "rows of finite numbers", ROWS),
         (np.zeros((2, 4), np.float64), "one float32 matrix", ROWS),
-        (rows_reaching(0), "a reach above 0", ROWS),
-        (rows_reaching(-REACH), "a reach above 0", ROWS),
-        (rows_reaching(0.5), "the largest reach of its rows is 0.5000, of the bundle's bank", DELTA),
-        (rows_reaching(REACH, MAX_ADDED_ROWS + 1), f"its {MAX_ADDED_ROWS + 1} rows are more than", DELTA),
-        (rows_reaching(REACH, MAX_ADDED_ROWS + 1000), "bytes long", ROWS),
+        (rows_of_scale(0), "a local scale above 0", ROWS),
+        (rows_of_scale(-SCALE), "a local scale above 0", ROWS),
+        (rows_of_scale(0.5), "the largest local scale of its rows is 0.5000, of the bundle's bank", DELTA),
+        (rows_of_scale(SCALE, MAX_ADDED_ROWS + 1), f"its {MAX_ADDED_ROWS + 1} rows are more than", DELTA),
+        (rows_of_scale(SCALE, MAX_ADDED_ROWS + 1000), "bytes long", ROWS),
     ],
 )
 def test_signed_rows_beyond_the_limits_are_refused(
@@ -264,7 +264,7 @@ def test_a_full_bank_must_drop_exactly_its_surplus_rows(tmp_path: Path, growing:
     sign_changed(folder, lambda r: r.update(removed=[16_383]))
     refused(folder, growing, "it drops 1 rows", base=full)
     sign_changed(folder, lambda r: r.update(removed=[9]))
-    refused(folder, growing, "it drops the row with the largest reach of the bundle's bank", base=full)
+    refused(folder, growing, "it drops the row with the largest local scale of the bundle's bank", base=full)
 
 
 def test_an_oversized_record_is_not_even_read(folder: Path, growing: Bundle) -> None:

@@ -105,7 +105,7 @@ def test_a_false_alarm_is_cleared_by_its_patches_and_by_no_more_than_needed() ->
     assert score(STAIN, without_the_last) >= goal
 
 
-def test_added_rows_are_far_from_good_parts_and_have_the_typical_reach() -> None:
+def test_added_rows_are_far_from_good_parts_and_have_the_typical_local_scale() -> None:
     covered = float(np.median(GOOD.distances[:, -1]))
     added = grown(STAIN).bank.added
     assert (distances_to_rows(added[:, :-1], BASE) > covered).all()

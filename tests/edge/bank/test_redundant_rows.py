@@ -1,4 +1,4 @@
-"""The rows that a full bank drops: those that other rows with at least the same reach can substitute."""
+"""The rows that a full bank drops: those that other rows with at least the same local scale can substitute."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NONE = np.zeros((0, 3), np.float32)
 
 
 def rows_at(*places: tuple[float, float, float]) -> Rows:
-    """Rows of two features and their reach."""
+    """Rows of two features and their local scale."""
     return np.array(places, np.float32)
 
 
@@ -25,7 +25,7 @@ def random_rows(numbers: np.random.Generator, count: int) -> Rows:
 
 
 def loss_of(row: Rows, others: Rows) -> float:
-    """The loss by its definition; infinite if no other row has the same reach."""
+    """The loss by its definition; infinite if no other row has the same local scale."""
     candidates = others[others[:, -1] >= row[-1]]
     losses = np.linalg.norm(candidates[:, :-1] - row[:-1], axis=1) / candidates[:, -1]
     return float(losses.min(initial=np.inf))
@@ -37,13 +37,13 @@ def test_of_two_equal_rows_one_is_dropped_and_never_both() -> None:
     assert len({0, 2} & set(dropped)) == len({1, 4} & set(dropped)) == 1
 
 
-def test_of_two_equal_rows_the_one_with_the_smaller_reach_is_dropped() -> None:
+def test_of_two_equal_rows_the_one_with_the_smaller_local_scale_is_dropped() -> None:
     base = rows_at((0, 0, 1), (5, 5, 3), (0, 0, 1.1))
     assert most_redundant(base, (), NONE, 1) == (0,)
     assert most_redundant(base, (0,), NONE, 1) == (0, 2)
 
 
-def test_the_row_with_the_largest_reach_stays_however_near_another_one_is() -> None:
+def test_the_row_with_the_largest_local_scale_stays_however_near_another_one_is() -> None:
     base = rows_at((0, 0, 1), (0.1, 0, 2), (50, 0, 1))
     assert most_redundant(base, (), NONE, 2) == (0, 2)
 

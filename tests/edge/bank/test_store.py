@@ -22,7 +22,7 @@ from edge.state_dir import BANK_FOLDER
 from tests.support.tiny_bundle import build_tiny_bundle, defect_image, tiny_patches
 
 KEY = SigningKey(Ed25519PrivateKey.from_private_bytes(b"\5" * 32), "line-bank.pem", demo=False)
-REACH = 4e-4
+SCALE = 4e-4
 
 
 def store_in(state: Path, bundle: Bundle, keys: tuple[TrustedKey, ...] = (KEY.trusted,)) -> BankStore:
@@ -31,7 +31,7 @@ def store_in(state: Path, bundle: Bundle, keys: tuple[TrustedKey, ...] = (KEY.tr
 
 def add(store: BankStore, bundle: Bundle, rows: int, key: SigningKey = KEY) -> int:
     """Add a version with this many rows besides those of the bundle's bank."""
-    added = np.tile(np.array([0.5, 0.5, 0.5, REACH], np.float32), (rows, 1))
+    added = np.tile(np.array([0.5, 0.5, 0.5, SCALE], np.float32), (rows, 1))
     source = Source(sha256="a" * 64, name="part 1", rows=rows, score=0.001)
     bank = GrownBank(bundle.bank(), added, (), store.own_limit)
     with store.locked():
@@ -177,7 +177,7 @@ def test_a_signed_version_that_would_miss_a_stored_defect_is_not_used(tmp_path: 
     bundle = open_bundle(tiny.path, (trusted_key_from_file(tiny.public_key, demo=True),))
     store = store_in(tmp_path / "state", bundle)
     scratch = tiny_patches(defect_image(3000))
-    added = np.column_stack([scratch, np.full(len(scratch), REACH, np.float32)])
+    added = np.column_stack([scratch, np.full(len(scratch), SCALE, np.float32)])
     blind = replace(own_bank(bundle.bank(), store.own_limit), added=added)
     source = Source(sha256="a" * 64, name="part 1", rows=64, score=0.001)
     with store.locked(), pytest.raises(ProcunitError, match="would miss a stored defect: the bundle's photograph"):

@@ -210,9 +210,9 @@ def test_a_manifest_that_is_no_json_is_refused_even_without_a_signature_check(ti
         ({"bank": np.zeros((4, 3), np.float32), "more": np.zeros(1, np.float32)}, "one float32 matrix named 'bank'"),
         ({"bank": np.zeros((0, 3), np.float32)}, "1 to 16384 rows"),
         ({"bank": np.zeros((16_385, 1), np.float32)}, "1 to 16384 rows"),
-        ({"bank": np.ones((4, 1), np.float32)}, "features and, as its last number, a reach above 0"),
-        ({"bank": np.array([[1, 1], [1, 0]], np.float32)}, "a reach above 0"),
-        ({"bank": np.array([[1, 1], [1, -1]], np.float32)}, "a reach above 0"),
+        ({"bank": np.ones((4, 1), np.float32)}, "features and, as its last number, a local scale above 0"),
+        ({"bank": np.array([[1, 1], [1, 0]], np.float32)}, "a local scale above 0"),
+        ({"bank": np.array([[1, 1], [1, -1]], np.float32)}, "a local scale above 0"),
     ],
 )
 def test_a_sealed_bank_that_is_malformed_is_refused(

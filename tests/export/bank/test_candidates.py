@@ -12,7 +12,7 @@ from rich.console import Console
 
 from edge.bundle.manifest import GOOD
 from edge.image_file import read_image
-from edge.preprocess import judged_patches, mask_tiles, patches_with_any, tensor_from_pixels
+from edge.preprocess import inspected_patches, mask_tiles, patches_with_any, tensor_from_pixels
 from export.bank.candidates import (
     MAX_EXCLUDED_SHARE,
     PatchReader,
@@ -64,10 +64,10 @@ def test_a_photograph_gives_its_inspected_patches_outside_its_mask(model: Inspec
     letterboxed = record.model_copy(update={"geometry": wide})
     for photo in (next(p for p in record.photos if p.label == label) for label in (GOOD, "spot", "line")):
         pixels = read_image(Path(record.data) / photo.file)
-        judged = judged_patches(tensor_from_pixels(pixels, wide)).ravel()
-        assert 0.3 < judged.mean() < 0.9
-        kept = judged if photo.mask is None else judged & ~_covered(photo, letterboxed)
-        assert (kept.sum() < judged.sum()) == (photo.label != GOOD)
+        inspected = inspected_patches(tensor_from_pixels(pixels, wide)).ravel()
+        assert 0.3 < inspected.mean() < 0.9
+        kept = inspected if photo.mask is None else inspected & ~_covered(photo, letterboxed)
+        assert (kept.sum() < inspected.sum()) == (photo.label != GOOD)
         assert len(patches_from_photo(model, photo, letterboxed).features) == kept.sum()
 
 
@@ -77,7 +77,7 @@ def test_another_padding_does_not_change_the_inspected_patches(model: Inspection
     geometries = [record.geometry.model_copy(update=side) for side in sides]
     found = [patches_from_photo(model, photo, record.model_copy(update={"geometry": g})) for g in geometries]
     tiles = [tensor_from_pixels(read_image(Path(record.data) / photo.file), g) for g in geometries]
-    narrow, wide = (judged_patches(tile)[0] for tile in tiles)
+    narrow, wide = (inspected_patches(tile)[0] for tile in tiles)
     np.testing.assert_array_equal(wide[:, 2:-2], narrow)
     assert not wide[:, :2].any()
     assert len(found[0].features) == len(found[1].features) == narrow.sum()

@@ -13,7 +13,7 @@ from edge.anomaly import distances_to_rows
 from edge.bundle.manifest import PATCHES_GRAPH, PATCHES_KEY
 from edge.bundle.reader import bank_from_file
 from edge.engine.ort import OrtEngine, session_from_graph
-from edge.preprocess import judged_patches
+from edge.preprocess import inspected_patches
 from export.bank.candidates import tiles_from_photo
 from tests.export import textbook
 from tests.export.textbook import Floats
@@ -50,11 +50,11 @@ def photographs(run: Path, bank: Floats) -> list[Photograph]:
     found = []
     for photo in record.photos:
         tiles_u8 = tiles_from_photo(photo, record)
-        judged = judged_patches(tiles_u8)[0].ravel()
+        inspected = inspected_patches(tiles_u8)[0].ravel()
         (maps,) = session.run([PATCHES_KEY], {"image": tiles_u8})
-        patches = np.asarray(maps, np.float32)[0].transpose(1, 2, 0).reshape(-1, bank.shape[1] - 1)[judged]
+        patches = np.asarray(maps, np.float32)[0].transpose(1, 2, 0).reshape(-1, bank.shape[1] - 1)[inspected]
         outputs = engine.infer(tiles_u8)
-        distances = outputs.anomaly_map.ravel()[judged]
+        distances = outputs.anomaly_map.ravel()[inspected]
         found.append(Photograph(patches, distances, float(outputs.anomaly_score[0])))
     engine.close()
     return found

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from edge import preprocess
 from edge.anomaly import folded_rows
 from edge.bundle.manifest import PRECISIONS, Precision
 from edge.engine.ort import OrtEngine
 from edge.errors import ProcunitError
-from edge.preprocess import PADDING_U8, judged_patches
 from export.graph.inspection_graph import inspected_patches, search
 from export.graph.parity import check_difference, difference_of_graphs, reference_outputs
 from tests.export import textbook
@@ -111,7 +111,7 @@ def test_an_output_of_nan_is_detected(made: MadeGraph, precision: Precision, tmp
 
 def test_distances_and_score_of_the_graph_are_those_of_float64(made: MadeGraph) -> None:
     tiles_u8, bank = images(2, made.geometry.channels, seed=3), made.bank[::2]
-    tiles_u8[1, :40] = PADDING_U8
+    tiles_u8[1, :40] = preprocess.PADDING_U8
     engine = OrtEngine([made.path], bank)
     found = engine.infer(tiles_u8)
     engine.close()
@@ -131,13 +131,13 @@ def test_the_search_is_exact_down_to_its_least_distance(seed: int, rows: int, re
     bank = np.column_stack([draw.normal(size=(rows, 9)), draw.uniform(0.5, 2, rows)]).astype(np.float32)
     of_patches = patches.transpose(0, 2, 3, 1).reshape(-1, 9)[:repeated]
     bank = np.concatenate([bank, np.column_stack([of_patches, np.ones(repeated)])]).astype(np.float32)
-    judged = draw.random((2, 8, 9)) < draw.choice([0.1, 0.5, 1.0])
-    found = search(torch.from_numpy(patches), torch.from_numpy(judged), torch.from_numpy(folded_rows(bank)))
-    wanted = textbook.distances(patches.transpose(0, 2, 3, 1).reshape(-1, 9), bank).reshape(judged.shape)
-    np.testing.assert_allclose(found.anomaly_map.numpy(), np.where(judged, wanted, 0), atol=1e-4)
+    inspected = draw.random((2, 8, 9)) < draw.choice([0.1, 0.5, 1.0])
+    found = search(torch.from_numpy(patches), torch.from_numpy(inspected), torch.from_numpy(folded_rows(bank)))
+    wanted = textbook.distances(patches.transpose(0, 2, 3, 1).reshape(-1, 9), bank).reshape(inspected.shape)
+    np.testing.assert_allclose(found.anomaly_map.numpy(), np.where(inspected, wanted, 0), atol=1e-4)
     for tile in range(2):
-        if judged[tile].any():
-            score = textbook.tile_score(wanted[tile][judged[tile]])
+        if inspected[tile].any():
+            score = textbook.tile_score(wanted[tile][inspected[tile]])
             assert found.anomaly_score[tile].item() == pytest.approx(score, abs=1e-4)
         else:
             assert found.anomaly_score[tile] == 0
@@ -151,11 +151,11 @@ def test_one_noisy_patch_moves_the_score_by_no_more_than_its_share(
     patches = torch.from_numpy(draw.normal(size=(1, 5, height, width)).astype(np.float32))
     rows = np.column_stack([draw.normal(size=(30, 5)), np.ones(30)]).astype(np.float32)
     bank = torch.from_numpy(folded_rows(rows))
-    judged = torch.ones(1, height, width, dtype=torch.bool)
-    before = search(patches, judged, bank)
+    inspected = torch.ones(1, height, width, dtype=torch.bool)
+    before = search(patches, inspected, bank)
     noisy = patches.clone()
     noisy[0, :, -1, -1] += noise
-    after = search(noisy, judged, bank)
+    after = search(noisy, inspected, bank)
     risen = abs(float(after.anomaly_map[0, -1, -1] - before.anomaly_map[0, -1, -1]))
     share = max(1, -(-height * width // 32))
     assert abs(float(after.anomaly_score - before.anomaly_score)) <= risen / share + 1e-4
@@ -166,14 +166,14 @@ def test_one_noisy_patch_moves_the_score_by_no_more_than_its_share(
 def test_the_graph_inspects_the_same_patches_as_the_device(channels: int, seed: int, share: float) -> None:
     draw = np.random.default_rng(seed)
     tiles_u8 = draw.integers(0, 256, (2, 48, 64, channels), np.uint8)
-    tiles_u8[draw.random((2, 48, 64)) < share] = PADDING_U8
+    tiles_u8[draw.random((2, 48, 64)) < share] = preprocess.PADDING_U8
     found = inspected_patches(torch.from_numpy(tiles_u8)).numpy()
-    np.testing.assert_array_equal(found, judged_patches(tiles_u8))
+    np.testing.assert_array_equal(found, preprocess.inspected_patches(tiles_u8))
 
 
 def test_padding_never_counts_but_a_border_of_another_grey_does(made: MadeGraph) -> None:
-    tiles_u8 = np.full((3, SIDE_PX, SIDE_PX, made.geometry.channels), PADDING_U8, np.uint8)
-    tiles_u8[1] = PADDING_U8 - 1
+    tiles_u8 = np.full((3, SIDE_PX, SIDE_PX, made.geometry.channels), preprocess.PADDING_U8, np.uint8)
+    tiles_u8[1] = preprocess.PADDING_U8 - 1
     tiles_u8[:2, 16:-16, 16:-16] = images(1, made.geometry.channels)[0, 16:-16, 16:-16]
     engine = OrtEngine([made.path], made.bank)
     framed, other_grey, empty = engine.infer(tiles_u8).anomaly_map

@@ -96,7 +96,7 @@ def deep_json(folder: Path, rng: random.Random) -> None:
 
 
 def wild_bank(folder: Path, rng: random.Random) -> None:
-    """A bank of not-numbers, of no reach, of too many rows or of the wrong width."""
+    """A bank of not-numbers, of no local scale, of too many rows or of the wrong width."""
     rows = load((folder / BANK).read_bytes())[BANK_KEY]
     wild = (
         np.full_like(rows, np.nan),
