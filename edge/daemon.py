@@ -24,6 +24,7 @@ from edge.errors import ProcunitError
 from edge.fault_board import FaultBoard
 from edge.faults import FaultId
 from edge.frames.store import FRAMES_CLOSE_S, FrameStore
+from edge.line.inspector import Inspector
 from edge.line.line import Line, line_from_settings
 from edge.line.supervisor import Reason, Supervisor
 from edge.mqtt.publisher import STATUS_TIMEOUT_S
@@ -32,13 +33,12 @@ from edge.state_dir import FRAMES_FOLDER, OUTBOX_FILE
 from edge.system.access import who_may_change
 from edge.system.service_manager import ServiceNotifier
 from edge.system.stop_signals import StopSignals
+from edge.worker import WorkerState
 
 CAMERA_STOP_S = 5.0
-DRAIN_S = 10.0
-"""When the daemon stops: how long the inspection of the triggers still in the queue may take."""
 FLUSH_S = 5.0
 PUBLISH_STOP_S = 5.0
-STOP_S = CAMERA_STOP_S + DRAIN_S + FLUSH_S + PUBLISH_STOP_S + 2 * STATUS_TIMEOUT_S + CLOSE_S + FRAMES_CLOSE_S
+STOP_S = CAMERA_STOP_S + Inspector.stop_s + FLUSH_S + PUBLISH_STOP_S + 2 * STATUS_TIMEOUT_S + CLOSE_S + FRAMES_CLOSE_S
 """The longest stop, every step at its limit; the unit's TimeoutStopSec is longer."""
 STALLED_S = 5.0
 """At the end of a replay the daemon gives up sending after this long without an acknowledgement by the broker."""
@@ -88,7 +88,7 @@ def run_daemon(
             raise
         finally:
             finished = _stop(line)
-        return 0 if finished and reason is not Reason.FAILURE and not line.inspector.failed else 1
+        return 0 if finished and reason is not Reason.FAILURE and line.inspector.state is not WorkerState.FAILED else 1
 
 
 def _run(line: Line, notifier: ServiceNotifier, signals: StopSignals, root: str) -> Reason:
@@ -177,13 +177,10 @@ def _wait_until_sent(line: Line, signals: StopSignals, notifier: ServiceNotifier
 
 def _stop(line: Line) -> bool:
     """Stop in the order of the data; False if a part may be left without its verdict in the outbox."""
-    line.inspector.keeper.cancel()
     if not line.capture.stop(CAMERA_STOP_S):
         _logger.error("the camera did not close within %.0f s; stopping without it", CAMERA_STOP_S)
     line.trigger_queue.close()
-    drained = line.inspector.join(DRAIN_S)
-    if not drained:
-        _logger.error("inspection did not end within %.0f s; open parts become `not_inspected: restart`", DRAIN_S)
+    drained = line.inspector.stop()
     if not line.outbox.flush(FLUSH_S):
         _logger.error("results cannot be written to the disk")
     line.publisher.stop(PUBLISH_STOP_S)

@@ -13,6 +13,7 @@ from edge.line.line import Line
 from edge.outbox.disk_space import retention_s
 from edge.system.service_manager import ServiceNotifier, WatchdogFeeder
 from edge.system.stop_signals import StopSignals
+from edge.worker import WorkerState
 
 LINK_PATIENCE_S = 3.0
 """The broker may be disconnected this long before it is a fault."""
@@ -54,11 +55,11 @@ class Supervisor:
         """Report the progress of the engine until it is ready (None), or until the daemon must stop."""
         reported: Activity | None = None
         inspector = self._line.inspector
-        while inspector.running:
-            if inspector.ready:
+        while inspector.state is WorkerState.RUNNING:
+            activity = inspector.activity
+            if activity is None:
                 self._line.publisher.set_activity(None)
                 return None
-            activity = inspector.keeper.activity
             if activity != reported:
                 self._report_activity(activity)
                 reported = activity
@@ -83,13 +84,14 @@ class Supervisor:
             self._watch()
             self._report_status()
             self._log_retention_once()
-            if line.inspector.failed or line.outbox.ended:
+            state = line.inspector.state
+            if state is WorkerState.FAILED or line.outbox.ended:
                 self._watch()  # what ended it, for the last status
                 return Reason.FAILURE
             if line.capture.ended:
                 line.trigger_queue.close()
-                if not line.inspector.running:  # it may have failed since it was asked above
-                    return Reason.FAILURE if line.inspector.failed else Reason.END_OF_REPLAY
+                if state is WorkerState.ENDED:
+                    return Reason.END_OF_REPLAY
             elif not line.capture.running:
                 line.board.report(FaultId.THREAD_FAILED, f"capture: {line.capture.problem}")
                 return Reason.FAILURE
@@ -111,7 +113,7 @@ class Supervisor:
             (FaultId.FRAMES_FAILED, self._line.frames.error),
             (FaultId.DISK_LOW, self._line.outbox.shortage),
             (FaultId.BROKER_UNREACHABLE, self._link_problem()),
-            (FaultId.BANK_REFUSED, bank_watch and bank_watch.problem),
+            (FaultId.BANK_REFUSED, bank_watch and bank_watch.problems()[FaultId.BANK_REFUSED]),
             (FaultId.DISARMED, None if self._line.rules_in_force.rules.armed else "until the command `arm`"),
         ):
             if problem is None:

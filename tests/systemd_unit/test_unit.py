@@ -12,6 +12,7 @@ import pytest
 
 from edge import daemon
 from edge.frames.store import FRAMES_CLOSE_S
+from edge.line.inspector import Inspector
 from edge.mqtt.publisher import STATUS_TIMEOUT_S
 from edge.outbox.outbox import CLOSE_S
 
@@ -92,7 +93,7 @@ def test_the_longest_stop_fits_the_time_that_systemd_allows() -> None:
     timeout_s = float(re.findall(r"^TimeoutStopSec=(\d+)$", UNIT.read_text(), re.MULTILINE)[0])
     steps_s = [
         daemon.CAMERA_STOP_S,
-        daemon.DRAIN_S,
+        Inspector.stop_s,
         daemon.FLUSH_S,
         daemon.PUBLISH_STOP_S + STATUS_TIMEOUT_S,
         STATUS_TIMEOUT_S,  # the thread of the commands
