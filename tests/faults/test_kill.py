@@ -22,6 +22,7 @@ def at_least(count: int) -> Callable[[list[Received]], bool]:
     return lambda messages: len(distinct(results_of(messages))) >= count
 
 
+@pytest.mark.slow
 def test_every_trigger_has_exactly_one_result_whatever_is_killed(tmp_path: Path, broker: Broker) -> None:
     device = new_device(tmp_path / "device", broker.port, PARTS)
     device.camera["parts_per_min"] = 4000
