@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from edge.faults import FaultId
 from edge.messages import NotInspected
 from tests.support.broker import Broker, Received, Subscriber
