@@ -155,7 +155,7 @@ def test_a_damaged_version_is_reported_and_the_bundles_own_bank_is_used(
 
 
 class LostWhileSwapping(TroubledEngine):
-    """Test double: the real engine, which fails at the first swap of the bank, but would still infer with the old one."""
+    """Test double: the real engine, failing at the first swap of the bank; it would infer with the old one."""
 
     def swap_bank(self, bank: NDArray[np.float32]) -> None:
         raise EngineLostError("the bank was swapped half-way")
