@@ -20,7 +20,8 @@ from edge.commands.command_state import CommandState, Position
 from edge.commands.desk import MAX_COUNTER_STEP, CommandDesk, CommandOrder, Reply
 from edge.commands.signature import signature_from_key
 from edge.commands.table import COMMANDS, DeviceActions
-from edge.contract.commands import ALLOWED_UNLESS_SET, (
+from edge.contract.commands import (
+    ALLOWED_UNLESS_SET,
     MAX_COMMAND_BYTES,
     CommandName,
     CommandReply,
