@@ -22,7 +22,7 @@ from edge.contract.payloads import (
     event_from_fault,
 )
 from edge.contract.results import ResultContext, configuration_id, result_from_inspection
-from edge.faults import FAULTS, FaultId
+from edge.faults import FaultId
 from edge.messages import Decision, Frame, Inspection, NotInspected, Scores, Timings, Trigger, Verdict, Why
 from edge.policy import Policy, TypePolicy, decide, not_inspected
 from edge.recipe import BankInUse
@@ -265,7 +265,7 @@ def test_an_event_has_the_texts_of_the_fault_table_and_a_unique_id() -> None:
     data = bytes_from_payload(events[0])
     assert len(data) <= MAX_PAYLOAD_BYTES
     event = Event.model_validate_json(data)
-    fault = FAULTS[FaultId.OVERLOAD]
+    fault = FaultId.OVERLOAD.fault
     assert (event.fault, event.severity, event.text, event.action) == (
         FaultId.OVERLOAD,
         fault.severity,
