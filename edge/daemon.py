@@ -184,7 +184,7 @@ def _stop(line: Line) -> bool:
     if not line.outbox.flush(FLUSH_S):
         _logger.error("results cannot be written to the disk")
     line.publisher.stop(PUBLISH_STOP_S)
-    line.outbox.close()
+    line.outbox.stop()
     _log_summary(line)
     return drained and not line.outbox.unstored
 

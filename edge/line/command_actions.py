@@ -56,7 +56,7 @@ def actions_of_line(
 
     return DeviceActions(
         report=report,
-        replay=outbox.replay,
+        replay=outbox.replays.ask,
         snapshot=snapshot,
         resend_frame=frames.resend,
         claim_part_id=part_ids.claim,
