@@ -98,11 +98,11 @@ class Inspector:
     @property
     def state(self) -> WorkerState:
         """ENDED once the queue is closed and every part in it has its verdict."""
-        if self._failed:
-            return WorkerState.FAILED
-        if self._thread.is_alive():
+        if self._thread.is_alive():  # asked first: a thread that fails says so before it ends
             return WorkerState.RUNNING
-        return WorkerState.WAITING if self._thread.ident is None else WorkerState.ENDED
+        if self._thread.ident is None:
+            return WorkerState.WAITING
+        return WorkerState.FAILED if self._failed else WorkerState.ENDED
 
     def problems(self) -> Problems:
         """None of its own: what goes wrong on a part is reported when it happens."""

@@ -27,6 +27,7 @@ from edge.line.engine_keeper import EngineKeeper
 from edge.line.inspector import Inspector
 from edge.line.metrics import DeviceMetrics
 from edge.line.part_ids import PartIds
+from edge.line.publisher_worker import PublisherWorker
 from edge.line.sinks import FrameSink, OutboxSink
 from edge.line.trigger_queue import TriggerQueue
 from edge.mqtt.inlet import Incoming
@@ -36,6 +37,7 @@ from edge.policy import policy_from_manifest
 from edge.recipe import recipe_from_bundle
 from edge.state_dir import COMMAND_STATE_FILE, ENGINES_FOLDER, ORDERS_FILE
 from edge.system.service_manager import Heartbeat
+from edge.worker import Watched, Worker
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,28 @@ class Line:
     outbox: Outbox
     frames: FrameStore
     board: FaultBoard
-    trigger_queue: TriggerQueue
     capture: Capture
     inspector: Inspector
     publisher: Publisher
+    publisher_worker: PublisherWorker
     rules_in_force: RulesInForce
     metrics: DeviceMetrics
     bank_watch: BankWatch | None
+
+    @property
+    def workers(self) -> tuple[Worker, ...]:
+        """Every thread but the main one, in the order of the data, in which they stop; they start in reverse."""
+        return self.capture, self.inspector, self.publisher_worker, self.frames, self.outbox
+
+    @property
+    def watched(self) -> tuple[Watched, ...]:
+        """Everything whose problems become faults."""
+        return *self.workers, self.rules_in_force, *((self.bank_watch,) if self.bank_watch is not None else ())
+
+    @property
+    def stop_s(self) -> float:
+        """The longest stop, every worker at its limit; the unit's TimeoutStopSec is longer."""
+        return sum(worker.stop_s for worker in self.workers)
 
 
 def line_from_settings(
@@ -141,7 +158,16 @@ def line_from_settings(
         settings.inspection.deadline_s,
     )
     return Line(
-        outbox, frames, board, trigger_queue, capture, inspector, publisher, rules_in_force, metrics, bank_watch
+        outbox,
+        frames,
+        board,
+        capture,
+        inspector,
+        publisher,
+        PublisherWorker(publisher, outbox),
+        rules_in_force,
+        metrics,
+        bank_watch,
     )
 
 
