@@ -24,6 +24,7 @@ from edge.errors import ProcunitError
 from edge.fault_board import FaultBoard
 from edge.faults import FaultId
 from edge.frames.store import FRAMES_CLOSE_S, FrameStore
+from edge.line.capture import Capture
 from edge.line.line import Line, line_from_settings
 from edge.line.supervisor import Reason, Supervisor
 from edge.mqtt.publisher import STATUS_TIMEOUT_S
@@ -33,7 +34,7 @@ from edge.system.access import who_may_change
 from edge.system.service_manager import ServiceNotifier
 from edge.system.stop_signals import StopSignals
 
-CAMERA_STOP_S = 5.0
+CAMERA_STOP_S = Capture.stop_s
 DRAIN_S = 10.0
 """When the daemon stops: how long the inspection of the triggers still in the queue may take."""
 FLUSH_S = 5.0
@@ -178,9 +179,8 @@ def _wait_until_sent(line: Line, signals: StopSignals, notifier: ServiceNotifier
 def _stop(line: Line) -> bool:
     """Stop in the order of the data; False if a part may be left without its verdict in the outbox."""
     line.inspector.keeper.cancel()
-    if not line.capture.stop(CAMERA_STOP_S):
+    if not line.capture.stop():
         _logger.error("the camera did not close within %.0f s; stopping without it", CAMERA_STOP_S)
-    line.trigger_queue.close()
     drained = line.inspector.join(DRAIN_S)
     if not drained:
         _logger.error("inspection did not end within %.0f s; open parts become `not_inspected: restart`", DRAIN_S)

@@ -22,6 +22,7 @@ class FaultId(str, Enum):
     CAMERA_FAILED = "camera_failed"
     TRIGGERS_MISSED = "triggers_missed"
     BAD_FRAME = "bad_frame"
+    FRAME_MISMATCH = "frame_mismatch"
     OVERLOAD = "overload"
     ENGINE_FAILED = "engine_failed"
     ENGINE_LOST = "engine_lost"
@@ -121,6 +122,14 @@ FAULTS = _table(
         "error",
         "A frame is not a usable image; its part was not inspected.",
         "Check the camera's pixel format and image region. If it happens again, look at the stored frame.",
+    ),
+    Fault(
+        FaultId.FRAME_MISMATCH,
+        "error",
+        "A frame belongs to another trigger than the part that waited for it; no part is inspected by the frame of "
+        "another, and a part whose own frame is lost is reported as not inspected.",
+        "Check the wiring of the trigger (one pulse for each part, no bouncing), the network to the camera for lost "
+        "packets, and that the camera has enough buffers for its frame rate.",
     ),
     Fault(
         FaultId.OVERLOAD,

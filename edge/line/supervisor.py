@@ -13,6 +13,7 @@ from edge.line.line import Line
 from edge.outbox.disk_space import retention_s
 from edge.system.service_manager import ServiceNotifier, WatchdogFeeder
 from edge.system.stop_signals import StopSignals
+from edge.worker import WorkerState
 
 LINK_PATIENCE_S = 3.0
 """The broker may be disconnected this long before it is a fault."""
@@ -86,13 +87,11 @@ class Supervisor:
             if line.inspector.failed or line.outbox.ended:
                 self._watch()  # what ended it, for the last status
                 return Reason.FAILURE
-            if line.capture.ended:
-                line.trigger_queue.close()
-                if not line.inspector.running:  # it may have failed since it was asked above
-                    return Reason.FAILURE if line.inspector.failed else Reason.END_OF_REPLAY
-            elif not line.capture.running:
-                line.board.report(FaultId.THREAD_FAILED, f"capture: {line.capture.problem}")
+            if line.capture.state is WorkerState.FAILED:
                 return Reason.FAILURE
+            # it may have failed since it was asked above
+            if line.capture.state is WorkerState.ENDED and not line.inspector.running:
+                return Reason.FAILURE if line.inspector.failed else Reason.END_OF_REPLAY
         return Reason.SIGNAL
 
     def _report_activity(self, activity: Activity) -> None:
