@@ -101,6 +101,14 @@ class FaultId(str, Enum):
         "A frame is not a usable image; its part was not inspected.",
         "Check the camera's pixel format and image region. If it happens again, look at the stored frame.",
     )
+    FRAME_MISMATCH = Fault(
+        "frame_mismatch",
+        "error",
+        "A frame belongs to another trigger than the part that waited for it; no part is inspected by the frame of "
+        "another, and a part whose own frame is lost is reported as not inspected.",
+        "Check the wiring of the trigger (one pulse for each part, no bouncing), the network to the camera for lost "
+        "packets, and that the camera has enough buffers for its frame rate.",
+    )
     OVERLOAD = Fault(
         "overload",
         "error",

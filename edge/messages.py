@@ -5,7 +5,7 @@ Durations are measured with the monotonic clock, in nanoseconds or milliseconds;
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Literal
 
@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 PixelArray = NDArray[np.uint8] | NDArray[np.uint16]
+MAIN_VIEW = "main"
+"""The view of a part that has one photograph."""
 
 
 class Verdict(str, Enum):
@@ -71,6 +73,10 @@ class Trigger:
     triggered_monotonic_ns: int
     frame: Frame | None
     not_inspected: NotInspected | None = None
+
+    def refused(self, reason: NotInspected) -> Trigger:
+        """This part without its frame: it is not inspected."""
+        return replace(self, frame=None, not_inspected=reason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ class ReplayRow:
 
 
 class ReplayCamera:
-    """Photographs from the disk as a FrameSource.
+    """Photographs from the disk as a camera: source of triggers and frames.
 
     Raises:
         ProcunitError: the folder contains no image, or the list is faulty; the text names the line.
@@ -73,7 +73,7 @@ class ReplayCamera:
         self._started_s = time.monotonic()
 
     def wait_arrival(self, timeout_s: float) -> Arrival | None:
-        """Wait for the next part; see `FrameSource`."""
+        """Wait for the next part; see `TriggerSource`."""
         if self._next == len(self._rows):
             if not self._hold:
                 raise SourceEnded

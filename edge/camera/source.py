@@ -1,7 +1,7 @@
-"""The `FrameSource` protocol that a camera implements for the capture thread, and the registry of camera kinds.
+"""What gives triggers (`TriggerSource`) and frames (`FrameSource`), and the registry of camera kinds.
 
-A camera is a class registered in the entry-point group `procunit.cameras`; its `settings_model` validates the
-`camera` section of the settings file.
+A camera gives both; a line may also take its triggers from elsewhere. A camera is a class registered in the entry-point
+group `procunit.cameras`; its `settings_model` validates the `camera` section of the settings file.
 """
 
 from __future__ import annotations
@@ -48,33 +48,49 @@ class Arrival:
     arrived_monotonic_ns: int
 
 
-class FrameSource(Protocol):
-    """An open camera; one thread owns it."""
+class TriggerSource(Protocol):
+    """Something open that reports each part; one thread opens, calls and closes it (`edge/camera/driver.py`)."""
 
     self_paced: bool
-    """True if the source waits for the inspection (a replay at full speed); False on a line, which never waits."""
+    """True if the source waits for the inspection (a replay at full speed); False on a line, which never waits. It is
+    the same at every opening."""
 
     def wait_arrival(self, timeout_s: float) -> Arrival | None:
         """Wait for the next part; None if none came in time.
 
         Raises:
-            CameraError: the camera must be opened again.
+            CameraError: the source must be opened again.
             SourceEnded: there will be no further part.
         """
         ...
 
+    def close(self) -> None:
+        """Release what was opened."""
+        ...
+
+
+class FrameSource(Protocol):
+    """Something open that takes the frame of each part; one thread opens, calls and closes it."""
+
     def read_frame(self, arrival: Arrival) -> Frame:
-        """Read the frame of the part that arrived last; not called if no frame slot is free.
+        """Read the next frame, which should be that of the part that arrived last; not called if no frame slot is free.
+
+        The frame carries the counter of its own trigger: it is used for no other part (`edge/line/frame_matcher.py`),
+        and if it is older than `arrival`, this is called again.
 
         Raises:
-            FrameError: this frame is lost; the next may be fine.
-            CameraError: the camera must be opened again.
+            FrameError: the frame of this part is lost; the next may be fine.
+            CameraError: the source must be opened again.
         """
         ...
 
     def close(self) -> None:
-        """Release the camera."""
+        """Release what was opened."""
         ...
+
+
+class Camera(TriggerSource, FrameSource, Protocol):
+    """An open camera that reports the parts and takes their frames."""
 
 
 class CameraType(Protocol):
@@ -84,7 +100,7 @@ class CameraType(Protocol):
     simulated: ClassVar[bool]
     """True if its parts are not on a real line; every result is then marked as simulated."""
 
-    def __call__(self, settings: CameraSettings, *, after_counter: int | None) -> FrameSource:
+    def __call__(self, settings: CameraSettings, *, after_counter: int | None) -> Camera:
         """Open the camera; `after_counter` is the counter of the last part before, None if there was none.
 
         Raises:

@@ -57,7 +57,7 @@ def settings_from_file(path: Path) -> Settings:
     try:
         settings = model.model_validate(data, context={"folder": path.absolute().parent})
     except ValidationError as error:
-        raise ConfigError((*duplicates, *_problems(file, model, error))) from error
+        raise ConfigError((*duplicates, *_problems(file, model, error.errors()))) from error
     if duplicates:
         raise ConfigError(duplicates)
     return settings
@@ -98,14 +98,14 @@ def _problems_outside_camera(file: YamlFile) -> tuple[Problem, ...]:
     try:
         Settings.model_validate(file.document.data, context={"folder": file.path.absolute().parent})
     except ValidationError as error:
-        return tuple(p for p in _problems(file, Settings, error) if not p.key.startswith("camera"))
+        return _problems(file, Settings, [details for details in error.errors() if details["loc"][0] != "camera"])
     return ()
 
 
-def _problems(file: YamlFile, model: type[BaseModel], error: ValidationError) -> tuple[Problem, ...]:
+def _problems(file: YamlFile, model: type[BaseModel], errors: list[ErrorDetails]) -> tuple[Problem, ...]:
     """One problem per key: if a value fits none of several alternatives, pydantic reports one error for each."""
     by_key: dict[KeyPath, list[ErrorDetails]] = {}
-    for details in error.errors():
+    for details in errors:
         by_key.setdefault(_key_in_file(details, file), []).append(details)
     return tuple(_problem(file, model, key, details) for key, details in by_key.items())
 

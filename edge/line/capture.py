@@ -1,143 +1,174 @@
 """The capture thread: camera -> sequence number, written to the journal -> trigger queue.
 
-Every part that the camera reports, or whose number is missing between two counter values, gets exactly one sequence
-number, in order. A camera that fails is opened again until it works.
+Every part that the triggers report, or whose number is missing between two counter values, gets exactly one sequence
+number, in order. A camera that fails is opened again until it works (`edge/camera/driver.py`); one that hangs costs the
+parts that wait for it their inspection, and after `HANG_LIMIT_S` the program ends, to be started anew: nothing else
+frees a driver that hangs.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
-from edge.camera.source import Arrival, CameraError, FrameError, FrameSource, SourceEnded
+from edge.camera.driver import CLOSE_S, Driver
+from edge.camera.source import Arrival, CameraError, FrameError, FrameSource, SourceEnded, TriggerSource
 from edge.fault_board import FaultBoard
 from edge.faults import FaultId
+from edge.line.frame_matcher import FrameMatcher
 from edge.line.trigger_queue import TriggerQueue
-from edge.messages import Frame, NotInspected, Trigger
+from edge.messages import MAIN_VIEW, Frame, NotInspected, Trigger
 from edge.outbox.outbox import Outbox
 from edge.worker import Problems, WorkerState
 
 MAX_MISSED = 10_000
 """Missed parts get one result each up to this many; a larger jump of the counter is reported as one event."""
+FRAME_S = 2.0
+"""The time of one part: until then its frame is looked for among the camera's frames."""
+GRACE_S = 2.0
+"""A call of a driver hangs if it takes this much longer than the time given to it."""
+HANG_LIMIT_S = 30.0
+"""A driver that has hung for this long will not answer any more."""
 
+_FIRST_OPEN_S = 10.0  # mistakes in the settings show sooner, and meanwhile the program takes no signal
 _POLL_S = 0.2
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0
+_CLOSED_POLL_S = 0.02
 _logger = logging.getLogger(__name__)
 
-OpenCamera = Callable[[int | None], FrameSource]
-"""Opens the camera; the argument is the counter of the last part before, or None."""
+
+class _DriverHangsError(Exception):
+    """A driver has not returned for so long that only a new start of the program helps."""
 
 
 class Capture:
-    """Puts every part of the camera into the trigger queue.
+    """Puts every part that `triggers` reports into the trigger queue, with the frame of each view; a `Worker`.
 
-    `deadline_s` is the age at which a waiting frame is dropped, because its verdict would be too late for the line; it
-    does not apply to a self-paced source.
+    A camera that gives triggers and frames is the same `Driver` in both places. `deadline_s` is the age at which a
+    waiting frame is dropped, because its verdict would be too late for the line; it does not apply to a self-paced
+    source. The trigger queue is closed when the thread ends, for whatever reason.
     """
 
     name = "capture"
     stop_s = 5.0
 
     def __init__(
-        self, open_camera: OpenCamera, outbox: Outbox, trigger_queue: TriggerQueue, board: FaultBoard, deadline_s: float
+        self,
+        triggers: Driver[TriggerSource],
+        frames: Mapping[str, Driver[FrameSource]],
+        outbox: Outbox,
+        trigger_queue: TriggerQueue,
+        board: FaultBoard,
+        deadline_s: float,
     ) -> None:
-        self._open_camera = open_camera
+        self._triggers = triggers
+        self._frames = frames
+        self._drivers: tuple[Driver[TriggerSource] | Driver[FrameSource], ...]
+        self._drivers = tuple(dict.fromkeys((triggers, *frames.values())))
+        self._matchers = {view: FrameMatcher(self._report_mismatch) for view in frames}
         self._outbox = outbox
         self._trigger_queue = trigger_queue
         self._board = board
         self._deadline_s = deadline_s
         self._next_seq = outbox.next_seq()
         self._last_counter = outbox.last_counter()
-        self._stopping = threading.Event()
-        self._source: FrameSource | None = None
-        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        self._self_paced: bool | None = None
         self._refuses_parts = False
-        self._failed = False
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        self._state = WorkerState.WAITING
 
     def open(self) -> None:
-        """Open the camera for the first time, before `start`; if it does not answer, the thread tries again.
+        """Open the sources for the first time, before `start`; one that does not answer is tried again meanwhile.
 
         Raises:
-            ProcunitError: the camera cannot work with its settings.
+            ProcunitError: a source cannot work with its settings.
         """
-        try:
-            self._source = self._open_camera(self._last_counter)
-        except CameraError as error:
-            self._board.report(FaultId.CAMERA_FAILED, str(error))
+        for driver in self._drivers:
+            driver.start(lambda: self._last_counter)
+        end_s = time.monotonic() + _FIRST_OPEN_S
+        for driver in self._drivers:
+            driver.wait_open(max(0.0, end_s - time.monotonic()))
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread; call `open` before."""
+        self._state = WorkerState.RUNNING
         self._thread.start()
 
     @property
     def state(self) -> WorkerState:
-        """See `Worker`."""
-        if self._thread.is_alive():
-            return WorkerState.RUNNING
-        if self._thread.ident is None:
-            return WorkerState.WAITING
-        return WorkerState.FAILED if self._failed else WorkerState.ENDED
+        """ENDED once no part will follow, FAILED if the thread failed or a driver hangs for good."""
+        return self._state
 
     def problems(self) -> Problems:
-        """None of its own: what goes wrong with the camera is reported when it happens."""
-        return {}
+        """CAMERA_FAILED, from the first sign of it until the driver answers."""
+        problems = [driver.problem for driver in self._drivers]
+        return {FaultId.CAMERA_FAILED: "; ".join(filter(None, problems)) or None}
 
     def stop(self) -> bool:
-        """Stop the thread and close the camera and the trigger queue; False if that took longer than `stop_s`."""
+        """Stop taking parts and close the sources; False if one did not close within `stop_s`."""
         self._stopping.set()
-        if self._thread.ident is not None:
+        if self._thread.ident is None:
+            self._end(WorkerState.ENDED)
+        else:
             self._thread.join(self.stop_s)
-        elif self._source is not None:
-            self._source.close()
         self._trigger_queue.close()
-        if self._thread.is_alive():
-            _logger.error("the camera did not close within %.0f s; stopping without it", self.stop_s)
-        return not self._thread.is_alive()
+        return not self._thread.is_alive() and all(driver.wait_stopped(0) for driver in self._drivers)
 
     def _run(self) -> None:
-        try:
-            self._take_parts_until_the_end()
-        finally:
-            self._trigger_queue.close()
-
-    def _take_parts_until_the_end(self) -> None:
-        pause_s = _FIRST_PAUSE_S
-        while not self._stopping.is_set():
-            counter = self._last_counter
-            try:
-                self._take_parts()
-            except SourceEnded:
-                self._board.report(FaultId.CAMERA_ENDED, f"part {self._last_counter or 0} was the last one")
-                return
-            except CameraError as error:
-                self._board.report(FaultId.CAMERA_FAILED, str(error))
-            except Exception as error:  # not the camera (`_driver_call`): the supervisor ends the program
-                _logger.exception("the capture thread failed")
-                self._failed = True
-                self._board.report(FaultId.THREAD_FAILED, f"{self.name}: {type(error).__name__}: {error}")
-                return
-            pause_s = _FIRST_PAUSE_S if self._last_counter != counter else min(2 * pause_s, _LONGEST_PAUSE_S)
-            self._stopping.wait(pause_s)
-
-    def _take_parts(self) -> None:
-        with _driver_call():
-            source = self._source or self._open_camera(self._last_counter)
-        self._source = None
+        state = WorkerState.FAILED
         try:
             while not self._stopping.is_set():
-                if source.self_paced and not self._may_ask_for_part():
-                    continue
-                with _driver_call():
-                    arrival = source.wait_arrival(_POLL_S)
-                self._board.end(FaultId.CAMERA_FAILED)
-                if arrival is not None and self._may_take_parts():
-                    self._take_part(source, arrival)
+                self._watch_drivers()
+                self._take_next()
+            state = WorkerState.ENDED
+        except SourceEnded:
+            self._board.report(FaultId.CAMERA_ENDED, f"part {self._last_counter or 0} was the last one")
+            state = WorkerState.ENDED
+        except _DriverHangsError as error:
+            self._board.report(FaultId.THREAD_FAILED, f"capture: {error}")
+        except Exception as error:  # not the camera: `Driver` turns whatever it raises into `CameraError`
+            _logger.exception("the capture thread failed")
+            self._board.report(FaultId.THREAD_FAILED, f"capture: {type(error).__name__}: {error}")
         finally:
-            with _driver_call():
-                source.close()
+            self._end(state)
+
+    def _end(self, state: WorkerState) -> None:
+        self._state = state
+        self._trigger_queue.close()
+        for driver in self._drivers:
+            driver.stop()
+        end_s = time.monotonic() + CLOSE_S
+        for driver in self._drivers:
+            driver.wait_stopped(0 if driver.overdue_s else max(0.0, end_s - time.monotonic()))
+
+    def _watch_drivers(self) -> None:
+        problem = self.problems()[FaultId.CAMERA_FAILED]
+        if problem is None:
+            self._board.end(FaultId.CAMERA_FAILED)
+            return
+        self._board.report(FaultId.CAMERA_FAILED, problem)
+        if any(driver.overdue_s > HANG_LIMIT_S for driver in self._drivers):
+            raise _DriverHangsError(problem)
+
+    def _take_next(self) -> None:
+        """Wait a moment for the next part, and take it."""
+        try:
+            if self._self_paced is None:
+                self._self_paced = self._triggers.call("self_paced", lambda source: source.self_paced, GRACE_S)
+            if self._self_paced and not self._may_ask_for_part():
+                return
+            arrival = self._triggers.call(
+                "wait_arrival", lambda source: source.wait_arrival(_POLL_S), _POLL_S + GRACE_S
+            )
+        except CameraError:  # `_watch_drivers` tells it
+            self._stopping.wait(_CLOSED_POLL_S)
+            return
+        if arrival is not None and self._may_take_parts():
+            self._take_part(arrival)
 
     def _may_ask_for_part(self) -> bool:
         """Whether a source that waits for the inspection may give the next part; takes a moment if not."""
@@ -157,21 +188,37 @@ class Capture:
         self._refuses_parts = refuses
         return not refuses
 
-    def _take_part(self, source: FrameSource, arrival: Arrival) -> None:
+    def _take_part(self, arrival: Arrival) -> None:
         self._take_missed(arrival)
-        trigger = self._journal(arrival, None)
+        trigger = self._journal(arrival)
         if not self._trigger_queue.has_free_slot():
-            self._trigger_queue.put(replace(trigger, not_inspected=NotInspected.OVERLOAD))
+            self._trigger_queue.put(trigger.refused(NotInspected.OVERLOAD))
             return
-        frame: Frame | None = None
-        try:
-            with _driver_call():
-                frame = source.read_frame(arrival)
-        except FrameError as error:
-            self._board.report(FaultId.BAD_FRAME, str(error))
-        finally:
-            served = replace(trigger, frame=frame, not_inspected=None if frame is not None else NotInspected.CAMERA)
-            self._trigger_queue.put(served, None if source.self_paced else self._deadline_s)
+        frames = self._read_frames(arrival)
+        if len(frames) < len(self._frames):
+            self._trigger_queue.put(trigger.refused(NotInspected.CAMERA))
+            return
+        served = replace(trigger, frame=frames[MAIN_VIEW])
+        self._trigger_queue.put(served, None if self._self_paced else self._deadline_s)
+
+    def _read_frames(self, arrival: Arrival) -> dict[str, Frame]:
+        """The frame of each view, without the views whose frame is lost."""
+        frames: dict[str, Frame] = {}
+        end_s = time.monotonic() + FRAME_S
+        for view, driver in self._frames.items():
+            try:
+                frame = self._matchers[view].frame_of(arrival.counter, partial(_read_frame, driver, arrival, end_s))
+            except FrameError as error:
+                self._board.report(FaultId.BAD_FRAME, str(error))
+            except CameraError:
+                self._watch_drivers()
+            else:
+                if frame is not None:
+                    frames[view] = frame
+        return frames
+
+    def _report_mismatch(self, detail: str) -> None:
+        self._board.report(FaultId.FRAME_MISMATCH, detail)
 
     def _take_missed(self, arrival: Arrival) -> None:
         """Give a sequence number and a result to each part that is missing between the last two counter values."""
@@ -190,9 +237,9 @@ class Capture:
             self._board.report(FaultId.TRIGGERS_MISSED, f"{missed} parts before counter {arrival.counter}")
             for counter in range(self._last_counter + 1, arrival.counter):
                 unseen = replace(arrival, frame_id=str(counter), part_id=None, counter=counter)
-                self._trigger_queue.put(self._journal(unseen, NotInspected.DEVICE_DOWN))
+                self._trigger_queue.put(self._journal(unseen).refused(NotInspected.DEVICE_DOWN))
 
-    def _journal(self, arrival: Arrival, reason: NotInspected | None) -> Trigger:
+    def _journal(self, arrival: Arrival) -> Trigger:
         trigger = Trigger(
             self._next_seq,
             arrival.frame_id,
@@ -201,7 +248,6 @@ class Capture:
             arrival.arrived_at_utc,
             arrival.arrived_monotonic_ns,
             frame=None,
-            not_inspected=reason,
         )
         self._outbox.open_trigger(trigger)
         self._next_seq += 1
@@ -209,13 +255,8 @@ class Capture:
         return trigger
 
 
-@contextmanager
-def _driver_call() -> Iterator[None]:
-    """Turn the exceptions of a driver into `CameraError`, so that they are not taken for those of the outbox."""
-    try:
-        yield
-    except (CameraError, FrameError, SourceEnded):
-        raise
-    except Exception as error:  # drivers' classes share no base
-        _logger.exception("the camera failed unexpectedly")
-        raise CameraError(f"{type(error).__name__}: {error}") from error
+def _read_frame(driver: Driver[FrameSource], arrival: Arrival, end_s: float) -> Frame:
+    left_s = end_s - time.monotonic()
+    if left_s <= 0:
+        raise FrameError(f"the frame of the part with counter {arrival.counter} did not come within {FRAME_S:g} s")
+    return driver.call("read_frame", lambda source: source.read_frame(arrival), left_s + GRACE_S)

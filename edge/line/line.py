@@ -8,7 +8,8 @@ from edge.bank.delta import keys_for_bank
 from edge.bank.store import BankStore
 from edge.bundle.keys import TrustedKey, keys_for_commands
 from edge.bundle.reader import Bundle
-from edge.camera.source import camera_type_from_kind
+from edge.camera.driver import Driver
+from edge.camera.source import Camera, camera_type_from_kind
 from edge.commands.audit import AuditLog
 from edge.commands.command_state import CommandState
 from edge.commands.desk import CommandDesk
@@ -30,6 +31,7 @@ from edge.line.part_ids import PartIds
 from edge.line.publisher_worker import PublisherWorker
 from edge.line.sinks import FrameSink, OutboxSink
 from edge.line.trigger_queue import TriggerQueue
+from edge.messages import MAIN_VIEW
 from edge.mqtt.inlet import Incoming
 from edge.mqtt.publisher import Publisher
 from edge.outbox.outbox import Outbox
@@ -150,8 +152,10 @@ def line_from_settings(
         ),
         audit=AuditLog(outbox.put_event, device=device, epoch=outbox.epoch),
     )
+    camera: Driver[Camera] = Driver(lambda after_counter: camera_type(settings.camera, after_counter=after_counter))
     capture = Capture(
-        lambda after_counter: camera_type(settings.camera, after_counter=after_counter),
+        camera,
+        {MAIN_VIEW: camera},
         outbox,
         trigger_queue,
         board,

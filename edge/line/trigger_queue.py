@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from dataclasses import replace
 
 from edge.messages import NotInspected, Trigger
 
@@ -80,4 +79,4 @@ def _without_late_frame(trigger: Trigger, deadline_s: float | None) -> Trigger:
     age_s = (time.monotonic_ns() - trigger.triggered_monotonic_ns) / 1e9
     if trigger.frame is None or deadline_s is None or age_s <= deadline_s:
         return trigger
-    return replace(trigger, frame=None, not_inspected=NotInspected.OVERLOAD)
+    return trigger.refused(NotInspected.OVERLOAD)

@@ -15,16 +15,19 @@ from pydantic import Field
 from edge.camera.source import Arrival, CameraError, CameraSettings, FrameError, SourceEnded
 from edge.messages import Frame
 from edge.system.clock import utc_now
-from tests.support.tiny_bundle import good_image
+from tests.support.tiny_bundle import defect_image, good_image
 
-Step = int | Literal["break", "bug", "lost", "late", "unreadable", "pause", "gate"]
+Step = int | Literal["break", "bug", "lost", "late", "unreadable", "stale", "shifted", "stuck", "pause", "gate", "hang"]
 
 
 class ScriptedSettings(CameraSettings):
-    """Steps: a number is a part with this counter; `lost`, `late` and `unreadable` apply to the next part.
+    """Steps: a number is a part with this counter; `lost`, `late`, `unreadable`, `stale`, `shifted` and `stuck` apply
+    to the next part.
 
     `break` raises the error that a camera should raise, `bug` another one; at a `gate` no part comes until
-    `ScriptedCamera.gate` is set.
+    `ScriptedCamera.gate` is set. `stale`: the frame of the counter before comes first; `shifted`: only the frame of the
+    next counter comes; at a `hang` `wait_arrival`, and at a `stuck` part `read_frame`, returns when
+    `ScriptedCamera.released` is set.
     """
 
     kind: Literal["scripted"] = Field(title="Kind", description="A camera for tests")
@@ -40,6 +43,7 @@ class ScriptedCamera:
     step: ClassVar[int] = 0
     openings: ClassVar[list[int | None]] = []
     gate: ClassVar[threading.Event] = threading.Event()
+    released: ClassVar[threading.Event] = threading.Event()
     self_paced = False
 
     def __init__(self, settings: ScriptedSettings, *, after_counter: int | None) -> None:
@@ -61,11 +65,13 @@ class ScriptedCamera:
             raise CameraError("the cable is out")
         if step == "bug":
             raise ZeroDivisionError("a driver's mistake")
+        if step == "hang":
+            self.released.wait()
         if step == "pause":
             time.sleep(timeout_s)
-        elif isinstance(step, str) and step != "gate":
+        elif isinstance(step, str) and step not in ("gate", "hang"):
             self._flags.add(step)
-        elif step != "gate":
+        elif isinstance(step, int):
             late_ns = 3600 * 10**9 if "late" in self._flags else 0
             return Arrival(f"frame-{step}", None, step, utc_now(), time.monotonic_ns() - late_ns)
         return None
@@ -77,8 +83,11 @@ class ScriptedCamera:
             raise FrameError("half of the frame is missing")
         if "unreadable" in flags:
             raise CameraError("the cable is out")
-        pixels = good_image(arrival.counter)
-        return Frame(arrival.frame_id, None, arrival.counter, utc_now(), arrival.arrived_monotonic_ns, pixels)
+        if "stuck" in flags:
+            self.released.wait()
+        counter = arrival.counter + ("shifted" in flags) - ("stale" in flags)
+        pixels = defect_image(counter) if counter != arrival.counter else good_image(counter)
+        return Frame(f"frame-{counter}", None, counter, utc_now(), arrival.arrived_monotonic_ns, pixels)
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -93,4 +102,5 @@ def install(folder: Path) -> None:
     (package / "entry_points.txt").write_text(f"[procunit.cameras]\n{entry_point}\n")
     ScriptedCamera.step = 0
     ScriptedCamera.gate.clear()
+    ScriptedCamera.released.clear()
     ScriptedCamera.openings.clear()

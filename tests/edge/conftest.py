@@ -26,7 +26,7 @@ def quick_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a broker, the daemon does not wait at its end."""
     monkeypatch.setattr("edge.daemon.STALLED_S", 0.0)
     monkeypatch.setattr("edge.line.publisher_worker.SEND_S", 0.0)
-    monkeypatch.setattr("edge.line.capture._FIRST_PAUSE_S", 0.02)
+    monkeypatch.setattr("edge.camera.driver._FIRST_PAUSE_S", 0.02)
 
 
 @pytest.fixture(scope="session")

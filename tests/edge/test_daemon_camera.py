@@ -10,8 +10,9 @@ import pytest
 from edge.contract.payloads import Event, Result
 from edge.daemon import run_daemon
 from edge.engine.choice import open_engine
+from edge.fault_board import FaultBoard
 from edge.faults import FaultId
-from edge.messages import NotInspected
+from edge.messages import NotInspected, Verdict
 from tests.doubles.scripted_camera import ScriptedCamera, install
 from tests.support.device import PATIENT, Device, kept_in, settings_of
 from tests.support.engines import Trouble
@@ -94,6 +95,56 @@ def test_a_counter_that_jumps_too_far_or_back_is_an_event(run_script: RunScript,
     results, events = run_script(1, second, second + 1)
     assert [r.counter for r in results] == [1, second, second + 1]
     assert detail in next(e.detail for e in events if e.fault is FaultId.TRIGGERS_MISSED)
+
+
+def test_the_frame_of_another_part_decides_about_no_part(run_script: RunScript) -> None:
+    """The frames of the others show defects: none of them may reject a part."""
+    results, events = run_script(1, "stale", 2, "shifted", 3, 4)
+    assert [(r.counter, r.verdict) for r in results] == [
+        (1, Verdict.PASS),
+        (2, Verdict.PASS),
+        (3, Verdict.NOT_INSPECTED),
+        (4, Verdict.REJECT),  # its own frame came with the trigger before
+    ]
+    assert results[2].not_inspected is NotInspected.CAMERA
+    assert FaultId.FRAME_MISMATCH in [e.fault for e in events]
+
+
+@pytest.mark.parametrize("hangs", ["hang", "stuck"])
+def test_a_camera_that_hangs_is_opened_again_once_it_returns(
+    run_script: RunScript, monkeypatch: pytest.MonkeyPatch, hangs: str
+) -> None:
+    monkeypatch.setattr("edge.line.capture.GRACE_S", 0.5)
+    report = FaultBoard.report
+
+    def report_and_release(board: FaultBoard, fault_id: FaultId, detail: str) -> None:
+        report(board, fault_id, detail)
+        if fault_id is FaultId.CAMERA_FAILED:
+            ScriptedCamera.released.set()
+
+    monkeypatch.setattr(FaultBoard, "report", report_and_release)
+    results, events = run_script(1, hangs, 2, 3)
+    lost = NotInspected.CAMERA if hangs == "stuck" else None
+    assert [(r.counter, r.not_inspected) for r in results] == [(1, None), (2, lost), (3, None)]
+    assert ScriptedCamera.openings == [None, 2 if hangs == "stuck" else 1]
+    details = [e.detail for e in events if e.fault is FaultId.CAMERA_FAILED]
+    assert len(details) == 1
+    assert f"`{'read_frame' if hangs == 'stuck' else 'wait_arrival'}` has not returned since" in details[0]
+
+
+def test_a_camera_that_hangs_for_good_ends_the_daemon_with_every_result(
+    run_script: RunScript, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.line.capture.GRACE_S", 0.5)
+    monkeypatch.setattr("edge.line.capture.HANG_LIMIT_S", 0.5)
+    try:
+        results, events = run_script(1, "stuck", 2, 3, code=1)
+    finally:
+        ScriptedCamera.released.set()
+    assert [(r.counter, r.not_inspected) for r in results] == [(1, None), (2, NotInspected.CAMERA)]
+    told = {e.fault: e.detail for e in events}
+    for fault_id in (FaultId.CAMERA_FAILED, FaultId.THREAD_FAILED):
+        assert "`read_frame` has not returned since" in told[fault_id]
 
 
 def test_a_failing_engine_never_passes_a_part(run_script: RunScript) -> None:

@@ -94,6 +94,12 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_lines(folder: Pat
     )
 
 
+@pytest.mark.parametrize("key", ["cameras", "camera_2", "camera.path"])
+def test_a_mistyped_section_is_reported_beside_a_wrong_kind_of_camera(folder: Path, key: str) -> None:
+    problems = problems_of(folder, GOOD.replace("kind: replay", "kind: replya") + f"{key}: photos\n")
+    assert [(p.line, p.key) for p in problems] == [(6, "camera.kind"), (15, key)]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line", "key", "what", "remedy"),
     [
