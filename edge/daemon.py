@@ -179,8 +179,7 @@ def _wait_until_sent(line: Line, signals: StopSignals, notifier: ServiceNotifier
 def _stop(line: Line) -> bool:
     """Stop in the order of the data; False if a part may be left without its verdict in the outbox."""
     line.inspector.keeper.cancel()
-    if not line.capture.stop():
-        _logger.error("the camera did not close within %.0f s; stopping without it", CAMERA_STOP_S)
+    line.capture.stop()
     drained = line.inspector.join(DRAIN_S)
     if not drained:
         _logger.error("inspection did not end within %.0f s; open parts become `not_inspected: restart`", DRAIN_S)
