@@ -116,7 +116,10 @@ class Capture:
         else:
             self._thread.join(self.stop_s)
         self._trigger_queue.close()
-        return not self._thread.is_alive() and all(driver.wait_stopped(0) for driver in self._drivers)
+        closed = not self._thread.is_alive() and all(driver.wait_stopped(0) for driver in self._drivers)
+        if not closed:
+            _logger.error("the camera did not close within %.0f s; stopping without it", self.stop_s)
+        return closed
 
     def _run(self) -> None:
         state = WorkerState.FAILED
