@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from edge.contract.commands import Command, CommandReply
-from edge.contract.payloads import Event, Metrics, Result, Status
+from edge.contract.metrics import Metrics
+from edge.contract.payloads import Event, Result, Status
 from edge.settings_section import Section
 
 VERSION = "v1"

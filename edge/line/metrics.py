@@ -6,7 +6,7 @@ import shutil
 import time
 from pathlib import Path
 
-from edge.contract.payloads import DiskUse, Metrics
+from edge.contract.metrics import DiskUse, Metrics
 from edge.frames.store import FrameStore
 from edge.line.inspector import Inspector
 from edge.messages import Verdict
