@@ -16,7 +16,7 @@ from edge.bundle.reader import BundleContent
 from edge.engine.ort import OrtEngine
 from edge.errors import ProcunitError
 from edge.image_file import read_image
-from edge.messages import Frame, Trigger
+from edge.messages import MAIN_VIEW, Frame, Trigger, View
 from edge.pipeline import Pipeline
 from edge.policy import alarm_margin, policy_from_manifest
 from edge.system.clock import utc_now
@@ -79,7 +79,7 @@ def _inspect_all(content: BundleContent, photos: Sequence[Photo], *, demo_key: b
     manifest = content.manifest
     engine = OrtEngine(content.graphs(), content.bank())
     policy = policy_from_manifest(manifest, demo_key=demo_key)
-    pipeline = Pipeline(engine, manifest.geometry, policy, draw=lambda: AUDIT_DRAW_NEVER)
+    pipeline = Pipeline(engine, manifest.geometries, policy, draw=lambda: AUDIT_DRAW_NEVER)
     try:
         _inspect_one(pipeline, manifest, 0, photos[0])  # the first run sets the engine up and is not timed
         return [
@@ -94,8 +94,9 @@ def _inspect_one(pipeline: Pipeline, manifest: Manifest, number: int, photo: Pho
     pixels = read_image(photo.path)
     now_utc, now_ns = utc_now(), time.monotonic_ns()
     frame = Frame(photo.file, photo.part_id, number, now_utc, now_ns, pixels)
-    inspection = pipeline.inspect(Trigger(number, photo.file, photo.part_id, number, now_utc, now_ns, frame))
-    scored, scores = None, inspection.scores
+    views = (View(MAIN_VIEW, frame),)
+    inspection = pipeline.inspect(Trigger(number, photo.file, photo.part_id, number, now_utc, now_ns, views))
+    scored, scores = None, inspection.scores[0].scores if inspection.scores else None
     if scores is not None and np.isfinite([*scores.type_scores, scores.anomaly_score]).all():
         margin = alarm_margin(scores, tuple(t.limit for t in manifest.types), manifest.anomaly)
         height_px, width_px = pixels.shape[:2]

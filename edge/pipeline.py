@@ -1,52 +1,80 @@
-"""THE data path: trigger -> frame -> tensor -> scores -> decision -> inspection. The daemon stores the inspection."""
+"""THE data path: trigger -> frames -> tensors -> scores -> decision -> inspection. The daemon stores the inspection."""
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edge.engine.protocol import Engine, EngineError
 from edge.engine.scores import score_pixels
 from edge.errors import ProcunitError
 from edge.geometry import Geometry
-from edge.messages import Inspection, NotInspected, Timings, Trigger
+from edge.messages import Decision, Inspection, NotInspected, Timings, Trigger, View, ViewScores
 from edge.policy import Policy, decide, not_inspected
 from edge.system.clock import elapsed_ms, utc_now
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """All that inspecting a part needs: engine, geometry, policy, and the random numbers for audits.
+    """All that inspecting a part needs: engine, the geometry of each view, policy, and the random numbers for audits.
 
-    `draw` returns uniform numbers in [0, 1).
+    A part is inspected only if it has exactly one frame of each view. `draw` returns uniform numbers in [0, 1).
     """
 
     engine: Engine
-    geometry: Geometry
+    geometries: Mapping[str, Geometry]
     policy: Policy
     draw: Callable[[], float] = random.random
 
     def inspect(self, trigger: Trigger) -> Inspection:
         """Return the one inspection of this trigger; every failure becomes a `not_inspected` decision."""
         queue_ms = elapsed_ms(trigger.triggered_monotonic_ns)
-        frame = trigger.frame
-        if frame is None:
+        if not trigger.views:
             reason = trigger.not_inspected or NotInspected.CAMERA
-            return Inspection(trigger, not_inspected(reason, _TEXTS[reason]), None, Timings(queue_ms), utc_now())
-        try:
-            scores, timings = score_pixels(frame.pixels, self.geometry, self.engine)
-        except ProcunitError as error:
-            decision = not_inspected(NotInspected.BAD_FRAME, str(error))
-            return Inspection(trigger, decision, None, Timings(queue_ms), utc_now())
-        except EngineError as error:
-            decision = not_inspected(NotInspected.ENGINE, str(error))
-            return Inspection(trigger, decision, None, Timings(queue_ms), utc_now())
+            return Inspection(trigger, not_inspected(reason, _TEXTS[reason]), (), Timings(queue_ms), utc_now())
+        scored = _wrong_views(trigger.views, self.geometries) or self._score_all(trigger.views)
+        if isinstance(scored, Decision):
+            return Inspection(trigger, scored, (), Timings(queue_ms), utc_now())
+        scores = tuple(of_view for of_view, _ in scored)
         started_ns = time.monotonic_ns()
         decision = decide(scores, self.policy, self.draw())
-        timings = Timings(queue_ms, timings.preprocess_ms, timings.engine_ms, elapsed_ms(started_ns))
+        preprocess_ms, engine_ms = (
+            sum(took.preprocess_ms for _, took in scored),
+            sum(took.engine_ms for _, took in scored),
+        )
+        timings = Timings(queue_ms, preprocess_ms, engine_ms, elapsed_ms(started_ns))
         return Inspection(trigger, decision, scores, timings, utc_now())
+
+    def _score_all(self, views: Sequence[View]) -> Sequence[tuple[ViewScores, Timings]] | Decision:
+        """The scores of every view; the first that cannot be scored decides that the part is not inspected."""
+        scored = []
+        for view in views:
+            where = f"view {view.name}: " if len(views) > 1 else ""
+            try:
+                scores, timings = score_pixels(view.frame.pixels, self.geometries[view.name], self.engine)
+            except ProcunitError as error:
+                return not_inspected(NotInspected.BAD_FRAME, f"{where}{error}")
+            except EngineError as error:
+                return not_inspected(NotInspected.ENGINE, f"{where}{error}")
+            scored.append((ViewScores(view.name, scores), timings))
+        return scored
+
+
+def _wrong_views(views: Sequence[View], known: Mapping[str, Geometry]) -> Decision | None:
+    """Why the part cannot be judged by these views, or None: it would be judged by fewer, or by others, than taught."""
+    names = [view.name for view in views]
+    for name in names:
+        if name not in known:
+            text = f"the frame is of view {name}, which the bundle does not know; it knows {', '.join(known)}"
+            return not_inspected(NotInspected.BAD_FRAME, text)
+        if names.count(name) > 1:
+            return not_inspected(NotInspected.BAD_FRAME, f"{names.count(name)} frames are of view {name}, not one")
+    for name in known:
+        if name not in names:
+            return not_inspected(NotInspected.CAMERA, f"the camera gave no frame of view {name} for this trigger")
+    return None
 
 
 _TEXTS = {

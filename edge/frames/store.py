@@ -9,27 +9,20 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from edge.contract.encoding import rounded_score
-from edge.contract.payloads import shows_frame
 from edge.errors import ProcunitError
 from edge.frames.files import FrameFiles
 from edge.frames.heatmap import relevance_from_scores
-from edge.frames.image import (
-    Record,
-    frame_at_model_resolution,
-    png_from_pixels,
-    png_with_map,
-)
+from edge.frames.image import frame_at_model_resolution, png_from_pixels, png_with_map
 from edge.frames.labels import NOBODY, Labeller, checked_label
 from edge.frames.pin_record import LabelEntry, check_key, entry_from_labeller
-from edge.frames.stored import KEPT, RING, UNSENT, StoredFrame, frame_name, part_hash
+from edge.frames.stored import KEPT, RING, UNSENT, StoredFrame, part_hash
+from edge.frames.waiting import WaitingPart, waiting_part
 from edge.geometry import Geometry
-from edge.messages import Inspection, PinAnswer, PixelArray, Scores, Verdict
+from edge.messages import MAIN_VIEW, Inspection, PinAnswer, PixelArray
 from edge.system.clock import utc_now
 
 FRAMES_CLOSE_S = 15.0
@@ -38,18 +31,6 @@ MAX_WAITING_BYTES = 64 << 20
 """Limit on pixels waiting for the disk; half of it for frames that are not published."""
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _WaitingFrame:
-    result_id: str
-    part: str | None
-    name: str
-    pixels: PixelArray
-    shown: bool
-    inspected: bool
-    record: Record
-    scores: Scores | None
 
 
 class _OfPart(Protocol):
@@ -68,7 +49,7 @@ _Matches = Callable[[_OfPart], bool]
 
 
 class FrameStore:
-    """The newest frames within `quota_bytes`, at the resolution of a bundle's geometry.
+    """The newest frames within `quota_bytes`, each view at the resolution of its geometry in the bundle.
 
     While frames cannot be written as they should, `error` is the reason. `dropped` counts frames that came too fast.
 
@@ -77,16 +58,20 @@ class FrameStore:
     """
 
     def __init__(
-        self, directory: Path, quota_bytes: int, geometry: Geometry | None = None, bundle_id: str | None = None
+        self,
+        directory: Path,
+        quota_bytes: int,
+        geometries: Mapping[str, Geometry] | None = None,
+        bundle_id: str | None = None,
     ) -> None:
         self.error: Exception | None
         self.dropped = 0
-        self._geometry = geometry or Geometry()
+        self._geometries = geometries or {MAIN_VIEW: Geometry()}
         self._bundle_id = bundle_id
         self._waiting_changed = threading.Condition()
-        self._waiting: deque[_WaitingFrame] = deque()
+        self._waiting: deque[WaitingPart] = deque()
         self._waiting_bytes = 0
-        self._being_written: _WaitingFrame | None = None
+        self._being_written: WaitingPart | None = None
         self._labels: dict[str, tuple[LabelEntry, ...]] = {}
         self._closing = False
         self._files_lock = threading.Lock()
@@ -103,38 +88,28 @@ class FrameStore:
         self._writer.start()
 
     def put(self, inspection: Inspection, result_id: str, *, snapshot: bool = False) -> bool:
-        """Queue the frame of an inspection for writing; returns at once, False if it has none or the queue is full.
+        """Queue the frames of an inspection for writing, one for each view.
 
-        A `snapshot` is published whatever the verdict. The pixels are not copied; do not change them afterwards.
+        Returns at once; False if there are none or the queue is full, and then none is kept. A `snapshot` is published
+        whatever the verdict. The pixels are not copied; do not change them afterwards.
         """
-        frame, decision = inspection.trigger.frame, inspection.decision
-        if frame is None:
+        if not inspection.trigger.views:
             return False
-        shown, part_id = snapshot or shows_frame(decision), inspection.trigger.part_id
-        waiting = _WaitingFrame(
-            result_id,
-            None if part_id is None else part_hash(part_id),
-            frame_name(result_id, "audit" if decision.audit else decision.verdict.value, part_id),
-            frame.pixels,
-            shown,
-            decision.verdict is not Verdict.NOT_INSPECTED,
-            _record(inspection, result_id, self._bundle_id),
-            inspection.scores if shown else None,
-        )
-        limit_bytes = MAX_WAITING_BYTES if shown else MAX_WAITING_BYTES // 2
+        waiting = waiting_part(inspection, result_id, self._bundle_id, snapshot=snapshot)
+        limit_bytes = MAX_WAITING_BYTES if waiting.shown else MAX_WAITING_BYTES // 2
         with self._waiting_changed:
-            if self._waiting_bytes and self._waiting_bytes + frame.pixels.nbytes > limit_bytes:
-                self.dropped += 1
+            if self._waiting_bytes and self._waiting_bytes + waiting.size_bytes > limit_bytes:
+                self.dropped += len(waiting.views)
                 return False
             self._waiting.append(waiting)
-            self._waiting_bytes += frame.pixels.nbytes
+            self._waiting_bytes += waiting.size_bytes
             self._waiting_changed.notify_all()
         return True
 
-    def next_unsent(self) -> StoredFrame | None:
-        """The oldest frame still to be published, or None."""
+    def next_unsent(self, may_send: Callable[[StoredFrame], bool] = lambda _frame: True) -> StoredFrame | None:
+        """The oldest frame still to be published, of those that may be now; None if there is none."""
         with self._files_lock:
-            return self._files.next_unsent()
+            return self._files.next_unsent(may_send)
 
     def mark_sent(self, frame: StoredFrame) -> None:
         """Mark a frame as published (or as impossible to publish); its file is kept."""
@@ -145,7 +120,7 @@ class FrameStore:
                 _logger.warning("frame %s cannot be moved: %s", frame.path, error)
 
     def resend(self, result_id: str) -> bool:
-        """Publish the frame of a result again, at full resolution if still stored; False if no file is left."""
+        """Publish the frames of a result again, at full resolution if still stored; False if no file is left."""
         with self._files_lock:
             frames = self._files.matching(lambda frame: frame.result_id == result_id)
             for frame in frames:
@@ -163,7 +138,7 @@ class FrameStore:
         return self._pin(label, labeller, lambda frame: frame.part == part)
 
     def pin_result(self, result_id: str, label: str, labeller: Labeller = NOBODY) -> PinAnswer:
-        """Pin the frame of a result for the next training, with this label.
+        """Pin the frames of a result for the next training, with this label.
 
         Raises:
             NeedsKeyError: an unsigned label calls a frame good whose part is labelled as a defect.
@@ -183,7 +158,7 @@ class FrameStore:
             self._waiting_changed.notify_all()
         self._writer.join(FRAMES_CLOSE_S)
         with self._waiting_changed:
-            left = len(self._waiting)
+            left = sum(len(part.views) for part in self._waiting)
             self._waiting.clear()
         if left:
             self.dropped += left
@@ -213,11 +188,11 @@ class FrameStore:
             for frame in coming:
                 self._labels[frame.result_id] = (*self._labels.get(frame.result_id, ()), entry)
         pinned, no_room = self._pin_stored(matches, (entry,), {frame.result_id for frame in coming})
-        return PinAnswer(pinned, len(coming), no_room)
+        return PinAnswer(pinned, sum(len(part.views) for part in coming), no_room)
 
     @property
-    def _not_written(self) -> list[_WaitingFrame]:
-        """The frames that are waiting or being written; the caller holds the lock."""
+    def _not_written(self) -> list[WaitingPart]:
+        """The parts whose frames are waiting or being written; the caller holds the lock."""
         return [*([self._being_written] if self._being_written else []), *self._waiting]
 
     def _pin_stored(
@@ -248,7 +223,7 @@ class FrameStore:
                 self.error = self._files.problem
             except Exception as error:
                 if self.error is None:
-                    _logger.exception("frame %s cannot be written", waiting.name)
+                    _logger.exception("the frames of %s cannot be written", waiting.result_id)
                 self.error = error
             with self._waiting_changed:
                 self._being_written = None
@@ -256,29 +231,30 @@ class FrameStore:
             if entries is not None:
                 self._pin_late(waiting.result_id, entries)
             with self._waiting_changed:
-                self._waiting_bytes -= waiting.pixels.nbytes
+                self._waiting_bytes -= waiting.size_bytes
                 self._waiting_changed.notify_all()
 
-    def _next_waiting(self) -> _WaitingFrame | None:
+    def _next_waiting(self) -> WaitingPart | None:
         with self._waiting_changed:
             self._waiting_changed.wait_for(lambda: self._waiting or self._closing)
             self._being_written = self._waiting.popleft() if self._waiting else None
             return self._being_written
 
-    def _write(self, waiting: _WaitingFrame) -> None:
-        files: list[tuple[str, PixelArray]] = []
-        if waiting.inspected:
-            files.append((RING, frame_at_model_resolution(waiting.pixels, self._geometry)))
-        if waiting.shown or not waiting.inspected:
-            files.append((UNSENT if waiting.shown else KEPT, waiting.pixels))
-        for folder, pixels in files:
-            png = png_from_pixels(pixels, waiting.record)
-            if waiting.scores is not None and pixels is waiting.pixels:
-                height_px, width_px = pixels.shape[:2]
-                relevance_u8 = relevance_from_scores(waiting.scores, height_px, width_px, self._geometry)
-                png = png_with_map(png, relevance_u8)
-            with self._files_lock:
-                self._files.write(folder, waiting.name, png)
+    def _write(self, waiting: WaitingPart) -> None:
+        for view in waiting.views:
+            files: list[tuple[str, PixelArray]] = []
+            if waiting.inspected:
+                files.append((RING, frame_at_model_resolution(view.pixels, self._geometries[view.name])))
+            if waiting.shown or not waiting.inspected:
+                files.append((UNSENT if waiting.shown else KEPT, view.pixels))
+            for folder, pixels in files:
+                png = png_from_pixels(pixels, view.record)
+                if view.scores is not None and pixels is view.pixels:
+                    height_px, width_px = pixels.shape[:2]
+                    relevance_u8 = relevance_from_scores(view.scores, height_px, width_px, self._geometries[view.name])
+                    png = png_with_map(png, relevance_u8)
+                with self._files_lock:
+                    self._files.write(folder, view.file_name, png)
 
     def _pin_late(self, result_id: str, entries: tuple[LabelEntry, ...]) -> None:
         """Pin a frame whose labels arrived before the frame was written."""
@@ -291,18 +267,3 @@ class FrameStore:
             _logger.warning(
                 "the label of %s is lost: its frame was not written, or the quota for pinned frames is full", result_id
             )
-
-
-def _record(inspection: Inspection, result_id: str, bundle_id: str | None) -> Record:
-    trigger, decision, scores = inspection.trigger, inspection.decision, inspection.scores
-    return {
-        "result_id": result_id,
-        "part_id": trigger.part_id,
-        "frame_id": trigger.frame_id,
-        "triggered_at_utc": trigger.triggered_at_utc,
-        "verdict": decision.verdict.value,
-        "audit": decision.audit,
-        "type_scores": None if scores is None else [rounded_score(score, None) for score in scores.type_scores],
-        "anomaly_score": None if scores is None else rounded_score(scores.anomaly_score, None),
-        "bundle_id": bundle_id,
-    }

@@ -16,7 +16,7 @@ from edge.camera.source import Arrival, CameraError, FrameError, FrameSource, So
 from edge.fault_board import FaultBoard
 from edge.faults import FaultId
 from edge.line.trigger_queue import TriggerQueue
-from edge.messages import Frame, NotInspected, Trigger
+from edge.messages import MAIN_VIEW, NotInspected, Trigger, View
 from edge.outbox.outbox import Outbox
 
 MAX_MISSED = 10_000
@@ -143,16 +143,15 @@ class Capture:
         self._take_missed(arrival)
         trigger = self._journal(arrival, None)
         if not self._trigger_queue.has_free_slot():
-            self._trigger_queue.put(replace(trigger, not_inspected=NotInspected.OVERLOAD))
+            self._trigger_queue.put(trigger.refused(NotInspected.OVERLOAD))
             return
-        frame: Frame | None = None
+        served = trigger.refused(NotInspected.CAMERA)
         try:
             with _driver_call():
-                frame = source.read_frame(arrival)
+                served = replace(trigger, views=(View(MAIN_VIEW, source.read_frame(arrival)),))
         except FrameError as error:
             self._board.report(FaultId.BAD_FRAME, str(error))
         finally:
-            served = replace(trigger, frame=frame, not_inspected=None if frame is not None else NotInspected.CAMERA)
             self._trigger_queue.put(served, None if source.self_paced else self._deadline_s)
 
     def _take_missed(self, arrival: Arrival) -> None:
@@ -182,7 +181,6 @@ class Capture:
             arrival.counter,
             arrival.arrived_at_utc,
             arrival.arrived_monotonic_ns,
-            frame=None,
             not_inspected=reason,
         )
         self._outbox.open_trigger(trigger)

@@ -21,7 +21,7 @@ from edge.line.engine_keeper import EngineKeeper
 from edge.line.latencies import Latencies
 from edge.line.part_ids import PartIds
 from edge.line.trigger_queue import Closed, TriggerQueue
-from edge.messages import Decision, NotInspected, Trigger, Verdict
+from edge.messages import Inspection, NotInspected, Trigger, Verdict
 from edge.outbox.outbox import OpenTrigger, Outbox
 from edge.pipeline import Pipeline
 from edge.system.service_manager import Heartbeat
@@ -32,6 +32,7 @@ _logger = logging.getLogger(__name__)
 _FAULT_OF_REASON = {
     NotInspected.OVERLOAD: FaultId.OVERLOAD,
     NotInspected.BAD_FRAME: FaultId.BAD_FRAME,
+    NotInspected.CAMERA: FaultId.BAD_FRAME,
     NotInspected.ENGINE: FaultId.ENGINE_FAILED,
 }
 
@@ -113,7 +114,6 @@ class Inspector:
                     trigger.counter,
                     trigger.triggered_at_utc,
                     time.monotonic_ns(),
-                    frame=None,
                     not_inspected=NotInspected.RESTART,
                 )
             )
@@ -164,7 +164,7 @@ class Inspector:
             if binding.problem is not None:
                 self._board.report(FaultId.PART_ID_UNBOUND, binding.problem)
         if not rules.armed and not missed:
-            trigger = replace(trigger, frame=None, not_inspected=NotInspected.DISARMED)
+            trigger = trigger.refused(NotInspected.DISARMED)
         self._close(trigger)
 
     def _swap_bank(self, bank: BankInUse) -> None:
@@ -175,7 +175,7 @@ class Inspector:
 
     def _close(self, trigger: Trigger) -> None:
         inspection = self._pipeline.inspect(trigger)
-        snapshot = trigger.frame is not None and self._snapshot.is_set()
+        snapshot = bool(trigger.views) and self._snapshot.is_set()
         if snapshot:
             self._snapshot.clear()
         result = result_from_inspection(inspection, self._context, snapshot=snapshot)
@@ -184,10 +184,13 @@ class Inspector:
         self._outbox.close_trigger(trigger.seq, payload)
         self._frames.put(inspection, result.result_id, snapshot=snapshot)
         self.result_bytes = len(payload)
-        if inspection.scores is not None:
+        if inspection.scores:
             self.latencies.add(inspection.timings)
-        self._report_fault(inspection.decision)
+        self._report_fault(inspection)
 
-    def _report_fault(self, decision: Decision) -> None:
-        if decision.not_inspected in _FAULT_OF_REASON and not self.keeper.lost:
-            self._board.report(_FAULT_OF_REASON[decision.not_inspected], decision.why[0].text)
+    def _report_fault(self, inspection: Inspection) -> None:
+        decision, reason = inspection.decision, inspection.decision.not_inspected
+        if reason is NotInspected.CAMERA and not inspection.trigger.views:
+            return  # the capture thread has reported it
+        if reason in _FAULT_OF_REASON and not self.keeper.lost:
+            self._board.report(_FAULT_OF_REASON[reason], decision.why[0].text)

@@ -90,7 +90,7 @@ def line_from_settings(
     trigger_queue, heartbeat = TriggerQueue(settings.inspection.frame_slots), Heartbeat()
     cache_dir = settings.state_dir / ENGINES_FOLDER
     keeper = EngineKeeper(bundle, settings.engine, cache_dir, board, engine_opener, heartbeat.beat)
-    pipeline, part_ids = Pipeline(keeper, manifest.geometry, policy), PartIds(outbox.last_counter())
+    pipeline, part_ids = Pipeline(keeper, manifest.geometries, policy), PartIds(outbox.last_counter())
     inspector = Inspector(
         keeper,
         pipeline,

@@ -20,7 +20,7 @@ from edge.bundle.reader import open_without_signature_check
 from edge.cli.program import run_program
 from edge.engine.ort import OrtEngine
 from edge.image_file import read_image
-from edge.messages import Frame, Trigger
+from edge.messages import MAIN_VIEW, Frame, Trigger, View
 from edge.pipeline import Pipeline
 from edge.policy import policy_from_manifest
 from edge.preprocess import tensor_from_pixels
@@ -32,7 +32,8 @@ BLOCKS, FRAMES_A_BLOCK = 10, 40
 
 
 def _trigger(seq: int, frame: Frame) -> Trigger:
-    return Trigger(seq, frame.frame_id, frame.part_id, seq, utc_now(), time.monotonic_ns(), frame)
+    views = (View(MAIN_VIEW, frame),)
+    return Trigger(seq, frame.frame_id, frame.part_id, seq, utc_now(), time.monotonic_ns(), views)
 
 
 @click.command()
@@ -44,7 +45,7 @@ def bench(bundle: Path, data: Path, json_file: Path | None) -> None:
     content = open_without_signature_check(bundle)
     manifest, bank = content.manifest, content.bank()
     engine = OrtEngine(content.graphs(), bank)
-    pipeline = Pipeline(engine, manifest.geometry, policy_from_manifest(manifest, demo_key=True))
+    pipeline = Pipeline(engine, manifest.geometries, policy_from_manifest(manifest, demo_key=True))
     rows = folded_rows(bank)
     bare = ort.InferenceSession(content.graphs()[0].read_bytes(), providers=["CPUExecutionProvider"])
     photos = dataset_from_folder(data).photos
