@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from edge.contract.encoding import rounded_score
 from edge.contract.payloads import shows_frame
 from edge.frames.image import Record
+from edge.frames.pin_record import LabelEntry
 from edge.frames.stored import frame_name, part_hash
 from edge.messages import Inspection, PixelArray, Scores, Verdict, View
 
@@ -22,15 +23,19 @@ class WaitingView:
     scores: Scores | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class WaitingPart:
-    """All views of a part; `part` is the hash of its id, `shown` whether they are published."""
+    """All views of a part until they are written; `labels` are those that came meanwhile.
+
+    `part` is the hash of the part's id, `shown` whether its frames are published.
+    """
 
     result_id: str
     part: str | None
     shown: bool
     inspected: bool
     views: tuple[WaitingView, ...]
+    labels: tuple[LabelEntry, ...] = ()
 
     @property
     def size_bytes(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -13,15 +14,16 @@ import pytest
 
 from edge.bundle.keys import trusted_key_from_file
 from edge.bundle.reader import open_bundle
-from edge.contract.payloads import BundleRef, bytes_from_payload
+from edge.contract.payloads import bytes_from_payload
 from edge.contract.results import ResultContext, result_from_inspection
 from edge.engine.ort import OrtEngine
 from edge.frames.store import FrameStore
 from edge.geometry import Region
 from edge.messages import MAIN_VIEW, Frame, PixelArray, Trigger, View
 from edge.outbox.outbox import Outbox
-from edge.pipeline import Pipeline
+from edge.pipeline import inspect_part
 from edge.policy import policy_from_manifest
+from edge.recipe import recipe_from_bundle
 from tests.support.broker import Subscriber, running_broker
 from tests.support.publishing import ROOT, publishing
 from tests.support.tiny_bundle import TINY_GEOMETRY, build_tiny_bundle, defect_image, good_image
@@ -61,7 +63,7 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[bytes]]
     geometries = {**bundle.manifest.geometries, "left": LEFT}
     policy = policy_from_manifest(bundle.manifest, demo_key=True)
     engine = OrtEngine(bundle.graphs(), bundle.bank(), threads=1)
-    pipeline = Pipeline(engine, geometries, policy)
+    recipe = replace(recipe_from_bundle(bundle, policy, engine), geometries=geometries)
     cameras = TwoCameras(
         (good_image(1), left(good_image(2))),
         (good_image(3), left(defect_image(4))),
@@ -73,12 +75,11 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[bytes]]
         FrameStore(folder / "frames", 10 << 20, geometries, bundle.bundle_id) as frames,
         Subscriber(broker) as subscriber,
     ):
-        of_bundle = BundleRef(id=bundle.bundle_id, product="tiny", version=1)
-        context = ResultContext("edge-1", outbox.epoch, ROOT, of_bundle, policy, "hold", simulated=True)
+        context = ResultContext("edge-1", outbox.epoch, ROOT, "hold", simulated=True)
         for trigger in cameras.triggers():
             outbox.open_trigger(trigger)
-            inspection = pipeline.inspect(trigger)
-            result = result_from_inspection(inspection, context)
+            inspection = inspect_part(trigger, recipe, audit_draw=0.5)
+            result = result_from_inspection(inspection, recipe, context)
             outbox.close_trigger(trigger.seq, bytes_from_payload(result))
             frames.put(inspection, result.result_id)
         assert outbox.flush(40)
