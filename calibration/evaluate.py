@@ -15,7 +15,7 @@ from edge.bundle.reader import BundleContent
 from edge.engine.ort import OrtEngine
 from edge.errors import ProcunitError
 from edge.image_file import read_image
-from edge.messages import Frame, Trigger
+from edge.messages import MAIN_VIEW, Frame, Trigger, View
 from edge.pipeline import inspect_part
 from edge.policy import alarm_margin, policy_from_manifest
 from edge.recipe import Recipe, recipe_from_bundle
@@ -93,9 +93,10 @@ def _inspect_one(recipe: Recipe, number: int, photo: Photo) -> InspectedPhoto:
     pixels = read_image(photo.path)
     now_utc, now_ns = utc_now(), time.monotonic_ns()
     frame = Frame(photo.file, photo.part_id, number, now_utc, now_ns, pixels)
-    trigger = Trigger(number, photo.file, photo.part_id, number, now_utc, now_ns, frame)
+    views = (View(MAIN_VIEW, frame),)
+    trigger = Trigger(number, photo.file, photo.part_id, number, now_utc, now_ns, views)
     inspection, manifest = inspect_part(trigger, recipe, AUDIT_DRAW_NEVER), recipe.bundle.manifest
-    scored, scores = None, inspection.scores
+    scored, scores = None, inspection.scores[0].scores if inspection.scores else None
     if scores is not None and np.isfinite([*scores.type_scores, scores.anomaly_score]).all():
         margin = alarm_margin(scores, tuple(t.limit for t in manifest.types), manifest.anomaly)
         height_px, width_px = pixels.shape[:2]

@@ -5,6 +5,7 @@ Durations are measured with the monotonic clock, in nanoseconds or milliseconds;
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Literal
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 
 PixelArray = NDArray[np.uint8] | NDArray[np.uint16]
 MAIN_VIEW = "main"
-"""The view of a part that has one photograph."""
+"""The view of a line with one camera, and of frames stored before there were views."""
+VIEW_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,31}$"
+"""Names of views: they become levels of topics and parts of file names."""
 
 
 class Verdict(str, Enum):
@@ -59,10 +62,27 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
+class View:
+    """One side of a part: its name, the same for every part, and this part's frame.
+
+    Raises:
+        ValueError: the name does not fit `VIEW_PATTERN`.
+    """
+
+    name: str
+    frame: Frame
+
+    def __post_init__(self) -> None:
+        if re.fullmatch(VIEW_PATTERN, self.name) is None:
+            raise ValueError(f"{self.name!r} names no view: use up to 32 of a-z, 0-9, _ and -")
+
+
+@dataclass(frozen=True, slots=True)
 class Trigger:
     """A part at the camera; written to the outbox's journal under `seq` before anything else happens to it.
 
-    If the part cannot be inspected, `frame` is None and `not_inspected` is the reason.
+    `views` has a frame for each view of the part. If it cannot be inspected, it has none, and `not_inspected` is the
+    reason.
     """
 
     seq: int
@@ -71,12 +91,12 @@ class Trigger:
     counter: int
     triggered_at_utc: str
     triggered_monotonic_ns: int
-    frame: Frame | None
+    views: tuple[View, ...] = ()
     not_inspected: NotInspected | None = None
 
     def refused(self, reason: NotInspected) -> Trigger:
-        """This part without its frame: it is not inspected."""
-        return replace(self, frame=None, not_inspected=reason)
+        """The same part without its frames: it gets the result `not_inspected` for this reason."""
+        return replace(self, views=(), not_inspected=reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +114,24 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True)
+class ViewScores:
+    """The scores of one view of a part."""
+
+    view: str
+    scores: Scores
+
+
+def of_main_view(scores: Scores) -> tuple[ViewScores, ...]:
+    """The scores of a part with one view."""
+    return (ViewScores(MAIN_VIEW, scores),)
+
+
+@dataclass(frozen=True, slots=True)
 class Why:
-    """One reason for a decision: scorer, defect type, score, threshold and authority; None where it does not apply."""
+    """One reason for a decision: scorer, defect type, score, threshold and authority; None where it does not apply.
+
+    `view` is the one with this score; None if the part has a single view.
+    """
 
     scorer: Literal["head", "anomaly", "system"]
     defect_type: str | None
@@ -103,6 +139,7 @@ class Why:
     threshold: float | None
     authority: Authority | None
     text: str
+    view: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +154,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Milliseconds that each stage took; `queue_ms` is the wait between trigger and inspection."""
+    """Milliseconds that each stage took for all views; `queue_ms` is the wait between trigger and inspection."""
 
     queue_ms: float = 0.0
     preprocess_ms: float = 0.0
@@ -126,17 +163,17 @@ class Timings:
 
     @property
     def inspect_ms(self) -> float:
-        """From the frame in memory to the verdict, without `queue_ms`."""
+        """From the frames in memory to the verdict, without `queue_ms`."""
         return self.preprocess_ms + self.engine_ms + self.decide_ms
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """A trigger with its decision; stored in the outbox as a result."""
+    """A trigger with its decision; stored in the outbox as a result. `scores` is empty if no view was scored."""
 
     trigger: Trigger
     decision: Decision
-    scores: Scores | None
+    scores: tuple[ViewScores, ...]
     timings: Timings
     decided_at_utc: str
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from edge.binomial import lower_bound, upper_bound
 from edge.bundle.manifest import DefectType, Manifest, ScoreLimit
-from edge.messages import Authority, Decision, NotInspected, Scores, Verdict, Why
+from edge.messages import Authority, Decision, NotInspected, Scores, Verdict, ViewScores, Why
 
 MIN_IMAGES, MIN_PARTS = 30, 10
 """A defect type with fewer labelled images, or fewer distinct parts among them, may not reject."""
@@ -81,23 +82,30 @@ def policy_without_authority(types: tuple[DefectType, ...], anomaly: ScoreLimit 
     return Policy(tuple(TypePolicy(t.name, t.limit, "review") for t in types), anomaly)
 
 
-def decide(scores: Scores, policy: Policy, audit_draw: float) -> Decision:
-    """Decide on one part.
+def decide(views: Sequence[ViewScores], policy: Policy, audit_draw: float) -> Decision:
+    """Decide on one part by the scores of all its views: the highest of each type, and the highest anomaly score.
 
     `audit_draw` is uniform in [0, 1): a pass is marked for audit if it is below the policy's audit rate.
-    A score that is not finite is an engine failure, never a pass.
+    A score that is not finite is an engine failure, never a pass; so is a part without scores.
     """
-    if len(scores.type_scores) != len(policy.types):
+    if not views:
+        return not_inspected(NotInspected.ENGINE, "the part has no scores")
+    if any(len(of_view.scores.type_scores) != len(policy.types) for of_view in views):
         return not_inspected(NotInspected.ENGINE, "the engine's number of scores differs from the bundle's types")
-    if not all(math.isfinite(score) for score in (*scores.type_scores, scores.anomaly_score)):
+    if not all(math.isfinite(score) for of_view in views for score in _all_scores(of_view.scores)):
         return not_inspected(NotInspected.ENGINE, "a score is not a finite number")
     why = []
-    for score, rule in zip(scores.type_scores, policy.types, strict=True):
+    for index, rule in enumerate(policy.types):
+        score, view = _highest((of_view.scores.type_scores[index], of_view.view) for of_view in views)
         if score >= rule.limit.threshold:
-            why.append(Why("head", rule.name, score, rule.limit.threshold, rule.authority, _head_text(score, rule)))
-    if policy.anomaly is not None and scores.anomaly_score >= policy.anomaly.threshold:
-        text = f"unlike the good parts: {scores.anomaly_score:.3f} >= {policy.anomaly.threshold:.3f}; to a person"
-        why.append(Why("anomaly", None, scores.anomaly_score, policy.anomaly.threshold, "review", text))
+            text = f"{rule.name}{_in_view(view)}: {score:.3f} >= {rule.limit.threshold:.3f}; {_EFFECTS[rule.authority]}"
+            why.append(Why("head", rule.name, score, rule.limit.threshold, rule.authority, text, view))
+    if policy.anomaly is not None:
+        score, view = _highest((of_view.scores.anomaly_score, of_view.view) for of_view in views)
+        threshold = policy.anomaly.threshold
+        if score >= threshold:
+            text = f"unlike the good parts{_in_view(view)}: {score:.3f} >= {threshold:.3f}; to a person"
+            why.append(Why("anomaly", None, score, threshold, "review", text, view))
     why.sort(key=lambda reason: reason.authority == "review")  # rejecting reasons first
     if why:
         return Decision(Verdict.REVIEW if why[0].authority == "review" else Verdict.REJECT, tuple(why))
@@ -107,6 +115,21 @@ def decide(scores: Scores, policy: Policy, audit_draw: float) -> Decision:
 def not_inspected(reason: NotInspected, text: str) -> Decision:
     """The decision for a part that could not be inspected."""
     return Decision(Verdict.NOT_INSPECTED, (Why("system", None, None, None, None, text),), reason)
+
+
+def highest_scores(views: Sequence[ViewScores]) -> tuple[tuple[float, ...], float]:
+    """The type scores and the anomaly score of a part: each the highest over its views; NaN if one is not finite.
+
+    `views` is not empty.
+
+    Raises:
+        ValueError: the views have different numbers of type scores.
+    """
+    by_type = zip(*(of_view.scores.type_scores for of_view in views), strict=True)
+    return (
+        tuple(_highest_or_nan(scores) for scores in by_type),
+        _highest_or_nan([of_view.scores.anomaly_score for of_view in views]),
+    )
 
 
 def alarm_margin(scores: Scores, types: tuple[ScoreLimit, ...], anomaly: ScoreLimit | None) -> float:
@@ -135,6 +158,26 @@ def sigmoid(value: float) -> float:
     return math.exp(value) / (1.0 + math.exp(value))
 
 
-def _head_text(score: float, rule: TypePolicy) -> str:
-    effect = {"reject": "may reject", "demo_reject": "may reject (demo)", "review": "to a person"}[rule.authority]
-    return f"{rule.name}: {score:.3f} >= {rule.limit.threshold:.3f}; {effect}"
+_EFFECTS: dict[Authority, str] = {
+    "reject": "may reject",
+    "demo_reject": "may reject (demo)",
+    "review": "to a person",
+}
+
+
+def _all_scores(scores: Scores) -> tuple[float, ...]:
+    return (*scores.type_scores, scores.anomaly_score)
+
+
+def _highest(scores: Iterable[tuple[float, str]]) -> tuple[float, str | None]:
+    """The highest (score, view); the view is None if there is only one. Of equal scores the first view by name."""
+    ranked = sorted(scores, key=lambda scored: (-scored[0], scored[1]))
+    return ranked[0][0], ranked[0][1] if len(ranked) > 1 else None
+
+
+def _highest_or_nan(scores: Sequence[float]) -> float:
+    return max(scores) if all(map(math.isfinite, scores)) else math.nan
+
+
+def _in_view(view: str | None) -> str:
+    return "" if view is None else f" in view {view}"

@@ -18,8 +18,6 @@ from edge.engine.protocol import Engine
 from edge.geometry import Geometry
 from edge.policy import Policy
 
-MAIN_VIEW = "main"
-
 
 @dataclass(frozen=True, eq=False)
 class BankInUse:
@@ -52,4 +50,4 @@ class Recipe:
 
 def recipe_from_bundle(bundle: BundleContent, policy: Policy, engine: Engine) -> Recipe:
     """The recipe of a bundle, with its own memory bank."""
-    return Recipe(bundle, {MAIN_VIEW: bundle.manifest.geometry}, policy, engine)
+    return Recipe(bundle, bundle.manifest.geometries, policy, engine)

@@ -19,6 +19,7 @@ from edge.engine.scores import score_pixels
 from edge.errors import ProcunitError
 from edge.geometry import Geometry
 from edge.image_file import read_image
+from edge.messages import of_main_view
 from edge.policy import decide, policy_without_authority
 
 MIN_TOLERANCE_SPREADS, MAX_TOLERANCE_SPREADS = 0.01, 0.1
@@ -117,7 +118,9 @@ def _reference(
             "the model's scores differ from those of the calibration",
             remedy="Run `procunit calibrate` again, after `procunit export`",
         )
-    decision = decide(scores, policy_without_authority(reference.types, reference.anomaly), AUDIT_DRAW_NEVER)
+    decision = decide(
+        of_main_view(scores), policy_without_authority(reference.types, reference.anomaly), AUDIT_DRAW_NEVER
+    )
     return GoldenFrame(
         file=file,
         type_scores=scores.type_scores,

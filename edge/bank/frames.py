@@ -5,14 +5,15 @@ The graph is small: it runs beside the daemon on one CPU core, without the GPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge.anomaly import counted_patches, distances_to_rows
 from edge.bank.evidence import StoredDefect, Tile, flagged_by_type
@@ -25,19 +26,20 @@ from edge.engine.scores import score_pixels
 from edge.errors import ProcunitError, first_problem
 from edge.geometry import Geometry
 from edge.image_file import read_image
-from edge.messages import PixelArray, Verdict
+from edge.messages import MAIN_VIEW, VIEW_PATTERN, PixelArray, Verdict
 from edge.preprocess import inspected_patches, tensor_from_pixels
 
 _ONE_CORE = 1
 
 
 class _PinRecord(BaseModel):
-    """The keys that are used of the JSON file beside a pinned frame."""
+    """The keys that are used of the JSON file beside a pinned frame; an earlier version's names no view."""
 
     model_config = ConfigDict(frozen=True)
 
     result_id: str
     part_id: str | None = None
+    view: Annotated[str, Field(pattern=VIEW_PATTERN)] = MAIN_VIEW
     label: str
 
 
@@ -49,6 +51,7 @@ class PinnedFrame:
     result_id: str
     part_id: str | None
     label: str
+    view: str = MAIN_VIEW
 
 
 class PatchesGraph:
@@ -60,17 +63,18 @@ class PatchesGraph:
 
     def __init__(self, bundle: Bundle) -> None:
         self._path = bundle.path / PATCHES_GRAPH
-        self._geometry: Geometry = bundle.manifest.geometry
+        self._bundle = bundle
         self._features = bundle.bank().shape[1] - 1
         self._session = session_from_graph(bundle.file(PATCHES_GRAPH), _ONE_CORE)
 
-    def tiles(self, pixels: PixelArray) -> tuple[Tile, ...]:
-        """The tiles of a frame, without the patches that have no inspected pixel.
+    def tiles(self, pixels: PixelArray, view: str = MAIN_VIEW) -> tuple[Tile, ...]:
+        """The tiles of a frame of this view, without the patches that have no inspected pixel.
 
         Raises:
-            ProcunitError: the frame is not a usable image, or the graph's output does not fit the bank.
+            ProcunitError: the bundle does not know the view, the frame is no usable image, or the graph's output does
+                not fit the bank.
         """
-        tiles_u8 = tensor_from_pixels(pixels, self._geometry)
+        tiles_u8 = tensor_from_pixels(pixels, _geometry_of_view(self._bundle, view))
         inspected = inspected_patches(tiles_u8)
         expected = (len(tiles_u8), self._features, *inspected.shape[1:])
         try:
@@ -118,38 +122,59 @@ def defects_of_device(
         ProcunitError: a frame cannot be read or scored.
     """
     golden = [frame for frame in bundle.golden().frames if frame.verdict is not Verdict.PASS]
-    found: list[tuple[str, Callable[[], PixelArray], tuple[float, ...]]] = [
-        (f"golden frame {frame.file}", partial(golden_pixels, bundle, frame), frame.type_scores) for frame in golden
+    found: list[tuple[str, Callable[[], PixelArray], tuple[float, ...], str]] = [
+        (f"golden frame {frame.file}", partial(golden_pixels, bundle, frame), frame.type_scores, MAIN_VIEW)
+        for frame in golden
     ]
     labelled = [frame for frame in pinned if frame.label != GOOD]
     if labelled:
-        scores = type_scores_of_files(bundle, base, [frame.path for frame in labelled])
+        scores = type_scores_of_files(bundle, base, {frame.path: frame.view for frame in labelled})
         found += [
-            (f"{f.label} at {f.path}", partial(read_image, f.path), own)
+            (f"{f.label} at {f.path}", partial(read_image, f.path), own, f.view)
             for f, own in zip(labelled, scores, strict=True)
         ]
     defects = []
-    for name, read, type_scores in found:
-        tiles = graph.tiles(read())
+    for name, read, type_scores, view in found:
+        tiles = graph.tiles(read(), view)
         flagged = flagged_by_type(type_scores, bundle.manifest.types)
         distances = tuple(distances_to_rows(tile.patches, base) for tile in tiles)
         defects.append(StoredDefect(name, flagged, tiles, distances))
     return tuple(defects)
 
 
-def type_scores_of_files(bundle: Bundle, base: NDArray[np.float32], paths: Sequence[Path]) -> list[tuple[float, ...]]:
-    """The type scores of each frame, computed anew: stored ones may come from another bundle. `base` [M, D + 1].
+def type_scores_of_files(
+    bundle: Bundle, base: NDArray[np.float32], view_of: Mapping[Path, str]
+) -> list[tuple[float, ...]]:
+    """The type scores of each frame (path -> view), computed anew: stored ones may come from another bundle.
+
+    `base` [M, D + 1] is the bundle's bank.
 
     Raises:
         ProcunitError: a frame cannot be read or scored.
     """
     engine = OrtEngine(bundle.graphs(), base, threads=_ONE_CORE)
     try:
-        return [score_pixels(read_image(path), bundle.manifest.geometry, engine)[0].type_scores for path in paths]
+        return [
+            score_pixels(read_image(path), _geometry_of_view(bundle, view), engine)[0].type_scores
+            for path, view in view_of.items()
+        ]
     except EngineError as error:
         raise ProcunitError(str(error), where=str(bundle.path)) from error
     finally:
         engine.close()
+
+
+def unknown_view_text(view: str, bundle: Bundle) -> str | None:
+    """Why a frame of this view cannot be used, as a sentence's end; None if the bundle knows the view."""
+    known = bundle.manifest.geometries
+    return None if view in known else f"shows view {view!r}; the bundle knows {', '.join(known)} only"
+
+
+def _geometry_of_view(bundle: Bundle, view: str) -> Geometry:
+    problem = unknown_view_text(view, bundle)
+    if problem is not None:
+        raise ProcunitError(f"the frame {problem}", remedy="Leave the frame out")
+    return bundle.manifest.geometries[view]
 
 
 def _pinned_frame(path: Path) -> PinnedFrame:
@@ -160,7 +185,7 @@ def _pinned_frame(path: Path) -> PinnedFrame:
         raise ProcunitError(
             first_problem(error), where=str(beside), remedy="Remove the frame and its record, or label it again"
         ) from error
-    return PinnedFrame(path, record.result_id, record.part_id, record.label)
+    return PinnedFrame(path, record.result_id, record.part_id, record.label, record.view)
 
 
 def _labelled_good(found: list[PinnedFrame], name: str) -> list[PinnedFrame]:

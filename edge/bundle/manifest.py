@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from edge.binomial import MAX_TRIALS
 from edge.geometry import Geometry
-from edge.messages import Authority, Verdict
+from edge.messages import MAIN_VIEW, Authority, Verdict
 from edge.record import Record
 from edge.system.files import size_in_words
 
@@ -198,6 +198,11 @@ class ManifestBody(Record):
         if len({t.name for t in types}) != len(types):
             raise ValueError("two defect types have the same name")
         return types
+
+    @property
+    def geometries(self) -> dict[str, Geometry]:
+        """The geometry of each view of a part, by the view's name; today bundles have a single view."""
+        return {MAIN_VIEW: self.geometry}
 
 
 class Manifest(ManifestBody):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,19 +21,19 @@ from edge.bank.frames import (
     good_frames,
     pinned_frames,
     type_scores_of_files,
+    unknown_view_text,
 )
 from edge.bank.growth import Bounds, GoodFrame, GrownBank, Growth, grow, own_bank
 from edge.bank.store import BankStore
 from edge.bundle.keys import SigningKey, TrustedKey, signing_key_from_file, trusted_keys_from_files
 from edge.bundle.manifest import GOOD, ScoreLimit
-from edge.bundle.reader import Bundle, file_entry_from_path, open_bundle
+from edge.bundle.reader import Bundle, open_bundle
+from edge.cli.bank_frames import frame_name, hash_of_good, labels_text, view_of_file
 from edge.cli.options import config_option
 from edge.config.file import settings_from_file
 from edge.config.settings import Settings
 from edge.contract.encoding import clean_text
 from edge.errors import ProcunitError
-from edge.frames.image import record_from_png
-from edge.frames.pin_record import labels_of_pinned
 from edge.frames.stored import PINNED
 from edge.image_file import read_image
 from edge.plain_text import plain
@@ -82,15 +81,17 @@ def add(
     device = _device(settings_from_file(config))
     signing_key = _trusted_signing_key(key, device.keys)
     pinned = pinned_frames(device.settings.state_dir / FRAMES_FOLDER / PINNED)
-    chosen = {frame.path.resolve(): _frame_name(frame) for frame in good_frames(pinned, parts, results)}
+    chosen = {frame.path.resolve(): frame_name(frame) for frame in good_frames(pinned, parts, results)}
     chosen |= {path.resolve(): clean_text(path.name) for path in frames}
+    view_of = {path: view_of_file(path, pinned) for path in chosen}
+    chosen = {path: name for path, name in chosen.items() if _is_of_known_view(device.bundle, name, view_of[path])}
     if not chosen:
         raise ProcunitError("no frame is named", remedy="Name parts, results or files of good frames")
     for path, name in chosen.items():
         if any(frame.path.resolve() == path for frame in pinned):
-            echo(f"{name}: {_labels_text(path)}")
+            echo(f"{name}: {labels_text(path)}")
     with device.store.locked():
-        _grow(device, signing_key, chosen, pinned, ask=not yes)
+        _grow(device, signing_key, chosen, view_of, pinned, ask=not yes)
 
 
 @click.command()
@@ -169,14 +170,25 @@ def _trusted_signing_key(path: Path, keys: tuple[TrustedKey, ...]) -> SigningKey
 
 
 def _grow(
-    device: _Device, key: SigningKey, chosen: dict[Path, str], pinned: tuple[PinnedFrame, ...], *, ask: bool
+    device: _Device,
+    key: SigningKey,
+    chosen: dict[Path, str],
+    view_of: dict[Path, str],
+    pinned: tuple[PinnedFrame, ...],
+    *,
+    ask: bool,
 ) -> None:
-    """Grow the bank by the chosen frames (path -> name), show the effect, and put it in use."""
+    """Grow the bank by the chosen frames (path -> name, path -> view), show the effect, and put it in use."""
     bundle, store = device.bundle, device.store
     evidence, base, graph = evidence_from_bundle(bundle), bundle.bank(), PatchesGraph(bundle)
-    sha256 = {path: _hash_of_good(path, bundle, pinned) for path in chosen}
-    frames = [GoodFrame(name, graph.tiles(read_image(path))) for path, name in chosen.items()]
-    evidence = replace(evidence, defects=(*evidence.defects, *defects_of_device(bundle, base, graph, pinned)))
+    sha256 = {path: hash_of_good(path, bundle, pinned) for path in chosen}
+    frames = [GoodFrame(name, graph.tiles(read_image(path), view_of[path])) for path, name in chosen.items()]
+    stored = [
+        frame
+        for frame in pinned
+        if frame.label == GOOD or _is_of_known_view(bundle, f"{frame.label} of {frame_name(frame)}", frame.view)
+    ]
+    evidence = replace(evidence, defects=(*evidence.defects, *defects_of_device(bundle, base, graph, stored)))
     usable = store.latest_usable()
     for problem in usable.refused:
         echo(f"refused: {problem}", err=True)
@@ -191,7 +203,7 @@ def _grow(
     )
     growth = grow(bank, frames, evidence, bounds)
     _print_growth(growth, bank)
-    _print_flagging_types(bundle, base, chosen)
+    _print_flagging_types(bundle, base, chosen, view_of)
     if len(growth.bank.added) == len(bank.added):
         echo("The score of every frame is low enough already: nothing is added.")
         return
@@ -203,49 +215,6 @@ def _grow(
     )
     version = store.add(growth.bank, key, (*earlier, *sources), plain(getpass.getuser()))
     echo(f"{_version_text(version)} is in use from the next part on; `procunit bank undo` undoes this")
-
-
-def _hash_of_good(path: Path, bundle: Bundle, pinned: tuple[PinnedFrame, ...]) -> str:
-    """The sha256 of a frame's file.
-
-    Raises:
-        ProcunitError: the file does not exist, or the bundle or a label on this device calls the frame a defect.
-    """
-    if not path.is_file():
-        raise ProcunitError("no such file", where=str(path), remedy="Name a frame's image file")
-    sha256 = file_entry_from_path(path).sha256
-    known = [("this frame", photo.label) for photo in bundle.known().photos if photo.sha256 == sha256]
-    for what, label in (*known, *_labels_on_device(path, sha256, pinned)):
-        if label != GOOD:
-            raise ProcunitError(
-                f"{what} is known as {label!r}, not {GOOD!r}",
-                where=str(path),
-                remedy="A bank is grown by good frames only; correct the label, signed, if it is wrong",
-            )
-    return sha256
-
-
-def _labels_on_device(path: Path, sha256: str, pinned: tuple[PinnedFrame, ...]) -> Iterator[tuple[str, str]]:
-    """What the device's labels call this frame, a copy of it, its result, and other photographs of its part."""
-    record, size_bytes = record_from_png(path), path.stat().st_size
-    results, parts = {record.get("result_id")}, {record.get("part_id")}
-    for frame in pinned:
-        if frame.path.resolve() == path or (
-            frame.path.stat().st_size == size_bytes and file_entry_from_path(frame.path).sha256 == sha256
-        ):
-            results.add(frame.result_id)
-            parts.add(frame.part_id)
-    for frame in pinned:
-        if frame.result_id in results:
-            yield "this frame", frame.label
-        elif frame.part_id is not None and frame.part_id in parts:
-            yield f"the frame of result {frame.result_id}, of the same part,", frame.label
-
-
-def _labels_text(path: Path) -> str:
-    """The labels of a pinned frame, newest first."""
-    newest, *earlier = (clean_text(entry.text) for entry in reversed(labels_of_pinned(path)))
-    return f"labelled {newest}" + "".join(f"; before that {text}" for text in earlier)
 
 
 def _print_growth(growth: Growth, before: GrownBank) -> None:
@@ -266,9 +235,11 @@ def _print_growth(growth: Growth, before: GrownBank) -> None:
         )
 
 
-def _print_flagging_types(bundle: Bundle, base: NDArray[np.float32], chosen: dict[Path, str]) -> None:
+def _print_flagging_types(
+    bundle: Bundle, base: NDArray[np.float32], chosen: dict[Path, str], view_of: dict[Path, str]
+) -> None:
     """Print which of the frames a type's score flags, too."""
-    scores = type_scores_of_files(bundle, base, list(chosen))
+    scores = type_scores_of_files(bundle, base, {path: view_of[path] for path in chosen})
     for name, type_scores in zip(chosen.values(), scores, strict=True):
         for defect_type, score in zip(bundle.manifest.types, type_scores, strict=True):
             if score >= defect_type.limit.threshold:
@@ -278,8 +249,12 @@ def _print_flagging_types(bundle: Bundle, base: NDArray[np.float32], chosen: dic
                 )
 
 
-def _frame_name(frame: PinnedFrame) -> str:
-    return clean_text(f"part {frame.part_id}" if frame.part_id is not None else f"result {frame.result_id}")
+def _is_of_known_view(bundle: Bundle, name: str, view: str) -> bool:
+    """Whether the bundle knows the frame's view; says so if not: such a frame is left out."""
+    problem = unknown_view_text(view, bundle)
+    if problem is not None:
+        echo(f"left out: {name} {problem}", err=True)
+    return problem is None
 
 
 def _threshold_text(limit: ScoreLimit) -> str:

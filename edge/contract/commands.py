@@ -13,7 +13,8 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from edge.bundle.manifest import NAME_PATTERN, OneLine
-from edge.contract.payloads import BundleRef, CommandOutcome, Metrics, Payload, ScoreSet, StateId, Status, Text
+from edge.contract.metrics import Metrics
+from edge.contract.payloads import BundleRef, CommandOutcome, Payload, ScoreSet, StateId, Status, Text
 from edge.faults import FaultId
 from edge.record import Record
 from edge.system.clock import unix_s_from_utc

@@ -17,7 +17,7 @@ from pydantic.alias_generators import to_camel
 from edge.bundle.manifest import Finite, Share
 from edge.contract.encoding import MAX_TEXT, clean_text
 from edge.faults import FaultId, Severity
-from edge.messages import Authority, Decision, NotInspected, Verdict
+from edge.messages import VIEW_PATTERN, Authority, Decision, NotInspected, Verdict
 
 MAX_PAYLOAD_BYTES = 16_000
 """Largest result or event; brokers and MES accept this size everywhere."""
@@ -35,6 +35,8 @@ CommandOutcome = Literal["done", "refused", "failed"]
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
 StateId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 """The random id of a device's record of signed commands; a new one if that record is lost."""
+ViewName = Annotated[str, Field(pattern=VIEW_PATTERN)]
+"""The name of a view of the part; `main` on a line with one camera."""
 
 
 class ResultEvaluation(IntEnum):
@@ -72,7 +74,7 @@ class ProcessingTimes(Payload):
 
 
 class WhyPayload(Payload):
-    """One reason for the verdict."""
+    """One reason for the verdict; `view` is the one with this score, None if the part has a single view."""
 
     scorer: Literal["head", "anomaly", "system"]
     defect_type: Text | None
@@ -80,6 +82,7 @@ class WhyPayload(Payload):
     threshold: Finite | None
     authority: Authority | None
     text: Text
+    view: ViewName | None = None
 
 
 class ScoreSet(Payload):
@@ -106,15 +109,23 @@ class ImageRef(Payload):
     heatmap_topic: str | None = None
 
 
+class ViewImage(ImageRef):
+    """The frame of one view of the part, and its heatmap."""
+
+    view: ViewName
+
+
 class Result(Payload):
     """The verdict on one trigger.
 
+    `scores` are the part's: each the highest over its views; `scores_by_view` has those of each view, None if the part
+    has a single one. `image` is the photograph of the view `main`, or of the first one; `images` has every view.
     `thresholds` are exact; scores are rounded to 6 significant digits, except if rounding would cross the threshold.
-    `is_partial` is true if only the highest of very many type scores are included. `review_action` is the plant's
-    setting for parts whose verdict is `review`, whatever this verdict is. `internal_recipe_id` is the bundle's id.
-    `internal_configuration_id` changes with any threshold, authority, audit rate, memory bank or review action.
-    `job_id` is None if no job is known. `backfill` is true for a result that was stored before the connection, or is
-    sent again on request.
+    `is_partial` is true if only the highest of very many type scores are included, and no scores by view.
+    `review_action` is the plant's setting for parts whose verdict is `review`, whatever this verdict is.
+    `internal_recipe_id` is the bundle's id. `internal_configuration_id` changes with any threshold, authority, audit
+    rate, memory bank or review action. `job_id` is None if no job is known. `backfill` is true for a result that was
+    stored before the connection, or is sent again on request.
     """
 
     result_id: str
@@ -137,10 +148,12 @@ class Result(Payload):
     audit: bool
     why: tuple[WhyPayload, ...]
     scores: ScoreSet | None
+    scores_by_view: dict[ViewName, ScoreSet] | None = None
     thresholds: ScoreSet
     authority: dict[str, Authority]
     bundle: BundleRef
     image: ImageRef | None
+    images: tuple[ViewImage, ...] = ()
     product_id: Text | None = None
     job_id: Text | None = None
     internal_recipe_id: str | None = None
@@ -195,53 +208,6 @@ class Status(Payload):
     faults: tuple[FaultId, ...] = ()
 
 
-class Percentiles(Payload):
-    """Latency percentiles of one stage over the newest parts, in milliseconds; None before the first part."""
-
-    p50_ms: Finite | None
-    p99_ms: Finite | None
-
-
-class StageLatencies(Payload):
-    """Percentiles of each stage of `ProcessingTimes`."""
-
-    queue: Percentiles
-    preprocess: Percentiles
-    engine: Percentiles
-    decide: Percentiles
-    inspect: Percentiles
-
-
-class DiskUse(Payload):
-    """The file system that holds the state directory."""
-
-    free_bytes: int
-    total_bytes: int
-
-
-class Metrics(Payload):
-    """Counts since the start, latencies, disk and temperatures.
-
-    `backlog` is the number of unsent messages, `quarantined` of messages that the broker refused permanently,
-    `unstored` of verdicts that are only in memory, because the disk takes none, and `frames_dropped` of frames that
-    were not stored, because the disk was too slow for them.
-    `temperatures_c` has one entry per sensor; it is None, never 0, for a sensor that cannot be read.
-    """
-
-    device: str
-    epoch: str
-    creation_time: str
-    uptime_s: Finite
-    parts: dict[Verdict, int]
-    latencies: StageLatencies
-    backlog: int
-    quarantined: int
-    unstored: int = 0
-    frames_dropped: int = 0
-    disk: DiskUse | None
-    temperatures_c: dict[str, Finite | None]
-
-
 def shows_frame(decision: Decision) -> bool:
     """Whether the frame is published with the result: for rejected, review and audited parts."""
     return decision.verdict in SHOWN_VERDICTS or decision.audit
@@ -275,11 +241,15 @@ def event_from_fault(
 def bytes_from_payload(payload: Payload) -> bytes:
     """The message's JSON in UTF-8; a result or an event has at most `MAX_PAYLOAD_BYTES`.
 
-    A result with very many types keeps only its highest scores and is marked as partial.
+    A result with very many types keeps only its highest scores and is marked as partial; if very long names still make
+    it too large, it has `image` alone.
     """
     data = payload.model_dump_json(by_alias=True).encode()
     if len(data) > MAX_PAYLOAD_BYTES and isinstance(payload, Result):
-        data = _partial(payload).model_dump_json(by_alias=True).encode()
+        partial = _partial(payload)
+        data = partial.model_dump_json(by_alias=True).encode()
+        if len(data) > MAX_PAYLOAD_BYTES:
+            data = partial.model_copy(update={"images": ()}).model_dump_json(by_alias=True).encode()
     return data
 
 
@@ -292,6 +262,7 @@ def _partial(result: Result) -> Result:
             "is_partial": True,
             "why": tuple(sorted(result.why, key=lambda reason: reason.authority == "review"))[:_KEPT_REASONS],
             "scores": result.scores and _only_types(result.scores, kept),
+            "scores_by_view": None,
             "thresholds": _only_types(result.thresholds, kept),
             "authority": {name: result.authority[name] for name in kept},
         }

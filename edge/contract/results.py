@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge.contract.encoding import clean_text, result_id, rounded_score
@@ -16,12 +17,13 @@ from edge.contract.payloads import (
     ResultState,
     ReviewAction,
     ScoreSet,
+    ViewImage,
     WhyPayload,
     shows_frame,
 )
-from edge.contract.topics import FRAME_HEATMAP, FRAME_IMAGE
-from edge.messages import Inspection, Scores, Timings, Verdict, Why
-from edge.policy import Policy
+from edge.contract.topics import heatmap_topic, image_topic
+from edge.messages import MAIN_VIEW, Inspection, Timings, Verdict, ViewScores, Why
+from edge.policy import Policy, highest_scores
 from edge.recipe import Recipe
 
 _EVALUATIONS = {
@@ -69,20 +71,12 @@ def configuration_id(recipe: Recipe, review_action: ReviewAction) -> str:
 def result_from_inspection(
     inspection: Inspection, recipe: Recipe, context: ResultContext, *, snapshot: bool = False
 ) -> Result:
-    """The result message of an inspection; for a `snapshot` the frame is published whatever the verdict."""
+    """The result message of an inspection; for a `snapshot` the frames are published whatever the verdict."""
     trigger, decision, policy = inspection.trigger, inspection.decision, recipe.policy
     bundle = bundle_of_recipe(recipe)
     identity = result_id(context.epoch, trigger.seq)
     inspected = decision.verdict is not Verdict.NOT_INSPECTED
-    image = None
-    if trigger.frame is not None and (snapshot or shows_frame(decision)):
-        image = ImageRef(
-            frame_id=clean_text(trigger.frame_id),
-            topic=FRAME_IMAGE.at(context.root, resultId=identity),
-            heatmap_topic=(
-                FRAME_HEATMAP.at(context.root, resultId=identity) if inspection.scores is not None else None
-            ),
-        )
+    images = _images(inspection, context.root, identity) if snapshot or shows_frame(decision) else ()
     return Result(
         result_id=identity,
         device=context.device,
@@ -102,11 +96,13 @@ def result_from_inspection(
         review_action=context.review_action,
         audit=decision.audit,
         why=tuple(_why(reason) for reason in decision.why),
-        scores=_score_set(inspection.scores, policy),
+        scores=_part_scores(inspection.scores, policy),
+        scores_by_view=_scores_by_view(inspection.scores, policy),
         thresholds=threshold_set_from_policy(policy),
         authority={rule.name: rule.authority for rule in policy.types},
         bundle=bundle,
-        image=image,
+        image=_first_image(images, trigger.frame_id),
+        images=images,
         product_id=bundle.product,
         internal_recipe_id=bundle.id,
         internal_configuration_id=configuration_id(recipe, context.review_action),
@@ -122,13 +118,13 @@ def payload_below(payload: bytes, root: str) -> bytes:
     if b'"image":{' not in payload or f'"topic":"{root}/frame/'.encode() in payload:
         return payload
     result = json.loads(payload)
-    image, identity = result["image"], result["resultId"]
-    topics = {"topic": FRAME_IMAGE, "heatmapTopic": FRAME_HEATMAP}
-    for key, topic in topics.items():
-        if image.get(key) is not None:  # replaced in place: no other byte of a stored result changes
-            present = topic.at(root, resultId=identity)
-            old, new = (f'"{key}":{json.dumps(text)}'.encode() for text in (image[key], present))
-            payload = payload.replace(old, new, 1)
+    for image in (result["image"], *result.get("images", ())):  # results of earlier versions have `image` alone
+        for key in ("topic", "heatmapTopic"):
+            if image is not None and image.get(key) is not None:
+                _, level, of_frame = image[key].rpartition("/frame/")
+                # replaced in place: no other byte of a stored result changes
+                old, new = (f'"{key}":{json.dumps(topic)}'.encode() for topic in (image[key], root + level + of_frame))
+                payload = payload.replace(old, new)
     return payload
 
 
@@ -138,6 +134,28 @@ def threshold_set_from_policy(policy: Policy) -> ScoreSet:
         types={rule.name: rule.limit.threshold for rule in policy.types},
         anomaly=policy.anomaly.threshold if policy.anomaly else None,
     )
+
+
+def _images(inspection: Inspection, root: str, identity: str) -> tuple[ViewImage, ...]:
+    return tuple(
+        ViewImage(
+            frame_id=clean_text(view.frame.frame_id),
+            topic=image_topic(view.name).at(root, resultId=identity, view=view.name),
+            heatmap_topic=(
+                heatmap_topic(view.name).at(root, resultId=identity, view=view.name) if inspection.scores else None
+            ),
+            view=view.name,
+        )
+        for view in inspection.trigger.views
+    )
+
+
+def _first_image(images: tuple[ViewImage, ...], frame_id: str) -> ImageRef | None:
+    """What receivers that know one view per part get: the main view, or the first."""
+    if not images:
+        return None
+    first = next((image for image in images if image.view == MAIN_VIEW), images[0])
+    return ImageRef(frame_id=clean_text(frame_id), topic=first.topic, heatmap_topic=first.heatmap_topic)
 
 
 def _times(timings: Timings) -> ProcessingTimes:
@@ -156,17 +174,33 @@ def _why(reason: Why) -> WhyPayload:
         threshold=reason.threshold,
         authority=reason.authority,
         text=clean_text(reason.text),
+        view=reason.view,
     )
 
 
-def _score_set(scores: Scores | None, policy: Policy) -> ScoreSet | None:
-    if scores is None or len(scores.type_scores) != len(policy.types):
+def _part_scores(views: Sequence[ViewScores], policy: Policy) -> ScoreSet | None:
+    if not views or not _fit(views, policy):
         return None
-    anomaly_threshold = policy.anomaly.threshold if policy.anomaly else None
+    return _score_set(*highest_scores(views), policy)
+
+
+def _scores_by_view(views: Sequence[ViewScores], policy: Policy) -> dict[str, ScoreSet] | None:
+    if len(views) < 2 or not _fit(views, policy):
+        return None
+    return {
+        of_view.view: _score_set(of_view.scores.type_scores, of_view.scores.anomaly_score, policy) for of_view in views
+    }
+
+
+def _fit(views: Sequence[ViewScores], policy: Policy) -> bool:
+    return all(len(of_view.scores.type_scores) == len(policy.types) for of_view in views)
+
+
+def _score_set(type_scores: Sequence[float], anomaly_score: float, policy: Policy) -> ScoreSet:
     return ScoreSet(
         types={
             rule.name: rounded_score(score, rule.limit.threshold)
-            for rule, score in zip(policy.types, scores.type_scores, strict=True)
+            for rule, score in zip(policy.types, type_scores, strict=True)
         },
-        anomaly=rounded_score(scores.anomaly_score, anomaly_threshold),
+        anomaly=rounded_score(anomaly_score, policy.anomaly.threshold if policy.anomaly else None),
     )

@@ -11,7 +11,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from edge.contract.commands import Command, CommandReply
-from edge.contract.payloads import Event, Metrics, Result, Status
+from edge.contract.metrics import Metrics
+from edge.contract.payloads import Event, Result, Status
+from edge.messages import MAIN_VIEW
 from edge.settings_section import Section
 
 VERSION = "v1"
@@ -80,6 +82,22 @@ FRAME_HEATMAP = Topic(
     "with the photograph",
     "A heatmap of the scores drawn over the photograph, as a JPEG; best effort",
 )
+FRAME_VIEW_IMAGE = Topic(
+    "frame_view_image",
+    "frame/{resultId}/image/{view}",
+    None,
+    False,
+    "on lines with several views, with the photograph",
+    "The photograph of a view other than `main`, as a JPEG; best effort",
+)
+FRAME_VIEW_HEATMAP = Topic(
+    "frame_view_heatmap",
+    "frame/{resultId}/heatmap/{view}",
+    None,
+    False,
+    "with the view's photograph",
+    "The heatmap of a view other than `main`, as a JPEG; best effort",
+)
 COMMAND = Topic(
     "command", "cmd/{name}", Command, False, "at the plant's choice", "A command; a retained one is refused", "in"
 )
@@ -92,7 +110,29 @@ COMMAND_REPLY = Topic(
     "The outcome of a command; with MQTT 5 on the command's response topic, if that is below this topic",
 )
 
-TOPICS = (RESULT, RESULT_LAST, EVENT, STATUS, METRICS, FRAME_IMAGE, FRAME_HEATMAP, COMMAND, COMMAND_REPLY)
+TOPICS = (
+    RESULT,
+    RESULT_LAST,
+    EVENT,
+    STATUS,
+    METRICS,
+    FRAME_IMAGE,
+    FRAME_HEATMAP,
+    FRAME_VIEW_IMAGE,
+    FRAME_VIEW_HEATMAP,
+    COMMAND,
+    COMMAND_REPLY,
+)
+
+
+def image_topic(view: str) -> Topic:
+    """The topic of a view's photograph: that of `main` is the one that every receiver knows."""
+    return FRAME_IMAGE if view == MAIN_VIEW else FRAME_VIEW_IMAGE
+
+
+def heatmap_topic(view: str) -> Topic:
+    """The topic of a view's heatmap."""
+    return FRAME_HEATMAP if view == MAIN_VIEW else FRAME_VIEW_HEATMAP
 
 
 def root_from_device(device: DeviceSettings) -> str:

@@ -23,7 +23,7 @@ from edge.engine.protocol import Engine, EngineError, Interruptible
 from edge.engine.scores import score_pixels
 from edge.errors import ProcunitError
 from edge.image_file import image_from_bytes
-from edge.messages import Decision, PixelArray, Scores
+from edge.messages import Decision, PixelArray, Scores, of_main_view
 from edge.policy import decide, policy_without_authority
 
 FRAME_LIMIT_S, GATE_LIMIT_S = 30.0, 100.0
@@ -164,7 +164,9 @@ def _check(content: BundleContent, frame: GoldenFrame, tolerance: float, engine:
     tiles = len(manifest.geometry.regions)
     if len(scores.anomaly_map) != tiles:
         return GoldenCheck(frame.file, (), True, f"outputs of {len(scores.anomaly_map)} tiles instead of {tiles}")
-    decision = decide(scores, policy_without_authority(manifest.types, manifest.anomaly), _AUDIT_DRAW_NEVER)
+    decision = decide(
+        of_main_view(scores), policy_without_authority(manifest.types, manifest.anomaly), _AUDIT_DRAW_NEVER
+    )
     if decision.not_inspected is not None:
         return GoldenCheck(frame.file, (), True, decision.why[0].text)
     drifts = _drifts(scores, frame, manifest)

@@ -127,9 +127,9 @@ class FrameFiles:
             self._delete(oldest)
         return oldest is not None
 
-    def next_unsent(self) -> StoredFrame | None:
-        """The first file still to be published, or None."""
-        return next(iter(self._unsent.values()), None)
+    def next_unsent(self, may_send: Callable[[StoredFrame], bool]) -> StoredFrame | None:
+        """The first file still to be published that may be now, or None."""
+        return next(filter(may_send, self._unsent.values()), None)
 
     def send_again(self, frame: StoredFrame) -> None:
         """Queue the file for publishing, after all others; a restart forgets it."""
@@ -146,12 +146,13 @@ class FrameFiles:
             self._move(current, replace(current, path=self._directory / KEPT / current.path.name))
 
     def matching(self, matches: Callable[[StoredFrame], bool]) -> list[StoredFrame]:
-        """The best file of each result that matches."""
-        best: dict[str, StoredFrame] = {}
+        """The best file of each view of each result that matches."""
+        best: dict[tuple[str, str], StoredFrame] = {}
         for frames in self._frames.values():
             for frame in filter(matches, frames.values()):
-                if frame.result_id not in best or _rank(frame) > _rank(best[frame.result_id]):
-                    best[frame.result_id] = frame
+                of_view = frame.result_id, frame.view
+                if of_view not in best or _rank(frame) > _rank(best[of_view]):
+                    best[of_view] = frame
         return list(best.values())
 
     def pinned_with(self, matches: Callable[[StoredFrame], bool]) -> list[tuple[str, str]]:
@@ -257,5 +258,5 @@ def _key(frame: StoredFrame) -> _Key:
 
 
 def _rank(frame: StoredFrame) -> tuple[bool, bool]:
-    """Rank of several files of one result: pinned is best, then full resolution."""
+    """Rank of several files of one view of a result: pinned is best, then full resolution."""
     return frame.pinned, frame.path.parent.name != RING

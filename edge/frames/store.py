@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from edge.contract.encoding import rounded_score
-from edge.contract.payloads import shows_frame
 from edge.errors import ProcunitError
 from edge.faults import FaultId
 from edge.frames.files import FrameFiles
 from edge.frames.heatmap import relevance_from_scores
-from edge.frames.image import Record, frame_at_model_resolution, png_from_pixels, png_with_map
+from edge.frames.image import frame_at_model_resolution, png_from_pixels, png_with_map
 from edge.frames.labels import NOBODY, Labeller, checked_label
 from edge.frames.pin_record import LabelEntry, check_key, entry_from_labeller
-from edge.frames.stored import KEPT, RING, UNSENT, Matches, OfPart, StoredFrame, frame_name, part_hash
+from edge.frames.stored import KEPT, RING, UNSENT, Matches, OfPart, StoredFrame, part_hash
+from edge.frames.waiting import WaitingPart, waiting_part
 from edge.geometry import Geometry
-from edge.messages import Inspection, PinAnswer, PixelArray, Scores, Verdict
+from edge.messages import MAIN_VIEW, Inspection, PinAnswer, PixelArray
 from edge.queued_worker import QueuedWorker
 from edge.system.clock import utc_now
 from edge.worker import Problems, WorkerState
@@ -40,23 +38,8 @@ _NEXT_UNSENT_S = 0.2
 _logger = logging.getLogger(__name__)
 
 
-@dataclass(eq=False, slots=True)
-class _WaitingFrame:
-    """A frame until it is written; `labels` are those that came meanwhile."""
-
-    result_id: str
-    part: str | None
-    name: str
-    pixels: PixelArray
-    shown: bool
-    inspected: bool
-    record: Record
-    scores: Scores | None
-    labels: tuple[LabelEntry, ...] = ()
-
-
 class FrameStore:
-    """The newest frames within `quota_bytes`, at the resolution of a bundle's geometry; the `Worker` of the frames.
+    """The newest frames within `quota_bytes`, each view at the resolution of its geometry; the `Worker` of the frames.
 
     Raises:
         ProcunitError: the folder cannot be created or read.
@@ -66,12 +49,16 @@ class FrameStore:
     stop_s = FRAMES_CLOSE_S
 
     def __init__(
-        self, directory: Path, quota_bytes: int, geometry: Geometry | None = None, bundle_id: str | None = None
+        self,
+        directory: Path,
+        quota_bytes: int,
+        geometries: Mapping[str, Geometry] | None = None,
+        bundle_id: str | None = None,
     ) -> None:
-        self._geometry = geometry or Geometry()
+        self._geometries = geometries or {MAIN_VIEW: Geometry()}
         self._bundle_id = bundle_id
         self._unwritten_lock = threading.Lock()
-        self._unwritten: dict[_WaitingFrame, None] = {}  # in the order of their coming
+        self._unwritten: dict[WaitingPart, None] = {}  # in the order of their coming
         self._files_lock = threading.Lock()
         try:
             self._files = FrameFiles(directory, quota_bytes)
@@ -81,11 +68,11 @@ class FrameStore:
                 where=str(directory),
                 remedy="Check its owner, its mode and its disk",
             ) from error
-        self._worker: QueuedWorker[_WaitingFrame] = QueuedWorker(
+        self._worker: QueuedWorker[WaitingPart] = QueuedWorker(
             self.name,
             "writing a frame",
             self._write_and_label,
-            size=lambda waiting: waiting.pixels.nbytes,
+            size=lambda waiting: waiting.size_bytes,
             limit=lambda waiting: MAX_WAITING_BYTES if waiting.shown else MAX_WAITING_BYTES // 2,
             failed=FaultId.FRAMES_FAILED,
             full=FaultId.FRAMES_DROPPED,
@@ -100,7 +87,7 @@ class FrameStore:
 
     @property
     def dropped(self) -> int:
-        """Frames that are not kept, as they came too fast or were left at the end."""
+        """Parts whose frames are not kept, as they came too fast or were left at the end."""
         return self._worker.dropped
 
     @property
@@ -130,36 +117,29 @@ class FrameStore:
         self.stop()
 
     def put(self, inspection: Inspection, result_id: str, *, snapshot: bool = False) -> bool:
-        """Queue the frame of an inspection for writing; returns at once, False if it has none or the queue is full.
+        """Queue the frames of an inspection for writing, one for each view.
 
-        A `snapshot` is published whatever the verdict. The pixels are not copied; do not change them afterwards.
+        Returns at once; False if there are none or the queue is full, and then none is kept. A `snapshot` is published
+        whatever the verdict. The pixels are not copied; do not change them afterwards.
         """
-        frame, decision = inspection.trigger.frame, inspection.decision
-        if frame is None:
+        if not inspection.trigger.views:
             return False
-        shown, part_id = snapshot or shows_frame(decision), inspection.trigger.part_id
-        waiting = _WaitingFrame(
-            result_id,
-            None if part_id is None else part_hash(part_id),
-            frame_name(result_id, "audit" if decision.audit else decision.verdict.value, part_id),
-            frame.pixels,
-            shown,
-            decision.verdict is not Verdict.NOT_INSPECTED,
-            _record(inspection, result_id, self._bundle_id),
-            inspection.scores if shown else None,
-        )
+        waiting = waiting_part(inspection, result_id, self._bundle_id, snapshot=snapshot)
         with self._unwritten_lock:
             taken = self._worker.put(waiting)
             if taken:
                 self._unwritten[waiting] = None
         return taken
 
-    def next_unsent(self) -> StoredFrame | None:
-        """The oldest frame still to be published, or None; None, too, while the disk holds up the writing of one."""
+    def next_unsent(self, may_send: Callable[[StoredFrame], bool] = lambda _frame: True) -> StoredFrame | None:
+        """The oldest frame still to be published, of those that may be now, or None.
+
+        None, too, while the disk holds up the writing of one.
+        """
         if not self._files_lock.acquire(timeout=_NEXT_UNSENT_S):
             return None
         try:
-            return self._files.next_unsent()
+            return self._files.next_unsent(may_send)
         finally:
             self._files_lock.release()
 
@@ -172,7 +152,7 @@ class FrameStore:
                 _logger.warning("frame %s cannot be moved: %s", frame.path, error)
 
     def resend(self, result_id: str) -> bool:
-        """Publish the frame of a result again, at full resolution if still stored; False if no file is left."""
+        """Publish the frames of a result again, at full resolution if still stored; False if no file is left."""
         with self._files_lock:
             frames = self._files.matching(lambda frame: frame.result_id == result_id)
             for frame in frames:
@@ -190,7 +170,7 @@ class FrameStore:
         return self._pin(label, labeller, lambda frame: frame.part == part)
 
     def pin_result(self, result_id: str, label: str, labeller: Labeller = NOBODY) -> PinAnswer:
-        """Pin the frame of a result for the next training, with this label.
+        """Pin the frames of a result for the next training, with this label.
 
         Raises:
             NeedsKeyError: an unsigned label calls a frame good whose part is labelled as a defect.
@@ -220,7 +200,7 @@ class FrameStore:
             for frame in coming:
                 frame.labels = (*frame.labels, entry)
         pinned, no_room = self._pin_stored(matches, (entry,), {frame.result_id for frame in coming})
-        return PinAnswer(pinned, len(coming), no_room)
+        return PinAnswer(pinned, sum(len(part.views) for part in coming), no_room)
 
     def _pin_stored(
         self, matches: Matches, entries: tuple[LabelEntry, ...], coming: Collection[str] = ()
@@ -243,7 +223,7 @@ class FrameStore:
                 ) from error
         return pinned, no_room
 
-    def _write_and_label(self, waiting: _WaitingFrame) -> None:
+    def _write_and_label(self, waiting: WaitingPart) -> None:
         try:
             self._write(waiting)
         finally:
@@ -252,20 +232,21 @@ class FrameStore:
             if waiting.labels:
                 self._pin_late(waiting.result_id, waiting.labels)
 
-    def _write(self, waiting: _WaitingFrame) -> None:
-        files: list[tuple[str, PixelArray]] = []
-        if waiting.inspected:
-            files.append((RING, frame_at_model_resolution(waiting.pixels, self._geometry)))
-        if waiting.shown or not waiting.inspected:
-            files.append((UNSENT if waiting.shown else KEPT, waiting.pixels))
-        for folder, pixels in files:
-            png = png_from_pixels(pixels, waiting.record)
-            if waiting.scores is not None and pixels is waiting.pixels:
-                height_px, width_px = pixels.shape[:2]
-                relevance_u8 = relevance_from_scores(waiting.scores, height_px, width_px, self._geometry)
-                png = png_with_map(png, relevance_u8)
-            with self._files_lock:
-                self._files.write(folder, waiting.name, png)
+    def _write(self, waiting: WaitingPart) -> None:
+        for view in waiting.views:
+            files: list[tuple[str, PixelArray]] = []
+            if waiting.inspected:
+                files.append((RING, frame_at_model_resolution(view.pixels, self._geometries[view.name])))
+            if waiting.shown or not waiting.inspected:
+                files.append((UNSENT if waiting.shown else KEPT, view.pixels))
+            for folder, pixels in files:
+                png = png_from_pixels(pixels, view.record)
+                if view.scores is not None and pixels is view.pixels:
+                    height_px, width_px = pixels.shape[:2]
+                    relevance_u8 = relevance_from_scores(view.scores, height_px, width_px, self._geometries[view.name])
+                    png = png_with_map(png, relevance_u8)
+                with self._files_lock:
+                    self._files.write(folder, view.file_name, png)
 
     def _pin_late(self, result_id: str, entries: tuple[LabelEntry, ...]) -> None:
         """Pin a frame whose labels arrived before the frame was written."""
@@ -278,18 +259,3 @@ class FrameStore:
             _logger.warning(
                 "the label of %s is lost: its frame was not written, or the quota for pinned frames is full", result_id
             )
-
-
-def _record(inspection: Inspection, result_id: str, bundle_id: str | None) -> Record:
-    trigger, decision, scores = inspection.trigger, inspection.decision, inspection.scores
-    return {
-        "result_id": result_id,
-        "part_id": trigger.part_id,
-        "frame_id": trigger.frame_id,
-        "triggered_at_utc": trigger.triggered_at_utc,
-        "verdict": decision.verdict.value,
-        "audit": decision.audit,
-        "type_scores": None if scores is None else [rounded_score(score, None) for score in scores.type_scores],
-        "anomaly_score": None if scores is None else rounded_score(scores.anomaly_score, None),
-        "bundle_id": bundle_id,
-    }

@@ -2,7 +2,8 @@
 
 Folders: `ring` has every inspected frame at model resolution. `unsent` has frames at full resolution still to be
 published, `kept` the other frames at full resolution. `pinned` has frames for the next training, each with a JSON file.
-A file name contains result id, verdict and a hash of the part id, so that a restart needs nothing but the folders.
+A file name contains result id, verdict, a hash of the part id, and the view if it is not `main`, so that a restart
+needs nothing but the folders.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from typing import Protocol
 from edge.contract.encoding import clean_text
 from edge.contract.payloads import SHOWN_VERDICTS
 from edge.frames.pin_record import label_of_pinned
+from edge.messages import MAIN_VIEW, VIEW_PATTERN
 
 RING, UNSENT, KEPT, PINNED = "ring", "unsent", "kept", "pinned"
-_NAME = re.compile(r"([0-9a-f]+-[0-9]+)\.([a-z_]+)(?:\.([0-9a-f]{16}))?\.png")
+_NAME = re.compile(
+    rf"([0-9a-f]+-[0-9]+)\.([a-z_]+)(?:\.([0-9a-f]{{16}}))?(?:\.view-({VIEW_PATTERN.strip('^$')}))?\.png"
+)
 _AUDIT = "audit"
 
 
@@ -35,7 +39,8 @@ class Worth(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class StoredFrame:
-    """A frame on disk; `part` is a hash of the part id, `label` that of a pinned frame; None if there is none."""
+    """A frame on disk, of one view of a part; `part` is a hash of the part id, `label` that of a pinned frame; None if
+    there is none."""
 
     result_id: str
     path: Path
@@ -43,6 +48,7 @@ class StoredFrame:
     worth: Worth
     part: str | None = None
     label: str | None = None
+    view: str = MAIN_VIEW
 
     @property
     def pinned(self) -> bool:
@@ -71,9 +77,11 @@ def part_hash(part_id: str) -> str:
     return hashlib.sha256(clean_text(part_id).encode()).hexdigest()[:16]
 
 
-def frame_name(result_id: str, decided: str, part_id: str | None) -> str:
+def frame_name(result_id: str, decided: str, part_id: str | None, view: str = MAIN_VIEW) -> str:
     """The file name; `decided` is a verdict or `audit`."""
-    return ".".join((result_id, decided, *([part_hash(part_id)] if part_id is not None else []), "png"))
+    part = [] if part_id is None else [part_hash(part_id)]
+    of_view = [] if view == MAIN_VIEW else [f"view-{view}"]
+    return ".".join((result_id, decided, *part, *of_view, "png"))
 
 
 def frame_from_path(path: Path, size_bytes: int) -> StoredFrame | None:
@@ -81,11 +89,12 @@ def frame_from_path(path: Path, size_bytes: int) -> StoredFrame | None:
     match = _NAME.fullmatch(path.name)
     if match is None:
         return None
-    result_id, decided, part = match.groups()
+    result_id, decided, part = match.groups()[:3]
+    view = match[4] or MAIN_VIEW
     if path.parent.name == PINNED:
-        return StoredFrame(result_id, path, size_bytes, Worth.PINNED, part, label_of_pinned(path))
+        return StoredFrame(result_id, path, size_bytes, Worth.PINNED, part, label_of_pinned(path), view)
     worth = Worth.SHOWN if decided in SHOWN_VERDICTS else Worth.AUDIT if decided == _AUDIT else Worth.PASS
-    return StoredFrame(result_id, path, size_bytes, worth, part)
+    return StoredFrame(result_id, path, size_bytes, worth, part, view=view)
 
 
 def frames_on_disk(directory: Path) -> list[StoredFrame]:

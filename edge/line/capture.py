@@ -21,7 +21,7 @@ from edge.fault_board import FaultBoard
 from edge.faults import FaultId
 from edge.line.frame_matcher import FrameMatcher
 from edge.line.trigger_queue import TriggerQueue
-from edge.messages import MAIN_VIEW, Frame, NotInspected, Trigger
+from edge.messages import Frame, NotInspected, Trigger, View
 from edge.outbox.outbox import Outbox
 from edge.worker import Problems, WorkerState
 
@@ -197,28 +197,27 @@ class Capture:
         if not self._trigger_queue.has_free_slot():
             self._trigger_queue.put(trigger.refused(NotInspected.OVERLOAD))
             return
-        frames = self._read_frames(arrival)
-        if len(frames) < len(self._frames):
+        views = self._read_views(arrival)
+        if len(views) < len(self._frames):
             self._trigger_queue.put(trigger.refused(NotInspected.CAMERA))
             return
-        served = replace(trigger, frame=frames[MAIN_VIEW])
-        self._trigger_queue.put(served, None if self._self_paced else self._deadline_s)
+        self._trigger_queue.put(replace(trigger, views=views), None if self._self_paced else self._deadline_s)
 
-    def _read_frames(self, arrival: Arrival) -> dict[str, Frame]:
-        """The frame of each view, without the views whose frame is lost."""
-        frames: dict[str, Frame] = {}
+    def _read_views(self, arrival: Arrival) -> tuple[View, ...]:
+        """The views of a part, without those whose frame is lost."""
+        views: list[View] = []
         end_s = time.monotonic() + FRAME_S
-        for view, driver in self._frames.items():
+        for name, driver in self._frames.items():
             try:
-                frame = self._matchers[view].frame_of(arrival.counter, partial(_read_frame, driver, arrival, end_s))
+                frame = self._matchers[name].frame_of(arrival.counter, partial(_read_frame, driver, arrival, end_s))
             except FrameError as error:
                 self._board.report(FaultId.BAD_FRAME, str(error))
             except CameraError:
                 self._watch_drivers()
             else:
                 if frame is not None:
-                    frames[view] = frame
-        return frames
+                    views.append(View(name, frame))
+        return tuple(views)
 
     def _report_mismatch(self, detail: str) -> None:
         self._board.report(FaultId.FRAME_MISMATCH, detail)
@@ -250,7 +249,6 @@ class Capture:
             arrival.counter,
             arrival.arrived_at_utc,
             arrival.arrived_monotonic_ns,
-            frame=None,
         )
         self._outbox.open_trigger(trigger)
         self._next_seq += 1

@@ -21,7 +21,7 @@ from edge.line.engine_keeper import Activity, EngineKeeper
 from edge.line.latencies import Latencies
 from edge.line.part_ids import PartIds
 from edge.line.trigger_queue import Closed, TriggerQueue
-from edge.messages import Decision, NotInspected, Trigger, Verdict
+from edge.messages import Inspection, NotInspected, Trigger, Verdict
 from edge.outbox.outbox import OpenTrigger
 from edge.pipeline import inspect_part
 from edge.recipe import BankInUse, Recipe
@@ -35,6 +35,7 @@ _logger = logging.getLogger(__name__)
 _FAULT_OF_REASON = {
     NotInspected.OVERLOAD: FaultId.OVERLOAD,
     NotInspected.BAD_FRAME: FaultId.BAD_FRAME,
+    NotInspected.CAMERA: FaultId.BAD_FRAME,
     NotInspected.ENGINE: FaultId.ENGINE_FAILED,
 }
 
@@ -132,7 +133,6 @@ class Inspector:
                 trigger.counter,
                 trigger.triggered_at_utc,
                 time.monotonic_ns(),
-                frame=None,
                 not_inspected=NotInspected.RESTART,
             )
             self._finish(part, self._rules_in_force.rules.recipe)
@@ -179,9 +179,9 @@ class Inspector:
             if binding.problem is not None:
                 self._board.report(FaultId.PART_ID_UNBOUND, binding.problem)
         if not rules.armed and not missed:
-            trigger = replace(trigger, frame=None, not_inspected=NotInspected.DISARMED)
-        elif trigger.frame is not None and not self._load_bank(rules.recipe):
-            trigger = replace(trigger, frame=None, not_inspected=NotInspected.ENGINE)
+            trigger = trigger.refused(NotInspected.DISARMED)
+        elif trigger.views and not self._load_bank(rules.recipe):
+            trigger = trigger.refused(NotInspected.ENGINE)
         self._finish(trigger, rules.recipe)
 
     def _load_bank(self, recipe: Recipe) -> bool:
@@ -197,7 +197,7 @@ class Inspector:
 
     def _finish(self, trigger: Trigger, recipe: Recipe) -> None:
         inspection = inspect_part(trigger, recipe, random.random())  # noqa: S311  (which passes a person looks at again)
-        snapshot = trigger.frame is not None and self._snapshot.is_set()
+        snapshot = bool(trigger.views) and self._snapshot.is_set()
         if snapshot:
             self._snapshot.clear()
         result = result_from_inspection(inspection, recipe, self._context, snapshot=snapshot)
@@ -207,10 +207,13 @@ class Inspector:
         for sink in self._sinks:
             sink.put(part)
         self.result_bytes = len(payload)
-        if inspection.scores is not None:
+        if inspection.scores:
             self.latencies.add(inspection.timings)
-        self._report_fault(inspection.decision)
+        self._report_fault(inspection)
 
-    def _report_fault(self, decision: Decision) -> None:
-        if decision.not_inspected in _FAULT_OF_REASON and not self._keeper.lost:
-            self._board.report(_FAULT_OF_REASON[decision.not_inspected], decision.why[0].text)
+    def _report_fault(self, inspection: Inspection) -> None:
+        decision, reason = inspection.decision, inspection.decision.not_inspected
+        if reason is NotInspected.CAMERA and not inspection.trigger.views:
+            return  # the capture thread has reported it
+        if reason in _FAULT_OF_REASON and not self._keeper.lost:
+            self._board.report(_FAULT_OF_REASON[reason], decision.why[0].text)

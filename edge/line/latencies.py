@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edge.contract.payloads import Percentiles, StageLatencies
+from edge.contract.metrics import Percentiles, StageLatencies
 from edge.messages import Timings
 
 WINDOW_S = 60.0

@@ -7,7 +7,8 @@ import shutil
 import time
 from pathlib import Path
 
-from edge.contract.payloads import DiskUse, Metrics, bytes_from_payload
+from edge.contract.metrics import DiskUse, Metrics
+from edge.contract.payloads import bytes_from_payload
 from edge.frames.store import FrameStore
 from edge.line.inspector import Inspector
 from edge.messages import Verdict

@@ -1,7 +1,7 @@
 """The bounded queue of triggers from capture to inspection, in the order of the triggers.
 
-Frames are large, so only a few may wait. A trigger that finds no free frame slot is queued without its frame: it keeps
-its place in the order and becomes `not_inspected: overload`.
+Frames are large, so only a few parts with frames may wait. A trigger that finds no free frame slot is queued without
+its frames: it keeps its place in the order and becomes `not_inspected: overload`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Closed(Exception):  # noqa: N818  (no error: the last trigger has been tak
 
 
 class TriggerQueue:
-    """Queue with `frame_slots` slots for frames; one thread puts, one thread takes."""
+    """Queue with `frame_slots` slots, each for the frames of one part; one thread puts, one thread takes."""
 
     def __init__(self, frame_slots: int) -> None:
         self._frame_slots = frame_slots
@@ -41,19 +41,19 @@ class TriggerQueue:
             return self._changed.wait_for(lambda: self._frames < self._frame_slots, timeout_s)
 
     def put(self, trigger: Trigger, deadline_s: float | None = None) -> None:
-        """Append a trigger; blocks while `MAX_WAITING` triggers wait. One with a frame needs a free slot.
+        """Append a trigger; blocks while `MAX_WAITING` triggers wait. One with frames needs a free slot.
 
-        `take` drops the frame if the trigger is then older than `deadline_s`, because its verdict would be too late.
+        `take` drops the frames if the trigger is then older than `deadline_s`, because its verdict would be too late.
         None means no deadline.
         """
         with self._changed:
             self._changed.wait_for(lambda: len(self._waiting) < MAX_WAITING or self._closed)
-            self._frames += trigger.frame is not None
+            self._frames += bool(trigger.views)
             self._waiting.append((trigger, deadline_s))
             self._changed.notify_all()
 
     def take(self, timeout_s: float) -> Trigger | None:
-        """Return the next trigger, without its frame if it is past its deadline; None if none came in time.
+        """Return the next trigger, without its frames if it is past its deadline; None if none came in time.
 
         Raises:
             Closed: there will be no further trigger.
@@ -64,9 +64,9 @@ class TriggerQueue:
             if not self._waiting:
                 raise Closed
             trigger, deadline_s = self._waiting.popleft()
-            self._frames -= trigger.frame is not None
+            self._frames -= bool(trigger.views)
             self._changed.notify_all()
-        return _without_late_frame(trigger, deadline_s)
+        return _without_late_frames(trigger, deadline_s)
 
     def close(self) -> None:
         """Declare that no trigger follows; those waiting can still be taken."""
@@ -75,8 +75,8 @@ class TriggerQueue:
             self._changed.notify_all()
 
 
-def _without_late_frame(trigger: Trigger, deadline_s: float | None) -> Trigger:
+def _without_late_frames(trigger: Trigger, deadline_s: float | None) -> Trigger:
     age_s = (time.monotonic_ns() - trigger.triggered_monotonic_ns) / 1e9
-    if trigger.frame is None or deadline_s is None or age_s <= deadline_s:
+    if not trigger.views or deadline_s is None or age_s <= deadline_s:
         return trigger
     return trigger.refused(NotInspected.OVERLOAD)

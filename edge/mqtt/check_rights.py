@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from edge.contract.topics import JPEG, JSON, STATUS, TOPICS
+from edge.contract.topics import FRAME_VIEW_HEATMAP, FRAME_VIEW_IMAGE, JPEG, JSON, STATUS, TOPICS
 from edge.mqtt.client import LinkError
 from edge.mqtt.connection import Acknowledged, Connected, Connection, Ended, Subscribed
 from edge.mqtt.finding import Finding
@@ -104,8 +104,11 @@ class Session:
 
 
 def published_topics(root: str) -> tuple[str, ...]:
-    """Every topic on which the device publishes, with `check` as result id and as command name."""
-    return tuple(topic.at(root, resultId="check", name="check") for topic in TOPICS if topic.direction == "out")
+    """Every topic on which a line with one view publishes, with `check` as result id and as command name."""
+    topics = [
+        topic for topic in TOPICS if topic.direction == "out" and topic not in (FRAME_VIEW_IMAGE, FRAME_VIEW_HEATMAP)
+    ]
+    return tuple(topic.at(root, resultId="check", name="check") for topic in topics)
 
 
 def subscribed_filters(root: str) -> tuple[str, ...]:

@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge.contract.topics import FRAME_HEATMAP, FRAME_IMAGE, JPEG, Topic
+from edge.contract.topics import FRAME_IMAGE, FRAME_VIEW_IMAGE, JPEG, Topic, heatmap_topic, image_topic
 from edge.errors import ProcunitError
 from edge.frames.image import heatmap_from_file, jpeg_from_file
 from edge.frames.store import FrameStore
 from edge.frames.stored import StoredFrame
+from edge.messages import MAIN_VIEW
 from edge.mqtt.connection import Connection
 from edge.mqtt.refused_topics import RefusedTopics
 
@@ -71,16 +72,14 @@ class FrameSender:
             return
         now_s = time.monotonic()
         heatmap = self._heatmap
-        if heatmap is not None and not self._topics.may_send(FRAME_HEATMAP.suffix, now_s):
+        if heatmap is not None and not self._topics.may_send(heatmap_topic(heatmap.frame.view).suffix, now_s):
             self._store.mark_sent(heatmap.frame)
             heatmap = self._heatmap = None
-        if heatmap is None and not self._topics.may_send(FRAME_IMAGE.suffix, now_s):
-            return
-        frame = heatmap.frame if heatmap is not None else self._store.next_unsent()
+        frame = heatmap.frame if heatmap is not None else self._next_photograph(now_s)
         if frame is None or not all_results_sent():
             return
         if heatmap is not None:
-            self._publish(frame, FRAME_HEATMAP, heatmap.jpeg)
+            self._publish(frame, heatmap_topic(frame.view), heatmap.jpeg)
             return
         max_bytes = min(self._max_packet_bytes - _MARGIN_BYTES, self._pace.max_bytes)
         jpeg, heatmap_jpeg = _jpegs(frame, max_bytes)
@@ -88,7 +87,7 @@ class FrameSender:
             self._store.mark_sent(frame)
             return
         self._next_heatmap = None if heatmap_jpeg is None else _Heatmap(frame, heatmap_jpeg)
-        self._publish(frame, FRAME_IMAGE, jpeg)
+        self._publish(frame, image_topic(frame.view), jpeg)
 
     def handle_puback(self, packet_id: int, refusal: str | None) -> bool | None:
         """Handle a PUBACK; `refusal` is the reason if it is one.
@@ -108,10 +107,17 @@ class FrameSender:
             self._store.mark_sent(frame)
         return was_photograph and refusal is None
 
+    def _next_photograph(self, now_s: float) -> StoredFrame | None:
+        """The oldest unsent frame whose topic does not rest: a topic of one view holds up no other view."""
+        if self._store is None:
+            return None
+        may_main, may_others = (self._topics.may_send(topic.suffix, now_s) for topic in (FRAME_IMAGE, FRAME_VIEW_IMAGE))
+        return self._store.next_unsent(lambda frame: may_main if frame.view == MAIN_VIEW else may_others)
+
     def _publish(self, frame: StoredFrame, topic: Topic, jpeg: bytes) -> None:
         self.in_flight, self.topic_name = frame, topic.suffix
         self._pace.sent(len(jpeg), time.monotonic())
-        address = topic.at(self._root, resultId=frame.result_id)
+        address = topic.at(self._root, resultId=frame.result_id, view=frame.view)
         self._packet_id = self._connection.publish(address, jpeg, retain=False, content_type=JPEG)
 
 

@@ -17,7 +17,7 @@ from edge.engine.scores import score_pixels
 from edge.engine.settings import EngineKind
 from edge.errors import ProcunitError
 from edge.image_file import read_image
-from edge.messages import Verdict
+from edge.messages import Verdict, of_main_view
 from edge.policy import Policy, decide, policy_from_manifest
 from edge.preprocess import tensor_from_pixels
 from edge.record import Record
@@ -173,4 +173,4 @@ def _verdicts(subject: Subject, engine: Engine, job: JobContext, name: str) -> d
 
 def _verdict(path: Path, subject: Subject, engine: Engine) -> Verdict:
     scores, _ = score_pixels(read_image(path), subject.content.manifest.geometry, engine)
-    return decide(scores, subject.policy, AUDIT_DRAW_NEVER).verdict
+    return decide(of_main_view(scores), subject.policy, AUDIT_DRAW_NEVER).verdict

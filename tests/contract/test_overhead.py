@@ -13,7 +13,7 @@ from edge.anomaly import folded_rows
 from edge.bundle.keys import trusted_key_from_file
 from edge.bundle.reader import open_bundle
 from edge.engine.ort import OrtEngine
-from edge.messages import Frame, Trigger
+from edge.messages import MAIN_VIEW, Frame, Trigger, View
 from edge.pipeline import inspect_part
 from edge.policy import policy_from_manifest
 from edge.preprocess import tensor_from_pixels
@@ -36,19 +36,19 @@ def block_ms(call: Callable[[], object]) -> list[float]:
 def test_frame_to_verdict_costs_little_more_than_the_graph(tmp_path: Path) -> None:
     tiny = build_tiny_bundle(tmp_path)
     bundle = open_bundle(tiny.path, (trusted_key_from_file(tiny.public_key, demo=True),))
-    geometry = bundle.manifest.geometry
     engine = OrtEngine(bundle.graphs(), bundle.bank(), threads=1)
     recipe = recipe_from_bundle(bundle, policy_from_manifest(bundle.manifest, demo_key=True), engine)
     pixels = good_image(0)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(bundle.graphs()[0].read_bytes(), options, providers=["CPUExecutionProvider"])
-    feeds = {"image": tensor_from_pixels(pixels, geometry), "bank": folded_rows(bundle.bank())}
+    feeds = {"image": tensor_from_pixels(pixels, bundle.manifest.geometry), "bank": folded_rows(bundle.bank())}
 
     def inspect() -> None:
         now_ns = time.monotonic_ns()
         frame = Frame("1", None, 1, utc_now(), now_ns, pixels)
-        inspect_part(Trigger(1, "1", None, 1, utc_now(), now_ns, frame), recipe, audit_draw=0.5)
+        views = (View(MAIN_VIEW, frame),)
+        inspect_part(Trigger(1, "1", None, 1, utc_now(), now_ns, views), recipe, audit_draw=0.5)
 
     bare_ms: list[float] = []
     whole_ms: list[float] = []

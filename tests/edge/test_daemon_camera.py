@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from edge.bundle.manifest import Manifest
 from edge.contract.payloads import Event, Result
 from edge.daemon import run_daemon
 from edge.engine.choice import open_engine
 from edge.fault_board import FaultBoard
 from edge.faults import FaultId
-from edge.messages import NotInspected, Verdict
+from edge.messages import MAIN_VIEW, NotInspected, Verdict
 from tests.doubles.scripted_camera import ScriptedCamera, install
 from tests.support.device import PATIENT, Device, kept_in, settings_of
 from tests.support.engines import Trouble
+from tests.support.tiny_bundle import TINY_GEOMETRY
 
 RunScript = Callable[..., tuple[list[Result], list[Event]]]
 
@@ -67,6 +69,15 @@ def test_a_lost_frame_affects_only_its_own_part(run_script: RunScript) -> None:
     assert [r.not_inspected for r in results] == [None, NotInspected.CAMERA, None]
     assert ScriptedCamera.openings == [None]
     assert "half of the frame" in next(e.detail for e in events if e.fault is FaultId.BAD_FRAME)
+
+
+def test_no_part_passes_on_fewer_views_than_were_taught(run_script: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
+    geometries = {MAIN_VIEW: TINY_GEOMETRY, "left": TINY_GEOMETRY}  # no bundle has two views in its manifest yet
+    monkeypatch.setattr(Manifest, "geometries", property(lambda _manifest: geometries))
+    results, events = run_script(1, 2)
+    text = "the camera gave no frame of view left for this trigger"
+    assert [(r.not_inspected, r.why[0].text) for r in results] == [(NotInspected.CAMERA, text)] * 2
+    assert [e.detail for e in events if e.fault is FaultId.BAD_FRAME] == [text]
 
 
 def test_parts_missing_between_two_counter_values_get_results(run_script: RunScript) -> None:

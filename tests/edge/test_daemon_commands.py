@@ -16,7 +16,8 @@ from paho.mqtt import publish
 from edge.cli.main import root as cli
 from edge.config.file import settings_from_file
 from edge.contract.commands import CommandReply, Refusal
-from edge.contract.payloads import Event, Metrics, Result, Status
+from edge.contract.metrics import Metrics
+from edge.contract.payloads import Event, Result, Status
 from edge.daemon import run_daemon
 from edge.faults import FaultId
 from edge.messages import NotInspected, Verdict

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,25 @@ from edge.engine.ort import OrtEngine
 from edge.engine.protocol import EngineError
 from edge.engine.scores import score_pixels
 from edge.errors import ProcunitError
-from edge.messages import Frame, Inspection, NotInspected, PixelArray, Trigger, Verdict
+from edge.geometry import Geometry, Region
+from edge.messages import (
+    MAIN_VIEW,
+    Frame,
+    Inspection,
+    NotInspected,
+    PixelArray,
+    Scores,
+    Timings,
+    Trigger,
+    Verdict,
+    View,
+)
 from edge.pipeline import inspect_part
 from edge.policy import policy_from_manifest
 from edge.preprocess import tensor_from_pixels
 from edge.recipe import Recipe, recipe_from_bundle
 from tests.support.recipes import NoEngine
-from tests.support.tiny_bundle import build_tiny_bundle, defect_image, good_image
+from tests.support.tiny_bundle import TINY_GEOMETRY, build_tiny_bundle, defect_image, good_image
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +63,8 @@ def inspected(trigger: Trigger, recipe: Recipe) -> Inspection:
 
 def trigger(pixels: PixelArray | None, reason: NotInspected | None = None) -> Trigger:
     frame = None if pixels is None else Frame("f1", "P1", 1, "2026-01-01T00:00:00Z", time.monotonic_ns(), pixels)
-    return Trigger(7, "f1", "P1", 1, "2026-01-01T00:00:00Z", time.monotonic_ns(), frame, reason)
+    views = () if frame is None else (View(MAIN_VIEW, frame),)
+    return Trigger(7, "f1", "P1", 1, "2026-01-01T00:00:00Z", time.monotonic_ns(), views, reason)
 
 
 def test_good_parts_pass_and_defects_get_the_verdict_of_their_authority(recipe: Recipe) -> None:
@@ -65,8 +79,9 @@ def test_good_parts_pass_and_defects_get_the_verdict_of_their_authority(recipe: 
     for inspection in (good, rejected, reviewed):
         assert inspection.trigger.seq == 7
         assert inspection.timings.inspect_ms > 0
-        assert inspection.scores is not None
-        assert inspection.scores.defect_maps.shape == (1, 2, 8, 8)
+        (of_view,) = inspection.scores
+        assert of_view.view == MAIN_VIEW
+        assert of_view.scores.defect_maps.shape == (1, 2, 8, 8)
 
 
 def test_without_the_demo_key_a_simulated_run_rejects_nothing(content: BundleContent, engine: OrtEngine) -> None:
@@ -95,6 +110,94 @@ def test_an_engine_failure_makes_the_part_not_inspected_and_nothing_else(content
     inspection = inspected(trigger(good_image(1)), recipe_from_bundle(content, policy, NoEngine()))
     assert inspection.decision.not_inspected is NotInspected.ENGINE
     assert inspection.decision.why[0].text == "there is no engine"
+
+
+LEFT_HALF = TINY_GEOMETRY.model_copy(update={"regions": (Region(width=0.5),)})
+
+
+@pytest.fixture
+def two_views(recipe: Recipe) -> Recipe:
+    """A recipe that knows the view `left` beside `main`, of which it inspects the left half."""
+    return replace(recipe, geometries={**recipe.geometries, "left": LEFT_HALF})
+
+
+def left(pixels: PixelArray) -> PixelArray:
+    """A frame of the view `left` with these pixels where it is inspected, and a defect where it is not."""
+    return np.hstack([pixels, defect_image(9, 0)]).astype(np.uint8)
+
+
+def part(**views: PixelArray) -> Trigger:
+    """A part with a frame for each of these views."""
+    frames = {name: Frame(f"f-{name}", "P1", 1, "2026-01-01T00:00:00Z", 0, pixels) for name, pixels in views.items()}
+    return replace(trigger(None), views=tuple(View(name, frame) for name, frame in frames.items()))
+
+
+def test_a_defect_in_any_view_decides_about_the_part(two_views: Recipe) -> None:
+    good = inspected(part(main=good_image(1), left=left(good_image(2))), two_views)
+    assert good.decision.verdict is Verdict.PASS
+    for views in (
+        {"main": good_image(1), "left": left(defect_image(1, 0))},
+        {"left": left(defect_image(1, 0)), "main": good_image(1)},
+    ):
+        inspection = inspected(part(**views), two_views)
+        assert inspection.decision.verdict is Verdict.REJECT
+        assert {why.view for why in inspection.decision.why} == {"left"}
+        assert [of_view.view for of_view in inspection.scores] == list(views)
+    assert (
+        inspected(part(main=defect_image(1, 0), left=left(good_image(1))), two_views).decision.verdict is Verdict.REJECT
+    )
+
+
+def test_each_view_is_seen_through_its_own_geometry(two_views: Recipe, engine: OrtEngine) -> None:
+    image = defect_image(3, 1)
+    by_name = {s.view: s.scores for s in inspected(part(main=image, left=image), two_views).scores}
+    for name, geometry in two_views.geometries.items():
+        expected, _ = score_pixels(image, geometry, engine)
+        assert (by_name[name].type_scores, by_name[name].anomaly_score) == (
+            expected.type_scores,
+            expected.anomaly_score,
+        )
+    assert by_name["main"].anomaly_score != by_name["left"].anomaly_score
+
+
+def test_the_times_are_those_of_all_views_together(two_views: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = iter((Timings(0, 1, 20, 0), Timings(0, 2, 30, 0)))
+
+    def timed(pixels: PixelArray, geometry: Geometry, engine: OrtEngine) -> tuple[Scores, Timings]:
+        return score_pixels(pixels, geometry, engine)[0], next(calls)
+
+    monkeypatch.setattr("edge.pipeline.score_pixels", timed)
+    timings = inspected(part(main=good_image(1), left=left(good_image(2))), two_views).timings
+    assert (timings.preprocess_ms, timings.engine_ms) == (3, 50)
+
+
+@pytest.mark.parametrize("defect", [good_image(1), defect_image(1, 0)])
+def test_a_part_that_lacks_a_view_is_not_inspected(two_views: Recipe, defect: PixelArray) -> None:
+    for present, absent in (("main", "left"), ("left", "main")):
+        inspection = inspected(part(**{present: defect}), two_views)
+        assert inspection.decision.not_inspected is NotInspected.CAMERA
+        assert f"no frame of view {absent}" in inspection.decision.why[0].text
+        assert inspection.scores == ()
+
+
+def test_a_view_that_nobody_taught_is_a_bad_frame_and_named(recipe: Recipe) -> None:
+    for views in ({"main": good_image(1), "top": good_image(2)}, {"top": good_image(2)}):
+        decision = inspected(part(**views), recipe).decision
+        assert decision.not_inspected is NotInspected.BAD_FRAME
+        assert decision.why[0].text == "the frame is of view top, which the bundle does not know; it knows main"
+
+
+def test_two_frames_of_one_view_are_not_taken_for_two_views(two_views: Recipe) -> None:
+    (main,) = part(main=good_image(1)).views
+    decision = inspected(replace(trigger(None), views=(main, main)), two_views).decision
+    assert decision.not_inspected is NotInspected.BAD_FRAME
+    assert decision.why[0].text == "2 frames are of view main, not one"
+
+
+def test_a_bad_frame_among_several_is_named(two_views: Recipe) -> None:
+    decision = inspected(part(main=good_image(1), left=np.zeros((20, 64), np.uint8)), two_views).decision
+    assert decision.not_inspected is NotInspected.BAD_FRAME
+    assert decision.why[0].text.startswith("view left: ")
 
 
 def test_tiles_are_merged_by_their_highest_score(content: BundleContent, engine: OrtEngine) -> None:
@@ -140,6 +243,5 @@ def test_a_graph_without_a_head_gives_no_type_scores(tmp_path: Path) -> None:
     assert inspected(trigger(good_image(1)), recipe).decision.verdict is Verdict.PASS
     inspection = inspected(trigger(defect_image(1)), recipe)
     assert inspection.decision.verdict is Verdict.REVIEW
-    assert inspection.scores is not None
-    assert inspection.scores.type_scores == ()
+    assert inspection.scores[0].scores.type_scores == ()
     engine.close()

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from edge.bundle.manifest import DefectType, ScoreLimit, SeededResult
-from edge.messages import Authority, NotInspected, Scores, Verdict
+from edge.messages import Authority, NotInspected, Scores, Verdict, ViewScores, of_main_view
 from edge.policy import (
     MIN_IMAGES,
     MIN_PARTS,
@@ -19,6 +19,7 @@ from edge.policy import (
     alarm_margin,
     decide,
     earned_authority,
+    highest_scores,
     logit,
     sigmoid,
 )
@@ -26,6 +27,8 @@ from edge.policy import (
 LIMIT = ScoreLimit(threshold=0.5, center=-2.0, spread=1.0)
 ANOMALY = ScoreLimit(threshold=3.0, center=1.0, spread=0.5)
 shares = st.floats(0, 1, allow_nan=False)
+coarse = st.sampled_from([0.1, 0.5, 0.9])
+"""Scores of which two views often have the same."""
 
 
 def scores(types: tuple[float, ...], anomaly: float) -> Scores:
@@ -59,7 +62,7 @@ def defect_type(images: int = 40, parts: int = 20, run: SeededResult | None = No
 
 @given(type_score=shares, anomaly=st.floats(0, 100), draw=shares)
 def test_the_anomaly_score_never_rejects(type_score: float, anomaly: float, draw: float) -> None:
-    decision = decide(scores((type_score,), anomaly), policy("review"), draw)
+    decision = decide(of_main_view(scores((type_score,), anomaly)), policy("review"), draw)
     assert decision.verdict is not Verdict.REJECT
     if anomaly >= ANOMALY.threshold:
         assert decision.verdict is Verdict.REVIEW
@@ -73,7 +76,7 @@ def test_the_anomaly_score_never_rejects(type_score: float, anomaly: float, draw
 def test_every_verdict_follows_from_its_reasons(
     rows: list[tuple[float, Authority]], anomaly: float, draw: float
 ) -> None:
-    decision = decide(scores(tuple(s for s, _ in rows), anomaly), policy(*(a for _, a in rows)), draw)
+    decision = decide(of_main_view(scores(tuple(s for s, _ in rows), anomaly)), policy(*(a for _, a in rows)), draw)
     may_reject = any(s >= LIMIT.threshold and a != "review" for s, a in rows)
     flagged = any(s >= LIMIT.threshold for s, _ in rows) or anomaly >= ANOMALY.threshold
     expected = Verdict.REJECT if may_reject else Verdict.REVIEW if flagged else Verdict.PASS
@@ -86,25 +89,90 @@ def test_every_verdict_follows_from_its_reasons(
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_score_that_is_not_finite_never_passes(bad: float) -> None:
     for broken in (scores((bad,), 0.0), scores((0.0,), bad)):
-        decision = decide(broken, policy("reject"), 0.5)
+        decision = decide(of_main_view(broken), policy("reject"), 0.5)
         assert decision.verdict is Verdict.NOT_INSPECTED
         assert decision.not_inspected is NotInspected.ENGINE
 
 
+@given(
+    views=st.lists(st.tuples(coarse, coarse, coarse), min_size=2, max_size=4),
+    order=st.permutations(range(4)),
+    authorities=st.tuples(*[st.sampled_from(["review", "demo_reject", "reject"])] * 2),
+    draw=shares,
+)
+def test_the_order_of_the_views_changes_nothing(
+    views: list[tuple[float, float, float]], order: list[int], authorities: tuple[Authority, Authority], draw: float
+) -> None:
+    rule = policy(*authorities, audit_rate=0.5)
+    of_views = [ViewScores(f"v{index}", scores((a, b), 6 * anomaly)) for index, (a, b, anomaly) in enumerate(views)]
+    permuted = [of_views[index] for index in order if index < len(of_views)]
+    assert decide(permuted, rule, draw) == decide(of_views, rule, draw)
+    assert highest_scores(permuted) == highest_scores(of_views)
+
+
+@given(
+    views=st.lists(st.tuples(shares, st.floats(0, 10)), min_size=1, max_size=4),
+    authority=st.sampled_from(["review", "reject"]),
+    draw=shares,
+)
+def test_a_part_is_judged_by_the_highest_score_of_its_views(
+    views: list[tuple[float, float]], authority: Authority, draw: float
+) -> None:
+    rule = policy(authority, audit_rate=0.5)
+    of_views = [ViewScores(f"v{index}", scores((a,), anomaly)) for index, (a, anomaly) in enumerate(views)]
+    highest = scores((max(a for a, _ in views),), max(anomaly for _, anomaly in views))
+    found, expected = decide(of_views, rule, draw), decide(of_main_view(highest), rule, draw)
+    assert highest_scores(of_views) == (highest.type_scores, highest.anomaly_score)
+    assert (found.verdict, found.audit) == (expected.verdict, expected.audit)
+    assert [(w.scorer, w.defect_type, w.score) for w in found.why] == [
+        (w.scorer, w.defect_type, w.score) for w in expected.why
+    ]
+
+
+def test_a_reason_names_its_view_only_if_the_part_has_several() -> None:
+    good, defect = scores((0.1,), 1.0), scores((0.9,), 4.0)
+    (head, anomaly) = decide([ViewScores("main", good), ViewScores("left", defect)], policy("reject"), 0.5).why
+    assert (head.view, head.text) == ("left", "type0 in view left: 0.900 >= 0.500; may reject")
+    assert (anomaly.view, anomaly.text) == (
+        "left",
+        "unlike the good parts in view left: 4.000 >= 3.000; to a person",
+    )
+    (head, anomaly) = decide(of_main_view(defect), policy("reject"), 0.5).why
+    assert (head.view, head.text) == (None, "type0: 0.900 >= 0.500; may reject")
+    assert (anomaly.view, anomaly.text) == (None, "unlike the good parts: 4.000 >= 3.000; to a person")
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_not_finite_in_any_view_never_passes(bad: float) -> None:
+    good = ViewScores("main", scores((0.0,), 0.0))
+    for broken in (scores((bad,), 0.0), scores((0.0,), bad)):
+        for views in ([good, ViewScores("left", broken)], [ViewScores("a", broken), good]):
+            assert decide(views, policy("reject"), 0.5).not_inspected is NotInspected.ENGINE
+    type_scores, anomaly = highest_scores([good, ViewScores("left", scores((bad,), 2.0))])
+    assert math.isnan(type_scores[0])
+    assert anomaly == 2.0
+
+
+def test_a_part_without_scores_and_a_view_without_a_score_never_pass() -> None:
+    assert decide((), policy("review"), 0.5).not_inspected is NotInspected.ENGINE
+    views = [ViewScores("main", scores((0.1,), 0.0)), ViewScores("left", scores((), 0.0))]
+    assert decide(views, policy("review"), 0.5).not_inspected is NotInspected.ENGINE
+
+
 def test_a_missing_score_never_passes() -> None:
-    assert decide(scores((), 0.0), policy("review"), 0.5).verdict is Verdict.NOT_INSPECTED
+    assert decide(of_main_view(scores((), 0.0)), policy("review"), 0.5).verdict is Verdict.NOT_INSPECTED
 
 
 def test_audits_are_drawn_from_passes_only_at_the_audit_rate() -> None:
     rule = policy("review", audit_rate=0.1)
     draws = np.random.default_rng(0).random(5000)
-    audited = [decide(scores((0.1,), 0.0), rule, float(draw)) for draw in draws]
+    audited = [decide(of_main_view(scores((0.1,), 0.0)), rule, float(draw)) for draw in draws]
     assert 0.08 < sum(d.audit for d in audited) / 5000 < 0.12
-    assert not decide(scores((0.9,), 0.0), rule, 0.0).audit
+    assert not decide(of_main_view(scores((0.9,), 0.0)), rule, 0.0).audit
 
 
 def test_without_an_anomaly_limit_the_anomaly_score_is_not_used() -> None:
-    assert decide(scores((0.1,), 1e9), policy("review", anomaly=None), 0.5).verdict is Verdict.PASS
+    assert decide(of_main_view(scores((0.1,), 1e9)), policy("review", anomaly=None), 0.5).verdict is Verdict.PASS
 
 
 @given(

@@ -53,7 +53,7 @@ def fill(folder: Path) -> None:
 
 def put_result(outbox: Outbox, seq: int) -> bool:
     """Store one trigger with its result; True if it got to the disk."""
-    outbox.open_trigger(Trigger(seq, f"f{seq}", None, seq, "2026-01-01T00:00:00Z", 0, None))
+    outbox.open_trigger(Trigger(seq, f"f{seq}", None, seq, "2026-01-01T00:00:00Z", 0))
     outbox.close_trigger(seq, bytes(500))
     return outbox.flush(2)
 

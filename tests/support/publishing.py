@@ -46,7 +46,7 @@ def put_results(outbox: Outbox, count: int) -> None:
     """Add `count` results to the outbox."""
     first = outbox.next_seq()
     for seq in range(first, first + count):
-        outbox.open_trigger(Trigger(seq, f"f{seq}", None, seq, "2026-01-01T00:00:00Z", 0, None))
+        outbox.open_trigger(Trigger(seq, f"f{seq}", None, seq, "2026-01-01T00:00:00Z", 0))
         outbox.close_trigger(seq, json.dumps({"seq": seq}).encode())
     assert outbox.flush(40)
 

@@ -49,7 +49,7 @@ from edge.bundle.sealing import seal
 from edge.engine.ort import OrtEngine
 from edge.engine.scores import score_pixels
 from edge.geometry import Geometry
-from edge.messages import Scores
+from edge.messages import Scores, of_main_view
 from edge.policy import decide, logit, policy_without_authority, sigmoid
 from edge.preprocess import PATCH_PX, tensor_from_pixels
 from edge.system.files import new_directory
@@ -203,7 +203,7 @@ def _write_golden(partial: Path, engine: OrtEngine, types: tuple[DefectType, ...
                 file=file,
                 type_scores=scores.type_scores,
                 anomaly_score=scores.anomaly_score,
-                verdict=decide(scores, policy, audit_draw=1.0).verdict,
+                verdict=decide(of_main_view(scores), policy, audit_draw=1.0).verdict,
             )
         )
     golden = GoldenSet(tolerance=0.1, frames=tuple(frames))

@@ -112,7 +112,7 @@ def test_every_result_once_and_gaps_reported_over_tls_and_a_restart(tmp_path: Pa
 
         def publish(*seqs: int) -> None:
             for seq in seqs:
-                payload = json.dumps({**example("result.pass"), "seq": seq})
+                payload = json.dumps({**example("result.two-views" if seq % 2 else "result.pass"), "seq": seq})
                 device.publish(f"{ROOT}/result", payload, qos=1).wait_for_publish(10)
 
         receiving = Receiving(broker, tmp_path)

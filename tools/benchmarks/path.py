@@ -20,7 +20,7 @@ from edge.bundle.reader import open_without_signature_check
 from edge.cli.program import run_program
 from edge.engine.ort import OrtEngine
 from edge.image_file import read_image
-from edge.messages import Frame, Trigger
+from edge.messages import MAIN_VIEW, Frame, Trigger, View
 from edge.pipeline import inspect_part
 from edge.policy import policy_from_manifest
 from edge.preprocess import tensor_from_pixels
@@ -33,7 +33,8 @@ BLOCKS, FRAMES_A_BLOCK = 10, 40
 
 
 def _trigger(seq: int, frame: Frame) -> Trigger:
-    return Trigger(seq, frame.frame_id, frame.part_id, seq, utc_now(), time.monotonic_ns(), frame)
+    views = (View(MAIN_VIEW, frame),)
+    return Trigger(seq, frame.frame_id, frame.part_id, seq, utc_now(), time.monotonic_ns(), views)
 
 
 @click.command()

@@ -32,7 +32,7 @@ from edge.engine.ort import OrtEngine
 from edge.engine.protocol import Outputs
 from edge.engine.scores import scores_from_outputs
 from edge.engine.trt_library import library_from_kind
-from edge.messages import Verdict
+from edge.messages import Verdict, of_main_view
 from edge.policy import decide, policy_without_authority
 from edge.preprocess import inspected_patches
 from edge.terminal import Console
@@ -79,7 +79,7 @@ class Comparison:
             DefectType(name=name, images=0, parts=0, limit=limit) for name, limit in self.calibrated.types.items()
         )
         policy = policy_without_authority(types, self.calibrated.anomaly)
-        return decide(scores_from_outputs(outputs), policy, AUDIT_DRAW_NEVER).verdict
+        return decide(of_main_view(scores_from_outputs(outputs)), policy, AUDIT_DRAW_NEVER).verdict
 
 
 @click.command()

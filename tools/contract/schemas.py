@@ -9,7 +9,8 @@ from pydantic import BaseModel
 
 from edge.commands.table import COMMANDS
 from edge.contract.commands import CommandReply
-from edge.contract.payloads import Event, Metrics, Result, Status
+from edge.contract.metrics import Metrics
+from edge.contract.payloads import Event, Result, Status
 
 DOCS = Path(__file__).parents[2] / "docs"
 SCHEMAS_DIR, EXAMPLES_DIR = DOCS / "schemas/v1", DOCS / "examples/v1"

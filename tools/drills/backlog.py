@@ -66,7 +66,7 @@ class Receiver:
 def hand_in(outbox: Outbox, seq: int) -> None:
     """Store one trigger and its result of about 1 KB."""
     payload = json.dumps({"seq": seq, "at": time.time(), "padding": "x" * (PAYLOAD_BYTES - 64)}).encode()
-    outbox.open_trigger(Trigger(seq, f"f{seq}", None, seq, utc_now(), 0, None))
+    outbox.open_trigger(Trigger(seq, f"f{seq}", None, seq, utc_now(), 0))
     outbox.close_trigger(seq, payload)
 
 

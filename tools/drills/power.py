@@ -68,7 +68,7 @@ def write_until_killed(path: Path, seed: int) -> None:
     seq = outbox.next_seq()
     while True:
         for _ in range(draw.randrange(1, 20)):
-            outbox.open_trigger(Trigger(seq, f"f{seq}", None, seq, utc_now(), 0, None))
+            outbox.open_trigger(Trigger(seq, f"f{seq}", None, seq, utc_now(), 0))
             outbox.close_trigger(seq, draw.randbytes(draw.randrange(100, 3000)))
             seq += 1
         if draw.random() < 0.2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +12,14 @@ import pytest
 from numpy.typing import NDArray
 
 from edge.anomaly import distances_to_rows, score_from_distances
-from edge.bank.frames import PatchesGraph, PinnedFrame, defects_of_device
+from edge.bank.frames import PatchesGraph, PinnedFrame, defects_of_device, pinned_frames
 from edge.bundle.manifest import PATCHES_GRAPH, graph_files
 from edge.bundle.reader import Bundle, file_entry_from_path
 from edge.engine.ort import OrtEngine
 from edge.engine.scores import score_pixels
 from edge.errors import ProcunitError
 from edge.frames.image import png_from_pixels
-from edge.geometry import Region
+from edge.geometry import Geometry, Region
 from tests.support.tiny_bundle import TINY_GEOMETRY, defect_image, good_image, stained_image
 
 
@@ -72,6 +73,43 @@ def test_the_defects_are_the_flagged_golden_frames_and_the_pinned_defects(growin
         (f"scratch at {tmp_path / 'scratch.png'}", True),
     ]
     assert all([distances.shape for distances in defect.distances] == [(64,)] for defect in defects)
+
+
+def with_view(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, name: str, geometry: Geometry) -> None:
+    """Give the bundle a further view; no bundle can have one in its manifest yet."""
+    views = {**bundle.manifest.geometries, name: geometry}
+    monkeypatch.setattr(type(bundle.manifest), "geometries", property(lambda _manifest: views))
+
+
+def test_a_frame_is_read_with_the_geometry_of_its_view(
+    growing: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_half = TINY_GEOMETRY.model_copy(update={"regions": (Region(width=0.5),)})
+    with_view(growing, monkeypatch, "left", left_half)
+    image = np.hstack([good_image(4), defect_image(4)])
+    (seen,), (expected,) = PatchesGraph(growing).tiles(image, "left"), PatchesGraph(growing).tiles(good_image(4))
+    np.testing.assert_array_equal(seen.patches, expected.patches)
+    path = tmp_path / "dent.png"
+    path.write_bytes(png_from_pixels(image, {}))
+    pinned = PinnedFrame(path, "ab-1", None, "dent", "left")
+    defects = defects_of_device(growing, growing.bank(), PatchesGraph(growing), [pinned])
+    assert [(defect.name, defect.flagged_by_type) for defect in defects[1:]] == [(f"dent at {path}", False)]
+    np.testing.assert_array_equal(defects[1].tiles[0].patches, expected.patches)
+
+
+def test_a_frame_of_a_view_that_the_bundle_does_not_know_is_not_read(growing: Bundle) -> None:
+    with pytest.raises(ProcunitError, match="shows view 'top'; the bundle knows main only"):
+        PatchesGraph(growing).tiles(good_image(1), "top")
+
+
+def test_the_view_of_a_pinned_frame_is_that_of_its_record_and_main_in_earlier_versions(tmp_path: Path) -> None:
+    for name, view in (("a", {}), ("b", {"view": "left"})):
+        (tmp_path / f"{name}.png").write_bytes(png_from_pixels(good_image(1), {}))
+        (tmp_path / f"{name}.json").write_text(json.dumps({"result_id": "ab-1", "label": "good", **view}))
+    assert [frame.view for frame in pinned_frames(tmp_path)] == ["main", "left"]
+    (tmp_path / "b.json").write_text(json.dumps({"result_id": "ab-1", "label": "good", "view": "../x"}))
+    with pytest.raises(ProcunitError, match="label it again"):
+        pinned_frames(tmp_path)
 
 
 def test_a_damaged_or_different_graph_is_refused(growing: Bundle, tmp_path: Path) -> None:

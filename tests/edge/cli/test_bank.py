@@ -41,13 +41,15 @@ def file(device: Device, image: NDArray[np.uint8], name: str = "cleared.png") ->
     return path
 
 
-def pin(device: Device, image: NDArray[np.uint8], label: str, result_id: str, part_id: str | None = None) -> Path:
+def pin(
+    device: Device, image: NDArray[np.uint8], label: str, result_id: str, part_id: str | None = None, **more: str
+) -> Path:
     """A frame as the device keeps it for the next training."""
     folder = device.folder / "state/frames/pinned"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{result_id}.review.png"
     cv2.imwrite(str(path), image)
-    record = {"result_id": result_id, "part_id": part_id, "verdict": "review", "label": label}
+    record = {"result_id": result_id, "part_id": part_id, "verdict": "review", "label": label, **more}
     path.with_suffix(".json").write_text(json.dumps(record))
     return path
 
@@ -98,6 +100,20 @@ def test_a_frame_whose_score_is_low_already_makes_no_version(growing_device: Dev
     again = add(growing_device, "--yes", file(growing_device, stained_image(5), "again.png"))
     assert "nothing is added" in again.output
     assert versions(growing_device) == ["0001"]
+
+
+def test_frames_of_a_view_that_the_bundle_does_not_know_are_left_out_and_named(growing_device: Device) -> None:
+    pin(growing_device, stained_image(1), "good", "ab-1", "4711")
+    pin(growing_device, stained_image(2), "good", "ab-2", "4711", view="left")
+    pin(growing_device, stained_image(9), "dent", "ab-9", view="left")  # else the bank would be refused for it
+    done = add(growing_device, "--part", "4711", "--yes")
+    assert done.exit_code == 0, done.output
+    assert "left out: part 4711 shows view 'left'; the bundle knows main only" in done.output
+    assert "left out: dent of result ab-9 shows view 'left'; the bundle knows main only" in done.output
+    assert versions(growing_device) == ["0001"]
+    frame = growing_device.folder / "copied.png"
+    frame.write_bytes(png_from_pixels(stained_image(3), {"view": "left"}))
+    assert "no frame is named" in problem(add(growing_device, "--yes", frame))
 
 
 def test_a_second_version_includes_the_first_one(growing_device: Device) -> None:

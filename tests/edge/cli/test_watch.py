@@ -38,6 +38,7 @@ from edge.contract.payloads import (
 from edge.faults import FaultId
 from edge.messages import Verdict
 from edge.plain_text import plain
+from tests.contract.examples import example
 from tests.doubles.scripted_broker import ScriptedBroker
 from tests.support.broker import HOST, Broker, free_port
 
@@ -385,6 +386,15 @@ def test_events_are_shown_with_their_text_and_detail() -> None:
     view.take(f"{ROOT}/event", bytes_from_payload(event), retained=False, now_monotonic_s=0.0)
     assert "edge-1: error: Parts arrive faster" in shown(view)
     assert "12 parts" in shown(view)
+
+
+def test_a_part_with_several_views_is_one_line_that_names_the_view_that_decides() -> None:
+    view = WatchView(5)
+    result = take(view, Result.model_validate(example("result.two-views")))
+    assert result is not None
+    assert "dent in view left: 0.913" in line_from_result(result)
+    assert "dent in view left: 0.913" in shown(view)
+    assert (view.counts.total(), view.malformed) == (1, 0)
 
 
 def test_an_audit_and_a_part_without_id_are_marked() -> None:

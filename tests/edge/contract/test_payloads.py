@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from paho.mqtt.client import topic_matches_sub
 
 from edge.bundle.manifest import ScoreLimit
 from edge.contract.payloads import (
@@ -22,8 +23,23 @@ from edge.contract.payloads import (
     event_from_fault,
 )
 from edge.contract.results import ResultContext, configuration_id, result_from_inspection
+from edge.contract.topics import FRAME_HEATMAP, FRAME_IMAGE, heatmap_topic, image_topic
 from edge.faults import FaultId
-from edge.messages import Decision, Frame, Inspection, NotInspected, Scores, Timings, Trigger, Verdict, Why
+from edge.messages import (
+    MAIN_VIEW,
+    Decision,
+    Frame,
+    Inspection,
+    NotInspected,
+    Scores,
+    Timings,
+    Trigger,
+    Verdict,
+    View,
+    ViewScores,
+    Why,
+    of_main_view,
+)
 from edge.policy import Policy, TypePolicy, decide, not_inspected
 from edge.recipe import BankInUse
 from tests.support.recipes import recipe_of
@@ -57,8 +73,9 @@ def scores_of(*type_scores: float, anomaly: float = 10.0) -> Scores:
 def inspection_of(scores: Scores | None, decision: Decision, part_id: str | None = "P1") -> Inspection:
     """An inspection of a part with a frame."""
     frame = Frame("f7", part_id, 107, NOW, 0, np.zeros((40, 40), np.uint8))
-    trigger = Trigger(7, "f7", part_id, 107, NOW, 0, frame)
-    return Inspection(trigger, decision, scores, Timings(0.12345, 1.0, 18.25, 0.01), NOW)
+    trigger = Trigger(7, "f7", part_id, 107, NOW, 0, (View(MAIN_VIEW, frame),))
+    of_views = () if scores is None else of_main_view(scores)
+    return Inspection(trigger, decision, of_views, Timings(0.12345, 1.0, 18.25, 0.01), NOW)
 
 
 def wire(inspection: Inspection, policy: Policy) -> dict[str, object]:
@@ -69,7 +86,7 @@ def wire(inspection: Inspection, policy: Policy) -> dict[str, object]:
 
 def test_the_whole_message_of_a_rejected_part() -> None:
     policy, scores = policy_of("scratch", "dent"), scores_of(0.912345678, 0.1)
-    assert wire(inspection_of(scores, decide(scores, policy, 0.5)), policy) == {
+    assert wire(inspection_of(scores, decide(of_main_view(scores), policy, 0.5)), policy) == {
         "resultId": f"{EPOCH}-7",
         "device": "edge-1",
         "epoch": EPOCH,
@@ -102,9 +119,11 @@ def test_the_whole_message_of_a_rejected_part() -> None:
                 "threshold": 0.5,
                 "authority": "reject",
                 "text": "scratch: 0.912 >= 0.500; may reject",
+                "view": None,
             }
         ],
         "scores": {"types": {"scratch": 0.912346, "dent": 0.1}, "anomaly": 10.0},
+        "scoresByView": None,
         "thresholds": {"types": {"scratch": 0.5, "dent": 0.5}, "anomaly": 30.0},
         "authority": {"scratch": "reject", "dent": "reject"},
         "bundle": {"id": "b" * 64, "product": "bracket", "version": 3, "bankVersion": 0},
@@ -113,6 +132,14 @@ def test_the_whole_message_of_a_rejected_part() -> None:
             "topic": f"works/edge-1/v1/frame/{EPOCH}-7/image",
             "heatmapTopic": f"works/edge-1/v1/frame/{EPOCH}-7/heatmap",
         },
+        "images": [
+            {
+                "frameId": "f7",
+                "topic": f"works/edge-1/v1/frame/{EPOCH}-7/image",
+                "heatmapTopic": f"works/edge-1/v1/frame/{EPOCH}-7/heatmap",
+                "view": "main",
+            }
+        ],
         "productId": "bracket",
         "jobId": None,
         "internalRecipeId": "b" * 64,
@@ -137,6 +164,82 @@ def test_each_verdict_has_its_opc_evaluation_and_state(
     assert (message["resultEvaluation"], message["resultState"]) == (evaluation, state)
     assert (message["image"] is not None) == has_image
     assert message["reviewAction"] == "hold"
+
+
+def two_views(policy: Policy, *names: str) -> Inspection:
+    """An inspection of a part of which the last view alone has a scratch."""
+    pixels = np.zeros((40, 40), np.uint8)
+    views = tuple(View(name, Frame(f"f7-{name}", "P1", 107, NOW, 0, pixels)) for name in names)
+    scores = [ViewScores(name, scores_of(0.25, anomaly=10 + index)) for index, name in enumerate(names)]
+    scores[-1] = ViewScores(names[-1], scores_of(0.75, anomaly=5))
+    decision = decide(scores, policy, 0.5)
+    return Inspection(Trigger(7, "f7", "P1", 107, NOW, 0, views), decision, tuple(scores), Timings(), NOW)
+
+
+def test_a_part_with_two_views_has_one_verdict_and_an_image_on_a_topic_of_its_own_for_each() -> None:
+    policy, below = policy_of("scratch"), f"works/edge-1/v1/frame/{EPOCH}-7"
+    message = wire(two_views(policy, "main", "left"), policy)
+    main = {"topic": f"{below}/image", "heatmapTopic": f"{below}/heatmap"}
+    left = {"topic": f"{below}/image/left", "heatmapTopic": f"{below}/heatmap/left"}
+    assert message["verdict"] == "reject"
+    assert message["image"] == {"frameId": "f7", **main}
+    assert message["images"] == [
+        {"frameId": "f7-main", **main, "view": "main"},
+        {"frameId": "f7-left", **left, "view": "left"},
+    ]
+    assert message["scores"] == {"types": {"scratch": 0.75}, "anomaly": 10.0}
+    assert message["scoresByView"] == {
+        "main": {"types": {"scratch": 0.25}, "anomaly": 10.0},
+        "left": {"types": {"scratch": 0.75}, "anomaly": 5.0},
+    }
+    assert isinstance(message["why"], list)
+    assert [(reason["view"], reason["defectType"]) for reason in message["why"]] == [("left", "scratch")]
+
+
+def test_without_a_main_view_the_image_is_that_of_the_first_on_its_own_topic() -> None:
+    policy = policy_of("scratch")
+    message = wire(two_views(policy, "top", "left"), policy)
+    assert isinstance(message["image"], dict)
+    assert message["image"]["topic"] == f"works/edge-1/v1/frame/{EPOCH}-7/image/top"
+    behind = wire(two_views(policy, "left", "main"), policy)
+    assert isinstance(behind["image"], dict)
+    assert behind["image"]["topic"] == f"works/edge-1/v1/frame/{EPOCH}-7/image"
+
+
+def test_no_subscription_to_the_photographs_of_main_gets_those_of_another_view() -> None:
+    for topic, known in ((image_topic("left"), FRAME_IMAGE), (heatmap_topic("left"), FRAME_HEATMAP)):
+        assert not topic_matches_sub(known.at("works/v1", resultId="+"), topic.at("works/v1", resultId="a", view="b"))
+        assert topic_matches_sub("works/v1/frame/#", topic.at("works/v1", resultId="a", view="b"))
+    assert (image_topic("main"), heatmap_topic("main")) == (FRAME_IMAGE, FRAME_HEATMAP)
+
+
+def test_a_result_of_many_views_and_types_fits_the_limit_and_keeps_its_images() -> None:
+    policy = policy_of(*(f"{'t' * 58} {n:03}" for n in range(100)))
+    views = tuple(f"view-{n}" for n in range(8))
+    frames = tuple(View(name, Frame(name, None, 1, NOW, 0, np.zeros((40, 40), np.uint8))) for name in views)
+    scores = tuple(ViewScores(name, scores_of(*[0.9] * 100)) for name in views)
+    trigger = Trigger(7, "f7", None, 107, NOW, 0, frames)
+    inspection = Inspection(trigger, decide(scores, policy, 0.5), scores, Timings(), NOW)
+    data = bytes_from_payload(result_of(inspection, policy))
+    assert len(data) <= MAX_PAYLOAD_BYTES
+    result = Result.model_validate_json(data)
+    assert (result.is_partial, result.scores_by_view, len(result.images)) == (True, None, 8)
+    assert result.scores is not None
+
+
+def test_a_result_with_the_longest_names_has_its_image_and_fits_the_limit() -> None:
+    long, policy = "\x00" * 256, policy_of(*(f"{'t' * 58} {n:03}" for n in range(100)))
+    frame = Frame(long, long, 1, NOW, 0, np.zeros((40, 40), np.uint8))
+    views = tuple(View(f"view-{n}", frame) for n in range(8))
+    why = tuple(Why("head", rule.name, 0.9, 0.5, "review", long) for rule in policy.types)
+    scores = tuple(ViewScores(view.name, scores_of(*[0.9] * 100)) for view in views)
+    trigger = Trigger(7, long, long, 107, NOW, 0, views)
+    inspection = Inspection(trigger, Decision(Verdict.REVIEW, why), scores, Timings(), NOW)
+    data = bytes_from_payload(result_of(inspection, policy))
+    assert len(data) <= MAX_PAYLOAD_BYTES
+    result = Result.model_validate_json(data)
+    assert (result.is_partial, result.images) == (True, ())
+    assert result.image is not None
 
 
 def test_a_frame_without_scores_has_no_heatmap_topic() -> None:
@@ -169,7 +272,7 @@ def test_the_frame_of_an_audited_pass_is_published() -> None:
 
 def test_a_part_without_a_frame_has_a_reason_and_no_image() -> None:
     with_frame = inspection_of(None, not_inspected(NotInspected.RESTART, "the device stopped"))
-    inspection = replace(with_frame, trigger=replace(with_frame.trigger, frame=None, part_id=None))
+    inspection = replace(with_frame, trigger=replace(with_frame.trigger, views=(), part_id=None))
     message = wire(inspection, policy_of("scratch"))
     assert (message["notInspected"], message["scores"], message["image"], message["partId"]) == (
         "restart",
@@ -185,20 +288,21 @@ def test_a_part_without_a_frame_has_a_reason_and_no_image() -> None:
             "threshold": None,
             "authority": None,
             "text": "the device stopped",
+            "view": None,
         }
     ]
 
 
 def test_scores_that_are_not_finite_become_null() -> None:
     policy, scores = policy_of("scratch"), scores_of(math.nan, anomaly=math.inf)
-    message = wire(inspection_of(scores, decide(scores, policy, 0.5)), policy)
+    message = wire(inspection_of(scores, decide(of_main_view(scores), policy, 0.5)), policy)
     assert message["verdict"] == "not_inspected"
     assert message["scores"] == {"types": {"scratch": None}, "anomaly": None}
 
 
 def test_scores_that_do_not_fit_the_bundle_are_left_out() -> None:
     policy, scores = policy_of("scratch", "dent"), scores_of(0.9)
-    message = wire(inspection_of(scores, decide(scores, policy, 0.5)), policy)
+    message = wire(inspection_of(scores, decide(of_main_view(scores), policy, 0.5)), policy)
     assert message["scores"] is None
 
 
@@ -215,7 +319,7 @@ def test_rounded_scores_stay_on_their_side_of_the_threshold(
 ) -> None:
     policy = policy_of("scratch", threshold=threshold, anomaly_threshold=anomaly_threshold)
     scores = scores_of(score, anomaly=anomaly)
-    result = result_of(inspection_of(scores, decide(scores, policy, 0.5)), policy)
+    result = result_of(inspection_of(scores, decide(of_main_view(scores), policy, 0.5)), policy)
     sent = Result.model_validate_json(bytes_from_payload(result))
     assert sent.scores is not None
     type_score, type_threshold = sent.scores.types["scratch"], sent.thresholds.types["scratch"]
@@ -278,7 +382,7 @@ def test_an_event_has_the_texts_of_the_fault_table_and_a_unique_id() -> None:
 def test_messages_fit_their_published_schemas() -> None:
     policy, scores = policy_of("scratch"), scores_of(0.9)
     messages: list[Result | Event | Status] = [
-        result_of(inspection_of(scores, decide(scores, policy, 0.5)), policy),
+        result_of(inspection_of(scores, decide(of_main_view(scores), policy, 0.5)), policy),
         event_from_fault(FaultId.OVERLOAD, "", device="edge-1", epoch=EPOCH, created_at_utc=NOW),
         Status(device="edge-1", epoch=EPOCH, state="offline", time=None, version="0.1.0"),
     ]

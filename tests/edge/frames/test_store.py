@@ -24,7 +24,20 @@ from edge.frames.labels import Labeller, NeedsKeyError
 from edge.frames.pin_record import MAX_HISTORY
 from edge.frames.store import FrameStore
 from edge.geometry import Geometry
-from edge.messages import Decision, Frame, Inspection, PinAnswer, PixelArray, Scores, Timings, Trigger, Verdict
+from edge.messages import (
+    MAIN_VIEW,
+    Decision,
+    Frame,
+    Inspection,
+    PinAnswer,
+    PixelArray,
+    Scores,
+    Timings,
+    Trigger,
+    Verdict,
+    View,
+    of_main_view,
+)
 from edge.system.files import write_whole
 from edge.worker import WorkerState
 from tests.support.publishing import wait_until
@@ -47,8 +60,9 @@ def inspection_of(
     frame = None if pixels is None else Frame("f", part_id, 1, NOW, 0, pixels)
     maps = np.zeros((1, 2, 4, 4), np.float32)
     scores = None if verdict is Verdict.NOT_INSPECTED else Scores((0.25, float("nan")), 3.5, maps, maps[:, 0])
-    trigger = Trigger(1, "f", part_id, 1, NOW, 0, frame)
-    return Inspection(trigger, Decision(verdict, (), audit=audit), scores, Timings(), NOW)
+    trigger = Trigger(1, "f", part_id, 1, NOW, 0, () if frame is None else (View(MAIN_VIEW, frame),))
+    of_views = () if scores is None else of_main_view(scores)
+    return Inspection(trigger, Decision(verdict, (), audit=audit), of_views, Timings(), NOW)
 
 
 def put(
@@ -64,7 +78,7 @@ def put(
 
 def open_store(folder: Path, quota_bytes: int = QUOTA) -> FrameStore:
     """A store for a small geometry."""
-    return FrameStore(folder, quota_bytes, GEOMETRY, "bundle-1")
+    return FrameStore(folder, quota_bytes, {MAIN_VIEW: GEOMETRY}, "bundle-1")
 
 
 def names(folder: Path) -> set[str]:
@@ -410,6 +424,7 @@ def test_a_label_pins_every_frame_of_a_part_with_its_record(tmp_path: Path) -> N
     assert records["abc-1"] == {
         "result_id": "abc-1",
         "part_id": part_id,
+        "view": "main",
         "frame_id": "f",
         "triggered_at_utc": NOW,
         "verdict": "pass",

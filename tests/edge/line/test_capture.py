@@ -88,7 +88,7 @@ class Bench:
 
 
 def seen(trigger: Trigger) -> Seen:
-    shown = None if trigger.frame is None else int(trigger.frame.pixels[0, 0])
+    shown = int(trigger.views[0].frame.pixels[0, 0]) if trigger.views else None
     return trigger.counter, shown, trigger.not_inspected
 
 

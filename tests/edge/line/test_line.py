@@ -13,8 +13,8 @@ from tests.support.device import Device
 from tests.support.lines import constructed_line
 
 OVERVIEW = Path(__file__).parents[3] / "docs" / "code-overview.md"
-OTHERS = {"main (supervise)", "paho's own", "commands"}
-"""Rows of the table that are no workers: the program's first thread, and what the publisher starts and stops."""
+OTHERS = {"main (supervise)", "camera", "paho's own", "commands"}
+"""Rows of the table that are no workers: the first thread, and what capture and publisher start and stop."""
 
 
 def rows_of_threads() -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edge.contract.payloads import Percentiles
+from edge.contract.metrics import Percentiles
 from edge.line.latencies import MAX_PARTS, WINDOW_S, Latencies
 from edge.messages import Timings
 from edge.system.sensors import temperatures_c

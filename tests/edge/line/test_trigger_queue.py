@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from edge.line import trigger_queue as module
 from edge.line.trigger_queue import Closed, TriggerQueue
-from edge.messages import Frame, NotInspected, Trigger
+from edge.messages import MAIN_VIEW, Frame, NotInspected, Trigger, View
 
 PIXELS = np.zeros((32, 32), np.uint8)
 
 
 def trigger(seq: int, *, frame: bool = True, age_s: float = 0.0) -> Trigger:
     now_ns = time.monotonic_ns() - int(age_s * 1e9)
-    pixels = Frame(str(seq), None, seq, "", now_ns, PIXELS) if frame else None
-    return Trigger(seq, str(seq), None, seq, "", now_ns, pixels, None if frame else NotInspected.OVERLOAD)
+    views = (View(MAIN_VIEW, Frame(str(seq), None, seq, "", now_ns, PIXELS)),) if frame else ()
+    return Trigger(seq, str(seq), None, seq, "", now_ns, views, None if frame else NotInspected.OVERLOAD)
 
 
 def test_triggers_are_taken_in_order_then_closed_is_raised() -> None:
@@ -67,7 +67,7 @@ def test_a_frame_past_its_deadline_becomes_overload(age_s: float, in_time: bool)
     trigger_queue.put(trigger(1, age_s=age_s), 0.2)
     taken = trigger_queue.take(0)
     assert taken is not None
-    assert (taken.frame is not None) is in_time
+    assert (bool(taken.views)) is in_time
     assert taken.not_inspected is (None if in_time else NotInspected.OVERLOAD)
 
 
@@ -76,13 +76,13 @@ def test_without_a_deadline_no_frame_is_too_late() -> None:
     trigger_queue.put(trigger(1, age_s=3600))
     taken = trigger_queue.take(0)
     assert taken is not None
-    assert taken.frame is not None
+    assert bool(taken.views)
 
 
 def test_a_trigger_without_a_frame_keeps_its_reason() -> None:
     trigger_queue = TriggerQueue(1)
     now_ns = time.monotonic_ns() - 10**9
-    trigger_queue.put(Trigger(1, "1", None, 1, "", now_ns, None, NotInspected.CAMERA), 0.1)
+    trigger_queue.put(Trigger(1, "1", None, 1, "", now_ns, (), NotInspected.CAMERA), 0.1)
     taken = trigger_queue.take(0)
     assert taken is not None
     assert taken.not_inspected is NotInspected.CAMERA
@@ -118,7 +118,7 @@ def test_two_threads_pass_every_trigger_once_in_order(frames: list[bool], slots:
             except Closed:
                 return
             if one is not None:
-                taken.append((one.seq, one.frame is not None))
+                taken.append((one.seq, bool(one.views)))
 
     taker = threading.Thread(target=take_all)
     taker.start()

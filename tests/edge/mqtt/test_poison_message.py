@@ -47,7 +47,7 @@ def test_over_mqtt_3_an_oversize_message_that_breaks_the_connection_is_quarantin
         Outbox(path) as outbox,
         Subscriber(broker) as subscriber,
     ):
-        outbox.open_trigger(Trigger(1, "f1", None, 1, "2026-01-01T00:00:00Z", 0, None))
+        outbox.open_trigger(Trigger(1, "f1", None, 1, "2026-01-01T00:00:00Z", 0))
         outbox.close_trigger(1, json.dumps({"seq": 1, "fill": "x" * 3000}).encode())
         assert outbox.flush(40)
         put_results(outbox, 3)

@@ -16,7 +16,8 @@ import pytest
 
 from edge.faults import FaultId
 from edge.frames.store import FrameStore
-from edge.messages import Decision, Frame, Inspection, Timings, Trigger, Verdict
+from edge.geometry import Geometry
+from edge.messages import MAIN_VIEW, Decision, Frame, Inspection, Timings, Trigger, Verdict, View
 from edge.mqtt import delivery as delivery_module
 from edge.mqtt import publisher as publisher_module
 from edge.outbox.outbox import Outbox
@@ -179,9 +180,9 @@ def test_a_result_over_the_brokers_limit_is_quarantined_with_an_event(tmp_path: 
         Subscriber(broker) as subscriber,
     ):
         put_results(outbox, 2)
-        outbox.open_trigger(Trigger(3, "f3", None, 3, "2026-01-01T00:00:00Z", 0, None))
+        outbox.open_trigger(Trigger(3, "f3", None, 3, "2026-01-01T00:00:00Z", 0))
         outbox.close_trigger(3, json.dumps({"seq": 3, "fill": "x" * 3000}).encode())
-        outbox.open_trigger(Trigger(4, "f4", None, 4, "2026-01-01T00:00:00Z", 0, None))
+        outbox.open_trigger(Trigger(4, "f4", None, 4, "2026-01-01T00:00:00Z", 0))
         outbox.close_trigger(4, b'{"seq": 4}')
         with publishing(outbox, broker.port) as publisher:
             messages = subscriber.wait_for(lambda m: any(x.topic == f"{ROOT}/event" for x in m))
@@ -441,9 +442,28 @@ def test_a_refused_or_unreadable_frame_is_given_up(tmp_path: Path) -> None:
         assert [p.topic for p in broker.published if p.topic.endswith("/image")] == [f"{ROOT}/frame/abc-2/image"]
 
 
-def rejected(seq: int) -> Inspection:
-    """A rejected part with a small frame."""
+def test_a_forbidden_topic_of_one_view_holds_up_no_other_view(tmp_path: Path) -> None:
+    with (
+        ScriptedBroker(lambda p: 0x87 if p.topic.endswith("/image/left") else 0) as broker,
+        Outbox(tmp_path / "o.sqlite") as outbox,
+        FrameStore(tmp_path / "frames", 10 << 20, {MAIN_VIEW: Geometry(), "left": Geometry()}) as frames,
+    ):
+        for seq in (1, 2, 3):
+            frames.put(rejected(seq, MAIN_VIEW, "left"), f"abc-{seq}")
+        assert frames.flush(40)
+        with publishing(outbox, broker.port, frames) as publisher:
+            wait_until(lambda: publisher.state.frames_sent == 3)
+        images = [p.topic.removeprefix(f"{ROOT}/frame/") for p in broker.published if "/frame/" in p.topic]
+        assert images == ["abc-1/image", "abc-1/image/left", "abc-2/image", "abc-3/image"]
+        waiting = frames.next_unsent()
+        assert waiting is not None
+        assert (waiting.result_id, waiting.view) == ("abc-2", "left")
+
+
+def rejected(seq: int, *views: str) -> Inspection:
+    """A rejected part with a small frame of each view, or of the main view alone."""
     pixels = np.full((64, 80), seq, np.uint8)
     frame = Frame(f"f{seq}", None, seq, "2026-01-01T00:00:00Z", 0, pixels)
-    trigger = Trigger(seq, frame.frame_id, None, seq, "2026-01-01T00:00:00Z", 0, frame)
-    return Inspection(trigger, Decision(Verdict.REJECT, ()), None, Timings(), "2026-01-01T00:00:00Z")
+    frames = tuple(View(name, frame) for name in views or (MAIN_VIEW,))
+    trigger = Trigger(seq, frame.frame_id, None, seq, "2026-01-01T00:00:00Z", 0, frames)
+    return Inspection(trigger, Decision(Verdict.REJECT, ()), (), Timings(), "2026-01-01T00:00:00Z")

@@ -30,7 +30,7 @@ def put(outbox: Outbox, count: int, fill: int = 0) -> None:
     """Add `count` results that can be marked as backfill."""
     first = outbox.next_seq()
     for seq in range(first, first + count):
-        outbox.open_trigger(Trigger(seq, f"f{seq}", None, seq, "2026-01-01T00:00:00Z", 0, None))
+        outbox.open_trigger(Trigger(seq, f"f{seq}", None, seq, "2026-01-01T00:00:00Z", 0))
         body = {"seq": seq, "backfill": False, "fill": "x" * fill}
         outbox.close_trigger(seq, json.dumps(body, separators=(",", ":")).encode())
     assert outbox.flush(5)

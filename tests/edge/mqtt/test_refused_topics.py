@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge.frames.store import FrameStore
-from edge.messages import Decision, Frame, Inspection, Timings, Trigger, Verdict
+from edge.messages import MAIN_VIEW, Decision, Frame, Inspection, Timings, Trigger, Verdict, View
 from edge.mqtt import refused_topics
 from edge.mqtt.client import LinkError
 from edge.mqtt.will import WillFallback
@@ -154,5 +154,5 @@ def rejected(seq: int) -> Inspection:
     """A rejected part with a small frame."""
     pixels = np.full((64, 80), seq, np.uint8)
     frame = Frame(f"f{seq}", None, seq, "2026-01-01T00:00:00Z", 0, pixels)
-    trigger = Trigger(seq, frame.frame_id, None, seq, "2026-01-01T00:00:00Z", 0, frame)
-    return Inspection(trigger, Decision(Verdict.REJECT, ()), None, Timings(), "2026-01-01T00:00:00Z")
+    trigger = Trigger(seq, frame.frame_id, None, seq, "2026-01-01T00:00:00Z", 0, (View(MAIN_VIEW, frame),))
+    return Inspection(trigger, Decision(Verdict.REJECT, ()), (), Timings(), "2026-01-01T00:00:00Z")

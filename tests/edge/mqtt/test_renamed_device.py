@@ -70,14 +70,18 @@ def ask_for_all_again(broker: Broker, result: dict[str, Any]) -> None:
         sender._client.publish(f"{NEW_ROOT}/cmd/replay", json.dumps(command), qos=1).wait_for_publish(5)
 
 
-def test_no_other_byte_of_a_stored_result_changes() -> None:
-    result: Any = example("result.review")
+@pytest.mark.parametrize("name", ["result.review", "result.two-views"])
+def test_no_other_byte_of_a_stored_result_changes(name: str) -> None:
+    result: Any = example(name)
     old = result["image"]["topic"].partition("/frame/")[0]
     payload = json.dumps(result, separators=(",", ":")).encode()
     assert b'"image":{' in payload
     assert payload_below(payload, old) == payload
     assert payload_below(payload, "x/v1") == payload.replace(f"{old}/frame/".encode(), b"x/v1/frame/")
     assert payload_below(payload_below(payload, "x/v1"), old) == payload
+    del result["images"]  # as earlier versions stored it
+    payload = json.dumps(result, separators=(",", ":")).encode()
+    assert payload_below(payload, "x/v1") == payload.replace(f"{old}/frame/".encode(), b"x/v1/frame/")
     for untouched in (b'{"seq":5}', json.dumps({**result, "image": None}, separators=(",", ":")).encode()):
         assert payload_below(untouched, "x/v1") == untouched
 
@@ -85,6 +89,10 @@ def test_no_other_byte_of_a_stored_result_changes() -> None:
 def test_a_type_with_the_name_of_a_key_is_left_alone() -> None:
     result = example("result.review")
     result["authority"] = {"topic": "reject", "image": "review"}
+    result["scoresByView"] = {"image": result["scores"]}
     moved = json.loads(payload_below(json.dumps(result, separators=(",", ":")).encode(), "x/v1"))
     assert moved["authority"] == result["authority"]
     assert moved["image"]["topic"].startswith("x/v1/frame/")
+    without: Any = {**result, "image": None, "images": []}
+    payload = json.dumps(without, separators=(",", ":")).encode()
+    assert payload_below(payload, "x/v1") == payload

@@ -16,7 +16,7 @@ def put(outbox: Outbox, count: int, text: str = "") -> None:
     """Add `count` results with a text that must not be changed by the marking."""
     first = outbox.next_seq()
     for seq in range(first, first + count):
-        outbox.open_trigger(Trigger(seq, f"f{seq}", None, seq, "2026-01-01T00:00:00Z", 0, None))
+        outbox.open_trigger(Trigger(seq, f"f{seq}", None, seq, "2026-01-01T00:00:00Z", 0))
         payload = json.dumps({"partId": text, "seq": seq, "backfill": False}, separators=(",", ":"))
         outbox.close_trigger(seq, payload.encode())
     assert outbox.flush(40)

@@ -30,7 +30,7 @@ def _tends_often(monkeypatch: pytest.MonkeyPatch) -> None:
 def hand_in_results(outbox: Outbox, first_seq: int, last_seq: int) -> None:
     """Hand in triggers with results, without waiting for the disk."""
     for seq in range(first_seq, last_seq + 1):
-        outbox.open_trigger(Trigger(seq, f"f{seq}", None, seq, "2026-01-01T00:00:00Z", 0, None))
+        outbox.open_trigger(Trigger(seq, f"f{seq}", None, seq, "2026-01-01T00:00:00Z", 0))
         outbox.close_trigger(seq, PAYLOAD)
 
 

@@ -38,7 +38,7 @@ REPOSITORY = Path(__file__).parents[3]
 
 def trigger(seq: int, counter: int | None = None) -> Trigger:
     """A trigger without a frame; the journal stores no frames."""
-    return Trigger(seq, f"f{seq}", f"part-{seq}", seq if counter is None else counter, "2026-01-01T00:00:00Z", 0, None)
+    return Trigger(seq, f"f{seq}", f"part-{seq}", seq if counter is None else counter, "2026-01-01T00:00:00Z", 0)
 
 
 def fill(outbox: Outbox, count: int, padding: bytes = b"") -> None:
@@ -511,7 +511,7 @@ _VICTIM = textwrap.dedent(
         outbox.close_trigger(left.seq, b"restart")
     seq, waiting = outbox.next_seq(), []
     while True:
-        outbox.open_trigger(Trigger(seq, f"f{seq}", None, seq, "2026-01-01T00:00:00Z", 0, None))
+        outbox.open_trigger(Trigger(seq, f"f{seq}", None, seq, "2026-01-01T00:00:00Z", 0))
         waiting.append(seq)
         seq += 1
         while waiting and draw.random() < 0.6:

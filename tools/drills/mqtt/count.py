@@ -91,7 +91,7 @@ def request_missing(outbox: Outbox, missing: list[int]) -> None:
 
 def store(outbox: Outbox, seq: int) -> None:
     """Store one result of typical size, with its creation time."""
-    outbox.open_trigger(Trigger(seq, f"f{seq}", None, seq, "2026-01-01T00:00:00Z", 0, None))
+    outbox.open_trigger(Trigger(seq, f"f{seq}", None, seq, "2026-01-01T00:00:00Z", 0))
     body = {"seq": seq, "backfill": False, "at": time.monotonic(), "fill": "x" * 1000}
     outbox.close_trigger(seq, json.dumps(body, separators=(",", ":")).encode())
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from edge.frames.store import FrameStore
-from edge.messages import Decision, Frame, Inspection, Timings, Trigger, Verdict
+from edge.messages import MAIN_VIEW, Decision, Frame, Inspection, Timings, Trigger, Verdict, View
 from edge.mqtt.delivery import WINDOW
 from edge.mqtt.publisher import Publisher
 from tests.support.broker import Subscriber
@@ -131,5 +131,5 @@ def _until(publisher: Publisher, *, connected: bool) -> float:
 
 def _rejected(seq: int, pixels: np.ndarray) -> Inspection:
     frame = Frame(f"f{seq}", None, seq, "2026-01-01T00:00:00Z", 0, pixels)
-    trigger = Trigger(seq, frame.frame_id, None, seq, "2026-01-01T00:00:00Z", 0, frame)
-    return Inspection(trigger, Decision(Verdict.REJECT, ()), None, Timings(), "2026-01-01T00:00:00Z")
+    trigger = Trigger(seq, frame.frame_id, None, seq, "2026-01-01T00:00:00Z", 0, (View(MAIN_VIEW, frame),))
+    return Inspection(trigger, Decision(Verdict.REJECT, ()), (), Timings(), "2026-01-01T00:00:00Z")
