@@ -192,6 +192,18 @@ class FaultId(str, Enum):
         "Use a faster disk, or a smaller image region of the camera. If parts are rejected too often, correct that "
         "first.",
     )
+    OUTPUT_FAILED = Fault(
+        "output_failed",
+        "error",
+        "An output did not act on a part as it should; results and the other outputs are not affected.",
+        "Read the detail. Check the output's cable, its power supply and the outputs section of the settings file.",
+    )
+    OUTPUT_BEHIND = Fault(
+        "output_behind",
+        "error",
+        "An output is slower than the line; it did not act on some parts. Results are not affected.",
+        "Check that the device behind the output answers at once; slow the line down if it cannot.",
+    )
     BROKER_UNREACHABLE = Fault(
         "broker_unreachable",
         "warning",

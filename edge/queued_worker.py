@@ -13,7 +13,7 @@ from edge.faults import FaultId
 from edge.system.stall_watch import StallWatch
 from edge.worker import Problems, WorkerState
 
-FULL_SHOWN_S = 10.0
+SHOWN_S = 10.0
 """That items were dropped stays a problem for this long after the last one."""
 
 _Item = TypeVar("_Item")
@@ -27,6 +27,7 @@ class QueuedWorker(Generic[_Item]):
     in any unit; an item that finds nothing before it always does. `deliver` may block and may raise: an error is the
     problem `failed` until an item succeeds, and so is an item that takes longer than `deadline_s`. Items that found no
     room are the problem `full`. `task` says in the text of a problem what `deliver` does, such as "writing a frame".
+    `at_end` is called on the thread after the last item.
     `error` is why the newest item failed, or None; `dropped` counts the items that found no room or were left at the
     end.
     """
@@ -43,6 +44,7 @@ class QueuedWorker(Generic[_Item]):
         full: FaultId,
         deadline_s: float,
         stop_s: float,
+        at_end: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
         self.stop_s = stop_s
@@ -50,6 +52,7 @@ class QueuedWorker(Generic[_Item]):
         self.dropped = 0
         self._task = task
         self._deliver = deliver
+        self._at_end = at_end
         self._size, self._limit = size, limit
         self._failed, self._full = failed, full
         self._watch = StallWatch(deadline_s)
@@ -111,7 +114,7 @@ class QueuedWorker(Generic[_Item]):
     def problems(self) -> Problems:
         """See `Worker`."""
         dropped_monotonic_s, failure = self._dropped_monotonic_s, self._failure()
-        full = dropped_monotonic_s is not None and time.monotonic() - dropped_monotonic_s < FULL_SHOWN_S
+        full = dropped_monotonic_s is not None and time.monotonic() - dropped_monotonic_s < SHOWN_S
         return {self._failed: failure, self._full: f"{self.dropped} since the start" if full else None}
 
     def _failure(self) -> str | None:
@@ -129,7 +132,7 @@ class QueuedWorker(Generic[_Item]):
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._stopping)
                 if not self._waiting:
-                    return
+                    break
                 item = self._waiting.popleft()
             try:
                 with self._watch:
@@ -143,3 +146,7 @@ class QueuedWorker(Generic[_Item]):
                 self._used -= self._size(item)
                 self._undelivered -= 1
                 self._changed.notify_all()
+        try:
+            self._at_end()
+        except Exception:  # the top of a thread, at its end: there is nothing left that could fail with it
+            _logger.exception("%s could not be ended", self._task)

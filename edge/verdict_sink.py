@@ -27,8 +27,8 @@ class FinishedPart:
 class VerdictSink(Protocol):
     """Takes every finished part; its own thread does the work, from a bounded queue and within a deadline."""
 
-    def put(self, part: FinishedPart) -> None:
-        """Take a part; returns at once. A sink that has no room drops the part and has a problem (`Worker.problems`).
+    def put(self, item: FinishedPart, /) -> bool:
+        """Take a part; returns at once. A sink without room drops it: False, and a problem (`Worker.problems`).
 
         Raises:
             OutboxEndedError: no verdict can be stored any more, so that no part may be inspected.

@@ -7,16 +7,13 @@ group `procunit.cameras`; its `settings_model` validates the `camera` section of
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 from typing import ClassVar, Protocol
 
 from pydantic import Field
 
-from edge.errors import ProcunitError
+from edge.kinds import Kinds
 from edge.messages import Frame
 from edge.settings_section import Section
-
-ENTRY_POINT_GROUP = "procunit.cameras"
 
 
 class CameraError(Exception):
@@ -110,28 +107,5 @@ class CameraType(Protocol):
         ...
 
 
-def camera_kinds() -> tuple[str, ...]:
-    """The installed kinds of camera, sorted."""
-    return tuple(sorted(_entry_points()))
-
-
-def camera_type_from_kind(kind: str) -> CameraType:
-    """The class for a kind of camera.
-
-    Raises:
-        ProcunitError: the kind does not exist, or a package that it needs is not installed.
-    """
-    entry_point = _entry_points().get(kind)
-    if entry_point is None:
-        raise ProcunitError(f"no camera kind {kind!r}", remedy=f"Installed kinds: {', '.join(camera_kinds())}")
-    try:
-        camera_type: CameraType = entry_point.load()
-    except ImportError as error:
-        raise ProcunitError(
-            f"the camera kind {kind!r} cannot be loaded: {error}", remedy="Install the package that this camera needs"
-        ) from error
-    return camera_type
-
-
-def _entry_points() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+CAMERAS: Kinds[CameraType] = Kinds("camera", "procunit.cameras")
+"""The installed kinds of camera."""

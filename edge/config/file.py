@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
+from typing import TypeGuard, cast, get_args, get_origin
 
 from pydantic import BaseModel, Field, ValidationError, create_model
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from edge.camera.source import camera_kinds, camera_type_from_kind
+from edge.camera.source import CAMERAS, CameraType
 from edge.config.located_yaml import KeyPath
 from edge.config.settings import Settings
 from edge.config.yaml_file import (
@@ -20,6 +22,9 @@ from edge.config.yaml_file import (
     yaml_file_from_path,
 )
 from edge.errors import ProcunitError
+from edge.kinds import Kinds
+from edge.outputs.output import OUTPUTS, OutputType
+from edge.settings_section import Section
 from edge.system.access import refuse_if_anybody_may_write
 
 
@@ -49,17 +54,15 @@ def settings_from_file(path: Path) -> Settings:
     if not isinstance(data, dict):
         remedy = "Write `section:` lines with indented `key: value` lines under them"
         raise ConfigError((*duplicates, file.problem((), "the file contains no settings", remedy)))
-    try:
-        model = _model_with_camera(data.get("camera"))
-    except ProcunitError as error:
-        others = _problems_outside_camera(file)
-        raise ConfigError((*duplicates, _problem_of_camera_kind(file, error), *others)) from error
+    model, of_kinds = _model_of_kinds(file, data)
+    problems, broken = (*duplicates, *of_kinds), {problem.key.partition(".")[0] for problem in of_kinds}
     try:
         settings = model.model_validate(data, context={"folder": path.absolute().parent})
     except ValidationError as error:
-        raise ConfigError((*duplicates, *_problems(file, model, error.errors()))) from error
-    if duplicates:
-        raise ConfigError(duplicates)
+        others = [details for details in error.errors() if details["loc"][0] not in broken]
+        raise ConfigError((*problems, *_problems(file, model, others))) from error
+    if problems:
+        raise ConfigError(problems)
     return settings
 
 
@@ -74,32 +77,44 @@ def _refuse_if_anybody_may_write(path: Path) -> None:
         raise ConfigError((Problem(path, 0, "", None, error.what, error.remedy or ""),)) from error
 
 
-def _model_with_camera(camera: object) -> type[Settings]:
-    """`Settings` with the `camera` section of the camera kind that the file names."""
-    if not isinstance(camera, dict):
-        return Settings
-    kind = camera.get("kind")
-    if not isinstance(kind, str):
-        raise ProcunitError("the camera's kind is missing", remedy=f"Installed kinds: {', '.join(camera_kinds())}")
-    section = camera_type_from_kind(kind).settings_model
-    field = Settings.model_fields["camera"]
-    return create_model(
-        "Settings", __base__=Settings, camera=(section, Field(title=field.title, description=field.description))
-    )
+def _model_of_kinds(file: YamlFile, data: dict[str, object]) -> tuple[type[Settings], tuple[Problem, ...]]:
+    """`Settings` with the sections of the kinds of camera and outputs that the file names, and what is wrong with them.
+
+    A section whose kind has a problem keeps its general form.
+    """
+    problems: list[Problem] = []
+    annotations: dict[str, object] = {}
+    if isinstance(data.get("camera"), dict):
+        camera = _settings_of_kind(file, CAMERAS, ("camera",), problems)
+        annotations.update({} if camera is None else {"camera": camera})
+    outputs = data.get("outputs")
+    if isinstance(outputs, list) and outputs and all(isinstance(output, dict) for output in outputs):
+        found = [_settings_of_kind(file, OUTPUTS, ("outputs", index), problems) for index in range(len(outputs))]
+        annotations.update({} if None in found else {"outputs": tuple[tuple(found)]})  # type: ignore[misc]
+    fields = {name: (annotation, _described(name)) for name, annotation in annotations.items()}
+    model: type[Settings] = create_model("Settings", __base__=Settings, **fields)  # type: ignore[call-overload]
+    return model, tuple(problems)
 
 
-def _problem_of_camera_kind(file: YamlFile, error: ProcunitError) -> Problem:
-    key: KeyPath = ("camera", "kind")
-    near = difflib.get_close_matches(str(file.document.value(key)), camera_kinds(), n=1)
-    return file.problem(key, error.what, f"Did you mean {near[0]!r}?" if near else error.remedy or "")
-
-
-def _problems_outside_camera(file: YamlFile) -> tuple[Problem, ...]:
+def _settings_of_kind(
+    file: YamlFile, kinds: Kinds[CameraType] | Kinds[OutputType], section: KeyPath, problems: list[Problem]
+) -> type[Section] | None:
+    key: KeyPath = (*section, "kind")
+    kind = file.document.value(key)
     try:
-        Settings.model_validate(file.document.data, context={"folder": file.path.absolute().parent})
-    except ValidationError as error:
-        return _problems(file, Settings, [details for details in error.errors() if details["loc"][0] != "camera"])
-    return ()
+        if not isinstance(kind, str):
+            raise ProcunitError(f"the {kinds.noun}'s kind is missing", remedy=kinds.remedy())  # noqa: TRY301
+        return kinds.load(kind).settings_model
+    except ProcunitError as error:
+        near = difflib.get_close_matches(str(kind), kinds.names(), n=1)
+        problems.append(file.problem(key, error.what, f"Did you mean {near[0]!r}?" if near else error.remedy or ""))
+    return None
+
+
+def _described(name: str) -> FieldInfo:
+    """The field of `Settings` with this name, for another annotation."""
+    field = Settings.model_fields[name]
+    return cast(FieldInfo, Field(default=field.default, title=field.title, description=field.description))
 
 
 def _problems(file: YamlFile, model: type[BaseModel], errors: list[ErrorDetails]) -> tuple[Problem, ...]:
@@ -122,7 +137,7 @@ def _key_in_file(details: ErrorDetails, file: YamlFile) -> KeyPath:
 def _problem(file: YamlFile, model: type[BaseModel], key: KeyPath, details: list[ErrorDetails]) -> Problem:
     first = details[0]
     names = [str(part) for part in key if not isinstance(part, int)]
-    section = _section_at(model, names[:-1])
+    section = _section_at(model, key[: max((i for i, part in enumerate(key) if isinstance(part, str)), default=0)])
     if first["type"] == "missing":
         return file.problem(key, "the key is missing", f"Add it: {_description(section, names)}")
     if first["type"] == "extra_forbidden":
@@ -134,13 +149,20 @@ def _problem(file: YamlFile, model: type[BaseModel], key: KeyPath, details: list
     return file.problem(key, what, str(remedy))
 
 
-def _section_at(model: type[BaseModel], names: list[str]) -> type[BaseModel] | None:
-    section: type[BaseModel] | None = model
-    for name in names:
-        field = section.model_fields.get(name) if section else None
-        annotation = field.annotation if field else None
-        section = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-    return section
+def _section_at(model: type[BaseModel], key: KeyPath) -> type[BaseModel] | None:
+    """The model of the section at a key, None if there is none; a number is a place in a list."""
+    found: object = model
+    for part in key:
+        if isinstance(part, int):
+            found = dict(enumerate(get_args(found))).get(part)
+        else:
+            field = found.model_fields.get(part) if _is_section(found) else None
+            found = field.annotation if field else None
+    return found if _is_section(found) else None
+
+
+def _is_section(annotation: object) -> TypeGuard[type[BaseModel]]:
+    return get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _description(section: type[BaseModel] | None, names: list[str]) -> str:

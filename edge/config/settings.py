@@ -13,6 +13,7 @@ from edge.contract.payloads import ReviewAction
 from edge.contract.topics import DeviceSettings
 from edge.engine.settings import EngineSettings
 from edge.mqtt.settings import MqttSettings
+from edge.outputs.output import OutputSettings
 from edge.settings_section import (
     ExistingFile,
     ExistingFolder,
@@ -113,6 +114,9 @@ class Settings(Section):
         description="When a part counts as coming too fast to be inspected",
     )
     frames: FramesSettings = Field(default=FramesSettings(), title="Frames", description="The stored image files")
+    outputs: tuple[SerializeAsAny[OutputSettings], ...] = Field(
+        default=(), title="Outputs", description="A list of what acts on verdicts beside the broker, each with its kind"
+    )
     commands: CommandSettings = Field(
         default=CommandSettings(), title="Commands", description="The commands that the plant may send"
     )

@@ -9,7 +9,7 @@ from edge.bank.store import BankStore
 from edge.bundle.keys import TrustedKey, keys_for_commands
 from edge.bundle.reader import Bundle
 from edge.camera.driver import Driver
-from edge.camera.source import Camera, camera_type_from_kind
+from edge.camera.source import CAMERAS, Camera
 from edge.commands.audit import AuditLog
 from edge.commands.command_state import CommandState
 from edge.commands.desk import CommandDesk
@@ -35,6 +35,8 @@ from edge.messages import MAIN_VIEW
 from edge.mqtt.inlet import Incoming
 from edge.mqtt.publisher import Publisher
 from edge.outbox.outbox import Outbox
+from edge.outputs.output import OUTPUTS
+from edge.outputs.worker import OutputWorker
 from edge.policy import policy_from_manifest
 from edge.recipe import recipe_from_bundle
 from edge.state_dir import COMMAND_STATE_FILE, ENGINES_FOLDER, ORDERS_FILE
@@ -51,6 +53,7 @@ class Line:
     board: FaultBoard
     capture: Capture
     inspector: Inspector
+    outputs: tuple[OutputWorker, ...]
     publisher: Publisher
     publisher_worker: PublisherWorker
     rules_in_force: RulesInForce
@@ -60,7 +63,7 @@ class Line:
     @property
     def workers(self) -> tuple[Worker, ...]:
         """Every thread but the main one, in the order of the data, in which they stop; they start in reverse."""
-        return self.capture, self.inspector, self.publisher_worker, self.frames, self.outbox
+        return self.capture, self.inspector, *self.outputs, self.publisher_worker, self.frames, self.outbox
 
     @property
     def watched(self) -> tuple[Watched, ...]:
@@ -85,9 +88,10 @@ def line_from_settings(
     """Construct a line without starting it; `keys` are all keys that the device trusts for bundles.
 
     Raises:
-        ProcunitError: the kind of camera does not exist, or a bank key cannot be read.
+        ProcunitError: the kind of camera or of an output does not exist, an output cannot work with its settings, or a
+            bank key cannot be read.
     """
-    camera_type = camera_type_from_kind(settings.camera.kind)
+    camera_type = CAMERAS.load(settings.camera.kind)
     device, root, manifest = settings.device.device, root_from_device(settings.device), bundle.manifest
     context = ResultContext(
         device=device,
@@ -109,11 +113,12 @@ def line_from_settings(
         board.report(FaultId.ORDER_DROPPED, "; ".join(rules_in_force.dropped))
     bank_watch = _bank_watch(settings, bundle, keys, rules_in_force, board)
     part_ids = PartIds(outbox.last_counter())
+    outputs = _outputs(settings)
     inspector = Inspector(
         keeper,
         context,
         trigger_queue,
-        (OutboxSink(outbox), FrameSink(frames)),
+        (OutboxSink(outbox), *outputs, FrameSink(frames)),
         board,
         heartbeat,
         rules_in_force=rules_in_force,
@@ -167,11 +172,21 @@ def line_from_settings(
         board,
         capture,
         inspector,
+        outputs,
         publisher,
         PublisherWorker(publisher, outbox),
         rules_in_force,
         metrics,
         bank_watch,
+    )
+
+
+def _outputs(settings: Settings) -> tuple[OutputWorker, ...]:
+    """The outputs in the order of the settings, each on a thread of its own."""
+    deadline_s = settings.inspection.deadline_s
+    return tuple(
+        OutputWorker(f"{number} ({section.kind})", OUTPUTS.load(section.kind)(section), deadline_s)
+        for number, section in enumerate(settings.outputs, start=1)
     )
 
 

@@ -13,9 +13,10 @@ class OutboxSink:
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
 
-    def put(self, part: FinishedPart) -> None:
-        """See `VerdictSink.put`."""
+    def put(self, part: FinishedPart) -> bool:
+        """See `VerdictSink.put`; the outbox drops none, but says in time that it is overfull."""
         self._outbox.close_trigger(part.inspection.trigger.seq, part.payload)
+        return True
 
 
 class FrameSink:
@@ -24,6 +25,6 @@ class FrameSink:
     def __init__(self, frames: FrameStore) -> None:
         self._frames = frames
 
-    def put(self, part: FinishedPart) -> None:
+    def put(self, part: FinishedPart) -> bool:
         """See `VerdictSink.put`."""
-        self._frames.put(part.inspection, part.result.result_id, snapshot=part.snapshot)
+        return self._frames.put(part.inspection, part.result.result_id, snapshot=part.snapshot)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge.camera.replay import ReplayCamera, ReplaySettings
-from edge.camera.source import Arrival, FrameError, SourceEnded, camera_kinds, camera_type_from_kind
+from edge.camera.source import CAMERAS, Arrival, FrameError, SourceEnded
 from edge.errors import ProcunitError
 
 
@@ -45,10 +45,10 @@ def all_arrivals(replay: ReplayCamera) -> list[Arrival]:
 
 
 def test_the_kind_is_installed_and_found_by_its_name() -> None:
-    assert "replay" in camera_kinds()
-    assert camera_type_from_kind("replay") is ReplayCamera
+    assert "replay" in CAMERAS.names()
+    assert CAMERAS.load("replay") is ReplayCamera
     with pytest.raises(ProcunitError, match=r"no camera kind 'webcam'.*replay"):
-        camera_type_from_kind("webcam")
+        CAMERAS.load("webcam")
 
 
 def test_a_list_is_replayed_in_its_order_with_row_numbers_as_counters(photos: Path) -> None:

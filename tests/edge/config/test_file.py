@@ -16,6 +16,8 @@ from edge.config.file import ConfigError, settings_from_file
 from edge.config.located_yaml import MAX_BYTES, YamlError, located_yaml_from_bytes
 from edge.config.settings import Settings
 from edge.config.yaml_file import Problem
+from tests.doubles import scripted_output
+from tests.doubles.scripted_output import ScriptedOutputSettings
 
 GOOD = """\
 device: {enterprise: demo, line: line-1, device: edge-1}
@@ -268,3 +270,44 @@ def test_every_field_has_a_title_and_a_description(section: type[BaseModel]) -> 
     for name, field in section.model_fields.items():
         assert field.title, name
         assert field.description, name
+
+
+@pytest.fixture
+def scripted_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kind of output, `scripted`."""
+    scripted_output.install(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+def test_each_output_is_checked_by_the_settings_of_its_kind(folder: Path, scripted_outputs: None) -> None:
+    path = folder / "line.yaml"
+    path.write_text(GOOD + "outputs:\n  - {kind: scripted, fails_at: [2]}\n  - {kind: scripted}\n")
+    first, second = settings_from_file(path).outputs
+    assert isinstance(first, ScriptedOutputSettings)
+    assert isinstance(second, ScriptedOutputSettings)
+    assert (first.fails_at, second.fails_at) == ((2,), ())
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "what", "remedy"),
+    [
+        ("  - {kind: scrpted}", "outputs.1.kind", "no output kind 'scrpted'", "Did you mean 'scripted'?"),
+        ("  - {fails_at: [1]}", "outputs.1.kind", "the output's kind is missing", "Installed kinds: scripted"),
+        ("  - {kind: scripted, fail_at: [1]}", "outputs.1.fail_at", "unknown key", "Did you mean 'fails_at'?"),
+        ("  - {kind: scripted, hangs_at: soon}", "outputs.1.hangs_at", "", "Give: The part from which it does not"),
+    ],
+)
+def test_a_problem_of_an_output_names_its_place_and_remedy(
+    folder: Path, scripted_outputs: None, line: str, key: str, what: str, remedy: str
+) -> None:
+    problem = only_problem(folder, GOOD + "outputs:\n  - {kind: scripted}\n" + line + "\n")
+    assert (problem.key, problem.line) == (key, GOOD.count("\n") + 3)
+    assert what in problem.what
+    assert problem.remedy.startswith(remedy)
+
+
+def test_wrong_kinds_are_reported_together_and_with_what_else_is_wrong(folder: Path, scripted_outputs: None) -> None:
+    text = GOOD.replace("kind: replay", "kind: replai").replace("port: 1883", "prt: 1883")
+    problems = problems_of(folder, text + "outputs: [{kind: lamp}]\n")
+    assert [p.key for p in problems if p.what.startswith("no ")] == ["camera.kind", "outputs.0.kind"]
+    assert any(p.key == "mqtt.prt" for p in problems)
