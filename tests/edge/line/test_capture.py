@@ -31,14 +31,14 @@ Seen = tuple[int, int | None, NotInspected | None]
 class Bench:
     """A capture thread between two devices and a trigger queue that the test empties."""
 
-    def __init__(self, path: Path, pulses: Pulses, buffer: Buffer) -> None:
+    def __init__(self, path: Path, pulses: Pulses, buffer: Buffer, **others: Buffer) -> None:
         self.pulses = pulses
         self.buffer = buffer
         self.outbox = Outbox(path)
         self.outbox.start()
         self.board = FaultBoard(self.outbox, "edge-1")
         self.trigger_queue = TriggerQueue(64)
-        frames = {MAIN_VIEW: Driver(buffer.open)}
+        frames = {name: Driver(source.open) for name, source in {MAIN_VIEW: buffer, **others}.items()}
         self.capture = Capture(Driver(pulses.open), frames, self.outbox, self.trigger_queue, self.board, 3600)
         self.worker: Worker = self.capture
 
@@ -121,6 +121,16 @@ def test_triggers_and_frames_come_from_two_devices(bench: Bench) -> None:
     assert bench.events(FaultId.CAMERA_ENDED) == ["part 6 was the last one"]
     assert bench.worker.stop()
     assert bench.buffer.closings == 1
+
+
+def test_a_part_has_the_frame_of_each_of_its_views_or_none(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "outbox.db", Pulses([1, 2, 3, None]), Buffer(), left=Buffer({2: [3], 3: []}))
+    bench.start()
+    parts = [bench.trigger_queue.take(60) for _ in range(3)]
+    bench.close()
+    shown = [[(v.name, int(v.frame.pixels[0, 0])) for v in part.views] for part in parts if part is not None]
+    assert shown == [[("main", 1), ("left", 1)], [], [("main", 3), ("left", 3)]]
+    assert [part.not_inspected for part in parts if part is not None] == [None, NotInspected.CAMERA, None]
 
 
 def test_a_dropped_buffer_costs_its_part_and_no_other(tmp_path: Path) -> None:
