@@ -25,8 +25,8 @@ class QueuedWorker(Generic[_Item]):
 
     An item takes `size` of the queue until it is delivered, and finds room if all together take at most `limit`, both
     in any unit; an item that finds nothing before it always does. `deliver` may block and may raise: an error is the
-    problem `failed` until an item succeeds, and so is an item that takes longer than `deadline_s`. Items that found no
-    room are the problem `full`. `task` says in the text of a problem what `deliver` does, such as "writing a frame".
+    problem `failed` until an item succeeds, and for at least `failure_shown_s`; so is an item that takes longer than
+    `deadline_s`. Items that found no room are the problem `full`. `task` says in the text of a problem what `deliver` does, such as "writing a frame".
     `at_end` is called on the thread after the last item.
     `error` is why the newest item failed, or None; `dropped` counts the items that found no room or were left at the
     end.
@@ -44,6 +44,7 @@ class QueuedWorker(Generic[_Item]):
         full: FaultId,
         deadline_s: float,
         stop_s: float,
+        failure_shown_s: float = 0.0,
         at_end: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
@@ -53,6 +54,8 @@ class QueuedWorker(Generic[_Item]):
         self._task = task
         self._deliver = deliver
         self._at_end = at_end
+        self._failure_shown_s = failure_shown_s
+        self._last_failure, self._last_failure_monotonic_s = "", 0.0
         self._size, self._limit = size, limit
         self._failed, self._full = failed, full
         self._watch = StallWatch(deadline_s)
@@ -121,7 +124,8 @@ class QueuedWorker(Generic[_Item]):
         stalled_s, error = self._watch.stalled_s, self.error
         if stalled_s is not None:
             return f"{self._task} has taken {stalled_s:.0f} s so far and is not done"
-        return None if error is None else str(error) or type(error).__name__
+        shown = time.monotonic() - self._last_failure_monotonic_s < self._failure_shown_s
+        return self._last_failure if self._last_failure and (error is not None or shown) else None
 
     def _drop(self, count: int) -> None:
         self.dropped += count
@@ -141,6 +145,10 @@ class QueuedWorker(Generic[_Item]):
             except Exception as error:  # the top of a thread: the next item may succeed
                 if self.error is None:
                     _logger.exception("%s failed", self._task)
+                self._last_failure, self._last_failure_monotonic_s = (
+                    str(error) or type(error).__name__,
+                    time.monotonic(),
+                )
                 self.error = error
             with self._changed:
                 self._used -= self._size(item)

@@ -9,7 +9,6 @@ from edge.messages import NotInspected
 from edge.outputs.output import Output, OutputError
 from edge.queued_worker import SHOWN_S, QueuedWorker
 from edge.verdict_sink import FinishedPart
-from edge.worker import Problems
 
 MAX_WAITING_PARTS = 16
 """An output that is this far behind acts on no further part until it has caught up."""
@@ -31,7 +30,6 @@ class OutputWorker(QueuedWorker[FinishedPart]):
         self._label = f"output {label}"
         self._output = output
         self._deadline_s = deadline_s
-        self._failure_text, self._failed_monotonic_s = "", 0.0
         super().__init__(
             self._label,
             self._label,
@@ -42,6 +40,7 @@ class OutputWorker(QueuedWorker[FinishedPart]):
             full=FaultId.OUTPUT_BEHIND,
             deadline_s=DELIVERY_DEADLINE_S,
             stop_s=_STOP_S,
+            failure_shown_s=SHOWN_S,
             at_end=output.close,
         )
 
@@ -49,24 +48,12 @@ class OutputWorker(QueuedWorker[FinishedPart]):
         """See `VerdictSink.put`; parts that have left the line are left out."""
         return item.inspection.decision.not_inspected in _GONE or super().put(item)
 
-    def problems(self) -> Problems:
-        """See `Worker`; a part on which it failed is told for a while, also if it acts on the next one."""
-        problems = super().problems()
-        told = time.monotonic() - self._failed_monotonic_s < SHOWN_S and self._failure_text
-        return {**problems, FaultId.OUTPUT_FAILED: problems[FaultId.OUTPUT_FAILED] or told or None}
-
     def _act(self, part: FinishedPart) -> None:
-        try:
-            self._act_in_time(part)
-        except Exception as error:  # told by `problems`; outputs' classes share no base
-            trigger, text = part.inspection.trigger, str(error) or type(error).__name__
-            self._failure_text = f"{self._label}, part {trigger.seq}: {text}"
-            self._failed_monotonic_s = time.monotonic()
-            raise OutputError(self._failure_text) from error
-
-    def _act_in_time(self, part: FinishedPart) -> None:
         trigger = part.inspection.trigger
         age_s = (time.monotonic_ns() - trigger.triggered_monotonic_ns) / 1e9
-        if age_s > self._deadline_s:
-            raise OutputError(f"it was {age_s:.1f} s old when its turn came: too late")
-        self._output.deliver(part)
+        try:
+            if age_s > self._deadline_s:
+                raise OutputError(f"it was {age_s:.1f} s old when its turn came: too late")  # noqa: TRY301
+            self._output.deliver(part)
+        except OutputError as error:
+            raise OutputError(f"{self._label}, part {trigger.seq}: {error}") from error

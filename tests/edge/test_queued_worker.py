@@ -96,7 +96,7 @@ def test_what_finds_no_room_is_counted_and_a_problem_for_a_while(monkeypatch: py
     assert queued.put(11)  # larger than the limit, but nothing waits before it
     assert queued.stop()
     assert gate.delivered == [4, 5, 1, 11]
-    monkeypatch.setattr("edge.queued_worker.FULL_SHOWN_S", 0.0)
+    monkeypatch.setattr("edge.queued_worker.SHOWN_S", 0.0)
     assert queued.problems()[FULL] is None
 
 
