@@ -26,10 +26,9 @@ class QueuedWorker(Generic[_Item]):
     An item takes `size` of the queue until it is delivered, and finds room if all together take at most `limit`, both
     in any unit; an item that finds nothing before it always does. `deliver` may block and may raise: an error is the
     problem `failed` until an item succeeds, and for at least `failure_shown_s`; so is an item that takes longer than
-    `deadline_s`. Items that found no room are the problem `full`. `task` says in the text of a problem what `deliver` does, such as "writing a frame".
-    `at_end` is called on the thread after the last item.
-    `error` is why the newest item failed, or None; `dropped` counts the items that found no room or were left at the
-    end.
+    `deadline_s`. Items that found no room are the problem `full`. `task` says in the text of a problem what `deliver`
+    does, such as "writing a frame". `at_end` is called on the thread after the last item. `error` is why the newest
+    item failed, or None; `dropped` counts the items that found no room or were left at the end.
     """
 
     def __init__(
