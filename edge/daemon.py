@@ -26,7 +26,8 @@ from edge.faults import FaultId
 from edge.frames.store import FRAMES_CLOSE_S, FrameStore
 from edge.line.line import Line, line_from_settings
 from edge.line.supervisor import Reason, Supervisor
-from edge.mqtt.publisher import STATUS_TIMEOUT_S
+from edge.mqtt.inlet import STOP_S as COMMANDS_STOP_S
+from edge.mqtt.publisher import STOP_S as PUBLISHER_STOP_S
 from edge.outbox.outbox import CLOSE_S, Outbox
 from edge.state_dir import FRAMES_FOLDER, OUTBOX_FILE
 from edge.system.access import who_may_change
@@ -37,8 +38,7 @@ CAMERA_STOP_S = 5.0
 DRAIN_S = 10.0
 """When the daemon stops: how long the inspection of the triggers still in the queue may take."""
 FLUSH_S = 5.0
-PUBLISH_STOP_S = 5.0
-STOP_S = CAMERA_STOP_S + DRAIN_S + FLUSH_S + PUBLISH_STOP_S + 2 * STATUS_TIMEOUT_S + CLOSE_S + FRAMES_CLOSE_S
+STOP_S = CAMERA_STOP_S + DRAIN_S + COMMANDS_STOP_S + PUBLISHER_STOP_S + CLOSE_S + FRAMES_CLOSE_S
 """The longest stop, every step at its limit; the unit's TimeoutStopSec is longer."""
 STALLED_S = 5.0
 """At the end of a replay the daemon gives up sending after this long without an acknowledgement by the broker."""
@@ -99,6 +99,7 @@ def _run(line: Line, notifier: ServiceNotifier, signals: StopSignals, root: str)
     """
     supervisor = Supervisor(line, notifier)
     line.publisher.set_activity("starting")  # before it connects: without an activity the status is `running`
+    line.commands.start()
     line.publisher.start()
     line.inspector.start()
     reason = supervisor.wait_for_engine(signals)
@@ -167,9 +168,9 @@ def _wait_until_sent(line: Line, signals: StopSignals, notifier: ServiceNotifier
     line.frames.flush(FLUSH_S)
     sent, since_s = -1, time.monotonic()
     while line.outbox.backlog() or line.frames.next_unsent() is not None:
-        state = line.publisher.state
-        if state.sent + state.frames_sent != sent:
-            sent, since_s = state.sent + state.frames_sent, time.monotonic()
+        link = line.publisher.link
+        if link.sent + link.frames_sent != sent:
+            sent, since_s = link.sent + link.frames_sent, time.monotonic()
             notifier.extend("sending what waits", STOP_S + STALLED_S)
         if time.monotonic() - since_s > STALLED_S or signals.wait(0.1):
             return
@@ -184,9 +185,8 @@ def _stop(line: Line) -> bool:
     drained = line.inspector.join(DRAIN_S)
     if not drained:
         _logger.error("inspection did not end within %.0f s; open parts become `not_inspected: restart`", DRAIN_S)
-    if not line.outbox.flush(FLUSH_S):
-        _logger.error("results cannot be written to the disk")
-    line.publisher.stop(PUBLISH_STOP_S)
+    line.commands.stop()
+    line.publisher.stop()
     line.outbox.close()
     _log_summary(line)
     return drained and not line.outbox.unstored

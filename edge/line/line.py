@@ -29,7 +29,7 @@ from edge.line.inspector import Inspector
 from edge.line.metrics import DeviceMetrics
 from edge.line.part_ids import PartIds
 from edge.line.trigger_queue import TriggerQueue
-from edge.mqtt.inlet import Incoming
+from edge.mqtt.inlet import CommandInlet, Incoming
 from edge.mqtt.publisher import Publisher
 from edge.outbox.outbox import Outbox
 from edge.pipeline import Pipeline
@@ -48,6 +48,7 @@ class Line:
     trigger_queue: TriggerQueue
     capture: Capture
     inspector: Inspector
+    commands: CommandInlet
     publisher: Publisher
     rules_in_force: RulesInForce
     metrics: DeviceMetrics
@@ -114,7 +115,8 @@ def line_from_settings(
         position = command_state.position
         publisher.set_command_position(position.state_id, position.counter)
 
-    publisher = Publisher(outbox, frames, settings.mqtt, settings.device, on_command, board.active_problems)
+    commands = CommandInlet(on_command)
+    publisher = Publisher(outbox, frames, settings.mqtt, settings.device, commands, board.active_problems)
     publish_position()
     metrics = DeviceMetrics(device, outbox, frames, inspector, publisher, settings.state_dir)
     desk = CommandDesk(
@@ -145,7 +147,17 @@ def line_from_settings(
         settings.inspection.deadline_s,
     )
     return Line(
-        outbox, frames, board, trigger_queue, capture, inspector, publisher, rules_in_force, metrics, bank_watch
+        outbox,
+        frames,
+        board,
+        trigger_queue,
+        capture,
+        inspector,
+        commands,
+        publisher,
+        rules_in_force,
+        metrics,
+        bank_watch,
     )
 
 

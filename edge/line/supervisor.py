@@ -14,8 +14,6 @@ from edge.outbox.disk_space import retention_s
 from edge.system.service_manager import ServiceNotifier, WatchdogFeeder
 from edge.system.stop_signals import StopSignals
 
-LINK_PATIENCE_S = 3.0
-"""The broker may be disconnected this long before it is a fault."""
 START_STEP_S = 120.0
 """While the engine is made: the time that the service manager allows from one sign of progress to the next."""
 RETRY_PAUSE_S = 60.0
@@ -45,7 +43,6 @@ class Supervisor:
         self._notifier = notifier
         self._feeder = WatchdogFeeder(notifier, line.inspector.heartbeat)
         self._status = ""
-        self._linked_monotonic_s = time.monotonic()
         self._metrics_due_s = time.monotonic()
         self._running_since_s: float | None = None
         self._frames_dropped = 0
@@ -110,7 +107,8 @@ class Supervisor:
             (FaultId.OUTBOX_FAILED, self._line.outbox.error),
             (FaultId.FRAMES_FAILED, self._line.frames.error),
             (FaultId.DISK_LOW, self._line.outbox.shortage),
-            (FaultId.BROKER_UNREACHABLE, self._link_problem()),
+            *self._line.publisher.problems().items(),
+            *self._line.commands.problems().items(),
             (FaultId.BANK_REFUSED, bank_watch and bank_watch.problem),
             (FaultId.DISARMED, None if self._line.rules_in_force.rules.armed else "until the command `arm`"),
         ):
@@ -127,12 +125,6 @@ class Supervisor:
         if now_s >= self._metrics_due_s:
             self._metrics_due_s = now_s + METRICS_INTERVAL_S
             self._line.publisher.offer_metrics(bytes_from_payload(self._line.metrics.read()))
-
-    def _link_problem(self) -> str | None:
-        link, now_s = self._line.publisher.state, time.monotonic()
-        if link.connected:
-            self._linked_monotonic_s = now_s
-        return link.detail if now_s - self._linked_monotonic_s > LINK_PATIENCE_S else None
 
     def _log_retention_once(self) -> None:
         """Log once for how long results are kept at the rate of this line."""

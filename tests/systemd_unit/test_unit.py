@@ -12,7 +12,8 @@ import pytest
 
 from edge import daemon
 from edge.frames.store import FRAMES_CLOSE_S
-from edge.mqtt.publisher import STATUS_TIMEOUT_S
+from edge.mqtt.inlet import CommandInlet
+from edge.mqtt.publisher import Publisher
 from edge.outbox.outbox import CLOSE_S
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
@@ -93,9 +94,8 @@ def test_the_longest_stop_fits_the_time_that_systemd_allows() -> None:
     steps_s = [
         daemon.CAMERA_STOP_S,
         daemon.DRAIN_S,
-        daemon.FLUSH_S,
-        daemon.PUBLISH_STOP_S + STATUS_TIMEOUT_S,
-        STATUS_TIMEOUT_S,  # the thread of the commands
+        CommandInlet.stop_s,
+        Publisher.stop_s,
         CLOSE_S,
         FRAMES_CLOSE_S,
     ]
