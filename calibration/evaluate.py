@@ -11,14 +11,14 @@ from calibration.evaluation import Evaluation, Latency
 from calibration.figures import InspectedPhoto, Scored, figures_from_inspected, image_of, part_of
 from calibration.metrics import agreement
 from calibration.scoring import with_progress
-from edge.bundle.manifest import Manifest
 from edge.bundle.reader import BundleContent
 from edge.engine.ort import OrtEngine
 from edge.errors import ProcunitError
 from edge.image_file import read_image
 from edge.messages import Frame, Trigger
-from edge.pipeline import Pipeline
+from edge.pipeline import inspect_part
 from edge.policy import alarm_margin, policy_from_manifest
+from edge.recipe import Recipe, recipe_from_bundle
 from edge.system.clock import utc_now
 from training.data.dataset import Dataset, Photo
 
@@ -76,25 +76,25 @@ def unknown_photos(content: BundleContent, dataset: Dataset) -> list[Photo]:
 
 
 def _inspect_all(content: BundleContent, photos: Sequence[Photo], *, demo_key: bool) -> list[InspectedPhoto]:
-    manifest = content.manifest
     engine = OrtEngine(content.graphs(), content.bank())
-    policy = policy_from_manifest(manifest, demo_key=demo_key)
-    pipeline = Pipeline(engine, manifest.geometry, policy, draw=lambda: AUDIT_DRAW_NEVER)
+    policy = policy_from_manifest(content.manifest, demo_key=demo_key)
+    recipe = recipe_from_bundle(content, policy, engine)
     try:
-        _inspect_one(pipeline, manifest, 0, photos[0])  # the first run sets the engine up and is not timed
+        _inspect_one(recipe, 0, photos[0])  # the first run sets the engine up and is not timed
         return [
-            _inspect_one(pipeline, manifest, number, photo)
+            _inspect_one(recipe, number, photo)
             for number, photo in enumerate(with_progress(photos, "Inspecting photographs"), start=1)
         ]
     finally:
         engine.close()
 
 
-def _inspect_one(pipeline: Pipeline, manifest: Manifest, number: int, photo: Photo) -> InspectedPhoto:
+def _inspect_one(recipe: Recipe, number: int, photo: Photo) -> InspectedPhoto:
     pixels = read_image(photo.path)
     now_utc, now_ns = utc_now(), time.monotonic_ns()
     frame = Frame(photo.file, photo.part_id, number, now_utc, now_ns, pixels)
-    inspection = pipeline.inspect(Trigger(number, photo.file, photo.part_id, number, now_utc, now_ns, frame))
+    trigger = Trigger(number, photo.file, photo.part_id, number, now_utc, now_ns, frame)
+    inspection, manifest = inspect_part(trigger, recipe, AUDIT_DRAW_NEVER), recipe.bundle.manifest
     scored, scores = None, inspection.scores
     if scores is not None and np.isfinite([*scores.type_scores, scores.anomaly_score]).all():
         margin = alarm_margin(scores, tuple(t.limit for t in manifest.types), manifest.anomaly)

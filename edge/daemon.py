@@ -1,9 +1,9 @@
 """The daemon: in which order its parts start, and in which order they stop.
 
-Threads: capture (camera -> trigger queue), inspect (makes and owns the engine), outbox and frames (write to the disk),
-publisher, commands, and the main thread, which supervises. The publisher starts before the engine is made, so that the
-plant can follow an engine build that takes minutes. Stopping follows the data, capture first and the outbox last, so
-that every trigger accepted gets its result.
+Threads: the workers of the line (`Line.workers`), and the main thread, which supervises. They start from the end of the
+data to its beginning: the publisher before the engine is made, so that the plant can follow an engine build that takes
+minutes, and the camera last. Stopping follows the data, capture first and the outbox last, so that every trigger
+accepted gets its result.
 """
 
 from __future__ import annotations
@@ -23,23 +23,18 @@ from edge.engine.choice import OpenEngine, open_engine
 from edge.errors import ProcunitError
 from edge.fault_board import FaultBoard
 from edge.faults import FaultId
-from edge.frames.store import FRAMES_CLOSE_S, FrameStore
+from edge.frames.store import FrameStore
 from edge.line.line import Line, line_from_settings
 from edge.line.supervisor import Reason, Supervisor
-from edge.mqtt.inlet import STOP_S as COMMANDS_STOP_S
-from edge.mqtt.publisher import STOP_S as PUBLISHER_STOP_S
-from edge.outbox.outbox import CLOSE_S, Outbox
+from edge.outbox.outbox import Outbox
 from edge.state_dir import FRAMES_FOLDER, OUTBOX_FILE
 from edge.system.access import who_may_change
 from edge.system.service_manager import ServiceNotifier
 from edge.system.stop_signals import StopSignals
+from edge.worker import WorkerState
 
-CAMERA_STOP_S = 5.0
-DRAIN_S = 10.0
-"""When the daemon stops: how long the inspection of the triggers still in the queue may take."""
 FLUSH_S = 5.0
-STOP_S = CAMERA_STOP_S + DRAIN_S + COMMANDS_STOP_S + PUBLISHER_STOP_S + CLOSE_S + FRAMES_CLOSE_S
-"""The longest stop, every step at its limit; the unit's TimeoutStopSec is longer."""
+"""At the end of a replay: how long the disk may take for what waits."""
 STALLED_S = 5.0
 """At the end of a replay the daemon gives up sending after this long without an acknowledgement by the broker."""
 _SHOWN_FILES = 3
@@ -88,7 +83,7 @@ def run_daemon(
             raise
         finally:
             finished = _stop(line)
-        return 0 if finished and reason is not Reason.FAILURE and not line.inspector.failed else 1
+        return 0 if finished and reason is not Reason.FAILURE and line.inspector.state is not WorkerState.FAILED else 1
 
 
 def _run(line: Line, notifier: ServiceNotifier, signals: StopSignals, root: str) -> Reason:
@@ -99,9 +94,9 @@ def _run(line: Line, notifier: ServiceNotifier, signals: StopSignals, root: str)
     """
     supervisor = Supervisor(line, notifier)
     line.publisher.set_activity("starting")  # before it connects: without an activity the status is `running`
-    line.commands.start()
-    line.publisher.start()
-    line.inspector.start()
+    for worker in reversed(line.workers):
+        if worker is not line.capture and worker.state is WorkerState.WAITING:
+            worker.start()
     reason = supervisor.wait_for_engine(signals)
     if reason is not None:
         if line.inspector.unavailable is not None:
@@ -163,7 +158,7 @@ def _decisive_files(settings: Settings, settings_file: Path | None) -> Iterator[
 
 
 def _wait_until_sent(line: Line, signals: StopSignals, notifier: ServiceNotifier) -> None:
-    notifier.extend("sending what waits", STOP_S + 2 * FLUSH_S + STALLED_S)
+    notifier.extend("sending what waits", line.stop_s + 2 * FLUSH_S + STALLED_S)
     line.outbox.flush(FLUSH_S)
     line.frames.flush(FLUSH_S)
     sent, since_s = -1, time.monotonic()
@@ -171,29 +166,20 @@ def _wait_until_sent(line: Line, signals: StopSignals, notifier: ServiceNotifier
         link = line.publisher.link
         if link.sent + link.frames_sent != sent:
             sent, since_s = link.sent + link.frames_sent, time.monotonic()
-            notifier.extend("sending what waits", STOP_S + STALLED_S)
+            notifier.extend("sending what waits", line.stop_s + STALLED_S)
         if time.monotonic() - since_s > STALLED_S or signals.wait(0.1):
             return
 
 
 def _stop(line: Line) -> bool:
     """Stop in the order of the data; False if a part may be left without its verdict in the outbox."""
-    line.inspector.keeper.cancel()
-    if not line.capture.stop(CAMERA_STOP_S):
-        _logger.error("the camera did not close within %.0f s; stopping without it", CAMERA_STOP_S)
-    line.trigger_queue.close()
-    drained = line.inspector.join(DRAIN_S)
-    if not drained:
-        _logger.error("inspection did not end within %.0f s; open parts become `not_inspected: restart`", DRAIN_S)
-    line.commands.stop()
-    line.publisher.stop()
-    line.outbox.close()
+    unfinished = {worker.name for worker in line.workers if not worker.stop()}
     _log_summary(line)
-    return drained and not line.outbox.unstored
+    return line.inspector.name not in unfinished and not line.outbox.unstored
 
 
 def _log_summary(line: Line) -> None:
-    """Log what became of the parts; call it after the outbox is closed: what it could not store by then is lost."""
+    """Log what became of the parts; call it after the workers have stopped: what is not stored by then is lost."""
     verdicts, lost, left = line.inspector.verdicts, line.outbox.unstored, line.outbox.backlog()
     counts = ", ".join(f"{count} {verdict.value}" for verdict, count in sorted(verdicts.items())) or "none"
     ends = [f"{lost} verdicts could not be stored and are lost"] if lost else []

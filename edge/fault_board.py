@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from edge.contract.payloads import bytes_from_payload, event_from_fault
-from edge.faults import FAULTS, FaultId, Severity
+from edge.faults import FaultId, Severity
 from edge.outbox.outbox import Outbox
 from edge.outbox.writer import OutboxEndedError
 from edge.system.clock import utc_now
@@ -17,21 +17,6 @@ from edge.system.clock import utc_now
 QUIET_S = 10.0
 """A fault that concerns single parts ends when it has not been reported for this long."""
 
-_LASTING = frozenset(
-    {
-        FaultId.CAMERA_FAILED,
-        FaultId.DEMO_KEY,
-        FaultId.OPEN_TO_OTHERS,
-        FaultId.ENGINE_FALLBACK,
-        FaultId.ENGINE_UNAVAILABLE,
-        FaultId.OUTBOX_FAILED,
-        FaultId.FRAMES_FAILED,
-        FaultId.BROKER_UNREACHABLE,
-        FaultId.DISARMED,
-        FaultId.DISK_LOW,
-    }
-)
-"""Faults of the device rather than of single parts: they stay active until `FaultBoard.end`."""
 _LEVELS: dict[Severity, int] = {
     "info": logging.INFO,
     "warning": logging.WARNING,
@@ -73,7 +58,7 @@ class FaultBoard:
             self._active[fault_id] = _Active(detail, time.monotonic())
         if already_active:
             return
-        fault = FAULTS[fault_id]
+        fault = fault_id.fault
         _logger.log(_LEVELS[fault.severity], "%s: %s (%s) %s", fault_id.value, fault.text, detail, fault.action)
         put_event(self._outbox, self._device, fault_id, detail)
 
@@ -85,13 +70,13 @@ class FaultBoard:
             _logger.info("%s: over", fault_id.value)
 
     def end_quiet(self) -> None:
-        """End the faults that concern single parts and were not reported for `QUIET_S`."""
+        """End the faults that do not last and were not reported for `QUIET_S`."""
         before_monotonic_s = time.monotonic() - QUIET_S
         with self._lock:
             quiet = [
                 fault_id
                 for fault_id, active in self._active.items()
-                if fault_id not in _LASTING and active.seen_monotonic_s < before_monotonic_s
+                if not fault_id.fault.lasting and active.seen_monotonic_s < before_monotonic_s
             ]
         for fault_id in quiet:
             self.end(fault_id)
@@ -103,4 +88,4 @@ class FaultBoard:
 
     def active_problems(self) -> tuple[FaultId, ...]:
         """The active faults without those of severity `info`, the oldest first."""
-        return tuple(fault_id for fault_id in self.active() if FAULTS[fault_id].severity != "info")
+        return tuple(fault_id for fault_id in self.active() if fault_id.fault.severity != "info")

@@ -2,51 +2,39 @@
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 
-from edge.engine.protocol import Engine, EngineError
+from edge.engine.protocol import EngineError
 from edge.engine.scores import score_pixels
 from edge.errors import ProcunitError
-from edge.geometry import Geometry
 from edge.messages import Inspection, NotInspected, Timings, Trigger
-from edge.policy import Policy, decide, not_inspected
+from edge.policy import decide, not_inspected
+from edge.recipe import MAIN_VIEW, Recipe
 from edge.system.clock import elapsed_ms, utc_now
 
 
-@dataclass(frozen=True)
-class Pipeline:
-    """All that inspecting a part needs: engine, geometry, policy, and the random numbers for audits.
+def inspect_part(trigger: Trigger, recipe: Recipe, audit_draw: float) -> Inspection:
+    """Return the one inspection of this trigger; every failure becomes a `not_inspected` decision.
 
-    `draw` returns uniform numbers in [0, 1).
+    `audit_draw` is a random number, uniform in [0, 1); see `edge.policy.decide`.
     """
-
-    engine: Engine
-    geometry: Geometry
-    policy: Policy
-    draw: Callable[[], float] = random.random
-
-    def inspect(self, trigger: Trigger) -> Inspection:
-        """Return the one inspection of this trigger; every failure becomes a `not_inspected` decision."""
-        queue_ms = elapsed_ms(trigger.triggered_monotonic_ns)
-        frame = trigger.frame
-        if frame is None:
-            reason = trigger.not_inspected or NotInspected.CAMERA
-            return Inspection(trigger, not_inspected(reason, _TEXTS[reason]), None, Timings(queue_ms), utc_now())
-        try:
-            scores, timings = score_pixels(frame.pixels, self.geometry, self.engine)
-        except ProcunitError as error:
-            decision = not_inspected(NotInspected.BAD_FRAME, str(error))
-            return Inspection(trigger, decision, None, Timings(queue_ms), utc_now())
-        except EngineError as error:
-            decision = not_inspected(NotInspected.ENGINE, str(error))
-            return Inspection(trigger, decision, None, Timings(queue_ms), utc_now())
-        started_ns = time.monotonic_ns()
-        decision = decide(scores, self.policy, self.draw())
-        timings = Timings(queue_ms, timings.preprocess_ms, timings.engine_ms, elapsed_ms(started_ns))
-        return Inspection(trigger, decision, scores, timings, utc_now())
+    queue_ms = elapsed_ms(trigger.triggered_monotonic_ns)
+    frame = trigger.frame
+    if frame is None:
+        reason = trigger.not_inspected or NotInspected.CAMERA
+        return Inspection(trigger, not_inspected(reason, _TEXTS[reason]), None, Timings(queue_ms), utc_now())
+    try:
+        scores, timings = score_pixels(frame.pixels, recipe.geometries[MAIN_VIEW], recipe.engine)
+    except ProcunitError as error:
+        decision = not_inspected(NotInspected.BAD_FRAME, str(error))
+        return Inspection(trigger, decision, None, Timings(queue_ms), utc_now())
+    except EngineError as error:
+        decision = not_inspected(NotInspected.ENGINE, str(error))
+        return Inspection(trigger, decision, None, Timings(queue_ms), utc_now())
+    started_ns = time.monotonic_ns()
+    decision = decide(scores, recipe.policy, audit_draw)
+    timings = Timings(queue_ms, timings.preprocess_ms, timings.engine_ms, elapsed_ms(started_ns))
+    return Inspection(trigger, decision, scores, timings, utc_now())
 
 
 _TEXTS = {

@@ -31,7 +31,15 @@ def state_of_thread(thread: Thread, *, stopping: bool) -> WorkerState:
     return WorkerState.ENDED if stopping else WorkerState.FAILED
 
 
-class Worker(Protocol):
+class Watched(Protocol):
+    """What can have problems, with a thread of its own or without."""
+
+    def problems(self) -> Problems:
+        """What is wrong at present; called often."""
+        ...
+
+
+class Worker(Watched, Protocol):
     """One thread of the daemon. `name` is the thread's; `stop_s` is the longest that `stop` may take, in seconds."""
 
     @property

@@ -13,17 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter, ValidationError
 
 from edge.bank.delta import MAX_VERSION, BankDelta, Source, delta_from_directory, write_delta
 from edge.bank.evidence import evidence_from_bundle
 from edge.bank.growth import GrownBank, own_bank, refuse_missed
 from edge.bundle.keys import SigningKey, TrustedKey
-from edge.bundle.manifest import ScoreLimit
 from edge.bundle.reader import Bundle, read_small
 from edge.errors import ProcunitError, first_problem
+from edge.recipe import BankInUse
 from edge.state_dir import BANK_FOLDER
 from edge.system.clock import utc_now
 from edge.system.file_lock import try_lock
@@ -36,15 +34,6 @@ _NUMBERS = TypeAdapter(
 )
 
 Stamp = tuple[int, int, int] | None
-
-
-@dataclass(frozen=True, eq=False)
-class BankInUse:
-    """The bank for inspection: the version (0: the bundle's bank), the rows [M, D + 1] and the anomaly limit."""
-
-    version: int
-    rows: NDArray[np.float32]
-    limit: ScoreLimit
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The rules for the next part: the bundle's policy, the grown memory bank in use, and what signed commands changed.
+"""The rules for the next part: whether it is inspected, and the recipe, with what signed commands changed in it.
 
 Signed commands switch the inspection on or off, and set thresholds, until the next such command. They are stored on the
 disk with their signatures, under the device's own seal, and both are verified at every start, so that a changed file
@@ -15,29 +15,30 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from edge.bank.store import BankInUse
 from edge.bundle.keys import TrustedKey
 from edge.commands.command_state import CommandState
 from edge.commands.orders_file import LostOrdersError, OrdersFile, SignedOrder
 from edge.commands.signature import signer_of_command
 from edge.contract.commands import CommandName, ThresholdArgs
 from edge.errors import ProcunitError, first_problem
+from edge.faults import FaultId
 from edge.policy import Policy, TypePolicy
+from edge.recipe import BankInUse, Recipe
+from edge.worker import Problems
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The rules for the next part; if `bank` is None, the bundle's own memory bank is used."""
+    """The rules for the next part; it is not inspected unless `armed`."""
 
     armed: bool
-    policy: Policy
-    bank: BankInUse | None = None
+    recipe: Recipe
 
 
 class RulesInForce:
-    """The signed orders in the file `path`, applied to the bundle's `policy`; `root` is that of the device's topics.
+    """The recipe in use: `recipe`, with the signed orders in the file `path`; `root` is that of the device's topics.
 
     `rules` may be read by any thread; `add` and `use_bank` replace it as a whole. `dropped` lists the orders in the
     file that are no longer in force, each with the reason. If the file is not what this device stored last under
@@ -49,19 +50,17 @@ class RulesInForce:
         path: Path,
         root: str,
         keys: tuple[TrustedKey, ...],
-        bundle_id: str,
-        policy: Policy,
+        recipe: Recipe,
         state: CommandState,
     ) -> None:
         self._file = OrdersFile(path, state)
         self._state = state
         self._root = root
         self._keys = keys
-        self._bundle_id = bundle_id
-        self._policy = policy
+        self._own_recipe = recipe
         self._orders: tuple[SignedOrder, ...] = ()
         self._changing = threading.Lock()
-        self.rules = Rules(armed=True, policy=policy)
+        self.rules = Rules(armed=True, recipe=recipe)
         self.dropped: tuple[str, ...] = ()
         self._load()
 
@@ -73,7 +72,7 @@ class RulesInForce:
         """
         with self._changing:
             orders = _without_replaced((*self._orders, SignedOrder(name=name, command=dict(command))))
-            rules = self._rules(orders, self.rules.bank)
+            rules = self._rules(orders, self.rules.recipe.bank)
             self._file.store(orders)
             self._orders, self.rules = orders, rules
 
@@ -82,13 +81,19 @@ class RulesInForce:
         with self._changing:
             self.rules = self._rules(self._orders, bank)
 
+    def problems(self) -> Problems:
+        """DISARMED while no part is inspected."""
+        return {FaultId.DISARMED: None if self.rules.armed else "until the command `arm`"}
+
     def _rules(self, orders: tuple[SignedOrder, ...], bank: BankInUse | None = None) -> Rules:
         """Apply the orders, in their order, to the policy of the bundle and its bank."""
-        policy = self._policy if bank is None else replace(self._policy, anomaly=bank.limit)
+        own = self._own_recipe
+        policy = own.policy if bank is None else replace(own.policy, anomaly=bank.limit)
         for order in orders:
             if order.name == "threshold":
-                policy = policy_with_thresholds(policy, self._bundle_id, _thresholds(order))
-        return Rules(armed=all(order.name != "disarm" for order in orders), policy=policy, bank=bank)
+                policy = policy_with_thresholds(policy, own.bundle.bundle_id, _thresholds(order))
+        armed = all(order.name != "disarm" for order in orders)
+        return Rules(armed=armed, recipe=replace(own, policy=policy, bank=bank))
 
     def _load(self) -> None:
         try:

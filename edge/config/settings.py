@@ -8,7 +8,7 @@ from pydantic import Field, SerializeAsAny, model_validator
 from pydantic_core import PydanticCustomError
 
 from edge.camera.source import CameraSettings
-from edge.contract.commands import CommandName
+from edge.contract.commands import ALLOWED_UNLESS_SET, CommandName
 from edge.contract.payloads import ReviewAction
 from edge.contract.topics import DeviceSettings
 from edge.engine.settings import EngineSettings
@@ -90,7 +90,7 @@ class CommandSettings(Section):
     """The commands that the plant may send; those that change decisions must also be signed."""
 
     allowed: tuple[CommandName, ...] = Field(
-        default=("status", "replay", "snapshot", "frame", "part-id", "label"),
+        default=ALLOWED_UNLESS_SET,
         title="Allowed",
         description="Commands that the device accepts; add arm, disarm and threshold (signed only) if they are needed",
     )

@@ -19,6 +19,8 @@ from edge.record import Record
 from edge.system.clock import unix_s_from_utc
 
 CommandName = Literal["status", "replay", "snapshot", "frame", "part-id", "label", "arm", "disarm", "threshold"]
+ALLOWED_UNLESS_SET: tuple[CommandName, ...] = ("status", "replay", "snapshot", "frame", "part-id", "label")
+"""The commands that a device accepts if its settings name none; never one that must be signed."""
 MAX_COMMAND_BYTES = 16_000
 MAX_PART_ID = 256
 """Maximum length of a part id in characters; a longer one is refused, because the result would cut it."""

@@ -16,7 +16,7 @@ from pydantic.alias_generators import to_camel
 
 from edge.bundle.manifest import Finite, Share
 from edge.contract.encoding import MAX_TEXT, clean_text
-from edge.faults import FAULTS, FaultId, Severity
+from edge.faults import FaultId, Severity
 from edge.messages import Authority, Decision, NotInspected, Verdict
 
 MAX_PAYLOAD_BYTES = 16_000
@@ -257,7 +257,7 @@ def event_from_fault(
     command: CommandRecord | None = None,
 ) -> Event:
     """The event for a fault, or for a `command`; `detail` is the specific text that the fault table does not have."""
-    fault = FAULTS[fault_id]
+    fault = fault_id.fault
     return Event(
         event_id=uuid4().hex,
         device=device,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import cached_property
 
 from edge.contract.encoding import clean_text, result_id, rounded_score
 from edge.contract.payloads import (
@@ -23,6 +22,7 @@ from edge.contract.payloads import (
 from edge.contract.topics import FRAME_HEATMAP, FRAME_IMAGE
 from edge.messages import Inspection, Scores, Timings, Verdict, Why
 from edge.policy import Policy
+from edge.recipe import Recipe
 
 _EVALUATIONS = {
     Verdict.PASS: ResultEvaluation.OK,
@@ -34,7 +34,7 @@ _EVALUATIONS = {
 
 @dataclass(frozen=True)
 class ResultContext:
-    """What all results have in common while the rules and the bundle stay the same.
+    """What all results of a device have in common.
 
     `root` is the root of the device's topics; `simulated` is True for frames replayed from files.
     """
@@ -42,25 +42,36 @@ class ResultContext:
     device: str
     epoch: str
     root: str
-    bundle: BundleRef
-    policy: Policy
     review_action: ReviewAction
     simulated: bool
 
-    @cached_property
-    def configuration_id(self) -> str:
-        """A short hash of everything besides the bundle that influences a verdict."""
-        policy = self.policy
-        types = [(rule.name, rule.limit.threshold, rule.authority) for rule in policy.types]
-        anomaly = policy.anomaly.threshold if policy.anomaly else None
-        bank_version = self.bundle.bank_version
-        deciding = json.dumps([types, anomaly, policy.audit_rate, self.review_action, bank_version])
-        return hashlib.sha256(deciding.encode()).hexdigest()[:16]
+
+def bundle_of_recipe(recipe: Recipe) -> BundleRef:
+    """The bundle and the version of its memory bank, as messages name them."""
+    manifest = recipe.bundle.manifest
+    return BundleRef(
+        id=recipe.bundle.bundle_id,
+        product=manifest.product,
+        version=manifest.version,
+        bank_version=recipe.bank_version,
+    )
 
 
-def result_from_inspection(inspection: Inspection, context: ResultContext, *, snapshot: bool = False) -> Result:
+def configuration_id(recipe: Recipe, review_action: ReviewAction) -> str:
+    """A short hash of everything besides the bundle that influences a verdict."""
+    policy = recipe.policy
+    types = [(rule.name, rule.limit.threshold, rule.authority) for rule in policy.types]
+    anomaly = policy.anomaly.threshold if policy.anomaly else None
+    deciding = json.dumps([types, anomaly, policy.audit_rate, review_action, recipe.bank_version])
+    return hashlib.sha256(deciding.encode()).hexdigest()[:16]
+
+
+def result_from_inspection(
+    inspection: Inspection, recipe: Recipe, context: ResultContext, *, snapshot: bool = False
+) -> Result:
     """The result message of an inspection; for a `snapshot` the frame is published whatever the verdict."""
-    trigger, decision, policy = inspection.trigger, inspection.decision, context.policy
+    trigger, decision, policy = inspection.trigger, inspection.decision, recipe.policy
+    bundle = bundle_of_recipe(recipe)
     identity = result_id(context.epoch, trigger.seq)
     inspected = decision.verdict is not Verdict.NOT_INSPECTED
     image = None
@@ -94,11 +105,11 @@ def result_from_inspection(inspection: Inspection, context: ResultContext, *, sn
         scores=_score_set(inspection.scores, policy),
         thresholds=threshold_set_from_policy(policy),
         authority={rule.name: rule.authority for rule in policy.types},
-        bundle=context.bundle,
+        bundle=bundle,
         image=image,
-        product_id=context.bundle.product,
-        internal_recipe_id=context.bundle.id,
-        internal_configuration_id=context.configuration_id,
+        product_id=bundle.product,
+        internal_recipe_id=bundle.id,
+        internal_configuration_id=configuration_id(recipe, context.review_action),
     )
 
 

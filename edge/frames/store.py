@@ -1,4 +1,4 @@
-"""The frame store: writes frames in its own thread, so that inspection never waits for the disk.
+"""The frame store: writes frames on a thread of its own, so that inspection never waits for the disk.
 
 Every inspected frame is kept for a while at model resolution. Frames of reviewed, rejected, audited and uninspected
 parts are also kept at full resolution (PNG, lossless). `files.py` manages the files and their quota.
@@ -8,40 +8,42 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from edge.contract.encoding import rounded_score
 from edge.contract.payloads import shows_frame
 from edge.errors import ProcunitError
+from edge.faults import FaultId
 from edge.frames.files import FrameFiles
 from edge.frames.heatmap import relevance_from_scores
-from edge.frames.image import (
-    Record,
-    frame_at_model_resolution,
-    png_from_pixels,
-    png_with_map,
-)
+from edge.frames.image import Record, frame_at_model_resolution, png_from_pixels, png_with_map
 from edge.frames.labels import NOBODY, Labeller, checked_label
 from edge.frames.pin_record import LabelEntry, check_key, entry_from_labeller
-from edge.frames.stored import KEPT, RING, UNSENT, StoredFrame, frame_name, part_hash
+from edge.frames.stored import KEPT, RING, UNSENT, Matches, OfPart, StoredFrame, frame_name, part_hash
 from edge.geometry import Geometry
 from edge.messages import Inspection, PinAnswer, PixelArray, Scores, Verdict
+from edge.queued_worker import QueuedWorker
 from edge.system.clock import utc_now
+from edge.worker import Problems, WorkerState
 
 FRAMES_CLOSE_S = 15.0
 """How long the queued frames may take at the end; those that are left then are not kept."""
 MAX_WAITING_BYTES = 64 << 20
 """Limit on pixels waiting for the disk; half of it for frames that are not published."""
+WRITE_DEADLINE_S = 10.0
+"""A frame that takes longer is a fault: the disk does not answer."""
+_NEXT_UNSENT_S = 0.2
+"""How long the question for the next frame waits for the disk, so that it does not hold up results."""
 
 _logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class _WaitingFrame:
+    """A frame until it is written; `labels` are those that came meanwhile."""
+
     result_id: str
     part: str | None
     name: str
@@ -50,45 +52,26 @@ class _WaitingFrame:
     inspected: bool
     record: Record
     scores: Scores | None
-
-
-class _OfPart(Protocol):
-    """A frame of a result and a part, stored or waiting."""
-
-    @property
-    def result_id(self) -> str:
-        """The result's id."""
-
-    @property
-    def part(self) -> str | None:
-        """The hash of the part's id."""
-
-
-_Matches = Callable[[_OfPart], bool]
+    labels: tuple[LabelEntry, ...] = ()
 
 
 class FrameStore:
-    """The newest frames within `quota_bytes`, at the resolution of a bundle's geometry.
-
-    While frames cannot be written as they should, `error` is the reason. `dropped` counts frames that came too fast.
+    """The newest frames within `quota_bytes`, at the resolution of a bundle's geometry; the `Worker` of the frames.
 
     Raises:
         ProcunitError: the folder cannot be created or read.
     """
 
+    name = "frames"
+    stop_s = FRAMES_CLOSE_S
+
     def __init__(
         self, directory: Path, quota_bytes: int, geometry: Geometry | None = None, bundle_id: str | None = None
     ) -> None:
-        self.error: Exception | None
-        self.dropped = 0
         self._geometry = geometry or Geometry()
         self._bundle_id = bundle_id
-        self._waiting_changed = threading.Condition()
-        self._waiting: deque[_WaitingFrame] = deque()
-        self._waiting_bytes = 0
-        self._being_written: _WaitingFrame | None = None
-        self._labels: dict[str, tuple[LabelEntry, ...]] = {}
-        self._closing = False
+        self._unwritten_lock = threading.Lock()
+        self._unwritten: dict[_WaitingFrame, None] = {}  # in the order of their coming
         self._files_lock = threading.Lock()
         try:
             self._files = FrameFiles(directory, quota_bytes)
@@ -98,9 +81,53 @@ class FrameStore:
                 where=str(directory),
                 remedy="Check its owner, its mode and its disk",
             ) from error
-        self.error = self._files.problem
-        self._writer = threading.Thread(target=self._write_loop, name="frames", daemon=True)
-        self._writer.start()
+        self._worker: QueuedWorker[_WaitingFrame] = QueuedWorker(
+            self.name,
+            "writing a frame",
+            self._write_and_label,
+            size=lambda waiting: waiting.pixels.nbytes,
+            limit=lambda waiting: MAX_WAITING_BYTES if waiting.shown else MAX_WAITING_BYTES // 2,
+            failed=FaultId.FRAMES_FAILED,
+            full=FaultId.FRAMES_DROPPED,
+            deadline_s=WRITE_DEADLINE_S,
+            stop_s=self.stop_s,
+        )
+
+    @property
+    def state(self) -> WorkerState:
+        """See `Worker`."""
+        return self._worker.state
+
+    @property
+    def dropped(self) -> int:
+        """Frames that are not kept, as they came too fast or were left at the end."""
+        return self._worker.dropped
+
+    @property
+    def error(self) -> Exception | None:
+        """Why frames are not written as they should be, or None."""
+        return self._worker.error or self._files.problem
+
+    def problems(self) -> Problems:
+        """See `Worker`."""
+        problems = self._worker.problems()
+        files = None if self._files.problem is None else str(self._files.problem)
+        return {**problems, FaultId.FRAMES_FAILED: problems[FaultId.FRAMES_FAILED] or files}
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._worker.start()
+
+    def stop(self) -> bool:
+        """Write the queued frames and end; those that are not written within `stop_s` are dropped."""
+        return self._worker.stop()
+
+    def __enter__(self) -> FrameStore:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def put(self, inspection: Inspection, result_id: str, *, snapshot: bool = False) -> bool:
         """Queue the frame of an inspection for writing; returns at once, False if it has none or the queue is full.
@@ -121,20 +148,20 @@ class FrameStore:
             _record(inspection, result_id, self._bundle_id),
             inspection.scores if shown else None,
         )
-        limit_bytes = MAX_WAITING_BYTES if shown else MAX_WAITING_BYTES // 2
-        with self._waiting_changed:
-            if self._waiting_bytes and self._waiting_bytes + frame.pixels.nbytes > limit_bytes:
-                self.dropped += 1
-                return False
-            self._waiting.append(waiting)
-            self._waiting_bytes += frame.pixels.nbytes
-            self._waiting_changed.notify_all()
-        return True
+        with self._unwritten_lock:
+            taken = self._worker.put(waiting)
+            if taken:
+                self._unwritten[waiting] = None
+        return taken
 
     def next_unsent(self) -> StoredFrame | None:
-        """The oldest frame still to be published, or None."""
-        with self._files_lock:
+        """The oldest frame still to be published, or None; None, too, while the disk holds up the writing of one."""
+        if not self._files_lock.acquire(timeout=_NEXT_UNSENT_S):
+            return None
+        try:
             return self._files.next_unsent()
+        finally:
+            self._files_lock.release()
 
     def mark_sent(self, frame: StoredFrame) -> None:
         """Mark a frame as published (or as impossible to publish); its file is kept."""
@@ -173,55 +200,30 @@ class FrameStore:
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until every queued frame is written or given up; False after the timeout."""
-        with self._waiting_changed:
-            return self._waiting_changed.wait_for(lambda: self._waiting_bytes == 0, timeout_s)
+        return self._worker.flush(timeout_s)
 
-    def close(self) -> None:
-        """Write the queued frames and end the thread; what takes longer than `FRAMES_CLOSE_S` is given up."""
-        with self._waiting_changed:
-            self._closing = True
-            self._waiting_changed.notify_all()
-        self._writer.join(FRAMES_CLOSE_S)
-        with self._waiting_changed:
-            left = len(self._waiting)
-            self._waiting.clear()
-        if left:
-            self.dropped += left
-            _logger.warning("%d frames could not be written within %.0f s and are not kept", left, FRAMES_CLOSE_S)
-
-    def __enter__(self) -> FrameStore:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _pin(self, label: str, labeller: Labeller, matches: _Matches) -> PinAnswer:
+    def _pin(self, label: str, labeller: Labeller, matches: Matches) -> PinAnswer:
         entry = entry_from_labeller(checked_label(label), labeller, utc_now())
-        with self._waiting_changed:
-            parts = {frame.part for frame in self._not_written if matches(frame)}
+        with self._unwritten_lock:
+            parts = {frame.part for frame in self._unwritten if matches(frame)}
         with self._files_lock:
             parts |= {frame.part for frame in self._files.matching(matches)}
 
-            def of_part(frame: _OfPart) -> bool:
+            def of_part(frame: OfPart) -> bool:
                 return matches(frame) or (frame.part is not None and frame.part in parts)
 
             check_key(entry, self._files.pinned_with(of_part))
-        with self._waiting_changed:
-            labelled = [frame for frame in self._not_written if frame.result_id in self._labels and of_part(frame)]
-            check_key(entry, [(frame.result_id, self._labels[frame.result_id][-1].label) for frame in labelled])
-            coming = [frame for frame in self._not_written if matches(frame)]
+        with self._unwritten_lock:
+            labelled = [frame for frame in self._unwritten if frame.labels and of_part(frame)]
+            check_key(entry, [(frame.result_id, frame.labels[-1].label) for frame in labelled])
+            coming = [frame for frame in self._unwritten if matches(frame)]
             for frame in coming:
-                self._labels[frame.result_id] = (*self._labels.get(frame.result_id, ()), entry)
+                frame.labels = (*frame.labels, entry)
         pinned, no_room = self._pin_stored(matches, (entry,), {frame.result_id for frame in coming})
         return PinAnswer(pinned, len(coming), no_room)
 
-    @property
-    def _not_written(self) -> list[_WaitingFrame]:
-        """The frames that are waiting or being written; the caller holds the lock."""
-        return [*([self._being_written] if self._being_written else []), *self._waiting]
-
     def _pin_stored(
-        self, matches: _Matches, entries: tuple[LabelEntry, ...], coming: Collection[str] = ()
+        self, matches: Matches, entries: tuple[LabelEntry, ...], coming: Collection[str] = ()
     ) -> tuple[int, int]:
         """Pin stored frames, but for those that are coming; returns how many were, and how many had no room."""
         pinned = no_room = 0
@@ -241,29 +243,14 @@ class FrameStore:
                 ) from error
         return pinned, no_room
 
-    def _write_loop(self) -> None:
-        while (waiting := self._next_waiting()) is not None:
-            try:
-                self._write(waiting)
-                self.error = self._files.problem
-            except Exception as error:
-                if self.error is None:
-                    _logger.exception("frame %s cannot be written", waiting.name)
-                self.error = error
-            with self._waiting_changed:
-                self._being_written = None
-                entries = self._labels.pop(waiting.result_id, None)
-            if entries is not None:
-                self._pin_late(waiting.result_id, entries)
-            with self._waiting_changed:
-                self._waiting_bytes -= waiting.pixels.nbytes
-                self._waiting_changed.notify_all()
-
-    def _next_waiting(self) -> _WaitingFrame | None:
-        with self._waiting_changed:
-            self._waiting_changed.wait_for(lambda: self._waiting or self._closing)
-            self._being_written = self._waiting.popleft() if self._waiting else None
-            return self._being_written
+    def _write_and_label(self, waiting: _WaitingFrame) -> None:
+        try:
+            self._write(waiting)
+        finally:
+            with self._unwritten_lock:
+                del self._unwritten[waiting]  # from now on a label finds its files
+            if waiting.labels:
+                self._pin_late(waiting.result_id, waiting.labels)
 
     def _write(self, waiting: _WaitingFrame) -> None:
         files: list[tuple[str, PixelArray]] = []

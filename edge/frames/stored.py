@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from typing import Protocol
 
 from edge.contract.encoding import clean_text
 from edge.contract.payloads import SHOWN_VERDICTS
@@ -46,6 +48,22 @@ class StoredFrame:
     def pinned(self) -> bool:
         """Whether a label keeps it for the next training."""
         return self.worth is Worth.PINNED
+
+
+class OfPart(Protocol):
+    """A frame of a result and a part, stored or waiting."""
+
+    @property
+    def result_id(self) -> str:
+        """The result's id."""
+
+    @property
+    def part(self) -> str | None:
+        """The hash of the part's id."""
+
+
+Matches = Callable[[OfPart], bool]
+"""Whether a frame is meant."""
 
 
 def part_hash(part_id: str) -> str:

@@ -9,6 +9,7 @@ from edge.commands.rules_in_force import RulesInForce
 from edge.errors import ProcunitError
 from edge.fault_board import FaultBoard
 from edge.faults import FaultId
+from edge.worker import Problems
 
 _logger = logging.getLogger(__name__)
 
@@ -16,7 +17,7 @@ _logger = logging.getLogger(__name__)
 class BankWatch:
     """Watches the bank store and passes a new version to the inspection through the rules in force.
 
-    The main thread calls `look` often. `problem` names the refused version and the reason, or is None.
+    The main thread calls `problems`, and so `look`, often.
     """
 
     def __init__(self, store: BankStore, rules_in_force: RulesInForce, board: FaultBoard) -> None:
@@ -24,7 +25,7 @@ class BankWatch:
         self._rules_in_force = rules_in_force
         self._board = board
         self._stamp: Stamp = None
-        self.problem: str | None = None
+        self._problem: str | None = None
 
     def look(self) -> None:
         """Put a changed version into use; if it is refused, the version before stays in use."""
@@ -33,18 +34,23 @@ class BankWatch:
             return
         self._stamp = stamp
         usable = self._store.latest_usable()
-        self.problem = "; ".join(usable.refused) or None
+        self._problem = "; ".join(usable.refused) or None
         self._use(usable)
 
+    def problems(self) -> Problems:
+        """Look, and return BANK_REFUSED with the refused version and the reason."""
+        self.look()
+        return {FaultId.BANK_REFUSED: self._problem}
+
     def _use(self, usable: UsableVersion) -> None:
-        current = self._rules_in_force.rules.bank
+        current = self._rules_in_force.rules.recipe.bank
         version = 0 if usable.delta is None else usable.delta.record.version
         if version == (0 if current is None else current.version):
             return
         try:
             bank = self._store.in_use(usable)
         except ProcunitError as error:
-            self.problem = str(error)
+            self._problem = str(error)
             return
         self._rules_in_force.use_bank(bank)
         self._board.end(FaultId.BANK_CHANGED)

@@ -18,6 +18,7 @@ from edge.faults import FaultId
 from edge.line.trigger_queue import TriggerQueue
 from edge.messages import Frame, NotInspected, Trigger
 from edge.outbox.outbox import Outbox
+from edge.worker import Problems, WorkerState
 
 MAX_MISSED = 10_000
 """Missed parts get one result each up to this many; a larger jump of the counter is reported as one event."""
@@ -37,6 +38,9 @@ class Capture:
     does not apply to a self-paced source.
     """
 
+    name = "capture"
+    stop_s = 5.0
+
     def __init__(
         self, open_camera: OpenCamera, outbox: Outbox, trigger_queue: TriggerQueue, board: FaultBoard, deadline_s: float
     ) -> None:
@@ -49,12 +53,9 @@ class Capture:
         self._last_counter = outbox.last_counter()
         self._stopping = threading.Event()
         self._source: FrameSource | None = None
-        self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         self._refuses_parts = False
-        self.ended = False
-        """True once the source has reported that no part will follow."""
-        self.problem = ""
-        """Why the thread failed; the camera is not the reason."""
+        self._failed = False
 
     def open(self) -> None:
         """Open the camera for the first time, before `start`; if it does not answer, the thread tries again.
@@ -72,20 +73,37 @@ class Capture:
         self._thread.start()
 
     @property
-    def running(self) -> bool:
-        """True while the thread runs."""
-        return self._thread.is_alive()
+    def state(self) -> WorkerState:
+        """See `Worker`."""
+        if self._thread.is_alive():
+            return WorkerState.RUNNING
+        if self._thread.ident is None:
+            return WorkerState.WAITING
+        return WorkerState.FAILED if self._failed else WorkerState.ENDED
 
-    def stop(self, timeout_s: float) -> bool:
-        """Stop the thread and close the camera; False if that took longer than `timeout_s`."""
+    def problems(self) -> Problems:
+        """None of its own: what goes wrong with the camera is reported when it happens."""
+        return {}
+
+    def stop(self) -> bool:
+        """Stop the thread and close the camera and the trigger queue; False if that took longer than `stop_s`."""
         self._stopping.set()
         if self._thread.ident is not None:
-            self._thread.join(timeout_s)
+            self._thread.join(self.stop_s)
         elif self._source is not None:
             self._source.close()
+        self._trigger_queue.close()
+        if self._thread.is_alive():
+            _logger.error("the camera did not close within %.0f s; stopping without it", self.stop_s)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        try:
+            self._take_parts_until_the_end()
+        finally:
+            self._trigger_queue.close()
+
+    def _take_parts_until_the_end(self) -> None:
         pause_s = _FIRST_PAUSE_S
         while not self._stopping.is_set():
             counter = self._last_counter
@@ -93,13 +111,13 @@ class Capture:
                 self._take_parts()
             except SourceEnded:
                 self._board.report(FaultId.CAMERA_ENDED, f"part {self._last_counter or 0} was the last one")
-                self.ended = True
                 return
             except CameraError as error:
                 self._board.report(FaultId.CAMERA_FAILED, str(error))
             except Exception as error:  # not the camera (`_driver_call`): the supervisor ends the program
                 _logger.exception("the capture thread failed")
-                self.problem = f"{type(error).__name__}: {error}"
+                self._failed = True
+                self._board.report(FaultId.THREAD_FAILED, f"{self.name}: {type(error).__name__}: {error}")
                 return
             pause_s = _FIRST_PAUSE_S if self._last_counter != counter else min(2 * pause_s, _LONGEST_PAUSE_S)
             self._stopping.wait(pause_s)

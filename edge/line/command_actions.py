@@ -5,8 +5,7 @@ from __future__ import annotations
 from edge.commands.rules_in_force import RulesInForce
 from edge.commands.table import DeviceActions
 from edge.contract.commands import DeviceReport, LabelArgs
-from edge.contract.payloads import BundleRef
-from edge.contract.results import threshold_set_from_policy
+from edge.contract.results import bundle_of_recipe, threshold_set_from_policy
 from edge.errors import ProcunitError
 from edge.fault_board import FaultBoard
 from edge.frames.labels import Labeller, known_label
@@ -29,19 +28,17 @@ def actions_of_line(
     rules_in_force: RulesInForce,
     part_ids: PartIds,
     metrics: DeviceMetrics,
-    bundle: BundleRef,
 ) -> DeviceActions:
     """The actions of one line; each is called by the commands thread while the line runs."""
 
     def report() -> DeviceReport:
         rules = rules_in_force.rules
-        version = 0 if rules.bank is None else rules.bank.version
         return DeviceReport(
             status=publisher.status,
             armed=rules.armed,
             faults=board.active(),
-            bundle=bundle.model_copy(update={"bank_version": version}),
-            thresholds=threshold_set_from_policy(rules.policy),
+            bundle=bundle_of_recipe(rules.recipe),
+            thresholds=threshold_set_from_policy(rules.recipe.policy),
             metrics=metrics.read(),
         )
 
@@ -51,7 +48,7 @@ def actions_of_line(
         inspector.show_next()
 
     def label(args: LabelArgs, labeller: Labeller) -> PinAnswer:
-        types = tuple(rule.name for rule in rules_in_force.rules.policy.types)
+        types = tuple(rule.name for rule in rules_in_force.rules.recipe.policy.types)
         name = known_label(args.label, types, new_type=args.new_type)
         if args.part_id is not None:
             return frames.pin_part(args.part_id, name, labeller)
@@ -59,7 +56,7 @@ def actions_of_line(
 
     return DeviceActions(
         report=report,
-        replay=outbox.replay,
+        replay=outbox.replays.ask,
         snapshot=snapshot,
         resend_frame=frames.resend,
         claim_part_id=part_ids.claim,

@@ -63,7 +63,6 @@ class EngineKeeper:
         self._engine_opener = engine_opener
         self._beat = beat
         self._engine: Engine | None = None
-        self._bank: NDArray[np.float32] | None = None
         self._losses: deque[float] = deque(maxlen=MAX_LOSSES)
         self._cancelled = threading.Event()
         self.lost = False
@@ -96,8 +95,6 @@ class EngineKeeper:
             raise
         self._engine, self.lost = chosen.engine, False
         self._report_choice(chosen)
-        if self._bank is not None:
-            chosen.engine.swap_bank(self._bank)
         self._beat()
 
     def renew(self) -> None:
@@ -123,15 +120,16 @@ class EngineKeeper:
             raise
 
     def swap_bank(self, bank: NDArray[np.float32]) -> None:
-        """See `Engine.swap_bank`; the bank [M, D + 1] is kept for engines that are opened later.
+        """See `Engine.swap_bank`; sets `lost` if the accelerator fails. An engine opened later has the bundle's bank.
 
-        If the accelerator fails meanwhile, `lost` is set and `renew` loads the bank.
+        Raises:
+            EngineLostError: the accelerator failed.
         """
         try:
             self._opened.swap_bank(bank)
         except EngineLostError as error:
             self._lose(error)
-        self._bank = bank
+            raise
 
     def close(self) -> None:
         """Release the engine, if there is one."""

@@ -14,7 +14,6 @@ from edge.commands.command_state import CommandState
 from edge.commands.desk import CommandDesk
 from edge.commands.rules_in_force import RulesInForce
 from edge.config.settings import Settings
-from edge.contract.payloads import BundleRef
 from edge.contract.results import ResultContext
 from edge.contract.topics import root_from_device
 from edge.engine.choice import OpenEngine
@@ -28,14 +27,16 @@ from edge.line.engine_keeper import EngineKeeper
 from edge.line.inspector import Inspector
 from edge.line.metrics import DeviceMetrics
 from edge.line.part_ids import PartIds
+from edge.line.sinks import FrameSink, OutboxSink
 from edge.line.trigger_queue import TriggerQueue
 from edge.mqtt.inlet import CommandInlet, Incoming
 from edge.mqtt.publisher import Publisher
 from edge.outbox.outbox import Outbox
-from edge.pipeline import Pipeline
 from edge.policy import policy_from_manifest
+from edge.recipe import recipe_from_bundle
 from edge.state_dir import COMMAND_STATE_FILE, ENGINES_FOLDER, ORDERS_FILE
 from edge.system.service_manager import Heartbeat
+from edge.worker import Watched, Worker
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,6 @@ class Line:
     outbox: Outbox
     frames: FrameStore
     board: FaultBoard
-    trigger_queue: TriggerQueue
     capture: Capture
     inspector: Inspector
     commands: CommandInlet
@@ -53,6 +53,21 @@ class Line:
     rules_in_force: RulesInForce
     metrics: DeviceMetrics
     bank_watch: BankWatch | None
+
+    @property
+    def workers(self) -> tuple[Worker, ...]:
+        """Every thread but the main one, in the order of the data, in which they stop; they start in reverse."""
+        return self.capture, self.inspector, self.commands, self.publisher, self.frames, self.outbox
+
+    @property
+    def watched(self) -> tuple[Watched, ...]:
+        """Everything whose problems become faults."""
+        return *self.workers, self.rules_in_force, *((self.bank_watch,) if self.bank_watch is not None else ())
+
+    @property
+    def stop_s(self) -> float:
+        """The longest stop, every worker at its limit; the unit's TimeoutStopSec is longer."""
+        return sum(worker.stop_s for worker in self.workers)
 
 
 def line_from_settings(
@@ -71,34 +86,31 @@ def line_from_settings(
     """
     camera_type = camera_type_from_kind(settings.camera.kind)
     device, root, manifest = settings.device.device, root_from_device(settings.device), bundle.manifest
-    policy = policy_from_manifest(manifest, demo_key=bundle.signed_by.demo, audit_rate=settings.policy.audit_rate)
     context = ResultContext(
         device=device,
         epoch=outbox.epoch,
         root=root,
-        bundle=BundleRef(id=bundle.bundle_id, product=manifest.product, version=manifest.version),
-        policy=policy,
         review_action=settings.policy.review_action,
         simulated=camera_type.simulated,
     )
-    command_keys = keys_for_commands(keys, demo_bundle=bundle.signed_by.demo)
-    command_state = CommandState(settings.state_dir / COMMAND_STATE_FILE)
-    orders_path = settings.state_dir / ORDERS_FILE
-    rules_in_force = RulesInForce(orders_path, root, command_keys, bundle.bundle_id, policy, command_state)
-    if rules_in_force.dropped:
-        board.report(FaultId.ORDER_DROPPED, "; ".join(rules_in_force.dropped))
-    bank_watch = _bank_watch(settings, bundle, keys, rules_in_force, board)
     trigger_queue, heartbeat = TriggerQueue(settings.inspection.frame_slots), Heartbeat()
     cache_dir = settings.state_dir / ENGINES_FOLDER
     keeper = EngineKeeper(bundle, settings.engine, cache_dir, board, engine_opener, heartbeat.beat)
-    pipeline, part_ids = Pipeline(keeper, manifest.geometry, policy), PartIds(outbox.last_counter())
+    policy = policy_from_manifest(manifest, demo_key=bundle.signed_by.demo, audit_rate=settings.policy.audit_rate)
+    recipe = recipe_from_bundle(bundle, policy, keeper)
+    command_keys = keys_for_commands(keys, demo_bundle=bundle.signed_by.demo)
+    command_state = CommandState(settings.state_dir / COMMAND_STATE_FILE)
+    orders_path = settings.state_dir / ORDERS_FILE
+    rules_in_force = RulesInForce(orders_path, root, command_keys, recipe, command_state)
+    if rules_in_force.dropped:
+        board.report(FaultId.ORDER_DROPPED, "; ".join(rules_in_force.dropped))
+    bank_watch = _bank_watch(settings, bundle, keys, rules_in_force, board)
+    part_ids = PartIds(outbox.last_counter())
     inspector = Inspector(
         keeper,
-        pipeline,
         context,
         trigger_queue,
-        outbox,
-        frames,
+        (OutboxSink(outbox), FrameSink(frames)),
         board,
         heartbeat,
         rules_in_force=rules_in_force,
@@ -135,7 +147,6 @@ def line_from_settings(
             rules_in_force=rules_in_force,
             part_ids=part_ids,
             metrics=metrics,
-            bundle=context.bundle,
         ),
         audit=AuditLog(outbox.put_event, device=device, epoch=outbox.epoch),
     )
@@ -150,7 +161,6 @@ def line_from_settings(
         outbox,
         frames,
         board,
-        trigger_queue,
         capture,
         inspector,
         commands,

@@ -1,27 +1,27 @@
-"""The main thread while the line runs: reports faults, feeds the watchdog, publishes status and metrics, stops."""
+"""The main thread while the line runs: reports faults, feeds the watchdog, publishes status and metrics, stops.
+
+It knows no worker by heart: whatever `Line.watched` calls a problem becomes a fault, and the state of a worker of
+`Line.workers` may be a reason to stop.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable
 from enum import Enum
 
-from edge.contract.payloads import bytes_from_payload
 from edge.faults import FaultId
 from edge.line.engine_keeper import Activity
 from edge.line.line import Line
-from edge.outbox.disk_space import retention_s
 from edge.system.service_manager import ServiceNotifier, WatchdogFeeder
 from edge.system.stop_signals import StopSignals
+from edge.worker import Problems, Watched, WorkerState
 
 START_STEP_S = 120.0
 """While the engine is made: the time that the service manager allows from one sign of progress to the next."""
 RETRY_PAUSE_S = 60.0
 """Pause before the restart of a device without an engine: time to read why, and builds are not repeated at once."""
-
-METRICS_INTERVAL_S = 10.0
-RATE_KNOWN_S = 60.0
-"""After this long the rate of the line is known, and thus how long results are kept."""
 
 _START_POLL_S = 0.1
 _logger = logging.getLogger(__name__)
@@ -43,19 +43,15 @@ class Supervisor:
         self._notifier = notifier
         self._feeder = WatchdogFeeder(notifier, line.inspector.heartbeat)
         self._status = ""
-        self._metrics_due_s = time.monotonic()
-        self._running_since_s: float | None = None
-        self._frames_dropped = 0
 
     def wait_for_engine(self, signals: StopSignals) -> Reason | None:
         """Report the progress of the engine until it is ready (None), or until the daemon must stop."""
         reported: Activity | None = None
-        inspector = self._line.inspector
-        while inspector.running:
-            if inspector.ready:
+        while self._reason_to_stop() is None:
+            activity = self._line.inspector.activity
+            if activity is None:
                 self._line.publisher.set_activity(None)
                 return None
-            activity = inspector.keeper.activity
             if activity != reported:
                 self._report_activity(activity)
                 reported = activity
@@ -73,24 +69,25 @@ class Supervisor:
 
     def run(self, signals: StopSignals) -> Reason:
         """Supervise until the daemon must stop."""
-        line = self._line
-        self._running_since_s = time.monotonic()
+        since_monotonic_s = time.monotonic()
         while not signals.wait(self._feeder.interval_s):
             self._feeder.feed()
             self._watch()
             self._report_status()
-            self._log_retention_once()
-            if line.inspector.failed or line.outbox.ended:
-                self._watch()  # what ended it, for the last status
-                return Reason.FAILURE
-            if line.capture.ended:
-                line.trigger_queue.close()
-                if not line.inspector.running:  # it may have failed since it was asked above
-                    return Reason.FAILURE if line.inspector.failed else Reason.END_OF_REPLAY
-            elif not line.capture.running:
-                line.board.report(FaultId.THREAD_FAILED, f"capture: {line.capture.problem}")
-                return Reason.FAILURE
+            self._line.metrics.log_retention_once(time.monotonic() - since_monotonic_s)
+            reason = self._reason_to_stop()
+            if reason is not None:
+                return reason
         return Reason.SIGNAL
+
+    def _reason_to_stop(self) -> Reason | None:
+        """FAILURE if a worker has failed; the end of the replay once every part has its verdict."""
+        failed = [worker.name for worker in self._line.workers if worker.state is WorkerState.FAILED]
+        if failed:
+            self._watch()  # what ended it, for the last status
+            _logger.error("a thread cannot go on: %s", ", ".join(failed))
+            return Reason.FAILURE
+        return Reason.END_OF_REPLAY if self._line.inspector.state is WorkerState.ENDED else None
 
     def _report_activity(self, activity: Activity) -> None:
         share = "" if activity.progress is None else f" ({activity.progress:.0%})"
@@ -99,49 +96,28 @@ class Supervisor:
         self._line.publisher.set_activity(activity.text, fraction)
 
     def _watch(self) -> None:
-        """Turn the states of the other threads into faults, and publish metrics when they are due."""
-        bank_watch = self._line.bank_watch
-        if bank_watch is not None:
-            bank_watch.look()
-        for fault_id, problem in (
-            (FaultId.OUTBOX_FAILED, self._line.outbox.error),
-            (FaultId.FRAMES_FAILED, self._line.frames.error),
-            (FaultId.DISK_LOW, self._line.outbox.shortage),
-            *self._line.publisher.problems().items(),
-            *self._line.commands.problems().items(),
-            (FaultId.BANK_REFUSED, bank_watch and bank_watch.problem),
-            (FaultId.DISARMED, None if self._line.rules_in_force.rules.armed else "until the command `arm`"),
-        ):
+        """Turn problems into faults, and publish metrics when they are due."""
+        board = self._line.board
+        for fault_id, problem in merged_problems(self._line.watched).items():
             if problem is None:
-                self._line.board.end(fault_id)
+                board.end(fault_id)
             else:
-                self._line.board.report(fault_id, str(problem))
-        dropped = self._line.frames.dropped
-        if dropped != self._frames_dropped:
-            self._frames_dropped = dropped
-            self._line.board.report(FaultId.FRAMES_DROPPED, f"{dropped} since the start")
-        self._line.board.end_quiet()
-        now_s = time.monotonic()
-        if now_s >= self._metrics_due_s:
-            self._metrics_due_s = now_s + METRICS_INTERVAL_S
-            self._line.publisher.offer_metrics(bytes_from_payload(self._line.metrics.read()))
-
-    def _log_retention_once(self) -> None:
-        """Log once for how long results are kept at the rate of this line."""
-        parts = sum(self._line.inspector.verdicts.values())
-        if self._running_since_s is None or not parts:
-            return
-        running_s = time.monotonic() - self._running_since_s
-        if running_s >= RATE_KNOWN_S:
-            kept_s = retention_s(parts / running_s, self._line.inspector.result_bytes)
-            rate = f"{parts / running_s:.2g} parts per second"
-            _logger.info("at %s, acknowledged results are kept for %.1f days for a replay", rate, kept_s / 86_400)
-            self._running_since_s = None
+                board.report(fault_id, problem)
+        board.end_quiet()
+        self._line.metrics.publish_when_due()
 
     def _report_status(self) -> None:
-        parts = sum(self._line.inspector.verdicts.values())
         faults = ", ".join(fault_id.value for fault_id in self._line.board.active()) or "none"
-        status = f"{parts} parts since the start, {self._line.outbox.backlog()} messages to send; faults: {faults}"
+        status = f"{self._line.metrics.in_short()}; faults: {faults}"
         if status != self._status:
             self._notifier.status(status)
         self._status = status
+
+
+def merged_problems(watched: Iterable[Watched]) -> Problems:
+    """The problems of all; a fault that several can have is over when none of them has it."""
+    texts: dict[FaultId, list[str]] = {}
+    for one in watched:
+        for fault_id, problem in one.problems().items():
+            texts.setdefault(fault_id, []).extend([] if problem is None else [problem])
+    return {fault_id: "; ".join(dict.fromkeys(told)) or None for fault_id, told in texts.items()}

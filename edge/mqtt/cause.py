@@ -6,7 +6,7 @@ import logging
 import time
 
 from edge.fault_board import put_event
-from edge.faults import FAULTS, FaultId
+from edge.faults import FaultId
 from edge.frames.store import FrameStore
 from edge.frames.stored import StoredFrame
 from edge.mqtt.across_connections import AcrossConnections
@@ -24,7 +24,7 @@ _logger = logging.getLogger(__name__)
 
 def report(outbox: Outbox, device: str, fault_id: FaultId, detail: str) -> None:
     """Log a fault of the connection and store an event about it."""
-    fault = FAULTS[fault_id]
+    fault = fault_id.fault
     _logger.warning("%s: %s (%s) %s", fault_id.value, fault.text, detail, fault.action)
     put_event(outbox, device, fault_id, detail)
 

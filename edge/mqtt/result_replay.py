@@ -29,7 +29,7 @@ class ResultReplay:
     def next(self) -> StoredMessage | None:
         """The next result to send again, which counts as in flight from now on; None if there is none."""
         if not self._page:
-            self._page.extend(self._outbox.replayed(self._last, _PAGE))
+            self._page.extend(self._outbox.replays.page(self._last, _PAGE))
         if not self._page:
             if self._last is not None and not self._in_flight:
                 self._outbox.flush(FLUSH_S)  # the next replay may get the id of the finished one
@@ -48,4 +48,4 @@ class ResultReplay:
         while self._in_flight and self._in_flight[0].done:
             last_done = self._in_flight.popleft().message
         if last_done is not None:
-            self._outbox.acknowledge_replayed(last_done)
+            self._outbox.replays.acknowledge(last_done)

@@ -2,9 +2,9 @@
 
 SQLite in WAL mode with synchronous=FULL: committed data survives SIGKILL and a power cut. One thread writes
 (`writer.py`), so that callers never wait. The transaction that stores a result deletes its trigger's journal row: at
-any moment a journalled trigger is either open or has exactly one result. Acknowledged messages are kept for a replay;
-those that a broker refused are kept until it takes them (`refused_messages.py`), and longer than acknowledged ones
-(`disk_space.py`).
+any moment a journalled trigger is either open or has exactly one result. Acknowledged messages are kept for a replay
+(`replays.py`); those that a broker refused are kept until it takes them (`refused_messages.py`), and longer than
+acknowledged ones (`disk_space.py`).
 """
 
 from __future__ import annotations
@@ -13,25 +13,24 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edge.errors import ProcunitError
+from edge.faults import FaultId
 from edge.messages import Trigger
 from edge.outbox import changes
 from edge.outbox.command_memory import CommandMemory
 from edge.outbox.database import open_database
-from edge.outbox.refused_messages import IS_TOO_LARGE, RefusedMessages
+from edge.outbox.refused_messages import RefusedMessages
+from edge.outbox.replays import Replays
 from edge.outbox.running_time import RunningTime
-from edge.outbox.writer import OutboxEndedError, OutboxWriter, Write
+from edge.outbox.writer import OutboxWriter
 from edge.system.clock import utc_now
+from edge.worker import Problems, WorkerState
 
-MAX_REPLAYS = 16
-"""Limit on waiting replays."""
 CLOSE_S = 5.0
 """How long the last commit may take before the outbox is left as it is."""
 
@@ -82,15 +81,19 @@ class OpenTrigger:
 
 
 class Outbox:
-    """The database of triggers and messages; one process owns it, any of its threads may call.
+    """The database of triggers and messages; one process owns it, any of its threads may call. A `Worker`.
 
-    `epoch` is a random name, new whenever the database is created: (epoch, seq) identifies a result for ever.
-    `set_aside` is the path to which a damaged database was moved, or None. `wakeup` is set when there is something new
-    to send. `command_memory` remembers signed commands in the same database; `refused` are the quarantined messages.
+    Changes may be handed in before `start`; the thread commits them. `epoch` is a random name, new whenever the
+    database is created: (epoch, seq) identifies a result for ever. `set_aside` is the path to which a damaged database
+    was moved, or None. `wakeup` is set when there is something new to send. `command_memory` remembers signed commands
+    in the same database; `refused` are the quarantined messages, `replays` the results to be sent again.
 
     Raises:
         ProcunitError: the database cannot be opened, was made by another version, or another process owns it.
     """
+
+    name = "outbox"
+    stop_s = CLOSE_S
 
     def __init__(self, path: Path) -> None:
         self.wakeup = threading.Event()
@@ -106,6 +109,7 @@ class Outbox:
         self.refused = RefusedMessages(
             self._read, self._writer, partial(self._message, replay_id=None), self._running_time.now_s
         )
+        self.replays = Replays(self.epoch, self._read, self._writer, self._message, lambda: self.error)
 
     @property
     def error(self) -> Exception | None:
@@ -119,7 +123,7 @@ class Outbox:
 
     @property
     def unstored(self) -> int:
-        """Verdicts that are only in memory; after `close` the verdicts that are lost."""
+        """Verdicts that are only in memory; after `stop` the verdicts that are lost."""
         return self._writer.unstored
 
     @property
@@ -197,11 +201,11 @@ class Outbox:
     def acknowledge(self, message_ids: Sequence[int]) -> None:
         """Mark messages as acknowledged by the broker; returns at once."""
         now_s = self._running_time.now_s()
-        self._note(partial(changes.settle, [("acknowledged", None, now_s, row) for row in message_ids]))
+        self._writer.note(partial(changes.settle, [("acknowledged", None, now_s, row) for row in message_ids]))
 
     def quarantine(self, message_id: int, reason: str) -> None:
         """Set a message aside that the broker refuses; it is kept with the reason (`refused`). Returns at once."""
-        self._note(partial(changes.settle, [("quarantined", reason, self._running_time.now_s(), message_id)]))
+        self._writer.note(partial(changes.settle, [("quarantined", reason, self._running_time.now_s(), message_id)]))
 
     def newest_id(self) -> int:
         """The highest message id so far; messages stored later have higher ids, whatever the clock does."""
@@ -215,90 +219,47 @@ class Outbox:
         """Number of messages still to be sent, without those of a replay."""
         return self._writer.backlog
 
-    def replay(self, epoch: str, first_seq: int, last_seq: int) -> int:
-        """Send results from `first_seq` to `last_seq` again, after all new messages, also those refused before.
+    def start(self) -> None:
+        """Start the thread that writes."""
+        self._writer.start()
 
-        Returns how many results will be sent: those stored, but for those that are too large for the broker. The replay
-        continues after a restart.
+    @property
+    def state(self) -> WorkerState:
+        """See `Worker`."""
+        if not self._writer.started:
+            return WorkerState.WAITING
+        if not self.ended:
+            return WorkerState.RUNNING
+        return WorkerState.ENDED if self._closed else WorkerState.FAILED
 
-        Raises:
-            ProcunitError: the epoch is another one, the range is empty, too many replays wait, or the disk fails.
-        """
-        if self.error is not None:
-            raise ProcunitError(f"the disk fails: {self.error}", remedy="Ask again when `outbox_failed` is over")
-        if epoch != self.epoch:
-            raise ProcunitError(f"epoch {epoch} is not stored here", remedy=f"Ask for results of epoch {self.epoch}")
-        if first_seq > last_seq:
-            raise ProcunitError(f"{first_seq} to {last_seq} is no range", remedy="Name the lower number first")
-        if self._read("SELECT COUNT(*) FROM replays")[0][0] >= MAX_REPLAYS:
-            raise ProcunitError(f"{MAX_REPLAYS} replays wait already", remedy="Ask again when they are finished")
-        within = f"FROM messages WHERE kind = 'result' AND seq BETWEEN ? AND ? AND NOT {IS_TOO_LARGE}"
-        stored, last_stored = self._read(f"SELECT COUNT(*), MAX(seq) {within}", (first_seq, last_seq))[0]
-        if stored:
-            self._writer.hand_in(partial(changes.start_replay, first_seq, last_stored))
-        return int(stored)
+    def problems(self) -> Problems:
+        """See `Worker`."""
+        stalled_s, error = self._writer.stalled_s, self.error
+        failed = None if error is None else str(error)
+        if stalled_s is not None:
+            failed = f"the disk has not answered for {stalled_s:.0f} s"
+        return {FaultId.OUTBOX_FAILED: failed, FaultId.DISK_LOW: self.shortage}
 
-    def replayed(self, after: StoredMessage | None, limit: int) -> list[StoredMessage]:
-        """Up to `limit` results to be sent again, one replay after the other, each in the order of sequence numbers.
-
-        `after` is the last result already in flight; None starts after the last acknowledged one.
-        """
-        if self.ended:
-            return []
-        try:
-            return self._replayed(after, limit)
-        except sqlite3.DatabaseError:  # `error` says so
-            return []
-
-    def _replayed(self, after: StoredMessage | None, limit: int) -> list[StoredMessage]:
-        for replay_id, next_seq, last_seq in self._read("SELECT replay_id, next_seq, last_seq FROM replays ORDER BY 1"):
-            first_seq = next_seq
-            if after is not None and after.replay_id is not None and after.seq is not None:
-                if replay_id < after.replay_id:
-                    continue
-                if replay_id == after.replay_id:
-                    first_seq = max(next_seq, after.seq + 1)
-            rows = self._read(
-                "SELECT message_id, kind, seq, topic, payload, created_at_utc, reason FROM messages "  # noqa: S608
-                f"WHERE kind = 'result' AND seq BETWEEN ? AND ? AND state <> 'pending' AND NOT {IS_TOO_LARGE} "
-                "ORDER BY seq LIMIT ?",
-                (first_seq, last_seq, limit),
-            )
-            if rows:
-                return [self._message(row, replay_id) for row in rows]
-            if first_seq == next_seq:  # none of its results is stored any more
-                self._note(partial(changes.advance_replay, replay_id, last_seq))
-        return []
-
-    def acknowledge_replayed(self, message: StoredMessage) -> None:
-        """Mark this result of a replay and all before it as acknowledged; returns at once."""
-        if message.replay_id is not None and message.seq is not None:
-            self._note(partial(changes.advance_replay, message.replay_id, message.seq))
-
-    def close(self) -> None:
+    def stop(self) -> bool:
         """Commit what was handed in (with one last try if writing fails) and close the database.
 
-        Takes at most `CLOSE_S` and the time to close the files; a second call does nothing.
+        Takes at most `stop_s` and the time to close the files; False if verdicts are lost or the disk does not answer.
+        A second call does nothing but say the same.
         """
-        if self._closed:
-            return
-        self._closed = True
-        if self._writer.close(CLOSE_S):
-            self._database.close()
-        else:
-            _logger.error("the disk of the outbox does not answer within %.0f s; it is left as it is", CLOSE_S)
+        if not self._closed:
+            self._closed = True
+            if self._writer.close(self.stop_s):
+                self._database.close()
+            else:
+                _logger.error("the disk of the outbox does not answer within %.0f s; it is left as it is", self.stop_s)
+        return self.ended and not self.unstored
 
     def __enter__(self) -> Outbox:
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _note(self, write: Write) -> None:
-        """Hand in a change that may be lost, because what it notes is then done again; else memory would fill."""
-        if not self.overfull:
-            with suppress(OutboxEndedError):
-                self._writer.hand_in(write)
+        self.stop()
 
     def _message(self, row: tuple[Any, ...], replay_id: int | None) -> StoredMessage:
         message_id, kind, seq, topic, payload, created_at_utc, refusal = row

@@ -14,12 +14,16 @@ from dataclasses import dataclass
 from edge.outbox.database import Database, mark_damaged
 from edge.outbox.disk_space import DiskSpace
 from edge.outbox.running_time import RunningTime
+from edge.system.stall_watch import StallWatch
 
 Write = Callable[[sqlite3.Connection], int]
 """One change within a transaction; returns by how many messages the backlog grew."""
 
 MAX_WAITING = 4_000
 """Writes that may wait in memory while the disk takes none, two for each part; beyond it the outbox is `overfull`."""
+
+COMMIT_DEADLINE_S = 10.0
+"""A commit that takes longer is a fault: the disk does not answer. A slow card may take a second or two."""
 
 _MAX_BATCH = 512
 _RETRY_S = 0.5
@@ -60,8 +64,22 @@ class OutboxWriter:
         self._handed_in = self._committed = 0
         self.unstored = 0
         self._closing = self._ended = False
+        self._watch = StallWatch(COMMIT_DEADLINE_S)
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; changes may have been handed in before."""
         self._thread.start()
+
+    @property
+    def started(self) -> bool:
+        """True once the thread was started."""
+        return self._thread.ident is not None
+
+    @property
+    def stalled_s(self) -> float | None:
+        """How long the disk has not answered, once that is more than `COMMIT_DEADLINE_S`; else None."""
+        return self._watch.stalled_s
 
     @property
     def shortage(self) -> str | None:
@@ -97,6 +115,12 @@ class OutboxWriter:
             self._handed_in += 1
             self._changed.notify_all()
 
+    def note(self, write: Write) -> None:
+        """Hand in a change that may be lost, because what it notes is then done again; else memory would fill."""
+        if not self.overfull:
+            with suppress(OutboxEndedError):
+                self.hand_in(write)
+
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything handed in before is committed; False after the timeout or if the writer has ended."""
         with self._changed:
@@ -117,6 +141,8 @@ class OutboxWriter:
 
         False if the thread did not end in time, because the disk does not answer.
         """
+        if not self.started:
+            self.start()
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -152,7 +178,9 @@ class OutboxWriter:
         """Commit until it succeeds, in smaller pieces on a full disk; False if the outbox closes before that."""
         size = len(batch)
         while batch:
-            if self._commit(batch[:size]):
+            with self._watch:
+                committed = self._commit(batch[:size])
+            if committed:
                 batch = batch[size:]
             elif self._is_full and (self._released_space() or size > 1):
                 size = (size + 1) // 2
@@ -191,7 +219,8 @@ class OutboxWriter:
 
     def _released_space(self) -> bool:
         try:
-            return self._disk_space.release_space()
+            with self._watch:
+                return self._disk_space.release_space()
         except sqlite3.OperationalError as error:
             _logger.debug("no space can be released: %s", error)
             self._roll_back()
@@ -201,7 +230,8 @@ class OutboxWriter:
         if time.monotonic() < self._next_housekeeping_s:
             return
         try:
-            self._disk_space.tend()
+            with self._watch:
+                self._disk_space.tend()
         except sqlite3.OperationalError as error:  # results come first; the next step may succeed
             _logger.debug("the space of the outbox cannot be tended: %s", error)
             self._roll_back()

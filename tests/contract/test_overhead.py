@@ -14,9 +14,10 @@ from edge.bundle.keys import trusted_key_from_file
 from edge.bundle.reader import open_bundle
 from edge.engine.ort import OrtEngine
 from edge.messages import Frame, Trigger
-from edge.pipeline import Pipeline
+from edge.pipeline import inspect_part
 from edge.policy import policy_from_manifest
 from edge.preprocess import tensor_from_pixels
+from edge.recipe import recipe_from_bundle
 from edge.system.clock import utc_now
 from tests.support.tiny_bundle import build_tiny_bundle, good_image
 
@@ -37,7 +38,7 @@ def test_frame_to_verdict_costs_little_more_than_the_graph(tmp_path: Path) -> No
     bundle = open_bundle(tiny.path, (trusted_key_from_file(tiny.public_key, demo=True),))
     geometry = bundle.manifest.geometry
     engine = OrtEngine(bundle.graphs(), bundle.bank(), threads=1)
-    pipeline = Pipeline(engine, geometry, policy_from_manifest(bundle.manifest, demo_key=True))
+    recipe = recipe_from_bundle(bundle, policy_from_manifest(bundle.manifest, demo_key=True), engine)
     pixels = good_image(0)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
@@ -47,7 +48,7 @@ def test_frame_to_verdict_costs_little_more_than_the_graph(tmp_path: Path) -> No
     def inspect() -> None:
         now_ns = time.monotonic_ns()
         frame = Frame("1", None, 1, utc_now(), now_ns, pixels)
-        pipeline.inspect(Trigger(1, "1", None, 1, utc_now(), now_ns, frame))
+        inspect_part(Trigger(1, "1", None, 1, utc_now(), now_ns, frame), recipe, audit_draw=0.5)
 
     bare_ms: list[float] = []
     whole_ms: list[float] = []

@@ -206,7 +206,7 @@ def test_a_nearly_full_disk_is_reported_and_results_continue(
 def test_once_the_rate_is_known_the_retention_is_logged(
     device: Device, quick_end: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("edge.line.supervisor.RATE_KNOWN_S", 0.6)
+    monkeypatch.setattr("edge.line.metrics.RATE_KNOWN_S", 0.6)
     device.camera["parts_per_min"] = 1200
     with caplog.at_level(logging.INFO):
         assert run_daemon(settings_of(device)) == 0

@@ -20,7 +20,7 @@ from edge.cli.main import root as cli
 from edge.contract.commands import Refusal
 from edge.contract.payloads import Event, Result
 from edge.daemon import run_daemon
-from edge.engine.protocol import Engine, EngineLostError, Outputs
+from edge.engine.protocol import Engine, EngineLostError
 from edge.engine.settings import EngineSettings
 from edge.errors import ProcunitError
 from edge.faults import FaultId
@@ -155,18 +155,10 @@ def test_a_damaged_version_is_reported_and_the_bundles_own_bank_is_used(
 
 
 class LostWhileSwapping(TroubledEngine):
-    """Test double: the real engine, but the accelerator fails at the first swap of the bank."""
-
-    lost = False
+    """Test double: the real engine, failing at the first swap of the bank; it would infer with the old one."""
 
     def swap_bank(self, bank: NDArray[np.float32]) -> None:
-        self.lost = True
         raise EngineLostError("the bank was swapped half-way")
-
-    def infer(self, tiles_u8: NDArray[np.uint8]) -> Outputs:
-        if self.lost:
-            raise EngineLostError("this engine gives nothing any more")
-        return super().infer(tiles_u8)
 
 
 def test_an_engine_lost_while_the_bank_is_swapped_costs_one_part(growing_device: Device, quick_end: None) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import signal
 import sqlite3
 import threading
 import time
@@ -83,7 +85,7 @@ def test_an_outbox_that_is_damaged_while_parts_come_ends_the_daemon_and_is_no_ca
 def test_an_inspection_that_fails_at_the_very_end_of_a_replay_is_a_failure(
     device: Device, quick_end: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The inspect thread fails between the supervisor's question whether it failed, and the one whether it runs."""
+    """The inspect thread fails at the last part, while the camera has ended and the queue is being closed."""
     asked = threading.Event()
     inspect, close = Inspector._inspect_under_rules, TriggerQueue.close
 
@@ -138,6 +140,52 @@ def test_while_too_much_waits_for_the_disk_no_part_is_taken_and_each_has_its_res
     assert set(reasons) == {None, NotInspected.DEVICE_DOWN}
     assert "parts are inspected again" in caplog.text
     assert FaultId.OUTBOX_FAILED in [e.fault for e in events]
+
+
+def test_a_disk_that_hangs_is_told_and_holds_up_neither_the_inspection_nor_the_stop(
+    device: Device, quick_end: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From the first part on no commit returns, until the daemon has stopped."""
+    monkeypatch.setattr("edge.outbox.writer.COMMIT_DEADLINE_S", 0.3)
+    monkeypatch.setattr("edge.mqtt.publisher.COMMIT_S", 0.3)
+    monkeypatch.setattr(Outbox, "stop_s", 0.3)
+    device.camera |= {"parts_per_min": 600, "at_end": "hold"}
+    device.sections["inspection"] = PATIENT
+    inspecting, answers = threading.Event(), threading.Event()
+    start, inspect = Outbox.start, Inspector._inspect_under_rules
+
+    def hang(sql: str) -> None:
+        if sql == "COMMIT" and inspecting.is_set():
+            answers.wait()
+
+    def start_hanging(outbox: Outbox) -> None:
+        outbox._database.writer.set_trace_callback(hang)
+        start(outbox)
+
+    def inspect_and_stop(inspector: Inspector, trigger: Trigger) -> None:
+        inspecting.set()
+        inspect(inspector, trigger)
+        if trigger.seq == 20:
+            stopper.start()
+
+    def stop_once_told() -> None:
+        deadline_s = time.monotonic() + 20
+        while "has not answered for" not in caplog.text and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        signal.raise_signal(signal.SIGTERM)
+
+    stopper = threading.Thread(target=stop_once_told)
+    monkeypatch.setattr(Outbox, "start", start_hanging)
+    monkeypatch.setattr(Inspector, "_inspect_under_rules", inspect_and_stop)
+    with caplog.at_level(logging.INFO):
+        assert run_daemon(settings_of(device)) == 1
+    stopper.join()
+    answers.set()
+    messages = [record.getMessage() for record in caplog.records]
+    assert any(re.match(r"outbox_failed: .*\(the disk has not answered for \d+ s\)", text) for text in messages)
+    assert "results cannot be written to the disk" in messages
+    assert "stopped after 20 parts" in messages[-1]
+    assert re.search(r"\d+ verdicts could not be stored and are lost", messages[-1])
 
 
 def test_frames_that_the_disk_is_too_slow_for_are_a_fault_and_counted(

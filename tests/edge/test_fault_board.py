@@ -10,7 +10,7 @@ import pytest
 
 from edge.contract.payloads import Event
 from edge.fault_board import FaultBoard
-from edge.faults import FAULTS, FaultId
+from edge.faults import FaultId
 from edge.outbox.outbox import Outbox
 
 
@@ -40,7 +40,7 @@ def test_a_lasting_fault_makes_one_event(outbox: Outbox, caplog: pytest.LogCaptu
         ("edge-1", outbox.epoch, "again"),
     ]
     assert [r.getMessage().partition(" ")[2] for r in caplog.records][1] == "over"
-    assert FAULTS[FaultId.CAMERA_FAILED].action in caplog.records[0].getMessage()
+    assert FaultId.CAMERA_FAILED.fault.action in caplog.records[0].getMessage()
     assert caplog.records[0].levelno == logging.ERROR
 
 

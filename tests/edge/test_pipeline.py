@@ -8,17 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from edge.bundle.reader import BundleContent, open_without_signature_check
 from edge.engine.ort import OrtEngine
-from edge.engine.protocol import EngineError, Outputs
+from edge.engine.protocol import EngineError
 from edge.engine.scores import score_pixels
 from edge.errors import ProcunitError
-from edge.messages import Frame, NotInspected, PixelArray, Trigger, Verdict
-from edge.pipeline import Pipeline
+from edge.messages import Frame, Inspection, NotInspected, PixelArray, Trigger, Verdict
+from edge.pipeline import inspect_part
 from edge.policy import policy_from_manifest
 from edge.preprocess import tensor_from_pixels
+from edge.recipe import Recipe, recipe_from_bundle
+from tests.support.recipes import NoEngine
 from tests.support.tiny_bundle import build_tiny_bundle, defect_image, good_image
 
 
@@ -37,9 +38,14 @@ def engine(content: BundleContent) -> Iterator[OrtEngine]:
 
 
 @pytest.fixture
-def pipeline(content: BundleContent, engine: OrtEngine) -> Pipeline:
+def recipe(content: BundleContent, engine: OrtEngine) -> Recipe:
     policy = policy_from_manifest(content.manifest, demo_key=True, audit_rate=0.5)
-    return Pipeline(engine, content.manifest.geometry, policy, draw=lambda: 0.9)
+    return recipe_from_bundle(content, policy, engine)
+
+
+def inspected(trigger: Trigger, recipe: Recipe) -> Inspection:
+    """The inspection of a part that is not drawn for an audit."""
+    return inspect_part(trigger, recipe, audit_draw=0.9)
 
 
 def trigger(pixels: PixelArray | None, reason: NotInspected | None = None) -> Trigger:
@@ -47,10 +53,10 @@ def trigger(pixels: PixelArray | None, reason: NotInspected | None = None) -> Tr
     return Trigger(7, "f1", "P1", 1, "2026-01-01T00:00:00Z", time.monotonic_ns(), frame, reason)
 
 
-def test_good_parts_pass_and_defects_get_the_verdict_of_their_authority(pipeline: Pipeline) -> None:
-    good = pipeline.inspect(trigger(good_image(1)))
-    rejected = pipeline.inspect(trigger(defect_image(1, 0)))
-    reviewed = pipeline.inspect(trigger(defect_image(1, 1)))
+def test_good_parts_pass_and_defects_get_the_verdict_of_their_authority(recipe: Recipe) -> None:
+    good = inspected(trigger(good_image(1)), recipe)
+    rejected = inspected(trigger(defect_image(1, 0)), recipe)
+    reviewed = inspected(trigger(defect_image(1, 1)), recipe)
     assert (good.decision.verdict, good.decision.audit) == (Verdict.PASS, False)
     assert rejected.decision.verdict is Verdict.REJECT
     assert {why.defect_type for why in rejected.decision.why if why.scorer == "head"} == {"scratch"}
@@ -65,42 +71,30 @@ def test_good_parts_pass_and_defects_get_the_verdict_of_their_authority(pipeline
 
 def test_without_the_demo_key_a_simulated_run_rejects_nothing(content: BundleContent, engine: OrtEngine) -> None:
     policy = policy_from_manifest(content.manifest, demo_key=False)
-    pipeline = Pipeline(engine, content.manifest.geometry, policy)
-    assert pipeline.inspect(trigger(defect_image(1, 0))).decision.verdict is Verdict.REVIEW
+    recipe = recipe_from_bundle(content, policy, engine)
+    assert inspected(trigger(defect_image(1, 0)), recipe).decision.verdict is Verdict.REVIEW
 
 
-def test_a_trigger_without_a_frame_has_its_reason_as_text(pipeline: Pipeline) -> None:
+def test_a_trigger_without_a_frame_has_its_reason_as_text(recipe: Recipe) -> None:
     for reason in NotInspected:
-        inspection = pipeline.inspect(trigger(None, reason))
+        inspection = inspected(trigger(None, reason), recipe)
         assert inspection.decision.verdict is Verdict.NOT_INSPECTED
         assert inspection.decision.not_inspected is reason
         assert inspection.decision.why[0].text
-    assert pipeline.inspect(trigger(None)).decision.not_inspected is NotInspected.CAMERA
+    assert inspected(trigger(None), recipe).decision.not_inspected is NotInspected.CAMERA
 
 
-def test_a_bad_frame_is_not_inspected(pipeline: Pipeline) -> None:
-    inspection = pipeline.inspect(trigger(np.zeros((20, 64), np.uint8)))
+def test_a_bad_frame_is_not_inspected(recipe: Recipe) -> None:
+    inspection = inspected(trigger(np.zeros((20, 64), np.uint8)), recipe)
     assert inspection.decision.not_inspected is NotInspected.BAD_FRAME
     assert "64 x 20 px" in inspection.decision.why[0].text
 
 
 def test_an_engine_failure_makes_the_part_not_inspected_and_nothing_else(content: BundleContent) -> None:
-    class FailingEngine:
-        """Test double: an engine that fails on demand."""
-
-        def infer(self, tiles_u8: NDArray[np.uint8]) -> Outputs:
-            raise EngineError("out of memory")
-
-        def swap_bank(self, bank: NDArray[np.float32]) -> None:
-            """No bank to swap."""
-
-        def close(self) -> None:
-            """Nothing to release."""
-
     policy = policy_from_manifest(content.manifest, demo_key=True)
-    inspection = Pipeline(FailingEngine(), content.manifest.geometry, policy).inspect(trigger(good_image(1)))
+    inspection = inspected(trigger(good_image(1)), recipe_from_bundle(content, policy, NoEngine()))
     assert inspection.decision.not_inspected is NotInspected.ENGINE
-    assert inspection.decision.why[0].text == "out of memory"
+    assert inspection.decision.why[0].text == "there is no engine"
 
 
 def test_tiles_are_merged_by_their_highest_score(content: BundleContent, engine: OrtEngine) -> None:
@@ -113,7 +107,7 @@ def test_tiles_are_merged_by_their_highest_score(content: BundleContent, engine:
     assert scores.anomaly_score == pytest.approx(float(both.anomaly_score.max()), rel=1e-5)
 
 
-def test_frames_of_other_kinds_and_sizes_are_inspected(pipeline: Pipeline) -> None:
+def test_frames_of_other_kinds_and_sizes_are_inspected(recipe: Recipe) -> None:
     grey = good_image(1)
     for pixels in (
         np.repeat(grey[:, :, None], 3, axis=2),
@@ -121,7 +115,7 @@ def test_frames_of_other_kinds_and_sizes_are_inspected(pipeline: Pipeline) -> No
         grey.astype(np.uint16) * 257,
         grey[:40, :50],
     ):
-        assert pipeline.inspect(trigger(pixels)).decision.verdict is not Verdict.NOT_INSPECTED
+        assert inspected(trigger(pixels), recipe).decision.verdict is not Verdict.NOT_INSPECTED
 
 
 def test_a_damaged_graph_and_a_foreign_bank_are_refused(tmp_path: Path, content: BundleContent) -> None:
@@ -142,9 +136,9 @@ def test_a_graph_without_a_head_gives_no_type_scores(tmp_path: Path) -> None:
     content = open_without_signature_check(build_tiny_bundle(tmp_path, types=()).path)
     engine = OrtEngine(content.graphs(), content.bank(), threads=1)
     policy = policy_from_manifest(content.manifest, demo_key=True)
-    pipeline = Pipeline(engine, content.manifest.geometry, policy)
-    assert pipeline.inspect(trigger(good_image(1))).decision.verdict is Verdict.PASS
-    inspection = pipeline.inspect(trigger(defect_image(1)))
+    recipe = recipe_from_bundle(content, policy, engine)
+    assert inspected(trigger(good_image(1)), recipe).decision.verdict is Verdict.PASS
+    inspection = inspected(trigger(defect_image(1)), recipe)
     assert inspection.decision.verdict is Verdict.REVIEW
     assert inspection.scores is not None
     assert inspection.scores.type_scores == ()

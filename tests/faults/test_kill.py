@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from edge.faults import FaultId
 from edge.messages import NotInspected
 from tests.support.broker import Broker, Received, Subscriber
@@ -22,6 +24,7 @@ def at_least(count: int) -> Callable[[list[Received]], bool]:
     return lambda messages: len(distinct(results_of(messages))) >= count
 
 
+@pytest.mark.slow
 def test_every_trigger_has_exactly_one_result_whatever_is_killed(tmp_path: Path, broker: Broker) -> None:
     device = new_device(tmp_path / "device", broker.port, PARTS)
     device.camera["parts_per_min"] = 4000

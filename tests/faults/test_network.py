@@ -39,7 +39,7 @@ def stall(proxy: TcpProxy) -> None:
     proxy.silent = False
 
 
-@pytest.mark.parametrize("fault", [reset, refuse, stall])
+@pytest.mark.parametrize("fault", [reset, pytest.param(refuse, marks=pytest.mark.slow), stall])
 def test_connection_faults_lose_nothing(fault: Callable[[TcpProxy], None], broker: Broker, tmp_path: Path) -> None:
     path = tmp_path / "o.sqlite"
     with (

@@ -10,11 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from edge import daemon
-from edge.frames.store import FRAMES_CLOSE_S
-from edge.mqtt.inlet import CommandInlet
-from edge.mqtt.publisher import Publisher
-from edge.outbox.outbox import CLOSE_S
+from tests.support.broker import free_port
+from tests.support.device import new_device
+from tests.support.lines import constructed_line
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 UNIT = SYSTEMD / "procunit-edge@.service"
@@ -89,15 +87,10 @@ def test_user_and_directories_are_created_closed_to_others(tmp_path: Path) -> No
         assert (created.st_mode & 0o777, created.st_uid) == (0o750, owner)
 
 
-def test_the_longest_stop_fits_the_time_that_systemd_allows() -> None:
+def test_the_longest_stop_of_a_line_fits_the_time_that_systemd_allows(tmp_path: Path) -> None:
     timeout_s = float(re.findall(r"^TimeoutStopSec=(\d+)$", UNIT.read_text(), re.MULTILINE)[0])
-    steps_s = [
-        daemon.CAMERA_STOP_S,
-        daemon.DRAIN_S,
-        CommandInlet.stop_s,
-        Publisher.stop_s,
-        CLOSE_S,
-        FRAMES_CLOSE_S,
-    ]
-    assert sum(steps_s) == daemon.STOP_S
-    assert timeout_s >= daemon.STOP_S + 5  # the files are closed, and Python ends
+    with constructed_line(new_device(tmp_path / "device", free_port(), 1)) as line:
+        stops_s = {worker.name: worker.stop_s for worker in line.workers}
+        assert line.stop_s == sum(stops_s.values())
+    assert min(stops_s.values()) > 0
+    assert timeout_s >= line.stop_s + 5  # the files are closed, and Python ends

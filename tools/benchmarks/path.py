@@ -21,9 +21,10 @@ from edge.cli.program import run_program
 from edge.engine.ort import OrtEngine
 from edge.image_file import read_image
 from edge.messages import Frame, Trigger
-from edge.pipeline import Pipeline
+from edge.pipeline import inspect_part
 from edge.policy import policy_from_manifest
 from edge.preprocess import tensor_from_pixels
+from edge.recipe import recipe_from_bundle
 from edge.system.clock import utc_now
 from edge.terminal import echo
 from training.data.dataset import dataset_from_folder
@@ -44,7 +45,7 @@ def bench(bundle: Path, data: Path, json_file: Path | None) -> None:
     content = open_without_signature_check(bundle)
     manifest, bank = content.manifest, content.bank()
     engine = OrtEngine(content.graphs(), bank)
-    pipeline = Pipeline(engine, manifest.geometry, policy_from_manifest(manifest, demo_key=True))
+    recipe = recipe_from_bundle(content, policy_from_manifest(manifest, demo_key=True), engine)
     rows = folded_rows(bank)
     bare = ort.InferenceSession(content.graphs()[0].read_bytes(), providers=["CPUExecutionProvider"])
     photos = dataset_from_folder(data).photos
@@ -59,7 +60,7 @@ def bench(bundle: Path, data: Path, json_file: Path | None) -> None:
         path_block, bare_block = [], []
         for seq, frame in enumerate(frames):
             started_ns = time.perf_counter_ns()
-            pipeline.inspect(_trigger(seq, frame))
+            inspect_part(_trigger(seq, frame), recipe, audit_draw=0.5)
             path_block.append((time.perf_counter_ns() - started_ns) / 1e6)
         for tile in tiles:
             started_ns = time.perf_counter_ns()

@@ -62,6 +62,7 @@ def write_until_killed(path: Path, seed: int) -> None:
     """The victim process: stores triggers, results and acknowledgements; prints the last stored number."""
     draw = random.Random(seed)  # noqa: S311
     outbox = Outbox(path)
+    outbox.start()
     for left in outbox.open_triggers():
         outbox.close_trigger(left.seq, b"restart")
     seq = outbox.next_seq()

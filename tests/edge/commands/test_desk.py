@@ -21,6 +21,7 @@ from edge.commands.desk import MAX_COUNTER_STEP, CommandDesk, CommandOrder, Repl
 from edge.commands.signature import signature_from_key
 from edge.commands.table import COMMANDS, DeviceActions
 from edge.contract.commands import (
+    ALLOWED_UNLESS_SET,
     MAX_COMMAND_BYTES,
     CommandName,
     CommandReply,
@@ -165,6 +166,10 @@ THRESHOLDS = {"bundleId": "c0" * 32, "types": {"dent": 0.5}, "anomaly": 3.0}
 
 def test_the_names_in_the_settings_are_those_of_the_table() -> None:
     assert tuple(COMMANDS) == get_args(CommandName)
+
+
+def test_no_command_that_must_be_signed_is_allowed_unless_the_settings_name_it() -> None:
+    assert not any(COMMANDS[name].signed for name in ALLOWED_UNLESS_SET)
 
 
 def test_every_command_calls_its_action_once_and_is_recorded_as_an_event() -> None:

@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.bank.store import BankInUse
 from edge.bundle.keys import TrustedKey
 from edge.bundle.manifest import ScoreLimit
 from edge.commands.audit import AuditLog
@@ -29,8 +28,10 @@ from edge.contract.commands import CommandName, CommandReply, Refusal
 from edge.errors import ProcunitError
 from edge.mqtt.inlet import Incoming
 from edge.policy import Policy, TypePolicy
+from edge.recipe import BankInUse
 from edge.system.clock import utc_from_unix_s
 from tests.support.publishing import wait_until
+from tests.support.recipes import recipe_of
 
 ROOT, BUNDLE = "works/edge-1/v1", "c0" * 32
 KEY = Ed25519PrivateKey.generate()
@@ -55,13 +56,17 @@ def thresholds(bundle: str = BUNDLE, **values: float) -> dict[str, object]:
 
 def opened(folder: Path, keys: tuple[TrustedKey, ...] = TRUSTED, bundle: str = BUNDLE) -> RulesInForce:
     state = CommandState(folder / "command-state.json")
-    return RulesInForce(folder / "orders.json", ROOT, keys, bundle, POLICY, state)
+    return RulesInForce(folder / "orders.json", ROOT, keys, recipe_of(POLICY, bundle_id=bundle), state)
 
 
 def in_force(rules: Rules) -> tuple[bool, dict[str, tuple[float, str]], float | None]:
-    types: dict[str, tuple[float, str]] = {r.name: (r.limit.threshold, r.authority) for r in rules.policy.types}
-    anomaly = rules.policy.anomaly
+    types: dict[str, tuple[float, str]] = {r.name: (r.limit.threshold, r.authority) for r in rules.recipe.policy.types}
+    anomaly = rules.recipe.policy.anomaly
     return rules.armed, types, None if anomaly is None else anomaly.threshold
+
+
+def as_in_bundle(rules: Rules) -> tuple[bool, Policy]:
+    return rules.armed, rules.recipe.policy
 
 
 def stored(folder: Path) -> list[str]:
@@ -70,7 +75,7 @@ def stored(folder: Path) -> list[str]:
 
 def test_without_orders_the_bundles_policy_is_in_force(tmp_path: Path) -> None:
     orders = opened(tmp_path)
-    assert orders.rules == Rules(armed=True, policy=POLICY)
+    assert as_in_bundle(orders.rules) == (True, POLICY)
     assert orders.dropped == ()
 
 
@@ -105,8 +110,8 @@ def test_setting_the_bundles_own_threshold_restores_its_authority_now_and_after_
     orders = opened(tmp_path)
     orders.add("threshold", thresholds(dent=0.6))
     orders.add("threshold", thresholds(dent=0.5))
-    assert orders.rules.policy == POLICY
-    assert opened(tmp_path).rules.policy == POLICY
+    assert orders.rules.recipe.policy == POLICY
+    assert opened(tmp_path).rules.recipe.policy == POLICY
 
 
 def test_an_order_that_does_not_fit_changes_nothing(tmp_path: Path) -> None:
@@ -125,10 +130,10 @@ def test_another_bundle_drops_the_thresholds_for_good_and_stays_disarmed(tmp_pat
     orders.add("threshold", thresholds(dent=0.6))
     orders.add("disarm", command("disarm"))
     other = opened(tmp_path, bundle="d0" * 32)
-    assert other.rules == Rules(armed=False, policy=POLICY)
+    assert as_in_bundle(other.rules) == (False, POLICY)
     assert "for bundle c0c0c0c0c0c0" in other.dropped[0]
     back = opened(tmp_path)
-    assert (back.rules, back.dropped) == (Rules(armed=False, policy=POLICY), ())
+    assert (as_in_bundle(back.rules), back.dropped) == ((False, POLICY), ())
 
 
 def test_a_grown_bank_has_its_own_anomaly_limit_and_orders_take_precedence_over_it(tmp_path: Path) -> None:
@@ -136,14 +141,14 @@ def test_a_grown_bank_has_its_own_anomaly_limit_and_orders_take_precedence_over_
     lower = LIMIT.model_copy(update={"threshold": 0.4})
     grown, own = BankInUse(1, np.ones((3, 2), np.float32), lower), BankInUse(0, np.zeros((2, 2), np.float32), LIMIT)
     orders.use_bank(grown)
-    assert orders.rules.bank is grown
+    assert orders.rules.recipe.bank is grown
     assert in_force(orders.rules) == (True, {"dent": (0.5, "reject"), "scratch": (0.5, "review")}, 0.4)
     orders.add("threshold", thresholds(dent=0.6))
-    assert orders.rules.bank is grown
+    assert orders.rules.recipe.bank is grown
     assert in_force(orders.rules)[2] == 0.4
     orders.add("threshold", thresholds(anomaly=3.0))
     orders.use_bank(own)
-    assert orders.rules.bank is own
+    assert orders.rules.recipe.bank is own
     assert in_force(orders.rules) == (True, {"dent": (0.6, "review"), "scratch": (0.5, "review")}, 3.0)
 
 
@@ -171,7 +176,7 @@ def test_a_changed_file_changes_no_decision(tmp_path: Path, change: object) -> N
     change(data["orders"][0])
     file.write_text(json.dumps(data))
     orders = opened(tmp_path)
-    assert orders.rules == Rules(armed=True, policy=POLICY)
+    assert as_in_bundle(orders.rules) == (True, POLICY)
     assert len(orders.dropped) == 1
 
 
@@ -179,7 +184,7 @@ def test_a_changed_file_changes_no_decision(tmp_path: Path, change: object) -> N
 def test_a_file_that_cannot_be_read_is_reported_and_no_order_is_in_force(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "orders.json").write_bytes(data)
     orders = opened(tmp_path)
-    assert orders.rules == Rules(armed=True, policy=POLICY)
+    assert as_in_bundle(orders.rules) == (True, POLICY)
     assert "orders.json cannot be read" in orders.dropped[0]
     orders.add("disarm", command("disarm"))
     assert not opened(tmp_path).rules.armed
@@ -204,7 +209,8 @@ class Desk:
         if outbox_lost or not hasattr(self, "memory"):
             self.memory: dict[str, object] = {}
         self.state = CommandState(self.folder / "command-state.json")
-        self.rules_in_force = RulesInForce(self.folder / "orders.json", ROOT, TRUSTED, BUNDLE, POLICY, self.state)
+        recipe = recipe_of(POLICY, bundle_id=BUNDLE)
+        self.rules_in_force = RulesInForce(self.folder / "orders.json", ROOT, TRUSTED, recipe, self.state)
         nothing = lambda *_: pytest.fail("not asked for")  # noqa: E731
         self._desk = CommandDesk(
             ROOT,
@@ -329,7 +335,7 @@ def test_a_signed_order_put_into_the_file_by_hand_does_not_count(tmp_path: Path)
     data["orders"].append({"name": "disarm", "command": desk.signed("disarm", 2, valid_s=-3600)})
     file.write_text(json.dumps(data))
     desk.start()
-    assert desk.rules_in_force.rules == Rules(armed=True, policy=POLICY)
+    assert as_in_bundle(desk.rules_in_force.rules) == (True, POLICY)
     assert "orders.json was changed, not by this device" in desk.rules_in_force.dropped[0]
 
 
@@ -372,7 +378,7 @@ def test_after_a_lost_or_an_older_file_every_command_signed_before_is_refused(
     damage(tmp_path, old)
     desk.start(outbox_lost=True)
     assert text in desk.rules_in_force.dropped[0]
-    assert desk.rules_in_force.rules == Rules(armed=True, policy=POLICY)
+    assert as_in_bundle(desk.rules_in_force.rules) == (True, POLICY)
     assert desk.state.position.state_id != before
     assert desk.deliver("disarm", undelivered).reason is Refusal.SUPERSEDED
     assert desk.deliver("disarm", desk.signed("disarm", 1)).outcome == "done"

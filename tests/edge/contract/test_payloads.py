@@ -15,17 +15,18 @@ from hypothesis import strategies as st
 from edge.bundle.manifest import ScoreLimit
 from edge.contract.payloads import (
     MAX_PAYLOAD_BYTES,
-    BundleRef,
     Event,
     Result,
     Status,
     bytes_from_payload,
     event_from_fault,
 )
-from edge.contract.results import ResultContext, result_from_inspection
-from edge.faults import FAULTS, FaultId
+from edge.contract.results import ResultContext, configuration_id, result_from_inspection
+from edge.faults import FaultId
 from edge.messages import Decision, Frame, Inspection, NotInspected, Scores, Timings, Trigger, Verdict, Why
 from edge.policy import Policy, TypePolicy, decide, not_inspected
+from edge.recipe import BankInUse
+from tests.support.recipes import recipe_of
 
 NOW = "2026-01-01T00:00:00.000Z"
 EPOCH = "0123456789abcdef"
@@ -38,10 +39,13 @@ def policy_of(*names: str, threshold: float = 0.5, anomaly_threshold: float | No
     return Policy(tuple(TypePolicy(name, limit, "reject") for name in names), anomaly)
 
 
-def context_of(policy: Policy) -> ResultContext:
-    """A context of a replayed demonstration."""
-    bundle = BundleRef(id="b" * 64, product="bracket", version=3)
-    return ResultContext("edge-1", EPOCH, "works/edge-1/v1", bundle, policy, "hold", simulated=True)
+CONTEXT = ResultContext("edge-1", EPOCH, "works/edge-1/v1", "hold", simulated=True)
+"""The context of a replayed demonstration."""
+
+
+def result_of(inspection: Inspection, policy: Policy) -> Result:
+    """The result message of a part that a bundle with this policy inspected."""
+    return result_from_inspection(inspection, recipe_of(policy), CONTEXT)
 
 
 def scores_of(*type_scores: float, anomaly: float = 10.0) -> Scores:
@@ -59,7 +63,7 @@ def inspection_of(scores: Scores | None, decision: Decision, part_id: str | None
 
 def wire(inspection: Inspection, policy: Policy) -> dict[str, object]:
     """The result message as parsed JSON."""
-    message: dict[str, object] = json.loads(bytes_from_payload(result_from_inspection(inspection, context_of(policy))))
+    message: dict[str, object] = json.loads(bytes_from_payload(result_of(inspection, policy)))
     return message
 
 
@@ -112,15 +116,9 @@ def test_the_whole_message_of_a_rejected_part() -> None:
         "productId": "bracket",
         "jobId": None,
         "internalRecipeId": "b" * 64,
-        "internalConfigurationId": context_of(policy).configuration_id,
+        "internalConfigurationId": configuration_id(recipe_of(policy), "hold"),
         "backfill": False,
     }
-
-
-def test_the_configuration_id_changes_with_the_version_of_the_memory_bank() -> None:
-    context = context_of(policy_of("scratch"))
-    grown = replace(context, bundle=context.bundle.model_copy(update={"bank_version": 1}))
-    assert grown.configuration_id != context.configuration_id
 
 
 @pytest.mark.parametrize(
@@ -147,17 +145,20 @@ def test_a_frame_without_scores_has_no_heatmap_topic() -> None:
     assert message["image"]["heatmapTopic"] is None
 
 
-def test_the_configuration_id_changes_with_everything_that_influences_a_verdict_and_not_with_the_epoch() -> None:
-    base = context_of(policy_of("scratch"))
+def test_the_configuration_id_changes_with_everything_besides_the_bundle_that_influences_a_verdict() -> None:
+    policy, rows = policy_of("scratch"), np.zeros((2, 2), np.float32)
+    base = recipe_of(policy)
+    assert policy.anomaly is not None
     deciding = [
-        replace(base, policy=policy_of("scratch", threshold=0.51)),
-        replace(base, policy=policy_of("scratch", anomaly_threshold=None)),
-        replace(base, policy=replace(base.policy, types=(replace(base.policy.types[0], authority="review"),))),
-        replace(base, policy=replace(base.policy, audit_rate=0.5)),
-        replace(base, review_action="divert"),
+        recipe_of(policy_of("scratch", threshold=0.51)),
+        recipe_of(policy_of("scratch", anomaly_threshold=None)),
+        recipe_of(replace(policy, types=(replace(policy.types[0], authority="review"),))),
+        recipe_of(replace(policy, audit_rate=0.5)),
+        replace(base, bank=BankInUse(1, rows, policy.anomaly)),
     ]
-    assert len({context.configuration_id for context in (base, *deciding)}) == len(deciding) + 1
-    assert replace(base, epoch="f" * 16).configuration_id == base.configuration_id
+    ids = {configuration_id(recipe, "hold") for recipe in (base, *deciding)} | {configuration_id(base, "divert")}
+    assert len(ids) == len(deciding) + 2
+    assert configuration_id(recipe_of(policy, bundle_id="f" * 64), "hold") == configuration_id(base, "hold")
 
 
 def test_the_frame_of_an_audited_pass_is_published() -> None:
@@ -214,7 +215,7 @@ def test_rounded_scores_stay_on_their_side_of_the_threshold(
 ) -> None:
     policy = policy_of("scratch", threshold=threshold, anomaly_threshold=anomaly_threshold)
     scores = scores_of(score, anomaly=anomaly)
-    result = result_from_inspection(inspection_of(scores, decide(scores, policy, 0.5)), context_of(policy))
+    result = result_of(inspection_of(scores, decide(scores, policy, 0.5)), policy)
     sent = Result.model_validate_json(bytes_from_payload(result))
     assert sent.scores is not None
     type_score, type_threshold = sent.scores.types["scratch"], sent.thresholds.types["scratch"]
@@ -245,7 +246,7 @@ def test_any_text_and_any_number_of_types_make_valid_json_within_the_limit(
     scores = scores_of(*(n / 150 for n in range(types)))
     why = tuple(Why("head", name, 0.9, 0.5, "review", text) for name in names)
     inspection = inspection_of(scores, Decision(Verdict.REVIEW, why), part_id)
-    data = bytes_from_payload(result_from_inspection(inspection, context_of(policy)))
+    data = bytes_from_payload(result_of(inspection, policy))
     assert len(data) <= MAX_PAYLOAD_BYTES
     result = Result.model_validate_json(data)
     assert result.verdict is Verdict.REVIEW
@@ -264,7 +265,7 @@ def test_an_event_has_the_texts_of_the_fault_table_and_a_unique_id() -> None:
     data = bytes_from_payload(events[0])
     assert len(data) <= MAX_PAYLOAD_BYTES
     event = Event.model_validate_json(data)
-    fault = FAULTS[FaultId.OVERLOAD]
+    fault = FaultId.OVERLOAD.fault
     assert (event.fault, event.severity, event.text, event.action) == (
         FaultId.OVERLOAD,
         fault.severity,
@@ -277,7 +278,7 @@ def test_an_event_has_the_texts_of_the_fault_table_and_a_unique_id() -> None:
 def test_messages_fit_their_published_schemas() -> None:
     policy, scores = policy_of("scratch"), scores_of(0.9)
     messages: list[Result | Event | Status] = [
-        result_from_inspection(inspection_of(scores, decide(scores, policy, 0.5)), context_of(policy)),
+        result_of(inspection_of(scores, decide(scores, policy, 0.5)), policy),
         event_from_fault(FaultId.OVERLOAD, "", device="edge-1", epoch=EPOCH, created_at_utc=NOW),
         Status(device="edge-1", epoch=EPOCH, state="offline", time=None, version="0.1.0"),
     ]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import cv2
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 
 from edge.errors import ProcunitError
+from edge.faults import FaultId
 from edge.frames import disk_room
 from edge.frames import files as frame_files
 from edge.frames import image as frame_image
@@ -22,6 +25,9 @@ from edge.frames.pin_record import MAX_HISTORY
 from edge.frames.store import FrameStore
 from edge.geometry import Geometry
 from edge.messages import Decision, Frame, Inspection, PinAnswer, PixelArray, Scores, Timings, Trigger, Verdict
+from edge.system.files import write_whole
+from edge.worker import WorkerState
+from tests.support.publishing import wait_until
 
 NOW = "2026-01-01T00:00:00.000Z"
 GEOMETRY = Geometry(input_height_px=64, input_width_px=64)
@@ -199,6 +205,66 @@ def test_frames_that_come_too_fast_are_dropped_passes_first(tmp_path: Path, monk
         assert store.dropped == 4
         may_write.set()
     assert names(tmp_path / "unsent") == {"abc-5.reject.png", "abc-6.reject.png"}
+
+
+class HangingDisk:
+    """Writes of image files that do not return before `answers` is set; `entered` counts them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.answers, self.entered = threading.Event(), 0
+        monkeypatch.setattr(frame_files, "write_whole", self._hang)
+
+    def _hang(self, path: Path, data: bytes, *, durable: bool) -> None:
+        self.entered += 1
+        self.answers.wait()
+        write_whole(path, data, durable=durable)
+
+
+def test_a_disk_that_hangs_is_a_fault_and_holds_up_neither_inspection_nor_results_nor_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frames_module, "WRITE_DEADLINE_S", 0.2)
+    monkeypatch.setattr(FrameStore, "stop_s", 0.5)
+    monkeypatch.setattr(frames_module, "MAX_WAITING_BYTES", 25_000)
+    with open_store(tmp_path) as store:
+        put(store, 1, Verdict.REJECT)
+    disk = HangingDisk(monkeypatch)
+    store = open_store(tmp_path)
+    store.start()
+    taken = [
+        store.put(inspection_of(noise(seq, 100, 100), Verdict.REJECT, part_id="p"), f"abc-{seq}") for seq in (2, 3, 4)
+    ]
+    assert taken == [True, True, False]
+    wait_until(lambda: store.problems()[FaultId.FRAMES_FAILED] is not None)
+    assert re.fullmatch(r"writing a frame has taken \d+ s so far.*", store.problems()[FaultId.FRAMES_FAILED] or "")
+    assert store.problems()[FaultId.FRAMES_DROPPED] == "1 since the start"
+    assert disk.entered == 1
+    assert store.next_unsent() is None  # abc-1 waits for the disk; it does not hold up results
+    before_s = time.monotonic()
+    assert not store.stop()
+    assert time.monotonic() - before_s < 20
+    assert store.dropped == 3
+    disk.answers.set()
+    wait_until(lambda: store.state is WorkerState.ENDED)
+    assert store.problems()[FaultId.FRAMES_FAILED] is None
+    unsent = store.next_unsent()
+    assert unsent is not None
+    assert unsent.result_id == "abc-1"
+
+
+def test_after_a_disk_that_hung_for_a_while_every_frame_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frames_module, "WRITE_DEADLINE_S", 0.1)
+    disk = HangingDisk(monkeypatch)
+    with open_store(tmp_path) as store:
+        for seq in (1, 2):
+            assert store.put(inspection_of(noise(seq, 100, 100), Verdict.REVIEW), f"abc-{seq}")
+        wait_until(lambda: store.problems()[FaultId.FRAMES_FAILED] is not None)
+        disk.answers.set()
+        assert store.flush(40)
+        assert store.problems() == {FaultId.FRAMES_FAILED: None, FaultId.FRAMES_DROPPED: None}
+    assert names(tmp_path / "unsent") == {"abc-1.review.png", "abc-2.review.png"}
 
 
 def test_an_unwritable_disk_is_reported_and_recovers(tmp_path: Path) -> None:

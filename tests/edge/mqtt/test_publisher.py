@@ -149,6 +149,7 @@ def test_a_killed_device_is_reported_offline_and_the_status_is_retained(broker: 
         from edge.mqtt.publisher import Publisher
 
         outbox = Outbox(Path(sys.argv[1]))
+        outbox.start()
         device = DeviceSettings(enterprise="works", line="line-1", device="edge-1")
         Publisher(outbox, None, MqttSettings(host="127.0.0.1", port=int(sys.argv[2])), device).start()
         time.sleep(60)

@@ -117,7 +117,7 @@ def test_a_result_too_large_comes_back_after_the_limit_was_raised(tmp_path: Path
             put(outbox, 2)
             put(outbox, 2, fill=3000)
             wait_until(lambda: len(quarantined(path)) == 2 and outbox.backlog() == 0)
-            assert outbox.replay(outbox.epoch, 1, 4) == 2  # it counts what the broker can take
+            assert outbox.replays.ask(outbox.epoch, 1, 4) == 2  # it counts what the broker can take
         with (
             running_broker(tmp_path) as broker,
             Subscriber(broker) as subscriber,
@@ -178,8 +178,8 @@ def test_a_replay_sends_refused_results_once_and_counts_them(tmp_path: Path, mon
         wait_until(lambda: len(quarantined(path)) == 2 and outbox.backlog() == 0)
         refused.clear()
         seen = len(broker.payloads())
-        assert outbox.replay(outbox.epoch, 1, 4) == 4
+        assert outbox.replays.ask(outbox.epoch, 1, 4) == 4
         outbox.wakeup.set()
-        wait_until(lambda: quarantined(path) == [] and outbox.replayed(None, 1) == [])
+        wait_until(lambda: quarantined(path) == [] and outbox.replays.page(None, 1) == [])
         again = [p for p in broker.payloads()[seen:] if b'"seq"' in p[:6]]
         assert again == [b'{"seq": %d}' % n for n in (1, 2, 3, 4)]

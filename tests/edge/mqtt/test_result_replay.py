@@ -48,15 +48,15 @@ def test_replayed_results_are_marked_and_a_replay_continues_after_a_broken_conne
             put(outbox, 300)
             subscriber.wait_for(lambda m: len(marks(m)) == 300)
             wait_until(lambda: outbox.backlog() == 0)
-            assert outbox.replay(outbox.epoch, 50, 250) == 201
+            assert outbox.replays.ask(outbox.epoch, 50, 250) == 201
             outbox.wakeup.set()
             subscriber.wait_for(lambda m: len(marks(m)) > 320)
             broker.stop()
             put(outbox, 2)
             broker.start()
             wait_until(lambda: publisher.link.connections == 2)
-            wait_until(lambda: outbox.replayed(None, 1) == [])
-            assert outbox.replay(outbox.epoch, 1, 3) == 3
+            wait_until(lambda: outbox.replays.page(None, 1) == [])
+            assert outbox.replays.ask(outbox.epoch, 1, 3) == 3
             messages = subscriber.wait_for(lambda m: marks(m)[-3:] == [(1, True), (2, True), (3, True)])
         found = marks(messages)
         again = [seq for seq, _ in found[300:-3]]
@@ -71,7 +71,7 @@ def test_replayed_results_are_acknowledged_only_up_to_the_first_gap(tmp_path: Pa
         put(outbox, 4)
         outbox.acknowledge([m.message_id for m in outbox.unacknowledged(0, 10)])
         assert outbox.flush(40)
-        outbox.replay(outbox.epoch, 1, 4)
+        outbox.replays.ask(outbox.epoch, 1, 4)
         assert outbox.flush(40)
         replay = ResultReplay(outbox)
         first, second, third = (replay.next() for _ in range(3))
@@ -81,7 +81,7 @@ def test_replayed_results_are_acknowledged_only_up_to_the_first_gap(tmp_path: Pa
         replay.mark_done(second)
         replay.mark_done(third)
         assert outbox.flush(40)
-        assert [m.seq for m in outbox.replayed(None, 10)] == [1, 2, 3, 4]
+        assert [m.seq for m in outbox.replays.page(None, 10)] == [1, 2, 3, 4]
         replay.mark_done(first)
         assert outbox.flush(40)
-        assert [m.seq for m in outbox.replayed(None, 10)] == [4]
+        assert [m.seq for m in outbox.replays.page(None, 10)] == [4]

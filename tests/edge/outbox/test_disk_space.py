@@ -170,12 +170,12 @@ def test_a_step_of_the_clock_deletes_no_result(tmp_path: Path, monkeypatch: pyte
             wait_until(lambda: len(tended) > 3)
             outbox.acknowledge(range(11, 21))
             assert outbox.flush(40)
-        assert outbox.replay(outbox.epoch, 1, 20) == 20
+        assert outbox.replays.ask(outbox.epoch, 1, 20) == 20
     clock.step_s = step_days * DAY_S
     with Outbox(path) as outbox:
         tended.clear()
         wait_until(lambda: len(tended) > 3)
-        assert outbox.replay(outbox.epoch, 1, 20) == 20
+        assert outbox.replays.ask(outbox.epoch, 1, 20) == 20
 
 
 def test_messages_settled_by_the_wall_clock_of_an_older_version_age_from_now_on(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -20,12 +22,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from edge.errors import ProcunitError
+from edge.faults import FaultId
 from edge.messages import Trigger
 from edge.outbox import command_memory as outbox_commands
 from edge.outbox import database as outbox_database
 from edge.outbox import writer as outbox_writer
-from edge.outbox.outbox import MAX_REPLAYS, MessageKind, Outbox, StoredMessage
+from edge.outbox.outbox import MessageKind, Outbox, StoredMessage
 from edge.outbox.refused_messages import Refusal, Returned
+from edge.outbox.replays import MAX_REPLAYS
+from edge.worker import Worker, WorkerState
+from tests.support.publishing import wait_until
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -149,9 +155,9 @@ def test_a_replay_counts_and_sends_what_was_refused_but_not_what_is_too_large(tm
         outbox.quarantine(ids[2], f"{Refusal.ANSWER.value}Not authorized")
         outbox.quarantine(ids[4], f"9{Refusal.TOO_LARGE.value}8")
         assert outbox.flush(5)
-        assert outbox.replay(outbox.epoch, 2, 5) == 3  # one of each state; the pending one is sent in any case
+        assert outbox.replays.ask(outbox.epoch, 2, 5) == 3  # one of each state; the pending one is sent in any case
         assert outbox.flush(5)
-        assert [(m.seq, m.refusal is not None) for m in outbox.replayed(None, 10)] == [(2, False), (3, True)]
+        assert [(m.seq, m.refusal is not None) for m in outbox.replays.page(None, 10)] == [(2, False), (3, True)]
 
 
 def test_another_process_can_ask_whether_the_outbox_is_in_use(tmp_path: Path) -> None:
@@ -216,14 +222,14 @@ def test_a_leftover_log_of_a_damaged_database_does_not_reach_the_new_one(tmp_pat
 
 def test_a_database_of_another_version_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "o.sqlite"
-    Outbox(path).close()
+    Outbox(path).stop()
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(ProcunitError, match="schema 99"):
         Outbox(path)
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 2")
-    Outbox(path).close()
+    Outbox(path).stop()
 
 
 def test_a_database_of_schema_1_keeps_its_rows(tmp_path: Path) -> None:
@@ -243,9 +249,9 @@ def test_a_database_of_schema_1_keeps_its_rows(tmp_path: Path) -> None:
         assert outbox.flush(40)
         assert [(m.seq, m.payload) for m in outbox.unacknowledged(0, 10)] == [(3, b"three"), (4, b"four")]
         assert all(m.created_at_utc > "2026" and not m.replayed for m in outbox.unacknowledged(0, 10))
-        assert outbox.replay("e1", 1, 4) == 4
+        assert outbox.replays.ask("e1", 1, 4) == 4
         assert outbox.flush(40)
-        again = [(m.seq, m.payload, m.replayed) for m in outbox.replayed(None, 10)]
+        again = [(m.seq, m.payload, m.replayed) for m in outbox.replays.page(None, 10)]
         assert again == [(1, b"one", True), (2, b"two", True)]
     assert stored_results(path) == [1, 2, 3, 4]
 
@@ -273,7 +279,7 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_another_program_has_locked_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.outbox.database._BUSY_TIMEOUT_S", 0.05)
     path = tmp_path / "o.sqlite"
-    Outbox(path).close()
+    Outbox(path).stop()
     with sqlite3.connect(path, isolation_level=None) as browser:
         browser.execute("PRAGMA locking_mode = EXCLUSIVE")
         browser.execute("BEGIN EXCLUSIVE")
@@ -288,7 +294,7 @@ def test_a_file_system_that_became_read_only_is_called_so(tmp_path: Path, used_b
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128m", "tmpfs", str(tmp_path)], check=True)
     try:
         if used_before:
-            Outbox(tmp_path / "state" / "o.sqlite").close()
+            Outbox(tmp_path / "state" / "o.sqlite").stop()
         subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True)
         with pytest.raises(ProcunitError, match="Read-only file system") as caught:
             Outbox(tmp_path / "state" / "o.sqlite")
@@ -321,17 +327,82 @@ def test_closing_while_the_disk_fails_leaves_no_gap(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(outbox_writer, "_MAX_BATCH", 1)
     path = tmp_path / "o.sqlite"
     outbox = Outbox(path)
+    outbox.start()
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     for seq in (1, 2, 3):
         outbox.open_trigger(trigger(seq))
     started = time.monotonic()
-    outbox.close()
+    outbox.stop()
     assert time.monotonic() - started < 5
     other.execute("COMMIT")
     other.close()
     with Outbox(path) as reopened:
         assert reopened.next_seq() == 1
+
+
+def hang_at_commit(outbox: Outbox) -> threading.Event:
+    """From now on a commit does not return before the event is set."""
+    answers = threading.Event()
+
+    def hang(sql: str) -> None:
+        if sql == "COMMIT":
+            answers.wait()
+
+    outbox._database.writer.set_trace_callback(hang)
+    return answers
+
+
+def test_a_commit_that_does_not_return_is_a_fault_until_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_writer, "COMMIT_DEADLINE_S", 0.2)
+    outbox = Outbox(tmp_path / "o.sqlite")
+    worker: Worker = outbox  # mypy holds it to the interface
+    states = [worker.state]
+    answers = hang_at_commit(outbox)
+    with outbox:
+        hand_in_one_part(outbox)
+        wait_until(lambda: worker.problems()[FaultId.OUTBOX_FAILED] is not None)
+        assert re.fullmatch(r"the disk has not answered for \d+ s", worker.problems()[FaultId.OUTBOX_FAILED] or "")
+        assert outbox.error is None
+        assert not outbox.flush(0.1)
+        answers.set()
+        assert outbox.flush(40)
+        assert worker.problems() == {FaultId.OUTBOX_FAILED: None, FaultId.DISK_LOW: None}
+        states.append(worker.state)
+    assert [*states, worker.state] == [WorkerState.WAITING, WorkerState.RUNNING, WorkerState.ENDED]
+    assert worker.stop()
+
+
+def test_the_stop_gives_up_a_commit_that_does_not_return_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Outbox, "stop_s", 0.3)
+    outbox = Outbox(tmp_path / "o.sqlite")
+    answers = hang_at_commit(outbox)
+    outbox.start()
+    hand_in_one_part(outbox)
+    before_s = time.monotonic()
+    assert not outbox.stop()
+    assert time.monotonic() - before_s < 20
+    assert outbox.unstored == 1
+    answers.set()
+    wait_until(lambda: outbox.state is WorkerState.ENDED)
+
+
+def hand_in_one_part(outbox: Outbox) -> None:
+    """Hand in one part, and do not wait for the disk."""
+    outbox.open_trigger(trigger(1))
+    outbox.close_trigger(1, b"{}")
+
+
+def test_what_was_handed_in_before_the_start_is_committed_even_if_only_stopped(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "o.sqlite")
+    hand_in_one_part(outbox)
+    assert outbox.stop()
+    with Outbox(tmp_path / "o.sqlite") as reopened:
+        assert [m.seq for m in reopened.unacknowledged(0, 10)] == [1]
 
 
 def test_a_failed_writer_is_reported_and_accepts_nothing(tmp_path: Path) -> None:
@@ -340,6 +411,8 @@ def test_a_failed_writer_is_reported_and_accepts_nothing(tmp_path: Path) -> None
         outbox.open_trigger(trigger(1))
         assert not outbox.flush(5)
         assert isinstance(outbox.error, sqlite3.IntegrityError)
+        assert outbox.state is WorkerState.FAILED
+        assert outbox.problems()[FaultId.OUTBOX_FAILED] == str(outbox.error)
         with pytest.raises(RuntimeError, match="outbox is closed"):
             outbox.put_event(b"lost")
 
@@ -377,16 +450,16 @@ def test_an_impossible_replay_is_refused_with_its_reason(tmp_path: Path) -> None
     with Outbox(tmp_path / "o.sqlite") as outbox:
         fill(outbox, 20)
         outbox.acknowledge(range(1, 21))
-        assert outbox.replay(outbox.epoch, 21, 30) == 0
+        assert outbox.replays.ask(outbox.epoch, 21, 30) == 0
         with pytest.raises(ProcunitError, match="epoch e1 is not stored here"):
-            outbox.replay("e1", 1, 2)
+            outbox.replays.ask("e1", 1, 2)
         with pytest.raises(ProcunitError, match="3 to 2 is no range"):
-            outbox.replay(outbox.epoch, 3, 2)
+            outbox.replays.ask(outbox.epoch, 3, 2)
         for seq in range(1, MAX_REPLAYS + 1):
-            assert outbox.replay(outbox.epoch, seq, 1000) == 21 - seq
+            assert outbox.replays.ask(outbox.epoch, seq, 1000) == 21 - seq
         assert outbox.flush(40)
         with pytest.raises(ProcunitError, match="16 replays wait"):
-            outbox.replay(outbox.epoch, 1, 2)
+            outbox.replays.ask(outbox.epoch, 1, 2)
 
 
 def test_replays_survive_a_restart_and_follow_one_another(tmp_path: Path) -> None:
@@ -394,15 +467,15 @@ def test_replays_survive_a_restart_and_follow_one_another(tmp_path: Path) -> Non
     with Outbox(path) as outbox:
         fill(outbox, 6)
         outbox.acknowledge(range(1, 7))
-        outbox.replay(outbox.epoch, 4, 99)
-        outbox.replay(outbox.epoch, 1, 2)
+        outbox.replays.ask(outbox.epoch, 4, 99)
+        outbox.replays.ask(outbox.epoch, 1, 2)
         outbox.flush(5)
-        outbox.acknowledge_replayed(outbox.replayed(None, 1)[0])
+        outbox.replays.acknowledge(outbox.replays.page(None, 1)[0])
         fill(outbox, 3)
     with Outbox(path) as outbox:
         assert outbox.backlog() == 3
         sent: list[StoredMessage] = []
-        while page := outbox.replayed(sent[-1] if sent else None, 1):
+        while page := outbox.replays.page(sent[-1] if sent else None, 1):
             sent += page
         assert [m.seq for m in sent] == [5, 6, 1, 2]
 
@@ -432,6 +505,7 @@ _VICTIM = textwrap.dedent(
     from edge.outbox.outbox import Outbox
 
     outbox = Outbox(Path(sys.argv[1]))
+    outbox.start()
     draw = random.Random(int(sys.argv[2]))
     for left in outbox.open_triggers():
         outbox.close_trigger(left.seq, b"restart")
@@ -484,6 +558,7 @@ class OutboxMachine(RuleBasedStateMachine):
         super().__init__()
         self.directory = Path(tempfile.mkdtemp())
         self.outbox = Outbox(self.directory / "o.sqlite")
+        self.outbox.start()
         self.open: list[int] = []
         self.pending: dict[int, bytes] = {}
         self.results: dict[int, int] = {}
@@ -535,7 +610,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def replay_is_asked_for(self, data: st.DataObject) -> None:
         first, last = sorted(data.draw(st.tuples(*[st.integers(1, self.last_seq)] * 2)))
         stored = [seq for seq in self.results.values() if first <= seq <= last]
-        assert self.outbox.replay(self.outbox.epoch, first, last) == len(stored)
+        assert self.outbox.replays.ask(self.outbox.epoch, first, last) == len(stored)
         self.replay = (first, max(stored)) if stored else None
 
     @precondition(lambda self: self.replay is not None)
@@ -544,22 +619,23 @@ class OutboxMachine(RuleBasedStateMachine):
         assert self.replay is not None
         first, last = self.replay
         expected = [seq for seq in sorted(self.settled) if first <= seq <= last]
-        page = self.outbox.replayed(None, limit)
+        page = self.outbox.replays.page(None, limit)
         assert [m.seq for m in page] == expected[:limit]
         assert all(m.replayed for m in page)
         self.replay = None
         if page:
             delivered = data.draw(st.sampled_from(page))
             assert delivered.seq is not None
-            later = [m.seq for m in self.outbox.replayed(delivered, 1000)]
+            later = [m.seq for m in self.outbox.replays.page(delivered, 1000)]
             assert later == [seq for seq in expected if seq > delivered.seq]
-            self.outbox.acknowledge_replayed(delivered)
+            self.outbox.replays.acknowledge(delivered)
             self.replay = (delivered.seq + 1, last) if delivered.seq < last else None
 
     @rule()
     def process_restarts(self) -> None:
-        self.outbox.close()
+        self.outbox.stop()
         self.outbox = Outbox(self.directory / "o.sqlite")
+        self.outbox.start()
 
     @invariant()
     def outbox_is_like_the_model(self) -> None:
@@ -572,7 +648,7 @@ class OutboxMachine(RuleBasedStateMachine):
         assert self.outbox.newest_id() == self.stored
 
     def teardown(self) -> None:
-        self.outbox.close()
+        self.outbox.stop()
         shutil.rmtree(self.directory)
 
     def _store(self, payload: bytes) -> None:

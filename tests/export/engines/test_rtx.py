@@ -19,6 +19,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> MadeGraph:
     return make_graph(tmp_path_factory.mktemp("variants"), 0, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_an_engine_is_built_for_colour_without_a_head(made: MadeGraph, precision: Precision) -> None:
     assert built_engine_bytes(made.paths(precision)[0], tiles=2) > 10_000

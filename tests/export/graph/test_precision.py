@@ -28,6 +28,8 @@ from tests.support.rtx import built_engine_bytes
 LAYOUT = {"Reshape", "Transpose"}
 FORMS = [False, pytest.param(True, marks=pytest.mark.slow)]
 """Separate graphs are made on request alone (`procunit export --separate`)."""
+ONE_FAST = [pytest.param(p, marks=() if p == "int8" else pytest.mark.slow) for p in PRECISIONS]
+"""Every precision, those of floating point among the slow tests: INT8 has all their operators and its own."""
 SEARCH_BOUND = 1e-3
 """The largest relative error of a distance."""
 
@@ -71,7 +73,7 @@ class Nodes:
 
 
 @pytest.mark.parametrize("separate", FORMS, ids=["fused", "separate"])
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", ONE_FAST)
 def test_the_search_is_fp32_on_centred_features(made: MadeGraph, precision: Precision, separate: bool) -> None:
     nodes = Nodes(made.paths(precision, separate=separate)[-1])
     searching = nodes.that_depend_on("bank")
@@ -220,7 +222,7 @@ def test_separate_graphs_give_the_outputs_of_the_fused_graph(made: MadeGraph, pr
         np.testing.assert_allclose(getattr(separate, name), getattr(fused, name), atol=1e-4)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", ONE_FAST)
 def test_every_graph_that_export_writes_has_only_what_a_bundle_may_have(
     made: MadeGraph, precision: Precision, tmp_path: Path
 ) -> None:

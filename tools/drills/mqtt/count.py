@@ -84,7 +84,7 @@ def request_missing(outbox: Outbox, missing: list[int]) -> None:
         else:
             gaps.append([seq, seq])
     for first, last in gaps:
-        outbox.replay(outbox.epoch, first, last)
+        outbox.replays.ask(outbox.epoch, first, last)
     outbox.flush(10)
     outbox.wakeup.set()
 
@@ -151,7 +151,7 @@ def wait_until_sent(outbox: Outbox, timeout_s: float) -> bool:
     """Wait until the outbox is empty; False after the timeout."""
     deadline_s = time.monotonic() + timeout_s
     while time.monotonic() < deadline_s:
-        if outbox.flush(5) and not outbox.backlog() and not outbox.replayed(None, 1):
+        if outbox.flush(5) and not outbox.backlog() and not outbox.replays.page(None, 1):
             return True
         time.sleep(0.1)
     return False
