@@ -163,9 +163,9 @@ def _wait_until_sent(line: Line, signals: StopSignals, notifier: ServiceNotifier
     line.frames.flush(FLUSH_S)
     sent, since_s = -1, time.monotonic()
     while line.outbox.backlog() or line.frames.next_unsent() is not None:
-        state = line.publisher.state
-        if state.sent + state.frames_sent != sent:
-            sent, since_s = state.sent + state.frames_sent, time.monotonic()
+        link = line.publisher.link
+        if link.sent + link.frames_sent != sent:
+            sent, since_s = link.sent + link.frames_sent, time.monotonic()
             notifier.extend("sending what waits", line.stop_s + STALLED_S)
         if time.monotonic() - since_s > STALLED_S or signals.wait(0.1):
             return

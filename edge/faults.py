@@ -266,7 +266,7 @@ class FaultId(str, Enum):
         "Commands arrive faster than they can be processed, or one is larger than the device reads; some were "
         "dropped. Inspection and results are not affected.",
         "Find out who publishes to the cmd/ topics of the device, and clear a large retained message there. Commands "
-        "are accepted again after a minute.",
+        "are accepted again after a minute, and later each time that it happens at once again, at most 15 minutes.",
     )
     DISARMED = Fault(
         "disarmed",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
+from threading import Thread
 from typing import Protocol
 
 from edge.faults import FaultId
@@ -19,6 +20,15 @@ class WorkerState(Enum):
     RUNNING = "running"
     ENDED = "nothing is left to do"
     FAILED = "its thread ended, or cannot go on"
+
+
+def state_of_thread(thread: Thread, *, stopping: bool) -> WorkerState:
+    """The state of a worker whose thread ends only because it is `stopping`."""
+    if thread.is_alive():
+        return WorkerState.RUNNING
+    if thread.ident is None:
+        return WorkerState.WAITING
+    return WorkerState.ENDED if stopping else WorkerState.FAILED
 
 
 class Watched(Protocol):

@@ -199,15 +199,16 @@ class Driver(Generic[Source_co]):
             error = raised
         works = error is None or isinstance(error, (FrameError, SourceEnded))
         with self._changed:
+            late = call.abandoned or self.overdue_s > 0  # told as a fault already, perhaps before the caller gave up
             self._end_step()
-            self._is_open = works and not call.abandoned
+            self._is_open = works and not late
             if self._is_open:
                 self._problem = None
                 self._answered |= answer is not None
             elif not works:
                 self._problem = str(error)
             self._call, call.answer, call.done = None, answer, True
-            call.error = error if works else CameraError(str(error))
+            call.error = error if works and not late else CameraError(str(error or self._problem))
             self._changed.notify_all()
         return self._is_open
 

@@ -28,11 +28,10 @@ from edge.line.engine_keeper import EngineKeeper
 from edge.line.inspector import Inspector
 from edge.line.metrics import DeviceMetrics
 from edge.line.part_ids import PartIds
-from edge.line.publisher_worker import PublisherWorker
 from edge.line.sinks import FrameSink, OutboxSink
 from edge.line.trigger_queue import TriggerQueue
 from edge.messages import MAIN_VIEW
-from edge.mqtt.inlet import Incoming
+from edge.mqtt.inlet import CommandInlet, Incoming
 from edge.mqtt.publisher import Publisher
 from edge.outbox.outbox import Outbox
 from edge.outputs.output import OUTPUTS
@@ -54,8 +53,8 @@ class Line:
     capture: Capture
     inspector: Inspector
     outputs: tuple[OutputWorker, ...]
+    commands: CommandInlet
     publisher: Publisher
-    publisher_worker: PublisherWorker
     rules_in_force: RulesInForce
     metrics: DeviceMetrics
     bank_watch: BankWatch | None
@@ -63,7 +62,8 @@ class Line:
     @property
     def workers(self) -> tuple[Worker, ...]:
         """Every thread but the main one, in the order of the data, in which they stop; they start in reverse."""
-        return self.capture, self.inspector, *self.outputs, self.publisher_worker, self.frames, self.outbox
+        inspected: tuple[Worker, ...] = self.capture, self.inspector, *self.outputs
+        return *inspected, self.commands, self.publisher, self.frames, self.outbox
 
     @property
     def watched(self) -> tuple[Watched, ...]:
@@ -135,7 +135,8 @@ def line_from_settings(
         position = command_state.position
         publisher.set_command_position(position.state_id, position.counter)
 
-    publisher = Publisher(outbox, frames, settings.mqtt, settings.device, on_command, board.active_problems)
+    commands = CommandInlet(on_command)
+    publisher = Publisher(outbox, frames, settings.mqtt, settings.device, commands, board.active_problems)
     publish_position()
     metrics = DeviceMetrics(device, outbox, frames, inspector, publisher, settings.state_dir)
     desk = CommandDesk(
@@ -173,8 +174,8 @@ def line_from_settings(
         capture,
         inspector,
         outputs,
+        commands,
         publisher,
-        PublisherWorker(publisher, outbox),
         rules_in_force,
         metrics,
         bank_watch,

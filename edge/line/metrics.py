@@ -63,7 +63,7 @@ class DeviceMetrics:
             parts={verdict: self._inspector.verdicts[verdict] for verdict in Verdict},
             latencies=self._inspector.latencies.percentiles(),
             backlog=self._outbox.backlog(),
-            quarantined=self._publisher.state.quarantined,
+            quarantined=self._publisher.link.quarantined,
             unstored=self._outbox.unstored,
             frames_dropped=self._frames.dropped,
             disk=_disk_use(self._state_dir),

@@ -9,16 +9,21 @@ from edge.mqtt.frame_sender import FramePace
 from edge.mqtt.poison_message import PoisonMessageFinder
 from edge.mqtt.refused_retry import RefusedRetry
 from edge.mqtt.refused_topics import RefusedTopics
+from edge.outbox.outbox import StoredMessage
 
 
 @dataclass
 class Tally:
-    """Counts since the start; written only by the publisher's thread."""
+    """Counts since the start; written only by the publisher's thread.
+
+    `unretained` is the newest acknowledged result, until its retained copy is answered.
+    """
 
     sent: int = 0
     quarantined: int = 0
     frames_sent: int = 0
     newest_seq: int = 0
+    unretained: StoredMessage | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from edge.contract.results import payload_below
 from edge.contract.topics import RESULT_LAST, STATUS
 from edge.mqtt.across_connections import AcrossConnections
 from edge.mqtt.best_effort import BestEffortMessage
-from edge.mqtt.window import PACKET_OVERHEAD_BYTES, SUBSCRIPTION, Window
+from edge.mqtt.window import SUBSCRIPTION, Window, packet_bytes
 from edge.outbox.outbox import StoredMessage
 
 _logger = logging.getLogger(__name__)
@@ -18,15 +18,16 @@ _logger = logging.getLogger(__name__)
 class BesideResults:
     """Sends each of them only while its topic does not rest; the caller asks before whether there is room.
 
-    `newest` is the acknowledged result of which the retained copy is to be sent. Every method may raise a LinkError.
+    Every method may raise a LinkError.
     """
 
     def __init__(self, window: Window, across: AcrossConnections, max_packet_bytes: int) -> None:
-        self.newest: StoredMessage | None = None
         self._window, self._topics, self._best_effort = window, across.topics, across.best_effort
+        self._tally = across.tally
         self._root, self._max_packet_bytes = across.root, max_packet_bytes
         self._unsubscribed = self._status_missing = False
         self._held_back: BestEffortMessage | None = None
+        self._copied: StoredMessage | None = None
 
     @property
     def status_due(self) -> bool:
@@ -55,10 +56,11 @@ class BesideResults:
 
     def send_last_result(self) -> None:
         """Publish the retained copy of the newest acknowledged result, once nothing else is in flight."""
-        if self.newest is not None and self._window.only_a_frame and self._window.is_free_for(RESULT_LAST.suffix):
-            newest, self.newest = self.newest, None
+        newest = self._tally.unretained
+        if newest is not None and self._window.only_a_frame and self._window.is_free_for(RESULT_LAST.suffix):
             payload = payload_below(newest.payload, self._root)
             self._window.publish(RESULT_LAST.at(self._root), payload, RESULT_LAST.suffix, retain=True)
+            self._copied = newest
 
     def send_next(self) -> bool:
         """Send the next reply or metrics; False if there is none, or it has to wait until nothing else is in flight."""
@@ -69,7 +71,7 @@ class BesideResults:
         name = message.topic.removeprefix(f"{self._root}/")
         if not self._topics.may_send(name, time.monotonic()):
             _logger.debug("a message on %s is dropped: the broker refuses the topic", message.topic)
-        elif len(message.payload) + len(message.topic) + PACKET_OVERHEAD_BYTES > self._max_packet_bytes:
+        elif packet_bytes(message.topic, message.payload) > self._max_packet_bytes:
             _logger.warning("a message on %s is dropped: %d bytes", message.topic, len(message.payload))
         elif not self._window.is_free_for(name):
             self._held_back = message
@@ -77,6 +79,15 @@ class BesideResults:
         else:
             self._window.publish(message.topic, message.payload, name, correlation=message.correlation)
         return True
+
+    def answered(self, name: str, refusal: str, *, busy: bool) -> None:
+        """Handle the PUBACK of something that was sent on a topic; it is not sent again."""
+        if name == RESULT_LAST.suffix and self._tally.unretained is self._copied:
+            self._tally.unretained = None
+        if busy:
+            _logger.warning("the broker is too busy for a message on %s: %s", name, refusal)
+        else:
+            self.settle(name, refusal)
 
     def settle(self, name: str, refusal: str) -> None:
         """Record the broker's answer to something sent on a topic; "" is an acceptance."""

@@ -50,16 +50,17 @@ class CauseFinder:
         A message that broke three connections in a row is given up, a frame that broke two, and a topic rests.
         """
         now_s = time.monotonic()
-        messages = {message.message_id: message for message in delivery.in_flight}
-        names = delivery.topics_in_flight
-        alone = delivery.packets == 1
+        window = delivery.window
+        messages = {message.message_id: message for message in window.messages}
+        names = window.topic_names
+        alone = window.packets == 1
         suspect = next(iter(messages), None) or next(iter(names), None) if alone else None
         self._watch.ended(
             now_s,
             lived_s=lived_s,
             cut_off=error.cut_off,
             taken_over=error.taken_over,
-            idle=not delivery.packets,
+            idle=not window.packets,
             suspect=suspect,
         )
         self._across.retry.connection_ended(now_s)
@@ -74,7 +75,7 @@ class CauseFinder:
         if poison_id is not None:
             delivery.give_up(messages[poison_id], f"{Refusal.HANG_UP.value}{CUTS_TO_CONVICT} times in a row: {error}")
         if contested is None:
-            self._judge_frame(delivery.frame_in_flight)
+            self._judge_frame(window.frame)
         return found or poison_id is not None
 
     def _judge_topics(self, names: list[str], reason: str, now_s: float, *, alone: bool) -> bool:

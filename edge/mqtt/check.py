@@ -16,10 +16,10 @@ from edge.contract.topics import STATUS
 from edge.mqtt.check_login import RETAIN_REMEDY, login_failure, unexpected_listener
 from edge.mqtt.check_rights import Session, check_client_id, check_rights, published_topics, subscribed_filters
 from edge.mqtt.client import CONNECT_TIMEOUT_S, LinkError
-from edge.mqtt.connection import Connected
 from edge.mqtt.finding import Failed, Finding, Outcome
 from edge.mqtt.frame_sender import MAX_FRAME_BYTES
 from edge.mqtt.listener import Kind
+from edge.mqtt.occurrences import Connected
 from edge.mqtt.settings import MqttSettings
 from edge.mqtt.tls import MAX_PEM_BYTES, context_from_settings, text_from_os_error
 from edge.mqtt.will import Will

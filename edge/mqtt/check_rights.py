@@ -13,8 +13,9 @@ from typing import TypeVar
 
 from edge.contract.topics import FRAME_VIEW_HEATMAP, FRAME_VIEW_IMAGE, JPEG, JSON, STATUS, TOPICS
 from edge.mqtt.client import LinkError
-from edge.mqtt.connection import Acknowledged, Connected, Connection, Ended, Subscribed
+from edge.mqtt.connection import Connection
 from edge.mqtt.finding import Finding
+from edge.mqtt.occurrences import Acknowledged, Connected, Ended, Subscribed
 from edge.mqtt.settings import MqttSettings
 from edge.mqtt.will import Will
 

@@ -11,7 +11,6 @@ import logging
 import socket
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 import paho.mqtt.client as mqtt
@@ -22,7 +21,6 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edge.mqtt.client import (
     MAX_INCOMING_BYTES,
-    OVERSIZE_TEXT,
     QOS,
     BoundedClient,
     LinkError,
@@ -30,8 +28,9 @@ from edge.mqtt.client import (
     client_from_settings,
 )
 from edge.mqtt.inlet import Incoming
+from edge.mqtt.occurrences import Acknowledged, Connected, Ended, Occurrence, Subscribed, ended_from_disconnect
 from edge.mqtt.settings import MqttSettings
-from edge.mqtt.tls import text_from_os_error, text_from_tls_alert
+from edge.mqtt.tls import text_from_os_error
 from edge.mqtt.will import Will
 
 _SOCKET_OPTIONS = (
@@ -45,56 +44,8 @@ _SOCKET_OPTIONS = (
 _UNLIMITED_PACKET_BYTES = 268_435_455
 _DEFAULT_RECEIVE_MAXIMUM = 65_535
 _CLOSE_TIMEOUT_S = 1.0
-_UNSPECIFIED_ERROR = 0x80
-_TAKEN_OVER = 0x8E
-_NOT_CUT_OFF_TEXTS = ("timed out", "unreachable", "Keep alive", OVERSIZE_TEXT)
-_NOT_ABOUT_A_MESSAGE = frozenset({0x89, 0x8B, 0x8D, 0x8E, 0x96, 0x97, 0x98, 0x9C, 0x9D, 0xA0})
-"""DISCONNECT reason codes that no message can cause: busy, shutting down, session taken over, quota ..."""
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Connected:
-    """The broker accepted the connection, with these limits."""
-
-    receive_maximum: int
-    maximum_packet_bytes: int
-    retain_available: bool = True
-    maximum_qos: int = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Acknowledged:
-    """The broker's PUBACK; `reason_code` from 0x80 on is a refusal."""
-
-    packet_id: int
-    reason_code: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Subscribed:
-    """The broker's SUBACK; `refused` is the reason of a refusal, or empty."""
-
-    refused: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The connection was refused or ended; the fields are those of a LinkError."""
-
-    text: str
-    cut_off: bool = False
-    taken_over: bool = False
-    refusal_code: int | None = None
-
-    def error(self) -> LinkError:
-        """The error to raise for it."""
-        return LinkError(self.text, cut_off=self.cut_off, taken_over=self.taken_over, refusal_code=self.refusal_code)
-
-
-Occurrence = Connected | Acknowledged | Subscribed | Ended
 
 
 class Connection:
@@ -179,13 +130,14 @@ class Connection:
         """Send a message with QoS 1; returns the packet id that its PUBACK will have.
 
         Raises:
-            LinkError: it was not sent.
+            LinkError: the connection ended, with this message or before; why is among the occurrences, after the last
+                PUBACK.
         """
         properties = self._publish_properties(content_type, correlation) if self._five else None
         info = self._client.publish(topic, payload, QOS, retain, properties)
         if info.rc is not MQTTErrorCode.MQTT_ERR_SUCCESS:
-            ended = next((o for o in self.occurrences() if isinstance(o, Ended)), None)
-            raise ended.error() if ended else LinkError(mqtt.error_string(info.rc))
+            self._ended.wait(_CLOSE_TIMEOUT_S)  # paho has no socket any more, and is about to say why
+            raise LinkError(mqtt.error_string(info.rc))
         return info.mid
 
     def probe(self, topic: str, payload: bytes, *, retain: bool, content_type: str) -> None:
@@ -297,19 +249,7 @@ class Connection:
         self, _client: mqtt.Client, _userdata: object, _flags: object, reason: ReasonCode, _properties: object
     ) -> None:
         try:
-            logged = self._last_error.text
-            closed = reason.value == _UNSPECIFIED_ERROR  # paho's reason for a socket that the broker closed
-            text = (
-                text_from_tls_alert(logged)
-                or logged
-                or ("the broker closed the connection" if closed else f"the connection ended: {reason}")
-            )
-            by_itself = any(part in f"{text} {reason}" for part in _NOT_CUT_OFF_TEXTS)
-            taken_over = reason.value == _TAKEN_OVER
-            if taken_over:
-                text = f"another client connected with the client id {self._client_id}: session taken over"
-            cut_off = not by_itself and reason.value not in _NOT_ABOUT_A_MESSAGE
-            self._report(Ended(text, cut_off, taken_over))
+            self._report(ended_from_disconnect(reason, self._last_error.text, self._client_id))
         finally:
             self._ended.set()
 

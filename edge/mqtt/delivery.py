@@ -6,23 +6,23 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 import time
-from collections import deque
 from collections.abc import Callable
 
 from edge.contract.results import payload_below
-from edge.contract.topics import STATUS
+from edge.contract.topics import RESULT, STATUS
 from edge.frames.store import FrameStore
-from edge.frames.stored import StoredFrame
 from edge.mqtt.across_connections import AcrossConnections
 from edge.mqtt.backoff import Backoff
 from edge.mqtt.beside_results import BesideResults
-from edge.mqtt.connection import Acknowledged, Connected, Connection, Ended, Subscribed
+from edge.mqtt.client import LinkError
+from edge.mqtt.connection import Connection
 from edge.mqtt.frame_sender import FrameSender
+from edge.mqtt.occurrences import Acknowledged, Connected, Ended, Subscribed
 from edge.mqtt.result_replay import ResultReplay
 from edge.mqtt.set_aside import SetAside
-from edge.mqtt.window import PACKET_OVERHEAD_BYTES, SUBSCRIPTION, Window
+from edge.mqtt.unsent import FLUSH_S, UnsentMessages
+from edge.mqtt.window import SUBSCRIPTION, Window, packet_bytes
 from edge.outbox.outbox import Outbox, StoredMessage
 from edge.outbox.refused_messages import Refusal
 
@@ -34,11 +34,9 @@ BACKFILL = (b'"backfill":false', b'"backfill":true')
 bytes, because JSON escapes a quotation mark within a text."""
 
 _TICK_S = 0.5
-_PAGE = 200
 _REFUSED = 0x80
 _BUSY = frozenset({0x89, 0x91, 0x97})
 """Temporary refusals: server busy, packet identifier in use, quota exceeded."""
-_FLUSH_S = 2.0
 _COMMIT_S = 0.1
 
 _logger = logging.getLogger(__name__)
@@ -47,7 +45,7 @@ _logger = logging.getLogger(__name__)
 class Delivery:
     """Sends the outbox over one connection, starting at the oldest unacknowledged message.
 
-    Every method may raise a LinkError: the connection ended.
+    `window` is what is in flight. Every method may raise a LinkError: the connection ended.
     """
 
     def __init__(
@@ -64,7 +62,7 @@ class Delivery:
         self._poison_finder, self._pace, self._retry = across.poison_finder, across.pace, across.retry
         self._max_packet_bytes = limits.maximum_packet_bytes
         self._frames = FrameSender(connection, frames, across.pace, across.root, self._max_packet_bytes, across.topics)
-        self._window = Window(
+        self.window = Window(
             connection,
             self._frames,
             across.topics,
@@ -72,17 +70,15 @@ class Delivery:
             size=min(WINDOW, limits.receive_maximum),
             retain=limits.retain_available,
         )
-        self._beside = BesideResults(self._window, across, self._max_packet_bytes)
+        self._beside = BesideResults(self.window, across, self._max_packet_bytes)
         self._reading_again = False
-        self._page: deque[StoredMessage] = deque()
-        self._last_id = 0
-        self._all_read = False
+        self._unsent = UnsentMessages(outbox)
         self._busy_backoff = Backoff()
         self._paused_until_s: float | None = None
         self._replay = ResultReplay(outbox)
         self._set_aside = SetAside(outbox, across, self._replay)
-        outbox.flush(_FLUSH_S)  # acknowledgements of the connection before this one
-        self._set_aside.return_fitting(self._max_packet_bytes - PACKET_OVERHEAD_BYTES - len(f"{self._root}/result"))
+        outbox.flush(FLUSH_S)  # acknowledgements of the connection before this one
+        self._set_aside.return_fitting(self._max_packet_bytes - packet_bytes(RESULT.at(self._root), b""))
         across.topics.connected()
         across.retry.connected(time.monotonic())
         self._backfill_until_id = outbox.newest_id()
@@ -90,32 +86,12 @@ class Delivery:
     @property
     def unfinished(self) -> bool:
         """Whether a message is unsent or in flight."""
-        return bool(not self._window.only_a_frame or self._page or self._unsent(1))
-
-    @property
-    def in_flight(self) -> list[StoredMessage]:
-        """Messages of the outbox that were sent and not acknowledged, but for one refused before and tried again."""
-        return self._window.messages
-
-    @property
-    def topics_in_flight(self) -> list[str]:
-        """Names of the other topics on which something was sent that is not acknowledged."""
-        return self._window.topic_names
-
-    @property
-    def packets(self) -> int:
-        """Number of packets in flight."""
-        return self._window.packets
+        return not self.window.only_a_frame or self._unsent.any_left()
 
     @property
     def status_due(self) -> bool:
         """Whether the status could not be published and can be tried again."""
         return self._beside.status_due
-
-    @property
-    def frame_in_flight(self) -> StoredFrame | None:
-        """The frame that was sent and is not acknowledged."""
-        return self._frames.in_flight
 
     def step(self) -> None:
         """Wait for an occurrence or a new message, handle PUBACKs, and fill the window.
@@ -123,23 +99,23 @@ class Delivery:
         Order: the outbox, the retained copy of the last result, replies and metrics, replays, a refused message, then
         a frame.
         """
-        if self._all_read or not self._may_send:
+        if self._unsent.all_read or not self._may_send:
             self._wait()
         self._handle_occurrences()
         if self._may_send:
             self._beside.subscribe()
-        self._send_all(self._next_message)
+        self._send_all(self._unsent.next)
         if self._outbox_is_sent:
             self._beside.send_last_result()
             while self._may_send and self._beside.send_next():
                 pass
             self._send_all(self._replay.next)
-            if not self._window.packets:
+            if not self.window.packets:
                 self._try_refused()
-            if self._window.only_a_frame:
-                self._window.start_timer()
+            if self.window.only_a_frame:
+                self.window.start_timer()
                 self._frames.send(self._all_results_sent)
-                self._window.frame_sent()
+                self.window.frame_sent()
 
     def stay_quiet(self, duration_s: float) -> None:
         """Send nothing for a while, to find out whether the broker closes the connection all the same."""
@@ -157,10 +133,10 @@ class Delivery:
     def drain(self, timeout_s: float) -> bool:
         """Send nothing more and wait until everything is acknowledged; False after the timeout."""
         deadline_s = time.monotonic() + timeout_s
-        while self._window.packets and time.monotonic() < deadline_s:
+        while self.window.packets and time.monotonic() < deadline_s:
             self._wait()
             self._handle_occurrences()
-        return self._window.packets == 0
+        return self.window.packets == 0
 
     def publish_status(self, payload: bytes, timeout_s: float) -> bool:
         """Publish the retained status and wait until everything is acknowledged; False after the timeout.
@@ -170,13 +146,21 @@ class Delivery:
         if not self._beside.want_status():
             return False
         deadline_s = time.monotonic() + timeout_s
-        while not (self._may_send and self._window.is_free_for(STATUS.suffix)):
+        while not (self._may_send and self.window.is_free_for(STATUS.suffix)):
             if time.monotonic() >= deadline_s:
                 return False
             self._wait()
             self._handle_occurrences()
         self._beside.send_status(payload)
         return self.drain(deadline_s - time.monotonic())
+
+    def finish(self, error: LinkError) -> LinkError:
+        """The connection ended: handle the PUBACKs that came before; returns its own reason if known, else `error`."""
+        try:
+            self._handle_occurrences()
+        except LinkError as reason:
+            return reason
+        return error
 
     def give_up(self, message: StoredMessage, reason: str) -> None:
         """Quarantine a message and publish an event about it; one of a replay is only logged and skipped."""
@@ -186,25 +170,18 @@ class Delivery:
     def _may_send(self) -> bool:
         if self._paused_until_s is not None or self._reading_again:
             return False
-        return self._window.has_room(single_file=bool(self._poison_finder.send_alone_until_id))
+        return self.window.has_room(single_file=bool(self._poison_finder.send_alone_until_id))
 
     @property
     def _outbox_is_sent(self) -> bool:
-        return self._all_read and not self._page and self._may_send
+        return self._unsent.all_read and self._may_send
 
     def _all_results_sent(self) -> bool:
         """Whether every message was written to the outbox and sent, so that a frame's own result was sent before it."""
-        return self._outbox.flush(_COMMIT_S) and not self._unsent(1)
-
-    def _unsent(self, limit: int) -> list[StoredMessage]:
-        """The next messages; none from a damaged database: the program stops then, and this connection tells it."""
-        try:
-            return self._outbox.unacknowledged(self._last_id, limit)
-        except sqlite3.DatabaseError:
-            return []
+        return self._outbox.flush(_COMMIT_S) and not self._unsent.any_left()
 
     def _wait(self, longest_s: float = _TICK_S) -> None:
-        if self._window.look_for_silence(PUBACK_TIMEOUT_S):
+        if self.window.look_for_silence(PUBACK_TIMEOUT_S):
             self._beside.settle(SUBSCRIPTION, "the broker does not answer the subscription")
         due_in_s = self._pace.due_in_s(time.monotonic())
         self._outbox.wakeup.wait(max(0.0, min(due_in_s, longest_s) if due_in_s > 0 else longest_s))
@@ -215,11 +192,11 @@ class Delivery:
         ended: Ended | None = None
         for occurrence in self._connection.occurrences():
             if isinstance(occurrence, Acknowledged):
-                self._window.answered()
+                self.window.answered()
                 self._handle_puback(occurrence, acknowledged)
             elif isinstance(occurrence, Ended):
                 ended = ended or occurrence
-            elif isinstance(occurrence, Subscribed) and self._window.take_subscription():
+            elif isinstance(occurrence, Subscribed) and self.window.take_subscription():
                 self._beside.settle(SUBSCRIPTION, occurrence.refused)
         if acknowledged:
             self._outbox.acknowledge(acknowledged)
@@ -227,7 +204,7 @@ class Delivery:
             self._busy_backoff.succeeded()
         if ended is not None:
             raise ended.error()
-        if self._window.only_a_frame:
+        if self.window.only_a_frame:
             self._leave_pause_or_single_file()
 
     def _handle_puback(self, puback: Acknowledged, acknowledged: list[int]) -> None:
@@ -238,12 +215,9 @@ class Delivery:
             if puback.reason_code not in _BUSY:
                 self._beside.settle(self._frames.topic_name, refusal)
             return
-        sent = self._window.take(puback.packet_id)
+        sent = self.window.take(puback.packet_id)
         if isinstance(sent, str):
-            if puback.reason_code in _BUSY:
-                _logger.warning("the broker is too busy for a message on %s: %s", sent, puback.text)
-            else:
-                self._beside.settle(sent, refusal)
+            self._beside.answered(sent, refusal, busy=puback.reason_code in _BUSY)
         elif sent is not None and puback.reason_code in _BUSY:
             self._retry.tried(time.monotonic(), accepted=False)
             self._pause(sent, puback.text)
@@ -265,7 +239,7 @@ class Delivery:
         acknowledged.append(message.message_id)
         if message.seq is not None and message.seq > self._tally.newest_seq:
             self._tally.newest_seq = message.seq
-            self._beside.newest = message
+            self._tally.unretained = message
 
     def _settle_replayed(self, message: StoredMessage, refusal: str) -> None:
         if refusal:
@@ -282,7 +256,7 @@ class Delivery:
             _logger.warning("the broker is too busy (%s); sending again in %.1f s", reason, pause_s)
             self._paused_until_s = time.monotonic() + pause_s
         self._poison_finder.send_alone_until_id = max(
-            self._poison_finder.send_alone_until_id, self._last_id, message.message_id
+            self._poison_finder.send_alone_until_id, self._unsent.last_id, message.message_id
         )
 
     def _leave_pause_or_single_file(self) -> None:
@@ -291,10 +265,8 @@ class Delivery:
             if self._paused_until_s is not None and time.monotonic() < self._paused_until_s:
                 return
             self._paused_until_s, self._reading_again = None, False
-            self._outbox.flush(_FLUSH_S)  # so that acknowledged messages are not read again
-            self._page.clear()
-            self._last_id, self._all_read = 0, False
-        elif self._last_id >= self._poison_finder.send_alone_until_id:
+            self._unsent.start_again()
+        elif self._unsent.last_id >= self._poison_finder.send_alone_until_id:
             self._poison_finder.all_suspects_done()
 
     def _send_all(self, next_message: Callable[[], StoredMessage | None]) -> None:
@@ -303,7 +275,7 @@ class Delivery:
 
     def _send(self, message: StoredMessage) -> None:
         topic, payload = f"{self._root}/{message.topic}", payload_below(message.payload, self._root)
-        if len(payload) + len(topic.encode()) + PACKET_OVERHEAD_BYTES > self._max_packet_bytes:
+        if packet_bytes(topic, payload) > self._max_packet_bytes:
             reason = f"{len(payload)}{Refusal.TOO_LARGE.value}{self._max_packet_bytes}"
             if message.refusal is not None and not message.replayed:
                 self._set_aside.too_large(message, reason)
@@ -312,21 +284,11 @@ class Delivery:
             return
         if message.replayed or message.refusal is not None or message.message_id <= self._backfill_until_id:
             payload = payload.replace(*BACKFILL, 1)
-        self._window.publish(topic, payload, message)
-
-    def _next_message(self) -> StoredMessage | None:
-        if not self._page:
-            self._page.extend(self._unsent(_PAGE))
-            self._all_read = not self._page
-        if not self._page:
-            return None
-        message = self._page.popleft()
-        self._last_id = message.message_id
-        return message
+        self.window.publish(topic, payload, message)
 
     def _try_refused(self) -> None:
         """Send one message again that the broker refused before, if one is due."""
         message = self._retry.next(time.monotonic())
         if message is not None:
             self._send(message)
-            self._window.exclusive = True
+            self.window.exclusive = True

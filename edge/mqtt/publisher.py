@@ -12,13 +12,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from importlib.metadata import version
 from random import SystemRandom
 
 from edge.contract.payloads import Status, bytes_from_payload
 from edge.contract.topics import METRICS, STATUS, DeviceSettings, root_from_device
-from edge.fault_board import put_event
 from edge.faults import FaultId
 from edge.frames.store import FrameStore
 from edge.mqtt.across_connections import AcrossConnections, Tally
@@ -27,26 +24,36 @@ from edge.mqtt.best_effort import BestEffortMessage, BestEffortQueue
 from edge.mqtt.cause import CauseFinder, report
 from edge.mqtt.client import LinkError
 from edge.mqtt.client_id_watch import ClientIdWatch
-from edge.mqtt.connection import Connected, Connection, Ended
+from edge.mqtt.connection import Connection
 from edge.mqtt.delivery import Delivery
 from edge.mqtt.frame_sender import FramePace
-from edge.mqtt.inlet import CLOSED_S, CommandInlet, Incoming
+from edge.mqtt.inlet import CommandInlet
+from edge.mqtt.link import Link, LinkState
+from edge.mqtt.occurrences import Connected, Ended
 from edge.mqtt.poison_message import PoisonMessageFinder
 from edge.mqtt.refused_retry import RefusedRetry
 from edge.mqtt.refused_topics import RefusedTopics
 from edge.mqtt.settings import MqttSettings
-from edge.mqtt.status import Activity, State, StatusContent
+from edge.mqtt.status import DeviceStatus, Shown
 from edge.mqtt.tls import TlsFiles
 from edge.mqtt.will import WillFallback
 from edge.outbox.outbox import Outbox
 from edge.system.clock import utc_now
+from edge.worker import Problems, WorkerState, state_of_thread
 
 CONNACK_TIMEOUT_S = 10.0
+COMMIT_S = 5.0
+"""When it stops: how long it waits until what was handed to the outbox is on the disk, and can be sent."""
+SEND_S = 4.0
+"""When it stops: how long it goes on sending what is unsent."""
 STATUS_TIMEOUT_S = 1.0
+"""How long a status may take to be acknowledged."""
+END_S = 1.0
+"""When it stops: how long the connection may take to close."""
+STOP_S = COMMIT_S + SEND_S + STATUS_TIMEOUT_S + END_S
 FILE_CHECK_INTERVAL_S = 5.0
 """Interval of the checks for new certificate and key files; they are used once unchanged for one interval."""
 UNVERIFIABLE = "acceptance unverifiable: over MQTT 3.1.1 a broker cannot report a refusal"
-
 
 _TICK_S = 0.5
 _STATUS_INTERVAL_S = 0.5
@@ -59,29 +66,16 @@ range: if it is closed, too, the packet is not the cause."""
 _logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class PublisherState:
-    """The publisher's connection and counts; `detail` is why there is no connection, or empty while there is one."""
-
-    connected: bool
-    detail: str
-    connections: int
-    sent: int
-    quarantined: int
-    frames_sent: int
-
-
-_Shown = tuple[StatusContent, tuple[FaultId, ...]]
-"""What the status shows; it is published again when this changes."""
-
-
 class Publisher:
     """Sends the outbox's messages and the frames for review on a thread, over one connection after the other.
 
     It reconnects to a broker that is absent, restarts or refuses, after a pause of at most 10 s. Messages on
-    `{root}/cmd/{name}` go to `on_command`, one at a time, on the thread `commands`. `active_faults` go into the status,
+    `{root}/cmd/{name}` go to `inlet`, a worker of its own, while that is open. `active_faults` go into the status,
     which is published again when they change: an event would wait for the disk, which may be what fails.
     """
+
+    name = "publisher"
+    stop_s = STOP_S
 
     def __init__(
         self,
@@ -89,20 +83,16 @@ class Publisher:
         frames: FrameStore | None,
         settings: MqttSettings,
         device: DeviceSettings,
-        on_command: Callable[[Incoming], None] | None = None,
+        inlet: CommandInlet | None = None,
         active_faults: Callable[[], tuple[FaultId, ...]] = tuple,
     ) -> None:
         self._outbox = outbox
         self._frames = frames
         self._settings = settings
         self._root = root_from_device(device)
-        self._version = version("procunit-edge")
         self._stopping = threading.Event()
         self._stop_at_monotonic_s = 0.0
-        self._detail = "not connected yet"
-        self._connections = 0
-        self._changing = StatusContent()
-        self._change_lock = threading.Lock()
+        self._link = Link(f"{settings.host}:{settings.port}")
         self._best_effort = BestEffortQueue(METRICS.at(self._root))
         self._across = AcrossConnections(
             self._root,
@@ -121,49 +111,59 @@ class Publisher:
         self._random = SystemRandom()
         self._reduced_status = ""
         self._backoff = Backoff()
-        self._active_faults = active_faults
-        self._inlet = CommandInlet(on_command) if on_command is not None else None
-        self._dropped_reported = 0
-        self._next_dropped_report_s = 0.0
-        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+        self._status = DeviceStatus(device.device, outbox.epoch, self._note, active_faults, outbox.wakeup)
+        self._inlet = inlet
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
 
     @property
-    def state(self) -> PublisherState:
-        """The state now; any thread may read it."""
-        detail, tally = self._detail, self._across.tally
-        return PublisherState(not detail, detail, self._connections, tally.sent, tally.quarantined, tally.frames_sent)
+    def state(self) -> WorkerState:
+        """Whether the thread runs; without a connection it does, too."""
+        return state_of_thread(self._thread, stopping=self._stopping.is_set())
+
+    @property
+    def link(self) -> LinkState:
+        """The connection, and what went over it since the start; any thread may read it."""
+        detail, tally = self._link.detail, self._across.tally
+        return LinkState(not detail, detail, self._link.connections, tally.sent, tally.quarantined, tally.frames_sent)
 
     @property
     def status(self) -> Status:
         """The status that it would publish now; any thread may read it."""
-        return self._status("starting" if self._changing.activity else "running", utc_now())
+        return self._status.now(utc_now())
+
+    def problems(self) -> Problems:
+        """Whether the broker is out of reach, and why."""
+        return {FaultId.BROKER_UNREACHABLE: self._link.problem()}
 
     def start(self) -> None:
-        """Start the threads."""
+        """Start the thread."""
         if self._settings.protocol != "5":
             _logger.warning("%s", UNVERIFIABLE)
-        if self._inlet is not None:
-            self._inlet.start()
         self._thread.start()
 
-    def stop(self, timeout_s: float) -> None:
-        """Send unsent messages as far as the time allows, publish the status `stopped`, and end."""
-        self._stop_at_monotonic_s = time.monotonic() + max(0.0, timeout_s - STATUS_TIMEOUT_S)
+    def stop(self) -> bool:
+        """Send unsent messages as far as the time allows, publish the status `stopped`, and end.
+
+        Returns False if something handed to the outbox could not be committed, or the thread did not end. A message
+        that is not sent is kept for the next start.
+        """
+        committed = self._outbox.flush(COMMIT_S)
+        if not committed:
+            _logger.error("results cannot be written to the disk")
+        self._stop_at_monotonic_s = time.monotonic() + SEND_S
         self._stopping.set()
         self._outbox.wakeup.set()
-        if self._thread.ident is None:  # never started
-            return
-        self._thread.join(timeout_s + STATUS_TIMEOUT_S)
-        if self._inlet is not None:
-            self._inlet.stop(STATUS_TIMEOUT_S)
+        if self._thread.ident is not None:
+            self._thread.join(SEND_S + STATUS_TIMEOUT_S + END_S)
+        return committed and not self._thread.is_alive()
 
     def set_activity(self, text: str | None, progress: float | None = None) -> None:
         """Publish the status `starting` with an activity and its progress (0 to 1), or `running` if `text` is None."""
-        self._change(lambda shown: replace(shown, activity=None if text is None else Activity(text, progress)))
+        self._status.set_activity(text, progress)
 
     def set_command_position(self, state_id: str, command_counter: int) -> None:
         """Publish in the status which state signed commands have to name, and the highest counter accepted in it."""
-        self._change(lambda shown: replace(shown, state_id=state_id, command_counter=command_counter))
+        self._status.set_command_position(state_id, command_counter)
 
     def offer_metrics(self, payload: bytes) -> None:
         """Publish metrics after all unsent messages; new ones replace metrics not sent yet."""
@@ -175,12 +175,6 @@ class Publisher:
         self._best_effort.put_reply(BestEffortMessage(topic, payload, correlation))
         self._outbox.wakeup.set()
 
-    def _change(self, change: Callable[[StatusContent], StatusContent]) -> None:
-        with self._change_lock:
-            before, self._changing = self._changing, change(self._changing)
-        if self._changing != before:
-            self._outbox.wakeup.set()
-
     def _run(self) -> None:
         while not self._stopping.is_set():
             sent, started_s, closed = self._across.tally.sent, time.monotonic(), False
@@ -189,11 +183,10 @@ class Publisher:
                 continue  # the connection was closed on purpose
             except LinkError as error:
                 closed = error.cut_off or error.taken_over
-                self._log_link(str(error))
+                self._link.lost(str(error))
             except Exception as error:
                 _logger.exception("the publisher failed; it reconnects")
-                self._log_link(f"{type(error).__name__}: {error}")
-            self._report_dropped_commands()
+                self._link.lost(f"{type(error).__name__}: {error}")
             now_s = time.monotonic()
             if self._client_id_watch.problem(now_s) is not None:
                 self._stopping.wait(self._backoff.contested_pause_s())
@@ -204,9 +197,9 @@ class Publisher:
 
     def _run_connection(self) -> None:
         """Connect, and send until the connection ends with a LinkError, or is closed on purpose."""
-        will = self._will_fallback.will(STATUS.at(self._root), bytes_from_payload(self._status("offline", None)))
+        will = self._will_fallback.will(STATUS.at(self._root), bytes_from_payload(self._status.offline()))
         files = TlsFiles(self._settings)
-        inlet = self._inlet if self._inlet is not None and self._inlet.open else None
+        inlet = self._inlet
         connection = Connection(
             self._settings,
             self._client_id,
@@ -230,37 +223,38 @@ class Publisher:
             if self._cause_finder.quiet_first:
                 delivery.stay_quiet(self._random.uniform(*_QUIET_S))
             published = self._publish_status(delivery)
-            if inlet is not None:
-                delivery.subscribe()
-            self._connections += 1
-            self._log_link("")
+            self._link.connected()
             self._deliver(delivery, files, published)
             if self._stopping.is_set():
-                delivery.publish_status(bytes_from_payload(self._status("stopped", utc_now())), STATUS_TIMEOUT_S)
-                self._detail = "stopped"
+                delivery.publish_status(bytes_from_payload(self._status.stopped(utc_now())), STATUS_TIMEOUT_S)
+                self._link.stopped()
             connection.close()
         except LinkError as error:
-            if delivery is not None:
-                if self._cause_finder.connection_ended(delivery, error, time.monotonic() - accepted_s):
-                    self._backoff.succeeded()
-            else:
+            if delivery is None:
                 self._client_id_watch.not_accepted()
                 self._will_fallback.refused(error)
-            raise
+                raise
+            reason = delivery.finish(error)
+            if self._cause_finder.connection_ended(delivery, reason, time.monotonic() - accepted_s):
+                self._backoff.succeeded()
+            raise reason from error
         finally:
             connection.abandon()
 
-    def _deliver(self, delivery: Delivery, files: TlsFiles, published: _Shown) -> None:
+    def _deliver(self, delivery: Delivery, files: TlsFiles, published: Shown) -> None:
         """Send until the publisher stops, or has to reconnect because certificates were exchanged."""
         files_checked_s = status_s = time.monotonic()
+        subscribed = self._inlet is None
         while not self._stopping.is_set():
+            if not subscribed and self._inlet is not None and self._inlet.open:
+                delivery.subscribe()
+                subscribed = True
             delivery.step()
             now_s = time.monotonic()
-            if (self._shown != published or delivery.status_due) and now_s - status_s >= _STATUS_INTERVAL_S:
+            if (self._status.shown != published or delivery.status_due) and now_s - status_s >= _STATUS_INTERVAL_S:
                 published, status_s = self._publish_status(delivery), now_s
             if now_s - files_checked_s >= FILE_CHECK_INTERVAL_S:
                 files_checked_s = now_s
-                self._report_dropped_commands()
                 if files.renewed():
                     _logger.info("the certificates were exchanged: reconnecting")
                     delivery.drain(_DRAIN_S)
@@ -268,25 +262,9 @@ class Publisher:
         while delivery.unfinished and time.monotonic() < self._stop_at_monotonic_s:
             delivery.step()
 
-    def _report_dropped_commands(self) -> None:
-        """Log dropped commands and store an event about them, at most once per minute."""
-        dropped = self._inlet.dropped if self._inlet is not None else 0
-        now_s = time.monotonic()
-        if dropped == self._dropped_reported or now_s < self._next_dropped_report_s:
-            return
-        self._next_dropped_report_s = now_s + CLOSED_S
-        detail = f"at least {dropped - self._dropped_reported} were dropped unread"
-        self._dropped_reported = dropped
-        _logger.warning("commands arrive too fast or are too large: %s", detail)
-        put_event(self._outbox, self._across.device, FaultId.COMMAND_FLOOD, detail)
-
-    @property
-    def _shown(self) -> _Shown:
-        return self._changing, self._active_faults()
-
-    def _publish_status(self, delivery: Delivery) -> _Shown:
+    def _publish_status(self, delivery: Delivery) -> Shown:
         """Publish the status; returns what it shows."""
-        shown = self._shown
+        shown = self._status.shown
         delivery.publish_status(bytes_from_payload(self.status), STATUS_TIMEOUT_S)
         return shown
 
@@ -311,17 +289,6 @@ class Publisher:
             self._reduced_status = detail
             report(self._outbox, self._across.device, FaultId.TOPIC_REFUSED, detail)
 
-    def _status(self, state: State, time_utc: str | None) -> Status:
+    def _note(self) -> str | None:
         note = self._client_id_watch.problem(time.monotonic())
-        note = note or (None if self._settings.protocol == "5" else UNVERIFIABLE)
-        device, epoch = self._across.device, self._outbox.epoch
-        return self._changing.status(state, time_utc, device, epoch, self._version, note, self._active_faults())
-
-    def _log_link(self, detail: str) -> None:
-        if detail != self._detail:
-            where = f"{self._settings.host}:{self._settings.port}"
-            if detail:
-                _logger.warning("no connection to the broker at %s: %s", where, detail)
-            else:
-                _logger.info("connected to the broker at %s", where)
-        self._detail = detail
+        return note or (None if self._settings.protocol == "5" else UNVERIFIABLE)

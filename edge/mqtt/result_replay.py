@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+from edge.mqtt.unsent import FLUSH_S
 from edge.outbox.outbox import Outbox, StoredMessage
 
 _PAGE = 50
-_FLUSH_S = 2.0
 
 
 @dataclass
@@ -32,7 +32,7 @@ class ResultReplay:
             self._page.extend(self._outbox.replays.page(self._last, _PAGE))
         if not self._page:
             if self._last is not None and not self._in_flight:
-                self._outbox.flush(_FLUSH_S)  # the next replay may get the id of the finished one
+                self._outbox.flush(FLUSH_S)  # the next replay may get the id of the finished one
                 self._last = None
             return None
         self._last = self._page.popleft()

@@ -9,10 +9,9 @@ from edge.fault_board import put_event
 from edge.faults import FaultId
 from edge.mqtt.across_connections import AcrossConnections
 from edge.mqtt.result_replay import ResultReplay
+from edge.mqtt.unsent import FLUSH_S
 from edge.outbox.outbox import MessageKind, Outbox, StoredMessage
 from edge.outbox.refused_messages import RefusedGroup, Returned
-
-_FLUSH_S = 2.0
 
 _logger = logging.getLogger(__name__)
 
@@ -48,7 +47,7 @@ class SetAside:
         if not accepted or group is None:
             return Returned(0, 0)
         self._outbox.refused.accept(message.message_id)
-        self._outbox.flush(_FLUSH_S)
+        self._outbox.flush(FLUSH_S)
         others = self._outbox.refused.return_group(group)
         self._report(Returned(others.count + 1, others.last_id), group.reason or "unknown", group)
         return others
@@ -61,7 +60,7 @@ class SetAside:
     def _report(self, returned: Returned, reason: str, group: RefusedGroup | None) -> None:
         if not returned.count:
             return
-        self._outbox.flush(_FLUSH_S)
+        self._outbox.flush(FLUSH_S)
         kind = "message" if group is None else group.kind
         text = f"{returned.count} {kind}{'' if returned.count == 1 else 's'} set aside; the reason was: {reason}"
         _logger.info("the broker accepts messages again that it had refused: %s", text)

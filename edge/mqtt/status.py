@@ -1,8 +1,11 @@
-"""The content of the retained status: what changes in it while the device runs."""
+"""The retained status: what it shows, and what changes in it while the device runs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from typing import Literal
 
 from edge.contract.encoding import clean_text
@@ -13,47 +16,85 @@ State = Literal["starting", "running", "stopped", "offline"]
 
 
 @dataclass(frozen=True, slots=True)
-class Activity:
-    """What the device is doing before it inspects; `progress` is the share done, None if unknown."""
+class Shown:
+    """What changes in the status; it is published again when this changes.
 
-    text: str
-    progress: float | None
+    `activity` is what the device is doing before it inspects, and `progress` the share done, None if unknown.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class StatusContent:
-    """What changes in the status; it is published again with each change."""
-
-    activity: Activity | None = None
+    activity: str | None = None
+    progress: float | None = None
     state_id: str | None = None
     command_counter: int | None = None
+    faults: tuple[FaultId, ...] = ()
 
-    def status(
+
+class DeviceStatus:
+    """Makes the status of one device; any thread may call. `wake` is set when there is another one to publish.
+
+    `note` stands where there is no activity. `active_faults` are asked for with each status.
+    """
+
+    def __init__(
         self,
-        state: State,
-        time_utc: str | None,
         device: str,
         epoch: str,
-        version: str,
-        note: str | None,
-        faults: tuple[FaultId, ...],
-    ) -> Status:
-        """The status with this content; `note` stands where there is no activity.
+        note: Callable[[], str | None],
+        active_faults: Callable[[], tuple[FaultId, ...]],
+        wake: threading.Event,
+    ) -> None:
+        self._device, self._epoch, self._version = device, epoch, version("procunit-edge")
+        self._note, self._active_faults, self._wake = note, active_faults, wake
+        self._lock = threading.Lock()
+        self._shown = Shown()
 
-        The broker publishes `offline` when the device is gone, perhaps long after it was written: it has no counter
-        and no faults.
+    @property
+    def shown(self) -> Shown:
+        """What it shows now."""
+        return replace(self._shown, faults=self._active_faults())
+
+    def set_activity(self, text: str | None, progress: float | None) -> None:
+        """The device is doing this before it inspects, or inspects (`text` is None)."""
+        with self._lock:
+            self._show(replace(self._shown, activity=text, progress=None if text is None else progress))
+
+    def set_command_position(self, state_id: str, command_counter: int) -> None:
+        """Signed commands have to name this state, and a counter above this one."""
+        with self._lock:
+            self._show(replace(self._shown, state_id=state_id, command_counter=command_counter))
+
+    def now(self, time_utc: str) -> Status:
+        """The status of the running device."""
+        shown = self.shown
+        return self._status("running" if shown.activity is None else "starting", time_utc, shown)
+
+    def stopped(self, time_utc: str) -> Status:
+        """The status of the device that stops."""
+        return self._status("stopped", time_utc, self.shown)
+
+    def offline(self) -> Status:
+        """What the broker publishes when the device is gone, perhaps long after it was written.
+
+        It has no time, no counter and no faults.
         """
-        activity = self.activity if state == "starting" else None
-        text = activity.text if activity else note
+        return self._status("offline", None, Shown())
+
+    def _show(self, shown: Shown) -> None:
+        if shown != self._shown:
+            self._shown = shown
+            self._wake.set()
+
+    def _status(self, state: State, time_utc: str | None, shown: Shown) -> Status:
+        text = shown.activity if state == "starting" else self._note()
         return Status(
-            device=device,
-            epoch=epoch,
+            device=self._device,
+            epoch=self._epoch,
             state=state,
             time=time_utc,
-            version=version,
+            version=self._version,
             activity=None if text is None else clean_text(text),
-            progress=activity.progress if activity else None,
-            state_id=None if state == "offline" else self.state_id,
-            command_counter=None if state == "offline" else self.command_counter,
-            faults=() if state == "offline" else faults,
+            progress=shown.progress if state == "starting" else None,
+            state_id=shown.state_id,
+            command_counter=shown.command_counter,
+            faults=shown.faults,
         )

@@ -5,19 +5,25 @@ from __future__ import annotations
 import time
 
 from edge.contract.topics import COMMAND, JSON
+from edge.frames.stored import StoredFrame
 from edge.mqtt.client import LinkError
 from edge.mqtt.connection import Connection
 from edge.mqtt.frame_sender import FrameSender
 from edge.mqtt.refused_topics import RefusedTopics
 from edge.outbox.outbox import StoredMessage
 
-PACKET_OVERHEAD_BYTES = 64
+_OVERHEAD_BYTES = 64
 """What a packet has besides topic and payload, at most."""
 
 SUBSCRIPTION = "cmd/+"
 """Stands for the subscription to commands among the names of topics."""
 
 _UNKNOWN_PACKET_ID, _SUBSCRIPTION_ID = 0, -1
+
+
+def packet_bytes(topic: str, payload: bytes) -> int:
+    """The size of the packet with this message, at most."""
+    return len(payload) + len(topic.encode()) + _OVERHEAD_BYTES
 
 
 class Window:
@@ -47,6 +53,11 @@ class Window:
     def packets(self) -> int:
         """Number of packets in flight."""
         return len(self._in_flight) + (self._frames.in_flight is not None)
+
+    @property
+    def frame(self) -> StoredFrame | None:
+        """The frame in flight."""
+        return self._frames.in_flight
 
     @property
     def only_a_frame(self) -> bool:

@@ -34,7 +34,8 @@ class ScriptedBroker:
 
     `answer` returns the reason code of the PUBACK to a PUBLISH, or None to withhold the PUBACK. `most_unanswered` is
     the largest number of messages that were unanswered at the same time, `connections` counts those accepted. While
-    `drops_subscribers` is True, it closes the connection at a SUBSCRIBE; with `refuses_wills` at a CONNECT with a will.
+    `drops_subscribers` is True, it closes the connection at a SUBSCRIBE; with `refuses_wills` at a CONNECT with a will;
+    for a PUBLISH with `hangs_up_after` after its PUBACK.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class ScriptedBroker:
         suback_reason: int = ACCEPT,
         drops_subscribers: bool = False,
         refuses_wills: bool = False,
+        hangs_up_after: Callable[[Published], bool] = lambda _: False,
     ) -> None:
         self.published: list[Published] = []
         self.most_unanswered = 0
@@ -60,6 +62,7 @@ class ScriptedBroker:
         self._suback_reason = suback_reason
         self.drops_subscribers = drops_subscribers
         self._refuses_wills = refuses_wills
+        self._hangs_up_after = hangs_up_after
         self._listener = socket.create_server((HOST, 0))
         self.host, self.port = HOST, int(self._listener.getsockname()[1])
         self._connection: socket.socket | None = None
@@ -137,6 +140,9 @@ class ScriptedBroker:
                 due = float("inf") if reason is None else now_s + self._puback_delay_s
                 unanswered.append((due, b"\x40\x04" + struct.pack("!HBB", published.packet_id, reason or 0, 0)))
                 self.most_unanswered = max(self.most_unanswered, len(unanswered))
+                if self._hangs_up_after(published):
+                    connection.sendall(unanswered.pop()[1])
+                    return
             elif kind == SUBSCRIBE and self.drops_subscribers:
                 return
             elif kind == SUBSCRIBE:

@@ -25,7 +25,7 @@ def device(tmp_path: Path) -> Device:
 def quick_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a broker, the daemon does not wait at its end."""
     monkeypatch.setattr("edge.daemon.STALLED_S", 0.0)
-    monkeypatch.setattr("edge.line.publisher_worker.SEND_S", 0.0)
+    monkeypatch.setattr("edge.mqtt.publisher.SEND_S", 0.0)
     monkeypatch.setattr("edge.camera.driver._FIRST_PAUSE_S", 0.02)
 
 

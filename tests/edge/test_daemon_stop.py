@@ -147,7 +147,7 @@ def test_a_disk_that_hangs_is_told_and_holds_up_neither_the_inspection_nor_the_s
 ) -> None:
     """From the first part on no commit returns, until the daemon has stopped."""
     monkeypatch.setattr("edge.outbox.writer.COMMIT_DEADLINE_S", 0.3)
-    monkeypatch.setattr("edge.line.publisher_worker.COMMIT_S", 0.3)
+    monkeypatch.setattr("edge.mqtt.publisher.COMMIT_S", 0.3)
     monkeypatch.setattr(Outbox, "stop_s", 0.3)
     device.camera |= {"parts_per_min": 600, "at_end": "hold"}
     device.sections["inspection"] = PATIENT

@@ -38,7 +38,7 @@ RTX: dict[str, object] = {"kind": "tensorrt_rtx", "precision": "fp16"}
 def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Device:
     """A device with 8 photographs, a bundle in two precisions and no broker."""
     monkeypatch.setattr("edge.daemon.STALLED_S", 0.0)
-    monkeypatch.setattr("edge.line.publisher_worker.SEND_S", 0.0)
+    monkeypatch.setattr("edge.mqtt.publisher.SEND_S", 0.0)
     device = new_device(tmp_path / "device", free_port(), 8, precisions=("fp16", "fp32"))
     device.sections["inspection"] = PATIENT
     return device

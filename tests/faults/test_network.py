@@ -50,7 +50,7 @@ def test_connection_faults_lose_nothing(fault: Callable[[TcpProxy], None], broke
     ):
         for number in range(3):
             put_results(outbox, 400)
-            wait_until(lambda: publisher.state.sent > 400 * number + 20)  # noqa: B023  (called within the round)
+            wait_until(lambda: publisher.link.sent > 400 * number + 20)  # noqa: B023  (called within the round)
             fault(proxy)
         messages = subscriber.wait_for(lambda m: len(sequence(m)) == 1200, 20)
         wait_until(lambda: outbox.backlog() == 0)
@@ -67,11 +67,11 @@ def test_a_connection_without_answers_is_detected_and_closed(broker: Broker, tmp
         TcpProxy(broker.port) as proxy,
         publishing(outbox, proxy.port, keepalive_s=2) as publisher,
     ):
-        wait_until(lambda: publisher.state.connected)
+        wait_until(lambda: publisher.link.connected)
         proxy.silent = True
         started_s = time.monotonic()
         put_results(outbox, 5)
-        wait_until(lambda: not publisher.state.connected, 15)
+        wait_until(lambda: not publisher.link.connected, 15)
         assert time.monotonic() - started_s < 2 * 2 + 2  # two keep-alives, and paho looks once a second
         proxy.reset()
         proxy.silent = False
@@ -89,7 +89,7 @@ def test_a_slow_connection_delivers_everything_in_order(broker: Broker, tmp_path
         put_results(outbox, 200)
         messages = subscriber.wait_for(lambda m: len(sequence(m)) == 200)
         assert sequence(messages) == list(range(1, 201))
-        assert publisher.state.connections == 1
+        assert publisher.link.connections == 1
 
 
 def test_a_late_connack_is_accepted_and_a_missing_one_times_out(
@@ -102,12 +102,12 @@ def test_a_late_connack_is_accepted_and_a_missing_one_times_out(
     ):
         proxy.delay_s = 0.3
         with publishing(outbox, proxy.port) as publisher:
-            wait_until(lambda: publisher.state.connected)
+            wait_until(lambda: publisher.link.connected)
         proxy.silent = True
         with publishing(outbox, proxy.port) as publisher:
-            wait_until(lambda: publisher.state.detail == "the broker does not answer")
+            wait_until(lambda: publisher.link.detail == "the broker does not answer")
             proxy.silent = False
-            wait_until(lambda: publisher.state.connected)
+            wait_until(lambda: publisher.link.connected)
 
 
 def test_a_broker_that_lowers_its_limits_or_loses_its_sessions_is_handled(tmp_path: Path) -> None:
@@ -124,5 +124,5 @@ def test_a_broker_that_lowers_its_limits_or_loses_its_sessions_is_handled(tmp_pa
             found = sequence(subscriber.messages)
             assert found == sorted(found)
             wait_until(lambda: outbox.backlog() == 0)
-            assert publisher.state.connections == 2
+            assert publisher.link.connections == 2
     assert quarantined(path) == []

@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from edge.contract.topics import DeviceSettings
 from edge.faults import FaultId
 from edge.frames.store import FrameStore
 from edge.messages import Trigger
-from edge.mqtt.inlet import Incoming
+from edge.mqtt.inlet import CommandInlet
 from edge.mqtt.publisher import Publisher
 from edge.mqtt.settings import MqttSettings
 from edge.outbox.outbox import Outbox
@@ -28,18 +30,25 @@ def publishing(
     outbox: Outbox,
     port: int,
     frames: FrameStore | None = None,
-    on_command: Callable[[Incoming], None] | None = None,
+    inlet: CommandInlet | None = None,
     active_faults: Callable[[], tuple[FaultId, ...]] = tuple,
     **settings: object,
 ) -> Iterator[Publisher]:
-    """A started publisher, stopped at the end."""
+    """A started publisher, and a started inlet, both stopped at the end."""
     mqtt = MqttSettings.model_validate({"host": HOST, "port": port, **settings})
-    publisher = Publisher(outbox, frames, mqtt, DEVICE, on_command, active_faults)
+    publisher = Publisher(outbox, frames, mqtt, DEVICE, inlet, active_faults)
+    if inlet is not None:
+        inlet.start()
     publisher.start()
     try:
         yield publisher
     finally:
-        publisher.stop(2.0)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("edge.mqtt.publisher.COMMIT_S", 1.0)
+            patch.setattr("edge.mqtt.publisher.SEND_S", 1.0)
+            publisher.stop()
+        if inlet is not None:
+            inlet.stop()
 
 
 def put_results(outbox: Outbox, count: int) -> None:

@@ -159,7 +159,7 @@ def drill(rows: int, rate: int, seconds: int) -> None:
             publisher.start()
             drained = drain(outbox, receiver, rows)
             streamed = stream(outbox, receiver, rate, seconds)
-            publisher.stop(5)
+            publisher.stop()
             receiver.close()
     finally:
         shutil.rmtree(folder)

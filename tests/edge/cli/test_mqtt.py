@@ -333,7 +333,7 @@ def test_another_client_with_the_devices_client_id_is_found(
         Outbox(tmp_path / "o.sqlite") as outbox,
         publishing(outbox, broker.port, protocol=protocol) as publisher,
     ):
-        wait_until(lambda: publisher.state.connected)
+        wait_until(lambda: publisher.link.connected)
         found = {f.step: f for f in findings(broker.port, protocol=protocol)}
     assert found["client id"].outcome == "failed"
     assert "edge-1 is in use" in found["client id"].detail

@@ -13,8 +13,8 @@ from tests.support.device import Device
 from tests.support.lines import constructed_line
 
 OVERVIEW = Path(__file__).parents[3] / "docs" / "code-overview.md"
-OTHERS = {"main (supervise)", "camera", "paho's own", "commands"}
-"""Rows of the table that are no workers: the first thread, and what capture and publisher start and stop."""
+OTHERS = {"main (supervise)", "camera", "paho's own"}
+"""Rows of the table that are no workers: the first thread, and those that capture and a connection start and stop."""
 
 
 def rows_of_threads() -> list[str]:
@@ -43,6 +43,7 @@ def test_every_worker_of_a_line_says_what_can_be_wrong_and_has_no_problem_before
         FaultId.FRAMES_FAILED,
         FaultId.FRAMES_DROPPED,
         FaultId.BROKER_UNREACHABLE,
+        FaultId.COMMAND_FLOOD,
         FaultId.DISARMED,
     }
 

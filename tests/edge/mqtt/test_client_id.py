@@ -42,7 +42,7 @@ def test_two_devices_with_one_client_id_lose_nothing_back_off_and_name_the_clien
             put_results(one, 5)
             put_results(two, 5)
             time.sleep(0.1)
-        assert first.state.connections + second.state.connections <= 16
+        assert first.link.connections + second.link.connections <= 16
         wait_until(lambda: all(client_id_events(path) for path in paths), 90)
     assert all(quarantined(path) == [] for path in paths)
     assert all("client id edge-1" in client_id_events(path)[0] for path in paths)

@@ -17,10 +17,12 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from edge.faults import FaultId
 from edge.mqtt.best_effort import MAX_REPLIES, BestEffortMessage, BestEffortQueue
 from edge.mqtt.client import MAX_INCOMING_BYTES
-from edge.mqtt.inlet import MAX_PER_S, MAX_WAITING, CommandInlet, Incoming
+from edge.mqtt.inlet import CLOSED_S, MAX_PER_S, MAX_WAITING, CommandInlet, Incoming
 from edge.outbox.outbox import Outbox
+from tests.doubles.clock import MonotonicClock
 from tests.support.broker import HOST, Broker, Subscriber
 from tests.support.publishing import ROOT, publishing, put_results, sequence, states, wait_until
 
@@ -45,9 +47,9 @@ def test_a_command_arrives_with_all_properties_and_its_reply_has_the_correlation
     with (
         Subscriber(broker) as subscriber,
         Outbox(tmp_path / "o.sqlite") as outbox,
-        publishing(outbox, broker.port, on_command=taken.append) as publisher,
+        publishing(outbox, broker.port, inlet=CommandInlet(taken.append)) as publisher,
     ):
-        wait_until(lambda: publisher.state.connected)
+        wait_until(lambda: publisher.link.connected)
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # untyped in paho
         properties.ResponseTopic, properties.CorrelationData = "plant/answers", b"\x00\x01"
         wait_until(lambda: bool(plant.publish(f"{ROOT}/cmd/status", b"{}", 1, properties=properties)) and bool(taken))
@@ -72,7 +74,7 @@ def test_after_a_failure_of_the_handler_the_next_command_is_handled() -> None:
     assert inlet.put(command("bad"))
     assert inlet.put(command("good"))
     wait_until(lambda: taken == [b"good"])
-    inlet.stop(1.0)
+    inlet.stop()
 
 
 def test_commands_beyond_the_queue_are_dropped_and_a_flood_closes_the_inlet() -> None:
@@ -90,28 +92,68 @@ def test_commands_beyond_the_queue_are_dropped_and_a_flood_closes_the_inlet() ->
     assert inlet.dropped >= MAX_PER_S - MAX_WAITING - 1
     assert not inlet.open
     release.set()
-    inlet.stop(1.0)
+    inlet.stop()
 
 
-def test_a_flood_of_commands_ends_the_connection_and_results_still_arrive(
-    broker: Broker, plant: mqtt.Client, tmp_path: Path
+def test_a_flood_of_commands_ends_the_connection_results_still_arrive_and_commands_after_a_while(
+    broker: Broker, plant: mqtt.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("edge.mqtt.inlet.CLOSED_S", 2.0)
+    taken: list[bytes] = []
+
+    def handle(message: Incoming) -> None:
+        time.sleep(0.01)
+        taken.append(message.payload)
+
+    inlet = CommandInlet(handle)
     with (
         Subscriber(broker, f"{ROOT}/#") as subscriber,
         Outbox(tmp_path / "o.sqlite") as outbox,
-        publishing(outbox, broker.port, on_command=lambda _: time.sleep(0.01)) as publisher,
+        publishing(outbox, broker.port, inlet=inlet) as publisher,
     ):
-        wait_until(lambda: publisher.state.connected)
+        wait_until(lambda: publisher.link.connected)
         for _ in range(5 * MAX_PER_S):
             plant.publish(f"{ROOT}/cmd/status", b"{}", 0)
-        wait_until(lambda: publisher.state.connections == 2)
+        wait_until(lambda: publisher.link.connections == 2)
         put_results(outbox, 50)
         messages = subscriber.wait_for(lambda m: len(sequence(m)) == 50)
         assert sequence(messages) == list(range(1, 51))
-        events = subscriber.wait_for(lambda m: any(r.topic == f"{ROOT}/event" for r in m))
-        (event,) = [json.loads(m.payload) for m in events if m.topic == f"{ROOT}/event"]
-        assert event["fault"] == "command_flood"
+        assert inlet.dropped > 0
+        wait_until(lambda: inlet.open)
+        wait_until(lambda: bool(plant.publish(f"{ROOT}/cmd/status", b"late", 1)) and b"late" in taken)
+        assert publisher.link.connections == 2, "the same connection takes commands again"
     plant.loop_stop()
+
+
+def test_dropped_commands_are_a_problem_until_a_while_after_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = MonotonicClock()
+    monkeypatch.setattr("edge.mqtt.inlet.time", clock)
+    inlet = CommandInlet(lambda _: None)
+    assert inlet.problems() == {FaultId.COMMAND_FLOOD: None}
+    for number in range(MAX_WAITING + 2):
+        assert inlet.put(command(str(number)))
+    assert inlet.problems() == {FaultId.COMMAND_FLOOD: "2 were dropped unread since the start"}
+    clock.now_s += CLOSED_S
+    assert inlet.problems() == {FaultId.COMMAND_FLOOD: None}
+
+
+def test_the_inlet_stays_closed_longer_each_time_that_the_cause_is_still_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = MonotonicClock()
+    monkeypatch.setattr("edge.mqtt.inlet.time", clock)
+    inlet = CommandInlet(lambda _: None)
+
+    def closed_s() -> float:
+        inlet.refuse_oversize()
+        closed_at_s = clock.now_s
+        assert not inlet.put(command("read before the connection ended"))
+        while not inlet.open:
+            assert inlet.problems()[FaultId.COMMAND_FLOOD] is not None
+            clock.now_s += 10
+        return clock.now_s - closed_at_s
+
+    assert [closed_s() for _ in range(6)] == [60, 120, 240, 480, 900, 900]
+    clock.now_s += 61
+    assert closed_s() == 60, "it was over in between"
 
 
 def test_replies_are_sent_before_the_newest_metrics_and_the_queue_is_bounded() -> None:
@@ -143,7 +185,7 @@ def test_the_activity_at_the_start_is_published_in_the_status(broker: Broker, tm
         Outbox(tmp_path / "o.sqlite") as outbox,
         publishing(outbox, broker.port) as publisher,
     ):
-        wait_until(lambda: publisher.state.connected)
+        wait_until(lambda: publisher.link.connected)
         publisher.set_activity("building the engine", 0.25)
         subscriber.wait_for(lambda m: states(m)[-1:] == ["starting"])
         publisher.set_activity(None)
@@ -159,7 +201,7 @@ def test_a_message_larger_than_the_device_reads_costs_no_memory(tmp_path: Path, 
     with _SendingBroker(size_bytes) as server, Outbox(tmp_path / "o.sqlite") as outbox:
         tracemalloc.start()
         try:
-            with publishing(outbox, server.port, on_command=lambda _: None, protocol="3.1.1"):
+            with publishing(outbox, server.port, inlet=CommandInlet(lambda _: None), protocol="3.1.1"):
                 wait_until(lambda: server.connections >= 2)
                 assert tracemalloc.get_traced_memory()[1] < 16 << 20
         finally:
@@ -172,18 +214,17 @@ def test_an_oversize_retained_message_stops_commands_for_a_while_and_results_sti
 ) -> None:
     sent = plant.publish(f"{ROOT}/cmd/status", bytes(1 << 20), 1, retain=True)
     sent.wait_for_publish(10)
+    inlet = CommandInlet(lambda _: None)
     with (
-        Subscriber(broker, f"{ROOT}/event") as events,
         Subscriber(broker, f"{ROOT}/result") as subscriber,
         Outbox(tmp_path / "o.sqlite") as outbox,
-        publishing(outbox, broker.port, on_command=lambda _: None, protocol="3.1.1") as publisher,
+        publishing(outbox, broker.port, inlet=inlet, protocol="3.1.1") as publisher,
     ):
-        wait_until(lambda: publisher.state.connections == 2 and publisher.state.connected)
+        wait_until(lambda: publisher.link.connections == 2 and publisher.link.connected)
         put_results(outbox, 50)
         assert sequence(subscriber.wait_for(lambda m: len(sequence(m)) == 50)) == list(range(1, 51))
-        (event,) = [json.loads(m.payload) for m in events.wait_for(lambda m: len(m) == 1)]
-        assert event["fault"] == "command_flood"
-        assert publisher.state.connections == 2, "the retained message does not end the next connection, too"
+        assert inlet.problems() == {FaultId.COMMAND_FLOOD: "1 were dropped unread since the start"}
+        assert publisher.link.connections == 2, "the retained message does not end the next connection, too"
     plant.loop_stop()
 
 

@@ -89,8 +89,8 @@ def test_messages_refused_by_a_busy_broker_are_sent_again_and_not_quarantined(tm
         put_results(outbox, 5)
         with publishing(outbox, broker.port) as publisher:
             wait_until(lambda: outbox.backlog() == 0)
-            assert publisher.state.connections == 1
-            assert publisher.state.sent == 5
+            assert publisher.link.connections == 1
+            assert publisher.link.sent == 5
         assert [broker.payloads().count(b'{"seq": %d}' % n) for n in range(1, 6)] == [1, 3, 2, 1, 1]
     assert quarantined(path) == []
 

@@ -36,12 +36,12 @@ def test_a_backlog_and_new_results_arrive_once_and_in_order(broker: Broker, tmp_
             put_results(outbox, 50)
             messages = subscriber.wait_for(lambda m: len(sequence(m)) == 350)
             wait_until(lambda: outbox.backlog() == 0)
-            assert publisher.state.connected
-            assert publisher.state.sent == 350
+            assert publisher.link.connected
+            assert publisher.link.sent == 350
         assert sequence(messages) == list(range(1, 351))
         assert len([m for m in messages if m.topic == f"{ROOT}/result"]) == 350
         assert states(subscriber.wait_for(lambda m: len(states(m)) == 2)) == ["running", "stopped"]
-        assert not publisher.state.connected
+        assert not publisher.link.connected
 
 
 def test_the_status_tells_the_active_faults_and_again_when_they_change_while_nothing_can_be_stored(
@@ -76,7 +76,7 @@ def test_a_broker_that_is_absent_at_start_is_found_later(tmp_path: Path) -> None
     broker = Broker(tmp_path)
     with Outbox(tmp_path / "o.sqlite") as outbox, publishing(outbox, broker.port) as publisher:
         put_results(outbox, 20)
-        wait_until(lambda: "refused" in publisher.state.detail)
+        wait_until(lambda: "refused" in publisher.link.detail)
         assert outbox.backlog() == 20
         broker.start()
         try:
@@ -97,7 +97,7 @@ def test_after_restarts_of_the_broker_all_results_arrive_in_order(broker: Broker
     ):
         for seen in (50, 450, 850):
             put_results(outbox, 400)
-            wait_until(lambda: publisher.state.sent > seen)  # noqa: B023  (called within the round)
+            wait_until(lambda: publisher.link.sent > seen)  # noqa: B023  (called within the round)
             broker.stop()
             put_results(outbox, 10)
             broker.start()
@@ -125,7 +125,7 @@ def test_after_a_kill_of_the_broker_every_unacknowledged_result_arrives(tmp_path
         subscriber.wait_for(lambda m: len(sequence(m)) > 50)
         password_file.write_text("wrong\n")
         broker.kill()
-        wait_until(lambda: not publisher.state.connected)
+        wait_until(lambda: not publisher.link.connected)
         assert outbox.flush(40)
         acknowledged = 400 - outbox.backlog()
         assert acknowledged < 400
@@ -187,8 +187,8 @@ def test_a_result_over_the_brokers_limit_is_quarantined_with_an_event(tmp_path: 
         with publishing(outbox, broker.port) as publisher:
             messages = subscriber.wait_for(lambda m: any(x.topic == f"{ROOT}/event" for x in m))
             wait_until(lambda: outbox.backlog() == 0)
-            assert publisher.state.quarantined == 1
-            assert publisher.state.connections == 1
+            assert publisher.link.quarantined == 1
+            assert publisher.link.connections == 1
     assert sequence(messages) == [1, 2, 4]
     event = next(json.loads(m.payload) for m in messages if m.topic == f"{ROOT}/event")
     assert event["fault"] == "message_quarantined"
@@ -238,7 +238,7 @@ def test_one_refused_result_does_not_block_the_others(tmp_path: Path) -> None:
         put_results(outbox, 4)
         with publishing(outbox, broker.port) as publisher:
             wait_until(lambda: outbox.backlog() == 0 and len(broker.payloads()) == 5)
-            assert publisher.state.connections == 1
+            assert publisher.link.connections == 1
         assert broker.payloads()[:4] == [b'{"seq": %d}' % n for n in (1, 2, 3, 4)]
     assert quarantined(path) == [(2, "the broker refused it: Payload format invalid")]
 
@@ -279,7 +279,7 @@ def test_a_missing_connack_ends_the_connection(tmp_path: Path, monkeypatch: pyte
         Outbox(tmp_path / "o.sqlite") as outbox,
         publishing(outbox, broker.port) as publisher,
     ):
-        wait_until(lambda: publisher.state.detail == "the broker does not answer")
+        wait_until(lambda: publisher.link.detail == "the broker does not answer")
         assert broker.published == []
 
 
@@ -289,8 +289,8 @@ def test_the_reason_of_a_refused_connection_is_in_the_state(tmp_path: Path) -> N
         Outbox(tmp_path / "o.sqlite") as outbox,
         publishing(outbox, broker.port) as publisher,
     ):
-        wait_until(lambda: publisher.state.detail == "the broker refused the connection: Not authorized")
-        assert publisher.state.connections == 0
+        wait_until(lambda: publisher.link.detail == "the broker refused the connection: Not authorized")
+        assert publisher.link.connections == 0
 
 
 def test_after_a_broken_connection_sending_starts_at_the_oldest_unacknowledged(tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_after_a_broken_connection_sending_starts_at_the_oldest_unacknowledged(t
             wait_until(lambda: len(broker.payloads()) == 4)
             broker.drop()
             wait_until(lambda: outbox.backlog() == 0)
-            assert publisher.state.connections == 2
+            assert publisher.link.connections == 2
         again = [p.payload for p in broker.published if p.connection == 2 and p.topic.endswith("/result")]
         assert again[0] == b'{"seq": 2}'
         assert again == sorted(again)
@@ -327,23 +327,23 @@ def test_missing_pubacks_end_the_connection_and_everything_is_sent_again(
 def test_a_failing_outbox_does_not_end_the_publisher(broker: Broker, tmp_path: Path) -> None:
     path = tmp_path / "o.sqlite"
     with Outbox(path) as outbox, publishing(outbox, broker.port) as publisher:
-        wait_until(lambda: publisher.state.connected)
+        wait_until(lambda: publisher.link.connected)
         with sqlite3.connect(path) as other:
             other.execute("ALTER TABLE messages RENAME TO hidden")
         wait_until(lambda: "no such table" in str(outbox.error))
-        assert publisher.state.connected
+        assert publisher.link.connected
         with sqlite3.connect(path) as other:
             other.execute("ALTER TABLE hidden RENAME TO messages")
         put_results(outbox, 1)
         wait_until(lambda: outbox.backlog() == 0)
         assert outbox.error is None
-        assert publisher.state.connections == 1
+        assert publisher.link.connections == 1
 
 
 def test_stopping_sends_unsent_results_first(broker: Broker, tmp_path: Path) -> None:
     with Outbox(tmp_path / "o.sqlite") as outbox, Subscriber(broker) as subscriber:
         with publishing(outbox, broker.port) as publisher:
-            wait_until(lambda: publisher.state.connected)
+            wait_until(lambda: publisher.link.connected)
             put_results(outbox, 200)
         assert outbox.flush(40)
         assert outbox.backlog() == 0
@@ -355,7 +355,7 @@ def test_stopping_without_a_broker_is_quick_and_keeps_everything(tmp_path: Path)
     with Outbox(tmp_path / "o.sqlite") as outbox:
         with publishing(outbox, free_port()) as publisher:
             put_results(outbox, 5)
-            wait_until(lambda: publisher.state.detail != "not connected yet")
+            wait_until(lambda: publisher.link.detail != "not connected yet")
             started = time.monotonic()
         assert time.monotonic() - started < 1.0
         assert outbox.backlog() == 5
@@ -375,12 +375,12 @@ def test_the_password_is_not_in_the_log_the_state_or_the_publisher(
         Outbox(tmp_path / "o.sqlite") as outbox,
         publishing(outbox, broker.port, username="edge", password_file=password_file) as publisher,
     ):
-        wait_until(lambda: "Not authorized" in publisher.state.detail or "Bad user" in publisher.state.detail)
-        text = repr(publisher.state) + repr(vars(publisher))
+        wait_until(lambda: "Not authorized" in publisher.link.detail or "Bad user" in publisher.link.detail)
+        text = repr(publisher.link) + repr(vars(publisher))
         password_file.unlink()
-        wait_until(lambda: "password file" in publisher.state.detail)
+        wait_until(lambda: "password file" in publisher.link.detail)
         password_file.write_text("another\n")
-        wait_until(lambda: publisher.state.connected)
+        wait_until(lambda: publisher.link.connected)
     assert secret not in text + caplog.text
     assert "another" not in caplog.text.replace("another process", "")
 
@@ -396,7 +396,7 @@ def test_frames_follow_the_results_one_at_a_time(tmp_path: Path) -> None:
         assert frames.flush(40)
         put_results(outbox, 100)
         with publishing(outbox, broker.port, frames) as publisher:
-            wait_until(lambda: publisher.state.frames_sent == 3)
+            wait_until(lambda: publisher.link.frames_sent == 3)
         topics = [p.topic.removeprefix(f"{ROOT}/") for p in broker.published]
         assert topics[-5:-1] == ["result/last", "frame/abc-1/image", "frame/abc-2/image", "frame/abc-3/image"]
         assert all(p.payload.startswith(b"\xff\xd8") for p in broker.published[-4:-1])
@@ -438,7 +438,7 @@ def test_a_refused_or_unreadable_frame_is_given_up(tmp_path: Path) -> None:
         unreadable.path.write_bytes(b"no image")
         with publishing(outbox, broker.port, frames) as publisher:
             wait_until(lambda: frames.next_unsent() is None)
-            assert publisher.state.frames_sent == 0
+            assert publisher.link.frames_sent == 0
         assert [p.topic for p in broker.published if p.topic.endswith("/image")] == [f"{ROOT}/frame/abc-2/image"]
 
 
@@ -452,7 +452,7 @@ def test_a_forbidden_topic_of_one_view_holds_up_no_other_view(tmp_path: Path) ->
             frames.put(rejected(seq, MAIN_VIEW, "left"), f"abc-{seq}")
         assert frames.flush(40)
         with publishing(outbox, broker.port, frames) as publisher:
-            wait_until(lambda: publisher.state.frames_sent == 3)
+            wait_until(lambda: publisher.link.frames_sent == 3)
         images = [p.topic.removeprefix(f"{ROOT}/frame/") for p in broker.published if "/frame/" in p.topic]
         assert images == ["abc-1/image", "abc-1/image/left", "abc-2/image", "abc-3/image"]
         waiting = frames.next_unsent()

@@ -69,7 +69,7 @@ def test_results_refused_by_access_rules_come_back_in_order_on_the_same_connecti
             reload_rules(broker)
             messages = subscriber.wait_for(lambda m: len(marks(m)) == 41)
             wait_until(lambda: outbox.backlog() == 0)
-            assert publisher.state.connections == 1
+            assert publisher.link.connections == 1
             messages = subscriber.wait_for(lambda m: len(events(m)) == 1)
     assert marks(messages) == [(seq, True) for seq in range(1, 42)]
     assert events(messages) == ["41 results set aside; the reason was: the broker refused it: Not authorized"]
@@ -157,8 +157,8 @@ def test_a_result_that_stays_refused_costs_little_and_holds_up_nothing(tmp_path:
         wait_until(lambda: broker.payloads().count(b'{"seq": 2}') >= 3)
         put_results(outbox, 4)
         wait_until(lambda: outbox.backlog() == 0)
-        assert publisher.state.connections == 1
-        assert publisher.state.quarantined == 1
+        assert publisher.link.connections == 1
+        assert publisher.link.quarantined == 1
         assert quarantined(path) == [(2, "the broker refused it: Payload format invalid")]
         with sqlite3.connect(path) as db:
             (events_stored,) = db.execute("SELECT COUNT(*) FROM messages WHERE kind = 'event'").fetchone()

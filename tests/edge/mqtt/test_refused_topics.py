@@ -13,6 +13,7 @@ from edge.frames.store import FrameStore
 from edge.messages import MAIN_VIEW, Decision, Frame, Inspection, Timings, Trigger, Verdict, View
 from edge.mqtt import refused_topics
 from edge.mqtt.client import LinkError
+from edge.mqtt.inlet import CommandInlet
 from edge.mqtt.will import WillFallback
 from edge.outbox.outbox import Outbox
 from tests.doubles.scripted_broker import Published, ScriptedBroker
@@ -103,7 +104,7 @@ def test_a_forbidden_subscription_holds_up_no_result(tmp_path: Path, monkeypatch
         Outbox(tmp_path / "o.sqlite") as outbox,
     ):
         put_results(outbox, 10)
-        with publishing(outbox, broker.port, None, lambda _: None):
+        with publishing(outbox, broker.port, inlet=CommandInlet(lambda _: None)):
             wait_until(lambda: named(broker) == {"cmd/+"})
             wait_until(lambda: outbox.backlog() == 0)
             assert broker.connections <= 5

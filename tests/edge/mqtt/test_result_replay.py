@@ -33,7 +33,7 @@ def test_only_results_stored_before_the_connection_are_marked(broker: Broker, tm
     with Outbox(tmp_path / "o.sqlite") as outbox, Subscriber(broker) as subscriber:
         put(outbox, 2, hostile)
         with publishing(outbox, broker.port) as publisher:
-            wait_until(lambda: publisher.state.sent == 2)
+            wait_until(lambda: publisher.link.sent == 2)
             put(outbox, 1, hostile)
             messages = subscriber.wait_for(lambda m: len(marks(m)) == 3)
     assert marks(messages) == [(1, True), (2, True), (3, False)]
@@ -54,7 +54,7 @@ def test_replayed_results_are_marked_and_a_replay_continues_after_a_broken_conne
             broker.stop()
             put(outbox, 2)
             broker.start()
-            wait_until(lambda: publisher.state.connections == 2)
+            wait_until(lambda: publisher.link.connections == 2)
             wait_until(lambda: outbox.replays.page(None, 1) == [])
             assert outbox.replays.ask(outbox.epoch, 1, 3) == 3
             messages = subscriber.wait_for(lambda m: marks(m)[-3:] == [(1, True), (2, True), (3, True)])
@@ -63,7 +63,7 @@ def test_replayed_results_are_marked_and_a_replay_continues_after_a_broken_conne
         assert list(dict.fromkeys(seq for seq in again if seq <= 250)) == list(range(50, 251))
         assert all(marked for seq, marked in found[300:] if seq <= 250)
         assert len(again) <= 201 + 2 + 40
-        assert publisher.state.sent == 302
+        assert publisher.link.sent == 302
 
 
 def test_replayed_results_are_acknowledged_only_up_to_the_first_gap(tmp_path: Path) -> None:

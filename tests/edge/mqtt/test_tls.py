@@ -45,7 +45,7 @@ def test_a_broker_with_a_faulty_certificate_gets_nothing_and_the_fault_is_explai
         publishing(outbox, broker.port, tls_ca_file=authority.ca_file) as publisher,
     ):
         put_results(outbox, 1)
-        wait_until(lambda: text in publisher.state.detail)
+        wait_until(lambda: text in publisher.link.detail)
         assert outbox.backlog() == 1
 
 
@@ -54,7 +54,7 @@ def test_a_broker_of_another_authority_gets_nothing_until_the_right_one_is_set(t
     with running_broker(tmp_path, tls_lines(authority)) as broker, Outbox(tmp_path / "o.sqlite") as outbox:
         put_results(outbox, 3)
         with publishing(outbox, broker.port, tls_ca_file=stranger.ca_file) as publisher:
-            wait_until(lambda: "not signed by the authority in tls_ca_file" in publisher.state.detail)
+            wait_until(lambda: "not signed by the authority in tls_ca_file" in publisher.link.detail)
         assert outbox.backlog() == 3
         with publishing(outbox, broker.port, tls_ca_file=authority.ca_file):
             wait_until(lambda: outbox.backlog() == 0)
@@ -68,7 +68,7 @@ def test_after_the_broker_renews_its_expired_certificate_results_arrive(tmp_path
         publishing(outbox, broker.port, tls_ca_file=authority.ca_file) as publisher,
     ):
         put_results(outbox, 1)
-        wait_until(lambda: "expired" in publisher.state.detail)
+        wait_until(lambda: "expired" in publisher.link.detail)
         broker.stop()
         authority.issue("broker")
         broker.start()
@@ -82,8 +82,8 @@ def test_a_broker_without_tls_is_not_connected_to(tmp_path: Path) -> None:
         Outbox(tmp_path / "o.sqlite") as outbox,
         publishing(outbox, broker.port, tls_ca_file=authority.ca_file) as publisher,
     ):
-        wait_until(lambda: publisher.state.detail not in ("", "not connected yet"))
-        assert not publisher.state.connected
+        wait_until(lambda: publisher.link.detail not in ("", "not connected yet"))
+        assert not publisher.link.connected
 
 
 def test_a_missing_or_unknown_client_certificate_is_explained(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_missing_or_unknown_client_certificate_is_explained(tmp_path: Path) ->
     mutual = f"cafile {authority.ca_file}\nrequire_certificate true"
     with running_broker(tmp_path, tls_lines(authority, extra=mutual)) as broker, Outbox(tmp_path / "o") as outbox:
         with publishing(outbox, broker.port, tls_ca_file=authority.ca_file) as publisher:
-            wait_until(lambda: "set client_cert_file and client_key_file" in publisher.state.detail)
+            wait_until(lambda: "set client_cert_file and client_key_file" in publisher.link.detail)
         with publishing(
             outbox, broker.port, tls_ca_file=authority.ca_file, client_cert_file=certificate, client_key_file=key
         ) as publisher:
@@ -100,7 +100,7 @@ def test_a_missing_or_unknown_client_certificate_is_explained(tmp_path: Path) ->
                 "does not know the authority of this device's certificate",
                 "ended the TLS handshake",
             )  # the alert is not always received
-            wait_until(lambda: any(text in publisher.state.detail for text in texts))
+            wait_until(lambda: any(text in publisher.link.detail for text in texts))
 
 
 def test_exchanged_certificates_are_used_without_a_restart_and_results_keep_their_order(
@@ -125,10 +125,10 @@ def test_exchanged_certificates_are_used_without_a_restart_and_results_keep_thei
             put_results(outbox, 20)
             subscriber.wait_for(lambda m: len(sequence(m)) == 20)
             shutil.copyfile(new_certificate, certificate)
-            assert not _within(1.0, lambda: publisher.state.connections > 1)
+            assert not _within(1.0, lambda: publisher.link.connections > 1)
             shutil.copyfile(new_key, key)
             put_results(outbox, 20)
-            wait_until(lambda: publisher.state.connections == 2)
+            wait_until(lambda: publisher.link.connections == 2)
             put_results(outbox, 20)
             messages = subscriber.wait_for(lambda m: len(sequence(m)) == 60)
             assert [json.loads(m.payload)["seq"] for m in messages if m.topic.endswith("/result")] == list(range(1, 61))
@@ -192,9 +192,9 @@ def test_a_password_file_that_holds_no_password_is_named(tmp_path: Path, content
         assert [(finding.step, finding.detail) for finding in failed] == [("mqtt", expected)]
         if content is not None:
             with publishing(outbox, broker.port, username="edge-1", password_file=file) as publisher:
-                wait_until(lambda: publisher.state.detail == expected)
+                wait_until(lambda: publisher.link.detail == expected)
                 file.write_text("secret\n")
-                wait_until(lambda: publisher.state.connected)
+                wait_until(lambda: publisher.link.connected)
 
 
 def _within(seconds: float, condition: Callable[[], bool]) -> bool:
@@ -217,5 +217,5 @@ def test_a_certificate_or_password_file_of_gigabytes_is_not_read(tmp_path: Path,
         Outbox(tmp_path / "o.sqlite") as outbox,
         publishing(outbox, free_port(), **settings) as publisher,
     ):
-        wait_until(lambda: "larger than" in publisher.state.detail)
-        assert str(huge) in publisher.state.detail
+        wait_until(lambda: "larger than" in publisher.link.detail)
+        assert str(huge) in publisher.link.detail

@@ -144,7 +144,7 @@ def publishing(outbox: Outbox, host: str, port: int, frames: FrameStore | None =
     try:
         yield publisher
     finally:
-        publisher.stop(5.0)
+        publisher.stop()
 
 
 def wait_until_sent(outbox: Outbox, timeout_s: float) -> bool:

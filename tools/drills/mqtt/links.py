@@ -115,7 +115,7 @@ def slow_link(folder: Path, short: bool) -> Figure:
                 queued = frames.next_unsent() is not None
             wait_until_sent(outbox, 60)
             time.sleep(1.0)
-            sent = publisher.state.frames_sent
+            sent = publisher.link.frames_sent
         count = count_of(numbers_of(subscriber.messages), steady.stored)
     worst_s = latencies.share(1.0)
     text = f"1 Mbit/s, {sent} frames sent: latency p99 {latencies.share(0.99):.2f} s, worst {worst_s:.2f} s"
@@ -124,7 +124,7 @@ def slow_link(folder: Path, short: bool) -> Figure:
 
 def _until(publisher: Publisher, *, connected: bool) -> float:
     started_s = time.monotonic()
-    while publisher.state.connected is not connected and time.monotonic() - started_s < 60:
+    while publisher.link.connected is not connected and time.monotonic() - started_s < 60:
         time.sleep(0.02)
     return time.monotonic() - started_s
 
