@@ -40,10 +40,13 @@ from edge.bundle.onnx_walk import GRAPH_SUFFIX, check_graph
 from edge.bundle.records import CalibrationRecord
 from edge.bundle.sealed_file import SealedFile, opened_below
 from edge.errors import ProcunitError, first_problem
+from edge.system.files import bytes_from_file
 from edge.system.tensor_file import tensors_from_bytes
 
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_BANK_ROWS = 16_384
+MAX_BANK_BYTES = 256 << 20
+"""`MAX_BANK_ROWS` rows of 4,096 numbers, far more than any patch has."""
 
 RecordT = TypeVar("RecordT", Manifest, GoldenSet, KnownPhotos, CalibrationRecord)
 
@@ -169,11 +172,7 @@ def bank_from_file(path: Path) -> NDArray[np.float32]:
     Raises:
         ProcunitError: the file is not such a safetensors file.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ProcunitError(f"the bank cannot be read: {error.strerror}", where=str(path)) from error
-    return rows_from_bytes(data, str(path))
+    return rows_from_bytes(bytes_from_file(path, MAX_BANK_BYTES), str(path))
 
 
 def rows_from_bytes(data: bytes, where: str) -> NDArray[np.float32]:

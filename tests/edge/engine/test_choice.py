@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from importlib.util import find_spec
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from edge.engine.choice import ChosenEngine, EngineUnavailableError, choose_engi
 from edge.engine.protocol import Engine, EngineLostError, UnfitPlanError
 from edge.engine.settings import EngineSettings
 from edge.errors import ProcunitError
+from tests.support.device import REPOSITORY
 from tests.support.engines import PlanDouble
 from tests.support.tiny_bundle import build_tiny_bundle
 
@@ -178,10 +181,12 @@ def test_an_engine_that_the_library_cannot_load_is_reported_and_built_again(buil
     assert double.opened == ["fp16", "fp16"]
 
 
-def test_a_missing_library_is_one_reason_with_its_remedy(tmp_path: Path) -> None:
-    """The full TensorRT is not installed here, as on a Jetson without python3-libnvinfer."""
-    if find_spec("tensorrt") is not None:
-        pytest.skip("TensorRT is installed")
+def test_a_missing_library_is_one_reason_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a Jetson without python3-libnvinfer: in this process and in the one that builds."""
+    (tmp_path / "tensorrt.py").write_text('raise ModuleNotFoundError("No module named tensorrt", name="tensorrt")')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     bundle = open_without_signature_check(build_tiny_bundle(tmp_path, precisions=PRECISIONS).path)
     settings = EngineSettings(kind="tensorrt", precision="int8")
     with pytest.raises(EngineUnavailableError) as caught:
@@ -201,10 +206,21 @@ def test_a_missing_library_is_one_reason_with_its_remedy(tmp_path: Path) -> None
 
 
 def test_without_a_gpu_the_real_engine_is_a_problem_with_a_reason(built: tuple[BundleContent, Path]) -> None:
-    if Path("/dev/nvidia0").exists():
-        pytest.skip("there is a GPU")
-    with pytest.raises(ProcunitError, match=r"CUDA driver cannot be loaded|no GPU"):
-        open_engine(built[0], EngineSettings(kind="tensorrt_rtx"), built[1], lambda _: None)
+    """In a process of its own, because CUDA looks once in a process at which GPUs it may see."""
+    bundle, cache_dir = built
+    program = f"""
+from pathlib import Path
+from edge.bundle.reader import open_without_signature_check
+from edge.engine.choice import open_engine
+from edge.engine.settings import EngineSettings
+bundle = open_without_signature_check(Path({str(bundle.path)!r}))
+open_engine(bundle, EngineSettings(kind="tensorrt_rtx"), Path({str(cache_dir)!r}), print)
+"""
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], check=False, cwd=REPOSITORY, env=environment, capture_output=True, text=True
+    )
+    assert re.search(r"ProcunitError: .*(CUDA driver cannot be loaded|no GPU)", ended.stderr), ended.stderr
 
 
 def test_a_bank_that_does_not_fit_is_a_reason_with_both_widths(
