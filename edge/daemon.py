@@ -65,7 +65,7 @@ def run_daemon(
         notifier.status("checking the bundle")
         bundle, keys = _bundle_or_event(settings.bundle, board)
         folder, quota_bytes = settings.state_dir / FRAMES_FOLDER, settings.frames.quota_mb << 20
-        frames = stack.enter_context(FrameStore(folder, quota_bytes, bundle.manifest.geometries, bundle.bundle_id))
+        frames = stack.enter_context(FrameStore(folder, quota_bytes))
         line = line_from_settings(settings, bundle, keys, outbox, frames, board, engine_opener)
         line.inspector.close_interrupted(outbox.open_triggers())
         signals = stack.enter_context(StopSignals())

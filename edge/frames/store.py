@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from edge.errors import ProcunitError
@@ -20,9 +20,9 @@ from edge.frames.labels import NOBODY, Labeller, checked_label
 from edge.frames.pin_record import LabelEntry, check_key, entry_from_labeller
 from edge.frames.stored import KEPT, RING, UNSENT, Matches, OfPart, StoredFrame, part_hash
 from edge.frames.waiting import WaitingPart, waiting_part
-from edge.geometry import Geometry
-from edge.messages import MAIN_VIEW, Inspection, PinAnswer, PixelArray
+from edge.messages import Inspection, PinAnswer, PixelArray
 from edge.queued_worker import QueuedWorker
+from edge.recipe import Recipe
 from edge.system.clock import utc_now
 from edge.worker import Problems, WorkerState
 
@@ -52,11 +52,7 @@ class FrameStore:
         self,
         directory: Path,
         quota_bytes: int,
-        geometries: Mapping[str, Geometry] | None = None,
-        bundle_id: str | None = None,
     ) -> None:
-        self._geometries = geometries or {MAIN_VIEW: Geometry()}
-        self._bundle_id = bundle_id
         self._unwritten_lock = threading.Lock()
         self._unwritten: dict[WaitingPart, None] = {}  # in the order of their coming
         self._files_lock = threading.Lock()
@@ -116,15 +112,15 @@ class FrameStore:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def put(self, inspection: Inspection, result_id: str, *, snapshot: bool = False) -> bool:
+    def put(self, inspection: Inspection, result_id: str, recipe: Recipe, *, snapshot: bool = False) -> bool:
         """Queue the frames of an inspection for writing, one for each view.
 
         Returns at once; False if there are none or the queue is full, and then none is kept. A `snapshot` is published
-        whatever the verdict. The pixels are not copied; do not change them afterwards.
+        whatever the verdict; `recipe` judged the part. The pixels are not copied; do not change them afterwards.
         """
         if not inspection.trigger.views:
             return False
-        waiting = waiting_part(inspection, result_id, self._bundle_id, snapshot=snapshot)
+        waiting = waiting_part(inspection, result_id, recipe, snapshot=snapshot)
         with self._unwritten_lock:
             taken = self._worker.put(waiting)
             if taken:
@@ -236,14 +232,15 @@ class FrameStore:
         for view in waiting.views:
             files: list[tuple[str, PixelArray]] = []
             if waiting.inspected:
-                files.append((RING, frame_at_model_resolution(view.pixels, self._geometries[view.name])))
+                files.append((RING, frame_at_model_resolution(view.pixels, waiting.recipe.geometries[view.name])))
             if waiting.shown or not waiting.inspected:
                 files.append((UNSENT if waiting.shown else KEPT, view.pixels))
             for folder, pixels in files:
                 png = png_from_pixels(pixels, view.record)
                 if view.scores is not None and pixels is view.pixels:
                     height_px, width_px = pixels.shape[:2]
-                    relevance_u8 = relevance_from_scores(view.scores, height_px, width_px, self._geometries[view.name])
+                    geometry = waiting.recipe.geometries[view.name]
+                    relevance_u8 = relevance_from_scores(view.scores, height_px, width_px, geometry)
                     png = png_with_map(png, relevance_u8)
                 with self._files_lock:
                     self._files.write(folder, view.file_name, png)

@@ -10,6 +10,7 @@ from edge.frames.image import Record
 from edge.frames.pin_record import LabelEntry
 from edge.frames.stored import frame_name, part_hash
 from edge.messages import Inspection, PixelArray, Scores, Verdict, View
+from edge.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class WaitingPart:
     part: str | None
     shown: bool
     inspected: bool
+    recipe: Recipe
     views: tuple[WaitingView, ...]
     labels: tuple[LabelEntry, ...] = ()
 
@@ -43,11 +45,15 @@ class WaitingPart:
         return sum(view.pixels.nbytes for view in self.views)
 
 
-def waiting_part(inspection: Inspection, result_id: str, bundle_id: str | None, *, snapshot: bool) -> WaitingPart:
-    """The frames of an inspection; those of a `snapshot` are published whatever the verdict. Pixels are not copied."""
+def waiting_part(inspection: Inspection, result_id: str, recipe: Recipe, *, snapshot: bool) -> WaitingPart:
+    """The frames of an inspection by a recipe; those of a `snapshot` are published whatever the verdict.
+
+    Pixels are not copied.
+    """
     decision, part_id = inspection.decision, inspection.trigger.part_id
     decided = "audit" if decision.audit else decision.verdict.value
     shown = snapshot or shows_frame(decision)
+    bundle_id = recipe.bundle.bundle_id
     scores = {of_view.view: of_view.scores for of_view in inspection.scores}
     views = tuple(
         WaitingView(
@@ -60,7 +66,7 @@ def waiting_part(inspection: Inspection, result_id: str, bundle_id: str | None, 
         for view in inspection.trigger.views
     )
     part = None if part_id is None else part_hash(part_id)
-    return WaitingPart(result_id, part, shown, decision.verdict is not Verdict.NOT_INSPECTED, views)
+    return WaitingPart(result_id, part, shown, decision.verdict is not Verdict.NOT_INSPECTED, recipe, views)
 
 
 def _record(inspection: Inspection, view: View, scores: Scores | None) -> Record:

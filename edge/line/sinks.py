@@ -27,4 +27,4 @@ class FrameSink:
 
     def put(self, part: FinishedPart) -> bool:
         """See `VerdictSink.put`."""
-        return self._frames.put(part.inspection, part.result.result_id, snapshot=part.snapshot)
+        return self._frames.put(part.inspection, part.result.result_id, part.recipe, snapshot=part.snapshot)

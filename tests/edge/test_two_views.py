@@ -72,7 +72,7 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[bytes]]
     with (
         running_broker(folder) as broker,
         Outbox(folder / "outbox.db") as outbox,
-        FrameStore(folder / "frames", 10 << 20, geometries, bundle.bundle_id) as frames,
+        FrameStore(folder / "frames", 10 << 20) as frames,
         Subscriber(broker) as subscriber,
     ):
         context = ResultContext("edge-1", outbox.epoch, ROOT, "hold", simulated=True)
@@ -81,7 +81,7 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[bytes]]
             inspection = inspect_part(trigger, recipe, audit_draw=0.5)
             result = result_from_inspection(inspection, recipe, context)
             outbox.close_trigger(trigger.seq, bytes_from_payload(result))
-            frames.put(inspection, result.result_id)
+            frames.put(inspection, result.result_id, recipe)
         assert outbox.flush(40)
         assert frames.flush(40)
         with publishing(outbox, broker.port, frames, frames_per_min=600):

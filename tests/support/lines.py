@@ -24,7 +24,7 @@ def constructed_line(device: Device) -> Iterator[Line]:
     bundle = open_bundle(settings.bundle.path, keys)
     with (
         Outbox(settings.state_dir / OUTBOX_FILE) as outbox,
-        FrameStore(settings.state_dir / FRAMES_FOLDER, 1 << 20, bundle.manifest.geometries, bundle.bundle_id) as frames,
+        FrameStore(settings.state_dir / FRAMES_FOLDER, 1 << 20) as frames,
     ):
         board = FaultBoard(outbox, settings.device.device)
         yield line_from_settings(settings, bundle, keys, outbox, frames, board, open_engine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,10 @@ class NoEngine:
         """Do nothing."""
 
 
-def recipe_of(policy: Policy, *, bundle_id: str = "b" * 64, product: str = "bracket", version: int = 3) -> Recipe:
-    """The recipe of a bundle of which there are a name and a policy alone."""
+def recipe_of(
+    policy: Policy, *, bundle_id: str = "b" * 64, product: str = "bracket", version: int = 3, **geometries: Geometry
+) -> Recipe:
+    """The recipe of a bundle of which there are a name and a policy alone; views other than `main` are additional."""
     manifest = Manifest(
         product=product,
         version=version,
@@ -43,4 +46,5 @@ def recipe_of(policy: Policy, *, bundle_id: str = "b" * 64, product: str = "brac
         provenance=Provenance(dataset_sha256="", code_version="", seed=1, backbone="", weights="", packages={}),
         files={name: FileEntry(sha256="0" * 64, size_bytes=1) for name in (BANK, GOLDEN, *graph_files())},
     )
-    return recipe_from_bundle(BundleContent(Path(bundle_id), manifest, bundle_id), policy, NoEngine())
+    recipe = recipe_from_bundle(BundleContent(Path(bundle_id), manifest, bundle_id), policy, NoEngine())
+    return replace(recipe, geometries={**recipe.geometries, **geometries})

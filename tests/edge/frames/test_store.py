@@ -38,14 +38,19 @@ from edge.messages import (
     View,
     of_main_view,
 )
+from edge.policy import Policy
 from edge.system.files import write_whole
 from edge.worker import WorkerState
 from tests.support.publishing import wait_until
+from tests.support.recipes import recipe_of
 
 NOW = "2026-01-01T00:00:00.000Z"
 GEOMETRY = Geometry(input_height_px=64, input_width_px=64)
 QUOTA = 1 << 20
 RELEASE = Labeller("m.huber", "release.pub")
+
+
+RECIPE = recipe_of(Policy((), None), bundle_id="bundle-1", main=GEOMETRY)
 
 
 def noise(seed: int, *shape: int) -> PixelArray:
@@ -70,7 +75,9 @@ def put(
 ) -> None:
     """Store one frame: about 4 kB at model resolution, about 10 kB at full resolution."""
     taken = store.put(
-        inspection_of(noise(seq, 100, 100) if pixels is None else pixels, verdict, part_id=part_id), f"abc-{seq}"
+        inspection_of(noise(seq, 100, 100) if pixels is None else pixels, verdict, part_id=part_id),
+        f"abc-{seq}",
+        RECIPE,
     )
     assert taken
     assert store.flush(40)
@@ -78,7 +85,7 @@ def put(
 
 def open_store(folder: Path, quota_bytes: int = QUOTA) -> FrameStore:
     """A store for a small geometry."""
-    return FrameStore(folder, quota_bytes, {MAIN_VIEW: GEOMETRY}, "bundle-1")
+    return FrameStore(folder, quota_bytes)
 
 
 def names(folder: Path) -> set[str]:
@@ -96,7 +103,7 @@ def test_full_resolution_frames_are_lossless_and_contain_their_record(tmp_path: 
         put(store, 1, Verdict.PASS)
         for seq, (pixels, verdict, _) in frames.items():
             put(store, seq, verdict, pixels)
-        assert store.put(inspection_of(noise(5, 50, 60), Verdict.PASS, audit=True), "abc-5")
+        assert store.put(inspection_of(noise(5, 50, 60), Verdict.PASS, audit=True), "abc-5", RECIPE)
     for pixels, _, name in frames.values():
         found = cv2.imread(str(tmp_path / name), cv2.IMREAD_UNCHANGED)
         assert found is not None
@@ -112,7 +119,7 @@ def test_full_resolution_frames_are_lossless_and_contain_their_record(tmp_path: 
 
 def test_a_part_without_a_frame_stores_nothing(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
-        assert not store.put(inspection_of(None, Verdict.NOT_INSPECTED), "abc-1")
+        assert not store.put(inspection_of(None, Verdict.NOT_INSPECTED), "abc-1", RECIPE)
     assert names(tmp_path) == set()
 
 
@@ -159,7 +166,7 @@ def test_the_oldest_pass_is_evicted_first(tmp_path: Path) -> None:
 def test_passes_keep_half_of_the_quota_and_audits_are_evicted_before_rejects(tmp_path: Path) -> None:
     with open_store(tmp_path, 60_000) as store:
         put(store, 1, Verdict.REJECT)
-        assert store.put(inspection_of(noise(2, 100, 100), Verdict.PASS, audit=True), "abc-2")
+        assert store.put(inspection_of(noise(2, 100, 100), Verdict.PASS, audit=True), "abc-2", RECIPE)
         put(store, 3, Verdict.REJECT)
         put(store, 4, Verdict.REJECT)
         for seq in range(5, 14):
@@ -212,7 +219,7 @@ def test_frames_that_come_too_fast_are_dropped_passes_first(tmp_path: Path, monk
     pixels = np.zeros((2000, 2000), np.uint8)
     with open_store(tmp_path, 1 << 30) as store:
         taken = [
-            store.put(inspection_of(pixels, Verdict.REJECT if seq > 4 else Verdict.PASS), f"abc-{seq}")
+            store.put(inspection_of(pixels, Verdict.REJECT if seq > 4 else Verdict.PASS), f"abc-{seq}", RECIPE)
             for seq in range(1, 9)
         ]
         assert taken == [True, True, False, False, True, True, False, False]
@@ -246,7 +253,8 @@ def test_a_disk_that_hangs_is_a_fault_and_holds_up_neither_inspection_nor_result
     store = open_store(tmp_path)
     store.start()
     taken = [
-        store.put(inspection_of(noise(seq, 100, 100), Verdict.REJECT, part_id="p"), f"abc-{seq}") for seq in (2, 3, 4)
+        store.put(inspection_of(noise(seq, 100, 100), Verdict.REJECT, part_id="p"), f"abc-{seq}", RECIPE)
+        for seq in (2, 3, 4)
     ]
     assert taken == [True, True, False]
     wait_until(lambda: store.problems()[FaultId.FRAMES_FAILED] is not None)
@@ -273,7 +281,7 @@ def test_after_a_disk_that_hung_for_a_while_every_frame_is_kept(
     disk = HangingDisk(monkeypatch)
     with open_store(tmp_path) as store:
         for seq in (1, 2):
-            assert store.put(inspection_of(noise(seq, 100, 100), Verdict.REVIEW), f"abc-{seq}")
+            assert store.put(inspection_of(noise(seq, 100, 100), Verdict.REVIEW), f"abc-{seq}", RECIPE)
         wait_until(lambda: store.problems()[FaultId.FRAMES_FAILED] is not None)
         disk.answers.set()
         assert store.flush(40)
@@ -491,7 +499,7 @@ def test_of_a_part_labelled_a_defect_no_frame_is_called_good_without_a_key_writt
         assert store.pin_result("abc-1", "dent") == PinAnswer(pinned=1)
         monkeypatch.setattr(frames_module, "png_from_pixels", write_when_told)
         for seq, part in ((3, "p"), (4, "q")):
-            assert store.put(inspection_of(noise(seq, 100, 100), Verdict.PASS, part_id=part), f"abc-{seq}")
+            assert store.put(inspection_of(noise(seq, 100, 100), Verdict.PASS, part_id=part), f"abc-{seq}", RECIPE)
         with pytest.raises(NeedsKeyError, match="abc-1"):
             store.pin_result("abc-3", "good")  # not written yet; its part's other frame is a defect
         assert store.pin_result("abc-4", "dent") == PinAnswer(coming=1)
@@ -586,7 +594,7 @@ def test_a_label_that_comes_before_its_frame_is_written_waits_for_it(
     monkeypatch.setattr(frames_module, "png_from_pixels", write_when_told)
     with open_store(tmp_path) as store:
         for seq in (1, 2):
-            assert store.put(inspection_of(noise(seq, 100, 100), Verdict.PASS, part_id="p"), f"abc-{seq}")
+            assert store.put(inspection_of(noise(seq, 100, 100), Verdict.PASS, part_id="p"), f"abc-{seq}", RECIPE)
         assert store.pin_part("p", "scratch") == PinAnswer(coming=2)
         assert store.pin_result("abc-2", "dent") == PinAnswer(coming=1)
         for pin, name in ((store.pin_result, "abc-2"), (store.pin_part, "p"), (store.pin_result, "abc-1")):

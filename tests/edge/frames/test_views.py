@@ -27,6 +27,8 @@ from edge.messages import (
     View,
     ViewScores,
 )
+from edge.policy import Policy
+from tests.support.recipes import recipe_of
 
 NOW = "2026-01-01T00:00:00.000Z"
 GEOMETRIES = {
@@ -35,9 +37,12 @@ GEOMETRIES = {
 }
 
 
+RECIPE = recipe_of(Policy((), None), bundle_id="bundle-1", main=GEOMETRIES["main"], left=GEOMETRIES["left"])
+
+
 def open_store(folder: Path) -> FrameStore:
     """A store for two views."""
-    return FrameStore(folder, 1 << 20, GEOMETRIES, "bundle-1")
+    return FrameStore(folder, 1 << 20)
 
 
 def scores(anomaly: float, patches: int) -> Scores:
@@ -63,7 +68,7 @@ def part(verdict: Verdict, part_id: str | None = None, *names: str) -> Inspectio
 
 def put(store: FrameStore, seq: int, inspection: Inspection, *, snapshot: bool = False) -> None:
     """Store a part's frames."""
-    assert store.put(inspection, f"abc-{seq}", snapshot=snapshot)
+    assert store.put(inspection, f"abc-{seq}", RECIPE, snapshot=snapshot)
     assert store.flush(40)
 
 
@@ -159,8 +164,8 @@ def test_a_part_is_kept_with_all_its_views_or_dropped_with_all(tmp_path: Path, m
     monkeypatch.setattr(frames_module, "MAX_WAITING_BYTES", 3 * 200 * 200)
     monkeypatch.setattr(frames_module, "png_from_pixels", encode_later)
     with open_store(tmp_path) as store:
-        assert store.put(part(Verdict.REJECT), "abc-1")
-        assert not store.put(part(Verdict.REJECT), "abc-2")
+        assert store.put(part(Verdict.REJECT), "abc-1", RECIPE)
+        assert not store.put(part(Verdict.REJECT), "abc-2", RECIPE)
         assert store.dropped == 1
         goes_on.set()
         assert store.flush(40)

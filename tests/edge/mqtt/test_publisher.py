@@ -21,11 +21,16 @@ from edge.messages import MAIN_VIEW, Decision, Frame, Inspection, Timings, Trigg
 from edge.mqtt import delivery as delivery_module
 from edge.mqtt import publisher as publisher_module
 from edge.outbox.outbox import Outbox
+from edge.policy import Policy
 from tests.doubles.scripted_broker import Published, ScriptedBroker
 from tests.support.broker import Broker, Received, Subscriber, free_port, running_broker
 from tests.support.publishing import ROOT, publishing, put_results, quarantined, sequence, states, wait_until
+from tests.support.recipes import recipe_of
 
 REPOSITORY = Path(__file__).parents[3]
+
+
+RECIPE = recipe_of(Policy((), None), left=Geometry())
 
 
 def test_a_backlog_and_new_results_arrive_once_and_in_order(broker: Broker, tmp_path: Path) -> None:
@@ -392,7 +397,7 @@ def test_frames_follow_the_results_one_at_a_time(tmp_path: Path) -> None:
         FrameStore(tmp_path / "frames", 10 << 20) as frames,
     ):
         for seq in (1, 2, 3):
-            frames.put(rejected(seq), f"abc-{seq}")
+            frames.put(rejected(seq), f"abc-{seq}", RECIPE)
         assert frames.flush(40)
         put_results(outbox, 100)
         with publishing(outbox, broker.port, frames) as publisher:
@@ -415,7 +420,7 @@ def test_a_frame_that_breaks_the_connection_twice_is_given_up(tmp_path: Path) ->
         Outbox(tmp_path / "o.sqlite") as outbox,
         FrameStore(tmp_path / "frames", 10 << 20) as frames,
     ):
-        frames.put(rejected(1), "abc-1")
+        frames.put(rejected(1), "abc-1", RECIPE)
         assert frames.flush(40)
         with publishing(outbox, broker.port, frames):
             wait_until(lambda: frames.next_unsent() is None)
@@ -431,7 +436,7 @@ def test_a_refused_or_unreadable_frame_is_given_up(tmp_path: Path) -> None:
         FrameStore(tmp_path / "frames", 10 << 20) as frames,
     ):
         for seq in (1, 2):
-            frames.put(rejected(seq), f"abc-{seq}")
+            frames.put(rejected(seq), f"abc-{seq}", RECIPE)
         assert frames.flush(40)
         unreadable = frames.next_unsent()
         assert unreadable is not None
@@ -446,10 +451,10 @@ def test_a_forbidden_topic_of_one_view_holds_up_no_other_view(tmp_path: Path) ->
     with (
         ScriptedBroker(lambda p: 0x87 if p.topic.endswith("/image/left") else 0) as broker,
         Outbox(tmp_path / "o.sqlite") as outbox,
-        FrameStore(tmp_path / "frames", 10 << 20, {MAIN_VIEW: Geometry(), "left": Geometry()}) as frames,
+        FrameStore(tmp_path / "frames", 10 << 20) as frames,
     ):
         for seq in (1, 2, 3):
-            frames.put(rejected(seq, MAIN_VIEW, "left"), f"abc-{seq}")
+            frames.put(rejected(seq, MAIN_VIEW, "left"), f"abc-{seq}", RECIPE)
         assert frames.flush(40)
         with publishing(outbox, broker.port, frames) as publisher:
             wait_until(lambda: publisher.link.frames_sent == 3)

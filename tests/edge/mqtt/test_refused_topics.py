@@ -16,11 +16,16 @@ from edge.mqtt.client import LinkError
 from edge.mqtt.inlet import CommandInlet
 from edge.mqtt.will import WillFallback
 from edge.outbox.outbox import Outbox
+from edge.policy import Policy
 from tests.doubles.scripted_broker import Published, ScriptedBroker
 from tests.support.broker import Subscriber, running_broker
 from tests.support.publishing import ROOT, publishing, put_results, sequence, states, wait_until
+from tests.support.recipes import recipe_of
 
 How = Literal["hang up", "answer"]
+
+
+RECIPE = recipe_of(Policy((), None))
 
 
 def named(broker: ScriptedBroker) -> set[str]:
@@ -64,7 +69,7 @@ def test_a_forbidden_topic_holds_up_no_result_is_named_and_is_sent_again_when_it
         publishing(outbox, broker.port, frames) as publisher,
     ):
         for seq in range(1, 6):
-            frames.put(rejected(seq), f"abc-{seq}")
+            frames.put(rejected(seq), f"abc-{seq}", RECIPE)
         assert frames.flush(5)
         for _ in range(3):
             put_results(outbox, 10)

@@ -13,7 +13,9 @@ from edge.frames.store import FrameStore
 from edge.messages import MAIN_VIEW, Decision, Frame, Inspection, Timings, Trigger, Verdict, View
 from edge.mqtt.delivery import WINDOW
 from edge.mqtt.publisher import Publisher
+from edge.policy import Policy
 from tests.support.broker import Subscriber
+from tests.support.recipes import recipe_of
 from tools.drills.mqtt.count import (
     MOST_DUPLICATES,
     Background,
@@ -105,12 +107,13 @@ def slow_link(folder: Path, short: bool) -> Figure:
         outbox_in(folder) as outbox,
         FrameStore(folder / "frames", 1 << 30) as frames,
     ):
+        recipe = recipe_of(Policy((), None))
         lab.slow("1mbit")
-        frames.put(_rejected(1, pixels), "abc-1")
+        frames.put(_rejected(1, pixels), "abc-1", recipe)
         with Latencies(subscriber) as latencies, publishing(outbox, BROKER, PORT, frames) as publisher:
             with Steady(outbox, 5) as steady:
                 for seq in range(2, 2 + (10 if short else 120) * _FRAMES_PER_S):
-                    frames.put(_rejected(seq, pixels), f"abc-{seq}")
+                    frames.put(_rejected(seq, pixels), f"abc-{seq}", recipe)
                     time.sleep(1 / _FRAMES_PER_S)
                 queued = frames.next_unsent() is not None
             wait_until_sent(outbox, 60)
