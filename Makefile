@@ -13,7 +13,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RATE ?= 120
 OUT ?= work/demo
-PARALLEL := --numprocesses 2 --dist loadfile
+PARALLEL := --numprocesses 3 --dist loadfile
 
 help: ## show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,7 +35,7 @@ lint: setup ## ruff, mypy and the import rules
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-unit: setup ## the tests, in two workers
+unit: setup ## the tests, in three workers: many of them wait for a broker or a clock
 	@$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: setup ## real services for long, whole chains: what `make test` leaves out

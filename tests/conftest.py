@@ -1,6 +1,6 @@
-"""What all tests share: settings for two workers on a busy machine, and a broker.
+"""What all tests share: settings for three workers on a busy machine, and a broker.
 
-The tests run in two worker processes (`make unit`, xdist's `--dist loadfile`): all tests of a file run in one worker,
+The tests run in three worker processes (`make unit`, xdist's `--dist loadfile`): all tests of a file run in one worker,
 in order, so that what a module's fixtures make is made once.
 """
 
