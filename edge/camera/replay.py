@@ -84,7 +84,8 @@ class ReplayCamera:
         if wait_s > timeout_s:
             time.sleep(timeout_s)
             return None
-        time.sleep(max(0.0, wait_s))
+        if wait_s > 0:  # a sleep of 0 s would still give way to the other threads
+            time.sleep(wait_s)
         self._next += 1
         row = self._rows[self._next - 1]
         # on a real line a part arrives when it is due, even if nobody waits for it

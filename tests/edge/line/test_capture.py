@@ -283,7 +283,7 @@ def test_a_mistake_of_the_program_ends_it_and_is_no_camera_fault(bench: Bench, m
     assert not bench.failed()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 2), st.one_of(st.none(), st.lists(st.integers(0, 20), max_size=3))), max_size=10)
 )
