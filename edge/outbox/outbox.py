@@ -192,7 +192,7 @@ class Outbox:
                 "WHERE state = 'pending' AND message_id > ? ORDER BY message_id LIMIT ?",
                 (after_id, limit),
             )
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             self._read_error = error
             return []
         self._read_error = None
@@ -211,7 +211,7 @@ class Outbox:
         """The highest message id so far; messages stored later have higher ids, whatever the clock does."""
         try:
             rows = self._read("SELECT seq FROM sqlite_sequence WHERE name = 'messages'")
-        except sqlite3.OperationalError:  # `error` says so; unknown, so above all of them
+        except sqlite3.DatabaseError:  # `error` says so; unknown, so above all of them
             return _ABOVE_ALL_IDS
         return int(rows[0][0]) if rows else 0
 

@@ -5,17 +5,17 @@ No row needs a mark of its own: why a message was refused is the beginning of it
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from edge.outbox.writer import OutboxWriter
+from edge.outbox.writer import OutboxEndedError, OutboxWriter
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from edge.outbox.outbox import StoredMessage
 
 
@@ -74,21 +74,23 @@ class RefusedMessages:
 
     def groups(self) -> list[RefusedGroup]:
         """The groups of which a message can be tried again, without those that are too large for the broker."""
-        groups = [RefusedGroup(*row) for row in self._read(_GROUPS, ())]
+        groups = [RefusedGroup(*row) for row in self._rows(_GROUPS, ())]
         return [group for group in groups if Refusal.TOO_LARGE.value not in (group.reason or "")]
 
     def next_of(self, group: RefusedGroup, after_id: int) -> StoredMessage | None:
         """The group's oldest message above `after_id`, or its oldest one if there is none; None if it is empty."""
-        rows = self._read(_NEXT, (group.kind, group.reason, after_id))
+        rows = self._rows(_NEXT, (group.kind, group.reason, after_id))
         return self._message(rows[0]) if rows else None
 
     def accept(self, message_id: int) -> None:
         """Mark a refused message as acknowledged, as it was sent again and accepted; returns at once."""
-        self._writer.hand_in(partial(_accept, message_id, self._now_s()))
+        with suppress(OutboxEndedError):
+            self._writer.hand_in(partial(_accept, message_id, self._now_s()))
 
     def change_reason(self, message_id: int, reason: str) -> None:
         """Change why a refused message is kept; returns at once."""
-        self._writer.hand_in(partial(_change_reason, message_id, reason))
+        with suppress(OutboxEndedError):
+            self._writer.hand_in(partial(_change_reason, message_id, reason))
 
     def return_group(self, group: RefusedGroup) -> Returned:
         """Make the messages of a group unsent again."""
@@ -99,10 +101,19 @@ class RefusedMessages:
         return self._return(_FITTING, (max_payload_bytes,))
 
     def _return(self, where: str, values: tuple[int | str | None, ...]) -> Returned:
-        count, last_id = self._read(f"SELECT COUNT(*), MAX(message_id) FROM messages {where}", values)[0]  # noqa: S608
+        rows = self._rows(f"SELECT COUNT(*), MAX(message_id) FROM messages {where}", values)  # noqa: S608
+        count, last_id = rows[0] if rows else (0, 0)
         if count:
-            self._writer.hand_in(partial(_return_rows, where, values))
+            with suppress(OutboxEndedError):
+                self._writer.hand_in(partial(_return_rows, where, values))
         return Returned(int(count), int(last_id or 0))
+
+    def _rows(self, sql: str, values: tuple[int | str | None, ...]) -> list[tuple[Any, ...]]:
+        """What is read, nothing while the disk fails: the outbox says so, and the connection lives on to tell it."""
+        try:
+            return self._read(sql, values)
+        except sqlite3.DatabaseError:
+            return []
 
 
 def _accept(message_id: int, now_s: int, db: sqlite3.Connection) -> int:
