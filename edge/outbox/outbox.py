@@ -107,7 +107,7 @@ class Outbox:
         self._writer = OutboxWriter(self._database, self.wakeup, self._running_time)
         self.command_memory = CommandMemory(self._reader, self._writer)
         self.refused = RefusedMessages(
-            self._read, self._writer, partial(self._message, replay_id=None), self._running_time.now_s
+            self._read_or_nothing, self._writer, partial(self._message, replay_id=None), self._running_time.now_s
         )
         self.replays = Replays(self.epoch, self._read, self._writer, self._message, lambda: self.error)
 
@@ -186,16 +186,11 @@ class Outbox:
         """
         if self.ended:
             return []
-        try:
-            rows = self._read(
-                "SELECT message_id, kind, seq, topic, payload, created_at_utc, NULL FROM messages "
-                "WHERE state = 'pending' AND message_id > ? ORDER BY message_id LIMIT ?",
-                (after_id, limit),
-            )
-        except sqlite3.DatabaseError as error:
-            self._read_error = error
-            return []
-        self._read_error = None
+        rows = self._read_or_nothing(
+            "SELECT message_id, kind, seq, topic, payload, created_at_utc, NULL FROM messages "
+            "WHERE state = 'pending' AND message_id > ? ORDER BY message_id LIMIT ?",
+            (after_id, limit),
+        )
         return [self._message(row, None) for row in rows]
 
     def acknowledge(self, message_ids: Sequence[int]) -> None:
@@ -266,6 +261,16 @@ class Outbox:
         return StoredMessage(
             message_id, MessageKind(kind), seq, self.epoch, topic, payload, created_at_utc, replay_id, refusal
         )
+
+    def _read_or_nothing(self, sql: str, values: tuple[int | str | None, ...]) -> list[tuple[Any, ...]]:
+        """What is read, nothing while the disk fails: `error` says so, and whoever sends goes on, to tell it."""
+        try:
+            rows = self._read(sql, values)
+        except sqlite3.DatabaseError as error:
+            self._read_error = error
+            return []
+        self._read_error = None
+        return rows
 
     def _read(self, sql: str, values: tuple[int | str | None, ...] = ()) -> list[tuple[Any, ...]]:
         try:

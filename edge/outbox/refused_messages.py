@@ -61,7 +61,7 @@ class Returned:
 
 
 class RefusedMessages:
-    """The refused messages of an outbox; any thread may call."""
+    """The refused messages of an outbox; any thread may call. `read` gives nothing while the disk fails."""
 
     def __init__(
         self,
@@ -74,12 +74,12 @@ class RefusedMessages:
 
     def groups(self) -> list[RefusedGroup]:
         """The groups of which a message can be tried again, without those that are too large for the broker."""
-        groups = [RefusedGroup(*row) for row in self._rows(_GROUPS, ())]
+        groups = [RefusedGroup(*row) for row in self._read(_GROUPS, ())]
         return [group for group in groups if Refusal.TOO_LARGE.value not in (group.reason or "")]
 
     def next_of(self, group: RefusedGroup, after_id: int) -> StoredMessage | None:
         """The group's oldest message above `after_id`, or its oldest one if there is none; None if it is empty."""
-        rows = self._rows(_NEXT, (group.kind, group.reason, after_id))
+        rows = self._read(_NEXT, (group.kind, group.reason, after_id))
         return self._message(rows[0]) if rows else None
 
     def accept(self, message_id: int) -> None:
@@ -101,19 +101,12 @@ class RefusedMessages:
         return self._return(_FITTING, (max_payload_bytes,))
 
     def _return(self, where: str, values: tuple[int | str | None, ...]) -> Returned:
-        rows = self._rows(f"SELECT COUNT(*), MAX(message_id) FROM messages {where}", values)  # noqa: S608
+        rows = self._read(f"SELECT COUNT(*), MAX(message_id) FROM messages {where}", values)  # noqa: S608
         count, last_id = rows[0] if rows else (0, 0)
         if count:
             with suppress(OutboxEndedError):
                 self._writer.hand_in(partial(_return_rows, where, values))
         return Returned(int(count), int(last_id or 0))
-
-    def _rows(self, sql: str, values: tuple[int | str | None, ...]) -> list[tuple[Any, ...]]:
-        """What is read, nothing while the disk fails: the outbox says so, and the connection lives on to tell it."""
-        try:
-            return self._read(sql, values)
-        except sqlite3.DatabaseError:
-            return []
 
 
 def _accept(message_id: int, now_s: int, db: sqlite3.Connection) -> int:
