@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from edge.contract.encoding import clean_text, result_id, rounded_score
 from edge.contract.payloads import (
@@ -48,6 +49,7 @@ class ResultContext:
     simulated: bool
 
 
+@lru_cache(maxsize=1)  # of the recipe in use
 def bundle_of_recipe(recipe: Recipe) -> BundleRef:
     """The bundle and the version of its memory bank, as messages name them."""
     manifest = recipe.bundle.manifest
@@ -59,6 +61,7 @@ def bundle_of_recipe(recipe: Recipe) -> BundleRef:
     )
 
 
+@lru_cache(maxsize=1)  # of the recipe in use
 def configuration_id(recipe: Recipe, review_action: ReviewAction) -> str:
     """A short hash of everything besides the bundle that influences a verdict."""
     policy = recipe.policy
