@@ -48,11 +48,7 @@ class FrameStore:
     name = "frames"
     stop_s = FRAMES_CLOSE_S
 
-    def __init__(
-        self,
-        directory: Path,
-        quota_bytes: int,
-    ) -> None:
+    def __init__(self, directory: Path, quota_bytes: int) -> None:
         self._unwritten_lock = threading.Lock()
         self._unwritten: dict[WaitingPart, None] = {}  # in the order of their coming
         self._files_lock = threading.Lock()

@@ -15,6 +15,7 @@ from pydantic import Field
 from edge.camera.source import Arrival, CameraError, CameraSettings, FrameError, SourceEnded
 from edge.messages import Frame
 from edge.system.clock import utc_now
+from tests.support.installed_kind import install_kind
 from tests.support.tiny_bundle import defect_image, good_image
 
 Step = int | Literal["break", "bug", "lost", "late", "unreadable", "stale", "shifted", "stuck", "pause", "gate", "hang"]
@@ -95,11 +96,7 @@ class ScriptedCamera:
 
 def install(folder: Path) -> None:
     """Register the camera as an installed package would; `folder` must be on the import path."""
-    package = folder / "scripted_camera-1.0.dist-info"
-    package.mkdir()
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: scripted-camera\nVersion: 1.0\n")
-    entry_point = f"scripted = {__name__}:{ScriptedCamera.__name__}"
-    (package / "entry_points.txt").write_text(f"[procunit.cameras]\n{entry_point}\n")
+    install_kind(folder, "procunit.cameras", "scripted", ScriptedCamera)
     ScriptedCamera.step = 0
     ScriptedCamera.gate.clear()
     ScriptedCamera.released.clear()

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from edge.outputs.output import OutputError, OutputSettings
 from edge.verdict_sink import FinishedPart
+from tests.support.installed_kind import install_kind
 
 
 class ScriptedOutputSettings(OutputSettings):
@@ -52,11 +53,7 @@ class ScriptedOutput:
 
 def install(folder: Path) -> None:
     """Register the output as an installed package would; `folder` must be on the import path."""
-    package = folder / "scripted_output-1.0.dist-info"
-    package.mkdir()
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: scripted-output\nVersion: 1.0\n")
-    entry_point = f"scripted = {__name__}:{ScriptedOutput.__name__}"
-    (package / "entry_points.txt").write_text(f"[procunit.outputs]\n{entry_point}\n")
+    install_kind(folder, "procunit.outputs", "scripted", ScriptedOutput)
     ScriptedOutput.parts.clear()
     ScriptedOutput.threads.clear()
     ScriptedOutput.closed.clear()
