@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from edge.faults import FaultId
 from edge.system.stall_watch import StallWatch
-from edge.worker import Problems, WorkerState
+from edge.worker import Problems, WorkerState, state_of_thread
 
 SHOWN_S = 10.0
 """That items were dropped stays a problem for this long after the last one."""
@@ -68,9 +68,7 @@ class QueuedWorker(Generic[_Item]):
     @property
     def state(self) -> WorkerState:
         """See `Worker`; it never fails, as it goes on after an item that failed."""
-        if self._thread.ident is None:
-            return WorkerState.WAITING
-        return WorkerState.RUNNING if self._thread.is_alive() else WorkerState.ENDED
+        return state_of_thread(self._thread, stopping=self._stopping)
 
     def start(self) -> None:
         """Start the thread; items may have been put before."""
