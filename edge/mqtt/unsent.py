@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import deque
 
 from edge.outbox.outbox import Outbox, StoredMessage
@@ -32,7 +31,7 @@ class UnsentMessages:
     def next(self) -> StoredMessage | None:
         """The next message to send; None if there is none at present."""
         if not self._page:
-            self._page.extend(self._read(_PAGE))
+            self._page.extend(self._outbox.unacknowledged(self.last_id, _PAGE))
             self._found_none = not self._page
         if not self._page:
             return None
@@ -42,17 +41,10 @@ class UnsentMessages:
 
     def any_left(self) -> bool:
         """Whether there is a message to send; looks into the outbox."""
-        return bool(self._page or self._read(1))
+        return bool(self._page or self._outbox.unacknowledged(self.last_id, 1))
 
     def start_again(self) -> None:
         """Hand out all messages again that are not acknowledged."""
         self._outbox.flush(FLUSH_S)  # so that acknowledged messages are not read again
         self._page.clear()
         self.last_id, self._found_none = 0, False
-
-    def _read(self, limit: int) -> list[StoredMessage]:
-        """The next messages; none from a damaged database: the program stops then, and this connection tells it."""
-        try:
-            return self._outbox.unacknowledged(self.last_id, limit)
-        except sqlite3.DatabaseError:
-            return []
